@@ -1,0 +1,12 @@
+//! faceid: an HTTP face-recognition service.
+//!
+//! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`;
+//! `engine` -> `nn`; `gallery` and `registry` -> `db`. A test in `tests/it/layers.rs` holds them to it.
+
+pub mod db;
+pub mod engine;
+pub mod gallery;
+pub mod nn;
+pub mod registry;
+pub mod types;
+pub mod vision;

@@ -1,0 +1,277 @@
+//! The words that every layer shares: ids, names, chips, embeddings, thresholds and geometry.
+//!
+//! A value of one of these types is valid by construction, so no layer checks it twice.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Why a value could not become one of the types of this module.
+#[derive(Debug, Error, Clone, PartialEq)]
+pub enum InvalidValue {
+    #[error("a name has 1 to 255 characters; this one has {0}")]
+    NameLength(usize),
+    #[error("a name cannot hold the NUL character")]
+    NameNul,
+    #[error("a threshold is a number from -1 to 1; this is {0}")]
+    Threshold(f32),
+    #[error("a chip is a 112x112 RGB image; this is {width}x{height}")]
+    ChipSize { width: u32, height: u32 },
+    #[error("the network gave an embedding without direction (norm {0})")]
+    EmbeddingNorm(f32),
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A new id. Ids are UUIDv7, so they sort by time of creation.
+            #[allow(clippy::new_without_default, reason = "a default id would be a different one each time")]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(/// A gallery.
+    GalleryId);
+id!(/// A subject of a gallery.
+    SubjectId);
+id!(/// One enrolled image of a subject.
+    FaceId);
+id!(/// One set of embedder weights.
+    ModelId);
+
+/// The name of a gallery or a subject: any Unicode of 1 to 255 characters but NUL, which Postgres cannot store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Name(String);
+
+impl Name {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidValue;
+
+    fn try_from(name: String) -> Result<Self, InvalidValue> {
+        match name.chars().count() {
+            1..=255 if name.contains('\0') => Err(InvalidValue::NameNul),
+            1..=255 => Ok(Self(name)),
+            length => Err(InvalidValue::NameLength(length)),
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A similarity at or above which two faces count as one person.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct Threshold(f32);
+
+impl Threshold {
+    /// The threshold as a cosine, -1..=1.
+    pub fn get(self) -> f32 {
+        self.0
+    }
+}
+
+impl TryFrom<f32> for Threshold {
+    type Error = InvalidValue;
+
+    fn try_from(value: f32) -> Result<Self, InvalidValue> {
+        if (-1.0..=1.0).contains(&value) { Ok(Self(value)) } else { Err(InvalidValue::Threshold(value)) }
+    }
+}
+
+/// A point in pixels of the upright image; pixel centres lie at integer coordinates.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Point {
+    pub x: f32,
+    pub y: f32,
+}
+
+/// A rectangle in pixels of the upright image. It may reach beyond the image's edges when the face does.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BoundingBox {
+    /// Left edge.
+    pub x: f32,
+    /// Top edge.
+    pub y: f32,
+    pub width: f32,
+    pub height: f32,
+}
+
+impl BoundingBox {
+    pub fn area(&self) -> f32 {
+        self.width.max(0.0) * self.height.max(0.0)
+    }
+}
+
+/// The five points that alignment works on, in pixels of the upright image. Left and right are the viewer's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Landmarks {
+    pub left_eye: Point,
+    pub right_eye: Point,
+    pub nose: Point,
+    pub left_mouth: Point,
+    pub right_mouth: Point,
+}
+
+impl Landmarks {
+    /// The points in the order of the ArcFace template: eyes, nose, corners of the mouth, left before right.
+    pub fn points(&self) -> [Point; 5] {
+        [self.left_eye, self.right_eye, self.nose, self.left_mouth, self.right_mouth]
+    }
+}
+
+impl From<[Point; 5]> for Landmarks {
+    fn from([left_eye, right_eye, nose, left_mouth, right_mouth]: [Point; 5]) -> Self {
+        Self { left_eye, right_eye, nose, left_mouth, right_mouth }
+    }
+}
+
+/// A face that the detector found, in pixels of the upright image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Detection {
+    pub bounding_box: BoundingBox,
+    pub landmarks: Landmarks,
+    /// The detector's confidence, 0..=1.
+    pub score: f32,
+}
+
+/// How usable a face is for recognition, part by part.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Quality {
+    /// The parts as one number, 0..=1: the smallest of the parts after each was mapped to 0..=1.
+    pub score: f32,
+    /// The detector's confidence, 0..=1.
+    pub detection: f32,
+    /// Distance between the eyes in pixels of the upright image.
+    pub eye_distance: f32,
+    /// Sharpness of the chip, 0..=1.
+    pub sharpness: f32,
+    /// Head pose estimated from the five points.
+    pub pose: Pose,
+}
+
+/// Rough head pose in degrees; 0, 0, 0 looks into the camera.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Pose {
+    /// Turned to a side: positive towards the viewer's right.
+    pub yaw: f32,
+    /// Nodding: positive looks up.
+    pub pitch: f32,
+    /// Tilted in the image plane: positive is clockwise.
+    pub roll: f32,
+}
+
+/// The aligned 112x112 RGB crop that the embedder reads: rows from the top, three bytes a pixel.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Chip(Vec<u8>);
+
+impl Chip {
+    /// Width and height in pixels.
+    pub const SIDE: u32 = 112;
+
+    /// `SIDE * SIDE * 3` bytes, interleaved RGB.
+    pub fn as_rgb(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Chip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Chip(112x112)")
+    }
+}
+
+impl TryFrom<image::RgbImage> for Chip {
+    type Error = InvalidValue;
+
+    fn try_from(image: image::RgbImage) -> Result<Self, InvalidValue> {
+        match image.dimensions() {
+            (Self::SIDE, Self::SIDE) => Ok(Self(image.into_raw())),
+            (width, height) => Err(InvalidValue::ChipSize { width, height }),
+        }
+    }
+}
+
+/// An L2-normalised vector of a face; all components are finite.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding(Vec<f32>);
+
+impl Embedding {
+    /// Scales `raw` to length 1. An all-zero or non-finite vector is an error.
+    pub fn normalised(mut raw: Vec<f32>) -> Result<Self, InvalidValue> {
+        let norm = raw.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        if !norm.is_finite() || norm < 1e-6 {
+            return Err(InvalidValue::EmbeddingNorm(norm as f32));
+        }
+        raw.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+        Ok(Self(raw))
+    }
+
+    pub fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+
+    pub fn dimension(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Cosine of the angle between two embeddings of one model, -1..=1.
+    pub fn similarity(&self, other: &Self) -> f32 {
+        debug_assert_eq!(self.dimension(), other.dimension());
+        self.0.iter().zip(&other.0).map(|(a, b)| a * b).sum::<f32>().clamp(-1.0, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_counted_in_characters() {
+        assert!(Name::try_from("é".repeat(255)).is_ok());
+        assert_eq!(Name::try_from("é".repeat(256)), Err(InvalidValue::NameLength(256)));
+        assert_eq!(Name::try_from(String::new()), Err(InvalidValue::NameLength(0)));
+        assert_eq!(Name::try_from("a\0b".to_owned()), Err(InvalidValue::NameNul));
+    }
+
+    #[test]
+    fn embeddings_have_length_one() {
+        let e = Embedding::normalised(vec![3.0, 4.0]).unwrap();
+        assert_eq!(e.as_slice(), [0.6, 0.8]);
+        assert!((e.similarity(&e) - 1.0).abs() < 1e-6);
+        for bad in [vec![0.0, 0.0], vec![f32::NAN, 1.0], vec![f32::INFINITY, 1.0]] {
+            assert!(Embedding::normalised(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn thresholds_are_cosines() {
+        assert!(Threshold::try_from(0.4).is_ok());
+        assert!(Threshold::try_from(1.1).is_err());
+        assert!(Threshold::try_from(f32::NAN).is_err());
+    }
+}
