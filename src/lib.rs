@@ -3,10 +3,16 @@
 //! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`;
 //! `engine` -> `nn`; `gallery` and `registry` -> `db`. A test in `tests/it/layers.rs` holds them to it.
 
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod db;
 pub mod engine;
 pub mod gallery;
+pub mod http;
 pub mod nn;
 pub mod registry;
+pub mod service;
+pub mod telemetry;
 pub mod types;
 pub mod vision;

@@ -1,1 +1,16 @@
-fn main() {}
+//! The `faceid` program: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use faceid::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("faceid: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Builds, starts and stops the parts of the program.
+
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use crate::config::{Config, DatabaseConfig};
+use crate::db::{Database, DbError};
+use crate::engine::{Engine, EngineError, InputNormalisation};
+use crate::gallery::GalleryStore;
+use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
+use crate::service::{ServiceError, Services};
+
+#[derive(Debug, Error)]
+pub enum AppError {
+    #[error("cannot read the network {path}: {source}; run `make setup`, or set --weights-dir")]
+    Weights { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+/// The running parts. [`App::stop`] ends them in order; without it, what is left behind is cleaned up at next start.
+pub struct App {
+    pub services: Services,
+    database: Database,
+    inference: JoinHandle<()>,
+}
+
+impl App {
+    /// Starts the database and the engine side by side, then brings schema, model and embeddings up to date.
+    pub async fn start(config: &Config) -> Result<Self, AppError> {
+        let embedder = config.engine.embedder.clone();
+        let sha256 = tokio::task::spawn_blocking(move || file_sha256(&embedder)).await.map_err(join_error)??;
+        let manifest = Manifest::of(&config.engine.embedder, &hex(&sha256))?;
+        let normalisation = InputNormalisation {
+            mean: manifest.mean,
+            scale: manifest.scale,
+            channels: manifest.channels,
+        };
+        let (engine, database) = tokio::join!(
+            Engine::start(config.engine.clone(), normalisation),
+            open_database(&config.database)
+        );
+        // Whichever failed, the other must still be stopped.
+        let (engine, inference) = match engine {
+            Ok(started) => started,
+            Err(error) => {
+                if let Ok(database) = database {
+                    database.close().await;
+                }
+                return Err(error.into());
+            }
+        };
+        let database = database?;
+        match serve_model(config, &manifest, sha256, engine, &database).await {
+            Ok(services) => Ok(Self { services, database, inference }),
+            Err(error) => {
+                database.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for what is in work, then closes the database. Drop every clone of `services` first.
+    pub async fn stop(self) {
+        drop(self.services);
+        if tokio::task::spawn_blocking(move || self.inference.join()).await.is_err() {
+            warn!("the inference thread did not end well");
+        }
+        self.database.close().await;
+        info!("stopped");
+    }
+}
+
+/// Opens the configured Postgres, or starts the private one, and migrates it.
+pub async fn open_database(config: &DatabaseConfig) -> Result<Database, DbError> {
+    let database = Database::open(config).await?;
+    match database.migrate().await {
+        Ok(()) => Ok(database),
+        Err(error) => {
+            database.close().await;
+            Err(error)
+        }
+    }
+}
+
+/// Makes the engine's embedder the database's active model, with an embedding for every face.
+async fn serve_model(
+    config: &Config,
+    manifest: &Manifest,
+    sha256: [u8; 32],
+    engine: Engine,
+    database: &Database,
+) -> Result<Services, AppError> {
+    let registry = Registry::new(database.pool().clone());
+    let gallery = GalleryStore::new(database.pool().clone());
+    let model = registry.register(&manifest.name, sha256, engine.dimension()).await?;
+    let id = model.id;
+    let calibration = manifest.calibration();
+    let services = Services::new(engine, gallery, registry.clone(), model, calibration, &config.recognition);
+    services.embed_missing_faces().await?;
+    registry.activate(id).await?;
+    Ok(services)
+}
+
+fn file_sha256(path: &Path) -> Result<[u8; 32], AppError> {
+    let failed = |source| AppError::Weights { path: path.to_owned(), source };
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mut hash = Sha256::new();
+    std::io::copy(&mut file, &mut hash).map_err(failed)?;
+    Ok(hash.finalize().into())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn join_error(error: tokio::task::JoinError) -> AppError {
+    ServiceError::Internal(error.to_string()).into()
+}

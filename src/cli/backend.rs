@@ -1,0 +1,167 @@
+//! Where a command does its work: at a running server, or in this process.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use reqwest::multipart::{Form, Part};
+use serde::de::DeserializeOwned;
+
+use super::{CliError, configure};
+use crate::app::App;
+use crate::config::{ConfigArgs, Secret};
+use crate::gallery::OnDuplicate;
+use crate::http::Problem;
+use crate::service::answers::{Enrolled, Identified, Verified};
+use crate::service::{EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, VerifyRequest};
+use crate::types::{Name, Threshold};
+
+/// Flags of every command that recognises faces.
+#[derive(clap::Args)]
+pub struct BackendArgs {
+    /// Let a running server do the work; without it, this process opens database and networks itself
+    #[arg(long, env = "FACEID_SERVER", value_name = "URL")]
+    server: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub enum Backend {
+    Server { client: reqwest::Client, url: String, key: Option<Secret> },
+    Direct(Box<App>),
+}
+
+impl BackendArgs {
+    /// The threshold that was asked for with `--threshold` or the like.
+    pub fn threshold(&self) -> Result<Option<Threshold>, CliError> {
+        let asked = self.config.settings.threshold;
+        asked.map(|value| Threshold::try_from(value).map_err(|error| CliError::Usage(error.to_string()))).transpose()
+    }
+
+    pub async fn open(self) -> Result<Backend, CliError> {
+        match self.server {
+            Some(url) => Ok(Backend::Server {
+                client: reqwest::Client::new(),
+                url: url.trim_end_matches('/').to_owned(),
+                key: self.config.resolve()?.client_key,
+            }),
+            None => {
+                let mut args = self.config;
+                // A progress bar and a log do not go well together, unless the log was asked for.
+                args.settings.log.get_or_insert_with(|| "warn".to_owned());
+                let config = configure(args)?;
+                Ok(Backend::Direct(Box::new(App::start(&config).await?)))
+            }
+        }
+    }
+}
+
+impl Backend {
+    /// Enrolls the largest face of a photo.
+    pub async fn enroll(&self, gallery: &Name, subject: &Name, photo: Bytes) -> Result<Enrolled, CliError> {
+        match self {
+            Self::Server { .. } => {
+                let form = Form::new()
+                    .text("gallery", gallery.to_string())
+                    .text("subject", subject.to_string())
+                    .text("face", "largest")
+                    .part("image", part(photo));
+                self.post("/enroll", form).await
+            }
+            Self::Direct(app) => Ok(app
+                .services
+                .enroll(EnrollRequest {
+                    image: PhotoBytes { field: "image", bytes: photo },
+                    subject: subject.clone(),
+                    gallery: gallery.clone(),
+                    metadata: serde_json::Map::new(),
+                    on_duplicate: OnDuplicate::Warn,
+                    face: FaceChoice::Largest,
+                })
+                .await?),
+        }
+    }
+
+    pub async fn identify(
+        &self,
+        gallery: &Name,
+        top_k: u32,
+        threshold: Option<Threshold>,
+        photo: Bytes,
+    ) -> Result<Identified, CliError> {
+        match self {
+            Self::Server { .. } => {
+                let form = Form::new()
+                    .text("gallery", gallery.to_string())
+                    .text("top_k", top_k.to_string())
+                    .part("image", part(photo));
+                self.post("/identify", with_threshold(form, threshold)).await
+            }
+            Self::Direct(app) => {
+                let image = PhotoBytes { field: "image", bytes: photo };
+                let gallery = gallery.clone();
+                Ok(app.services.identify(IdentifyRequest { image, gallery, top_k, threshold }).await?)
+            }
+        }
+    }
+
+    pub async fn verify(&self, a: Bytes, b: Bytes, threshold: Option<Threshold>) -> Result<Verified, CliError> {
+        match self {
+            Self::Server { .. } => {
+                let form = Form::new().part("image_a", part(a)).part("image_b", part(b));
+                self.post("/verify", with_threshold(form, threshold)).await
+            }
+            Self::Direct(app) => {
+                let image_a = PhotoBytes { field: "image_a", bytes: a };
+                let image_b = PhotoBytes { field: "image_b", bytes: b };
+                Ok(app.services.verify(VerifyRequest { image_a, image_b, threshold }).await?)
+            }
+        }
+    }
+
+    /// Ends what [`BackendArgs::open`] started.
+    pub async fn close(self) {
+        if let Self::Direct(app) = self {
+            app.stop().await;
+        }
+    }
+
+    async fn post<T: DeserializeOwned>(&self, route: &str, form: Form) -> Result<T, CliError> {
+        let Self::Server { client, url, key } = self else {
+            return Err(CliError::Usage("no server to send this to".to_owned()));
+        };
+        let unreachable = |source| CliError::Unreachable { server: url.clone(), source };
+        let mut request = client.post(format!("{url}{route}")).multipart(form);
+        if let Some(key) = key {
+            request = request.header("x-api-key", key.expose());
+        }
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            return serde_json::from_slice(&body)
+                .map_err(|error| CliError::Refused(format!("{url} answered something else than faceid does: {error}")));
+        }
+        Err(CliError::Refused(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => problem.detail,
+            Err(_) => format!("{url} answered {status}"),
+        }))
+    }
+}
+
+fn part(photo: Bytes) -> Part {
+    let length = photo.len() as u64;
+    Part::stream_with_length(photo, length).file_name("photo")
+}
+
+fn with_threshold(form: Form, threshold: Option<Threshold>) -> Form {
+    match threshold {
+        Some(threshold) => form.text("threshold", threshold.get().to_string()),
+        None => form,
+    }
+}
+
+/// Reads a photo from disk.
+pub async fn read_photo(path: &Path) -> Result<Bytes, CliError> {
+    let bytes = tokio::fs::read(path).await.map_err(CliError::io(format!("cannot read {}", path.display())))?;
+    Ok(bytes.into())
+}

@@ -1,0 +1,128 @@
+//! The command line: one file per command.
+
+mod backend;
+mod enroll;
+mod health;
+mod identify;
+mod openapi;
+mod serve;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use thiserror::Error;
+
+use crate::app::AppError;
+use crate::config::{Config, ConfigArgs, ConfigError};
+use crate::db::DbError;
+use crate::service::ServiceError;
+use crate::types::Name;
+
+/// Face recognition: enroll people with one photo, identify and verify them.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Migrate(MigrateArgs),
+    Enroll(enroll::Enroll),
+    Identify(identify::Identify),
+    Verify(verify::Verify),
+    Health(health::Health),
+    Openapi(openapi::Openapi),
+}
+
+/// Bring the database's schema up to date, then exit
+///
+/// Example: DATABASE_URL=postgres://faceid@db/faceid faceid migrate
+#[derive(clap::Args)]
+struct MigrateArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Debug, Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    #[error("{action}: {source}")]
+    Io { action: String, source: std::io::Error },
+    #[error("cannot reach {server}: {source}")]
+    Unreachable { server: String, source: reqwest::Error },
+    /// A server's answer that is not a success.
+    #[error("{0}")]
+    Refused(String),
+    /// Something the user said makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot show the answer: {0}")]
+    Render(String),
+}
+
+impl CliError {
+    fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+}
+
+impl Cli {
+    /// Runs the command on a new async runtime.
+    pub fn run(self) -> Result<ExitCode, CliError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(CliError::io("cannot start the async runtime"))?;
+        runtime.block_on(async {
+            match self.command {
+                Command::Serve(command) => command.run().await,
+                Command::Migrate(command) => command.run().await,
+                Command::Enroll(command) => command.run().await,
+                Command::Identify(command) => command.run().await,
+                Command::Verify(command) => command.run().await,
+                Command::Health(command) => command.run().await,
+                Command::Openapi(command) => command.run(),
+            }
+        })
+    }
+}
+
+impl MigrateArgs {
+    async fn run(self) -> Result<ExitCode, CliError> {
+        let config = configure(self.config)?;
+        crate::app::open_database(&config.database).await?.close().await;
+        println!("the database is up to date");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Checked configuration, and logging as it says.
+fn configure(args: ConfigArgs) -> Result<Config, CliError> {
+    let config = args.resolve()?.into_config()?;
+    crate::telemetry::start(&config.log).map_err(CliError::Usage)?;
+    Ok(config)
+}
+
+/// For clap: a name of a gallery or subject.
+fn parse_name(text: &str) -> Result<Name, String> {
+    Name::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// An answer as indented JSON on standard output.
+fn print_json(answer: &impl serde::Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string_pretty(answer).map_err(|error| CliError::Render(error.to_string()))?;
+    println!("{text}");
+    Ok(())
+}

@@ -1,0 +1,113 @@
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use super::CliError;
+use crate::app::App;
+use crate::config::{Config, ConfigArgs, HttpConfig};
+use crate::http::{AppState, router};
+
+/// Start the server
+///
+/// Example: faceid serve --bind 127.0.0.1:18080 --data-dir ./data
+#[derive(clap::Args)]
+pub struct Serve {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Show the configuration that flags, environment, file and defaults add up to, with secrets hidden, and exit
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Serve {
+    pub async fn run(self) -> Result<ExitCode, CliError> {
+        let settings = self.config.resolve()?;
+        if self.print_config {
+            let text = toml::to_string_pretty(&settings).map_err(|error| CliError::Render(error.to_string()))?;
+            print!("{text}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = settings.into_config()?;
+        crate::telemetry::start(&config.log).map_err(CliError::Usage)?;
+        serve(config).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn serve(config: Config) -> Result<(), CliError> {
+    // Before the slow parts start: a port that is taken shows at once.
+    let listener = TcpListener::bind(config.http.bind)
+        .await
+        .map_err(CliError::io(format!("cannot listen on {}", config.http.bind)))?;
+    let address = listener.local_addr().map_err(CliError::io("cannot read the listening address"))?;
+    let mut shutdown = Shutdown::new()?;
+    let app = tokio::select! {
+        app = App::start(&config) => app?,
+        () = shutdown.requested() => return Ok(()),
+    };
+    announce(address, &config.http);
+    let outcome = answer(listener, &app, &config.http, shutdown).await;
+    app.stop().await;
+    outcome
+}
+
+/// Serves until asked to stop, then finishes what was accepted, within the time for it.
+async fn answer(
+    listener: TcpListener,
+    app: &App,
+    config: &HttpConfig,
+    mut shutdown: Shutdown,
+) -> Result<(), CliError> {
+    let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
+    let service = router(AppState::new(app.services.clone(), config));
+    let server = axum::serve(listener, service).with_graceful_shutdown(async {
+        // Either way, sent or dropped, it is time to stop.
+        let _ = stopping.await;
+    });
+    let deadline = async {
+        shutdown.requested().await;
+        info!("stopping: finishing the accepted requests; once more to stop at once");
+        drop(stop);
+        tokio::select! {
+            () = tokio::time::sleep(config.shutdown_timeout) => warn!("some requests took too long and are dropped"),
+            () = shutdown.requested() => warn!("dropping the requests in work"),
+        }
+    };
+    tokio::select! {
+        served = server.into_future() => served.map_err(CliError::io("the server failed")),
+        () = deadline => Ok(()),
+    }
+}
+
+/// What a new user needs to see.
+fn announce(address: SocketAddr, config: &HttpConfig) {
+    let url = format!("http://{address}");
+    let key = if config.keys.is_some() { " -H \"x-api-key: $FACEID_CLIENT_KEY\"" } else { "" };
+    info!(%url, "ready");
+    println!("\nfaceid is ready at {url}  (reference: {url}/docs/)\n");
+    println!("  curl{key} -F subject=Ada -F image=@ada.jpg {url}/enroll");
+    println!("  curl{key} -F image=@group.jpg {url}/identify\n");
+}
+
+/// The signals that end a server: Ctrl-C and what `kill` and container engines send.
+struct Shutdown {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Shutdown {
+    fn new() -> Result<Self, CliError> {
+        let listen = |kind| signal(kind).map_err(CliError::io("cannot listen for signals"));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => (),
+            _ = self.terminate.recv() => (),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! POST /enroll
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+
+use super::problem::Problem;
+use super::upload::{Form, FromForm, Upload};
+use super::{default_gallery, photo};
+use crate::gallery::OnDuplicate;
+use crate::service::answers::Enrolled;
+use crate::service::{EnrollRequest, FaceChoice, Services};
+
+/// The fields of POST /enroll beside the image: as form parts, JSON members or query parameters.
+#[derive(Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EnrollFields {
+    /// Whom the photo shows, 1 to 255 characters; a new name makes a new subject.
+    #[param(required = false, example = "Ada")]
+    pub subject: String,
+    /// Defaults to `default`.
+    pub gallery: Option<String>,
+    /// A JSON object that is kept with the face.
+    #[schema(value_type = Option<Object>)]
+    #[param(value_type = Option<String>)]
+    pub metadata: Option<Map<String, Value>>,
+    /// What to do when another subject looks like the same person. Defaults to `warn`.
+    pub on_duplicate: Option<OnDuplicateChoice>,
+    /// Which face of a photo with several. Defaults to `only`: several are an error.
+    pub face: Option<FaceChoice>,
+}
+
+#[derive(Deserialize, ToSchema)]
+pub struct EnrollForm {
+    /// The photo: a file in a form, base64 or a data: URL in JSON.
+    #[schema(value_type = String, format = Binary)]
+    pub image: Vec<u8>,
+    #[serde(flatten)]
+    pub fields: EnrollFields,
+}
+
+/// What to do about duplicates.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDuplicateChoice {
+    /// Enroll, do not look.
+    Allow,
+    /// Enroll, and list them.
+    Warn,
+    /// Refuse with `duplicate_face`.
+    Reject,
+}
+
+impl From<OnDuplicateChoice> for OnDuplicate {
+    fn from(choice: OnDuplicateChoice) -> Self {
+        match choice {
+            OnDuplicateChoice::Allow => Self::Allow,
+            OnDuplicateChoice::Warn => Self::Warn,
+            OnDuplicateChoice::Reject => Self::Reject,
+        }
+    }
+}
+
+impl FromForm for EnrollRequest {
+    const IMAGES: &'static [&'static str] = &["image"];
+    const FIELDS: &'static [&'static str] = &["subject", "gallery", "metadata", "on_duplicate", "face"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        let on_duplicate: Option<OnDuplicateChoice> =
+            form.value("on_duplicate", "one of allow, warn, reject")?;
+        Ok(Self {
+            image: photo(&mut form, "image")?,
+            subject: form.required_name("subject")?,
+            gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
+            metadata: form.object("metadata")?.unwrap_or_default(),
+            on_duplicate: on_duplicate.unwrap_or(OnDuplicateChoice::Warn).into(),
+            face: form.value("face", "one of only, largest")?.unwrap_or_default(),
+        })
+    }
+}
+
+/// Enroll a face
+///
+/// Adds the face of a photo to a subject, who is created if there is none of that name. One photo of a person is
+/// enough to recognise them. When this answers, the face is stored for good.
+#[utoipa::path(
+    post, path = "/enroll", tag = "recognition", params(EnrollFields),
+    request_body(content((EnrollForm = "multipart/form-data"), (EnrollForm = "application/json"), (Vec<u8> = "image/*"))),
+    responses(
+        (status = 201, description = "Enrolled", body = Enrolled),
+        (status = 409, description = "`duplicate_face`, with `on_duplicate` = reject", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`no_face`, `multiple_faces`, a field or an image is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn enroll_face(
+    State(services): State<Services>,
+    Upload(request): Upload<EnrollRequest>,
+) -> Result<(StatusCode, Json<Enrolled>), Problem> {
+    Ok((StatusCode::CREATED, Json(services.enroll(request).await?)))
+}

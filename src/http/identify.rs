@@ -1,0 +1,78 @@
+//! POST /identify
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::problem::Problem;
+use super::upload::{Form, FromForm, Upload, invalid};
+use super::{default_gallery, photo};
+use crate::service::answers::Identified;
+use crate::service::{IdentifyRequest, Services};
+
+const DEFAULT_TOP_K: u32 = 5;
+const MAX_TOP_K: u32 = 100;
+
+/// The fields of POST /identify beside the image: as form parts, JSON members or query parameters.
+#[derive(Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct IdentifyFields {
+    /// Defaults to `default`.
+    pub gallery: Option<String>,
+    /// Subjects per face, 1 to 100. Defaults to 5.
+    #[schema(minimum = 1, maximum = 100)]
+    #[param(minimum = 1, maximum = 100)]
+    pub top_k: Option<u32>,
+    /// The similarity from which on a face is known, -1 to 1. Defaults to the model's.
+    #[schema(minimum = -1.0, maximum = 1.0)]
+    #[param(minimum = -1.0, maximum = 1.0)]
+    pub threshold: Option<f32>,
+}
+
+#[derive(Deserialize, ToSchema)]
+pub struct IdentifyForm {
+    /// The photo: a file in a form, base64 or a data: URL in JSON.
+    #[schema(value_type = String, format = Binary)]
+    pub image: Vec<u8>,
+    #[serde(flatten)]
+    pub fields: IdentifyFields,
+}
+
+impl FromForm for IdentifyRequest {
+    const IMAGES: &'static [&'static str] = &["image"];
+    const FIELDS: &'static [&'static str] = &["gallery", "top_k", "threshold"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        let top_k = form.value("top_k", "a number from 1 to 100")?.unwrap_or(DEFAULT_TOP_K);
+        if !(1..=MAX_TOP_K).contains(&top_k) {
+            return Err(invalid("top_k", "a number from 1 to 100 is expected"));
+        }
+        Ok(Self {
+            image: photo(&mut form, "image")?,
+            gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
+            top_k,
+            threshold: form.threshold()?,
+        })
+    }
+}
+
+/// Identify faces
+///
+/// For every face of a photo, largest first: the most similar subjects of a gallery, and whether the best of them is
+/// similar enough to be called `known`. A photo without a face gets an empty list.
+#[utoipa::path(
+    post, path = "/identify", tag = "recognition", params(IdentifyFields),
+    request_body(content((IdentifyForm = "multipart/form-data"), (IdentifyForm = "application/json"), (Vec<u8> = "image/*"))),
+    responses(
+        (status = 200, description = "The faces and their matches", body = Identified),
+        (status = 404, description = "`gallery_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn identify_faces(
+    State(services): State<Services>,
+    Upload(request): Upload<IdentifyRequest>,
+) -> Result<Json<Identified>, Problem> {
+    Ok(Json(services.identify(request).await?))
+}

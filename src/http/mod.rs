@@ -1,0 +1,115 @@
+//! The HTTP surface: the only place that knows axum. A handler parses, makes one call of the service, and renders.
+
+mod admin;
+mod auth;
+mod detect;
+mod enroll;
+mod extract;
+mod faces;
+mod galleries;
+mod health;
+mod identify;
+pub mod openapi;
+mod problem;
+mod state;
+mod subjects;
+mod upload;
+mod verify;
+
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::HeaderName;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Redirect;
+use axum::routing::get;
+use axum::Router;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::trace::{DefaultOnResponse, TraceLayer};
+use tracing::{Level, Span, info_span};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+pub use problem::{Code, Problem};
+pub use state::AppState;
+
+use crate::service::{DEFAULT_GALLERY, PhotoBytes};
+use crate::types::Name;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The documented routes, unguarded: only good for the document.
+fn api() -> OpenApiRouter<AppState> {
+    let document = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi());
+    document.merge(recognition()).merge(administration()).merge(operations())
+}
+
+fn recognition() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(enroll::enroll_face))
+        .routes(routes!(identify::identify_faces))
+        .routes(routes!(verify::verify_pair))
+        .routes(routes!(detect::detect_faces))
+        .routes(routes!(detect::embed_faces))
+        .routes(routes!(galleries::create_gallery, galleries::list_galleries))
+        .routes(routes!(galleries::get_gallery, galleries::rename_gallery, galleries::delete_gallery))
+        .routes(routes!(subjects::create_subject, subjects::list_subjects))
+        .routes(routes!(subjects::get_subject, subjects::change_subject, subjects::delete_subject))
+        .routes(routes!(subjects::list_subject_faces))
+        .routes(routes!(faces::list_faces))
+        .routes(routes!(faces::get_face, faces::delete_face))
+        .routes(routes!(faces::get_chip))
+}
+
+fn administration() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(admin::list_models))
+}
+
+fn operations() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz))
+}
+
+/// The whole surface: the documented routes behind their keys, the document, and an answer to everything else.
+pub fn router(state: AppState) -> Router {
+    let client = from_fn_with_state(state.clone(), auth::require_client);
+    let admin = from_fn_with_state(state.clone(), auth::require_admin);
+    let (routes, document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
+        .merge(recognition().route_layer(client))
+        .merge(administration().route_layer(admin))
+        .merge(operations())
+        .split_for_parts();
+    // A request may take its time to arrive, and the same again to be answered.
+    let limit = state.request_timeout * 2;
+    routes
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .route("/", get(|| async { Redirect::temporary("/docs/") }))
+        .fallback(problem::route_not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(DefaultBodyLimit::max(state.max_body_bytes))
+        .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID.clone()))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(span)
+                .on_response(DefaultOnResponse::new().level(Level::INFO)),
+        )
+        .layer(SetRequestIdLayer::new(REQUEST_ID.clone(), MakeRequestUuid))
+        .with_state(state)
+}
+
+/// What every log line of a request carries. The query may name people, so it is left out.
+fn span(request: &Request) -> Span {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+    info_span!("request", id, method = %request.method(), path = %request.uri().path())
+}
+
+fn default_gallery() -> Name {
+    Name::try_from(DEFAULT_GALLERY.to_owned()).expect("`default` is a name")
+}
+
+/// A required image of a form.
+fn photo(form: &mut upload::Form, field: &'static str) -> Result<PhotoBytes, Problem> {
+    Ok(PhotoBytes { field, bytes: form.image(field)? })
+}

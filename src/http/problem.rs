@@ -1,0 +1,288 @@
+//! One shape for every failure: RFC 9457 problem details with a stable, machine-readable `code`.
+
+use axum::Json;
+use axum::extract::Request;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tracing::error;
+use utoipa::ToSchema;
+
+use crate::db::DbError;
+use crate::engine::EngineError;
+use crate::gallery::GalleryError;
+use crate::registry::RegistryError;
+use crate::service::ServiceError;
+use crate::vision::DecodeError;
+
+/// What went wrong, for programs. Codes never change their meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    // The request cannot be read.
+    MalformedJson,
+    MalformedMultipart,
+    MalformedPath,
+    MalformedQuery,
+    UnsupportedMediaType,
+    BodyTooLarge,
+    RequestTimeout,
+    // A field of it is wrong.
+    MissingField,
+    UnknownField,
+    InvalidField,
+    InvalidCursor,
+    // An image of it is wrong.
+    EmptyImage,
+    UnsupportedImage,
+    CorruptImage,
+    ImageTooLarge,
+    NoFace,
+    MultipleFaces,
+    // It does not fit what is stored.
+    GalleryNotFound,
+    SubjectNotFound,
+    FaceNotFound,
+    DuplicateGallery,
+    DuplicateSubject,
+    DuplicateFace,
+    DefaultGallery,
+    // The door.
+    Unauthorized,
+    Forbidden,
+    RouteNotFound,
+    MethodNotAllowed,
+    // The server.
+    Overloaded,
+    DatabaseUnavailable,
+    Timeout,
+    Internal,
+}
+
+impl Code {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::MalformedJson
+            | Self::MalformedMultipart
+            | Self::MalformedPath
+            | Self::MalformedQuery
+            | Self::InvalidCursor => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::GalleryNotFound | Self::SubjectNotFound | Self::FaceNotFound | Self::RouteNotFound => {
+                StatusCode::NOT_FOUND
+            }
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::DuplicateGallery | Self::DuplicateSubject | Self::DuplicateFace | Self::DefaultGallery => {
+                StatusCode::CONFLICT
+            }
+            Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType | Self::UnsupportedImage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MissingField
+            | Self::UnknownField
+            | Self::InvalidField
+            | Self::EmptyImage
+            | Self::CorruptImage
+            | Self::NoFace
+            | Self::MultipleFaces => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Overloaded | Self::DatabaseUnavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// The body of every answer that is not a success (RFC 9457, `application/problem+json`).
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// The HTTP status.
+    #[schema(example = 422)]
+    pub status: u16,
+    /// The status in words.
+    #[schema(example = "Unprocessable Entity")]
+    pub title: String,
+    /// Stable and machine-readable.
+    pub code: Code,
+    /// For people; may change.
+    #[schema(example = "no face was found in image")]
+    pub detail: String,
+    /// The field of the request that this is about, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub field: Option<String>,
+    /// `duplicate_face`: the subjects that the face belongs to, most similar first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub duplicates: Vec<crate::service::answers::Duplicate>,
+}
+
+impl Problem {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let status = code.status();
+        Self {
+            status: status.as_u16(),
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            code,
+            detail: detail.into(),
+            field: None,
+            duplicates: Vec::new(),
+        }
+    }
+
+    pub fn with_field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// A fault of ours: the log has the reason, the caller does not.
+    pub fn internal(reason: impl std::fmt::Display) -> Self {
+        error!(%reason, "internal error");
+        Self::new(Code::Internal, "the server failed to handle this request; its log says why")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.code.status(), Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.code {
+            Code::Overloaded | Code::DatabaseUnavailable | Code::Timeout => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Code::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // The rest of such a body stays unread, so the connection cannot be used again.
+            Code::BodyTooLarge | Code::RequestTimeout => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<ServiceError> for Problem {
+    fn from(error: ServiceError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ServiceError::Image { field, source } => Self::new(image_code(&source), detail).with_field(field),
+            ServiceError::NoFace { field } => Self::new(Code::NoFace, detail).with_field(field),
+            ServiceError::MultipleFaces { field, .. } => Self::new(Code::MultipleFaces, detail).with_field(field),
+            ServiceError::Invalid { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
+            ServiceError::Overloaded => Self::new(Code::Overloaded, detail),
+            ServiceError::Engine(error) => error.into(),
+            ServiceError::Gallery(error) => error.into(),
+            ServiceError::Registry(error) => error.into(),
+            ServiceError::Internal(reason) => Self::internal(reason),
+        }
+    }
+}
+
+fn image_code(error: &DecodeError) -> Code {
+    match error {
+        DecodeError::Empty => Code::EmptyImage,
+        DecodeError::Unsupported { .. } => Code::UnsupportedImage,
+        DecodeError::Corrupt { .. } => Code::CorruptImage,
+        DecodeError::TooManyBytes { .. } | DecodeError::TooManyPixels { .. } | DecodeError::TooMuchMemory { .. } => {
+            Code::ImageTooLarge
+        }
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Overloaded => Self::new(Code::Overloaded, error.to_string()),
+            EngineError::Stopped
+            | EngineError::Network(_)
+            | EngineError::Inference(_)
+            | EngineError::Embedding(_)
+            | EngineError::Thread(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<GalleryError> for Problem {
+    fn from(error: GalleryError) -> Self {
+        let detail = error.to_string();
+        match error {
+            GalleryError::GalleryNotFound(_) => Self::new(Code::GalleryNotFound, detail),
+            GalleryError::SubjectNotFound(_) => Self::new(Code::SubjectNotFound, detail),
+            GalleryError::FaceNotFound(_) => Self::new(Code::FaceNotFound, detail),
+            GalleryError::DuplicateGallery(_) => Self::new(Code::DuplicateGallery, detail),
+            GalleryError::DuplicateSubject(_) => Self::new(Code::DuplicateSubject, detail),
+            GalleryError::DefaultGallery => Self::new(Code::DefaultGallery, detail),
+            GalleryError::InvalidCursor => Self::new(Code::InvalidCursor, detail).with_field("cursor"),
+            GalleryError::DuplicateFace { duplicates } => Self {
+                duplicates: duplicates.into_iter().map(Into::into).collect(),
+                ..Self::new(Code::DuplicateFace, detail)
+            },
+            GalleryError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<RegistryError> for Problem {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Db(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<DbError> for Problem {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Unavailable(reason) => {
+                error!(%reason, "the database is unavailable");
+                Self::new(Code::DatabaseUnavailable, "the database is unavailable at present")
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(Code::MalformedQuery, rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(Code::MalformedPath, rejection.body_text())
+    }
+}
+
+/// No route has this path.
+pub async fn route_not_found(uri: Uri) -> Problem {
+    Problem::new(Code::RouteNotFound, format!("there is no {}; /docs lists the routes", uri.path()))
+}
+
+/// A route has this path, but not for this method.
+pub async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    Problem::new(Code::MethodNotAllowed, format!("{} does not answer {method}", uri.path()))
+}
+
+/// Answers a panic of a handler like any other fault of ours.
+pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let reason = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a message");
+    Problem::internal(reason).into_response()
+}
+
+/// Gives every request a time to be answered in.
+pub async fn answer_in_time(limit: std::time::Duration, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            Problem::new(Code::Timeout, format!("no answer within {} s", limit.as_secs())).into_response()
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRef;
+
+use crate::config::{HttpConfig, Keys};
+use crate::service::Services;
+
+#[derive(Clone)]
+pub struct AppState {
+    pub services: Services,
+    /// `None`: open to everyone who reaches the port.
+    pub keys: Option<Arc<Keys>>,
+    pub max_body_bytes: usize,
+    pub request_timeout: Duration,
+}
+
+impl AppState {
+    pub fn new(services: Services, config: &HttpConfig) -> Self {
+        Self {
+            services,
+            keys: config.keys.clone().map(Arc::new),
+            max_body_bytes: config.max_body_bytes,
+            request_timeout: config.request_timeout,
+        }
+    }
+}
+
+impl FromRef<AppState> for Services {
+    fn from_ref(state: &AppState) -> Self {
+        state.services.clone()
+    }
+}

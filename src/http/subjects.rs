@@ -1,0 +1,176 @@
+//! /subjects
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::default_gallery;
+use super::extract::{GalleryPageQuery, GalleryQuery, Path, Query};
+use super::problem::Problem;
+use super::upload::{Form, FromForm, Upload};
+use crate::service::Services;
+use crate::service::answers::{EnrolledFace, Erased, Page, Subject};
+use crate::service::galleries::{NewSubject, SubjectChange};
+
+/// A new subject.
+#[derive(Deserialize, ToSchema)]
+pub struct SubjectForm {
+    /// 1 to 255 characters, unique in its gallery.
+    #[schema(example = "Ada")]
+    pub name: String,
+    /// Defaults to `default`.
+    pub gallery: Option<String>,
+    /// A JSON object that is kept with the subject.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Map<String, Value>>,
+}
+
+/// What to change of a subject.
+#[derive(Deserialize, ToSchema)]
+pub struct SubjectChangeForm {
+    /// The new name.
+    pub name: Option<String>,
+    /// The new metadata; it replaces the old.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Map<String, Value>>,
+}
+
+impl FromForm for NewSubject {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["name", "gallery", "metadata"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        Ok(Self {
+            name: form.required_name("name")?,
+            gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
+            metadata: form.object("metadata")?.unwrap_or_default(),
+        })
+    }
+}
+
+impl FromForm for SubjectChange {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["name", "gallery", "metadata"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        Ok(Self {
+            gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
+            name: form.name("name")?,
+            metadata: form.object("metadata")?,
+        })
+    }
+}
+
+/// Create a subject
+///
+/// A subject without a photo yet. POST /enroll creates subjects too.
+#[utoipa::path(
+    post, path = "/subjects", tag = "subjects",
+    request_body(content((SubjectForm = "application/json"), (SubjectForm = "multipart/form-data"))),
+    responses(
+        (status = 201, description = "Created", body = Subject),
+        (status = 409, description = "`duplicate_subject`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn create_subject(
+    State(services): State<Services>,
+    Upload(subject): Upload<NewSubject>,
+) -> Result<(StatusCode, Json<Subject>), Problem> {
+    Ok((StatusCode::CREATED, Json(services.create_subject(subject).await?)))
+}
+
+/// List the subjects of a gallery
+#[utoipa::path(
+    get, path = "/subjects", tag = "subjects", params(GalleryPageQuery),
+    responses(
+        (status = 200, description = "A page of subjects, oldest first", body = Page<Subject>),
+        (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_subjects(
+    State(services): State<Services>,
+    Query(query): Query<GalleryPageQuery>,
+) -> Result<Json<Page<Subject>>, Problem> {
+    Ok(Json(services.list_subjects(&query.gallery()?, query.request()?).await?))
+}
+
+/// Get a subject
+#[utoipa::path(
+    get, path = "/subjects/{subject}", tag = "subjects",
+    params(("subject" = String, Path, description = "Its name or id"), GalleryQuery),
+    responses(
+        (status = 200, description = "The subject", body = Subject),
+        (status = 404, description = "`subject_not_found`, `gallery_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get_subject(
+    State(services): State<Services>,
+    Path(subject): Path<String>,
+    Query(query): Query<GalleryQuery>,
+) -> Result<Json<Subject>, Problem> {
+    Ok(Json(services.get_subject(&query.gallery()?, &subject).await?))
+}
+
+/// Change a subject
+///
+/// Renames it, replaces its metadata, or both. Its faces stay.
+#[utoipa::path(
+    patch, path = "/subjects/{subject}", tag = "subjects",
+    params(("subject" = String, Path, description = "Its name or id"), GalleryQuery),
+    request_body(content((SubjectChangeForm = "application/json"), (SubjectChangeForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "Changed", body = Subject),
+        (status = 409, description = "`duplicate_subject`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn change_subject(
+    State(services): State<Services>,
+    Path(subject): Path<String>,
+    Upload(change): Upload<SubjectChange>,
+) -> Result<Json<Subject>, Problem> {
+    Ok(Json(services.change_subject(&subject, change).await?))
+}
+
+/// Delete a subject
+///
+/// Erases the subject with all its faces, chips and embeddings.
+#[utoipa::path(
+    delete, path = "/subjects/{subject}", tag = "subjects",
+    params(("subject" = String, Path, description = "Its name or id"), GalleryQuery),
+    responses(
+        (status = 200, description = "What was erased", body = Erased),
+        (status = 404, description = "`subject_not_found`, `gallery_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn delete_subject(
+    State(services): State<Services>,
+    Path(subject): Path<String>,
+    Query(query): Query<GalleryQuery>,
+) -> Result<Json<Erased>, Problem> {
+    Ok(Json(services.delete_subject(&query.gallery()?, &subject).await?))
+}
+
+/// List the faces of a subject
+#[utoipa::path(
+    get, path = "/subjects/{subject}/faces", tag = "subjects",
+    params(("subject" = String, Path, description = "Its name or id"), GalleryPageQuery),
+    responses(
+        (status = 200, description = "A page of faces, oldest first", body = Page<EnrolledFace>),
+        (status = 404, description = "`subject_not_found`, `gallery_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_subject_faces(
+    State(services): State<Services>,
+    Path(subject): Path<String>,
+    Query(query): Query<GalleryPageQuery>,
+) -> Result<Json<Page<EnrolledFace>>, Problem> {
+    Ok(Json(services.list_faces(&query.gallery()?, Some(&subject), query.request()?).await?))
+}

@@ -1,0 +1,321 @@
+//! Reads a request's images and fields, whichever of the three ways they come in: `multipart/form-data`, JSON with
+//! base64, or a raw image body with the fields in the query string.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::multipart::{Multipart, MultipartError};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::problem::{Code, Problem};
+use super::state::AppState;
+use crate::types::{Name, Threshold};
+
+/// Base64 as senders write it: with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A request type that a [`Form`] can become.
+pub trait FromForm: Sized {
+    /// Names of the fields that hold images. A route with one image also takes it as the raw body.
+    const IMAGES: &'static [&'static str];
+    /// Names of the other fields.
+    const FIELDS: &'static [&'static str];
+
+    fn from_form(form: Form) -> Result<Self, Problem>;
+}
+
+/// Extracts a [`FromForm`] request.
+pub struct Upload<T>(pub T);
+
+impl<T: FromForm> FromRequest<AppState> for Upload<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let limit = state.request_timeout;
+        let form = tokio::time::timeout(limit, Form::read(request, state, T::IMAGES, T::FIELDS));
+        match form.await {
+            Ok(form) => Ok(Self(T::from_form(form?)?)),
+            Err(_) => Err(too_slow(limit)),
+        }
+    }
+}
+
+fn too_slow(limit: Duration) -> Problem {
+    Problem::new(Code::RequestTimeout, format!("the request did not arrive within {} s", limit.as_secs()))
+}
+
+/// Images and fields of a request, by name. Only names that the route knows are in it.
+pub struct Form {
+    images: BTreeMap<String, Bytes>,
+    fields: BTreeMap<String, Value>,
+}
+
+impl Form {
+    async fn read(
+        request: Request,
+        state: &AppState,
+        images: &'static [&'static str],
+        fields: &'static [&'static str],
+    ) -> Result<Self, Problem> {
+        refuse_declared_length(request.headers(), state.max_body_bytes)?;
+        let (mut parts, body) = request.into_parts();
+        let Query(query) = Query::<Vec<(String, String)>>::from_request_parts(&mut parts, state).await?;
+        let media_type = media_type(&parts.headers);
+        let request = Request::from_parts(parts, body);
+        let mut form = Builder::new(images, fields);
+        match media_type.as_str() {
+            "multipart/form-data" => form.read_multipart(request, state).await?,
+            "application/json" => {
+                let bytes = Bytes::from_request(request, state).await.map_err(unread_body)?;
+                // Tens of megabytes of base64 are CPU work.
+                form = tokio::task::spawn_blocking(move || form.read_json(&bytes).map(|()| form))
+                    .await
+                    .map_err(Problem::internal)??;
+            }
+            other if images.len() == 1 && (other.starts_with("image/") || other == "application/octet-stream") => {
+                let bytes = Bytes::from_request(request, state).await.map_err(unread_body)?;
+                form.images.insert(images[0].to_owned(), bytes);
+            }
+            other => return Err(unsupported_media_type(other, images)),
+        }
+        // What the body says wins over the query string.
+        for (name, value) in query {
+            form.check_known(&name)?;
+            if images.contains(&name.as_str()) {
+                return Err(invalid(&name, "an image belongs into the body"));
+            }
+            form.fields.entry(name).or_insert(Value::String(value));
+        }
+        Ok(Self { images: form.images, fields: form.fields })
+    }
+
+    /// A required image. An empty one is refused by whoever decodes it.
+    pub fn image(&mut self, name: &str) -> Result<Bytes, Problem> {
+        self.images.remove(name).ok_or_else(|| missing(name))
+    }
+
+    /// A field that holds a text.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>, Problem> {
+        match self.fields.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(invalid(name, "a text is expected")),
+        }
+    }
+
+    /// A name of a gallery or subject.
+    pub fn name(&mut self, name: &str) -> Result<Option<Name>, Problem> {
+        let text = self.text(name)?;
+        text.map(|text| Name::try_from(text).map_err(|error| invalid(name, error))).transpose()
+    }
+
+    /// A required name.
+    pub fn required_name(&mut self, name: &str) -> Result<Name, Problem> {
+        self.name(name)?.ok_or_else(|| missing(name))
+    }
+
+    /// A field that holds a number or one of a few words: a text in forms and queries, perhaps typed in JSON.
+    pub fn value<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Result<Option<T>, Problem> {
+        let Some(value) = self.fields.remove(name).filter(|value| !value.is_null()) else { return Ok(None) };
+        // A text that is a number in a form is the same text that a JSON document would hold unquoted.
+        let unquoted = value.as_str().and_then(|text| serde_json::from_str::<Value>(text.trim()).ok());
+        let parsed = serde_json::from_value(value).ok().or_else(|| serde_json::from_value(unquoted?).ok());
+        parsed.map(Some).ok_or_else(|| invalid(name, format!("{expected} is expected")))
+    }
+
+    /// The `threshold` field.
+    pub fn threshold(&mut self) -> Result<Option<Threshold>, Problem> {
+        let value: Option<f32> = self.value("threshold", "a number from -1 to 1")?;
+        value.map(|value| Threshold::try_from(value).map_err(|error| invalid("threshold", error))).transpose()
+    }
+
+    /// A field that holds a JSON object: as a member of a JSON body, or as text.
+    pub fn object(&mut self, name: &str) -> Result<Option<serde_json::Map<String, Value>>, Problem> {
+        self.value(name, "a JSON object")
+    }
+}
+
+/// A form while it is read.
+struct Builder {
+    known_images: &'static [&'static str],
+    known_fields: &'static [&'static str],
+    images: BTreeMap<String, Bytes>,
+    fields: BTreeMap<String, Value>,
+}
+
+impl Builder {
+    fn new(known_images: &'static [&'static str], known_fields: &'static [&'static str]) -> Self {
+        Self { known_images, known_fields, images: BTreeMap::new(), fields: BTreeMap::new() }
+    }
+
+    async fn read_multipart(&mut self, request: Request, state: &AppState) -> Result<(), Problem> {
+        let mut multipart = Multipart::from_request(request, state).await.map_err(|rejection| {
+            Problem::new(Code::MalformedMultipart, format!("{}; is the boundary there?", rejection.body_text()))
+        })?;
+        while let Some(part) = multipart.next_field().await.map_err(broken_multipart)? {
+            let name = part.name().unwrap_or_default().to_owned();
+            self.check_known(&name)?;
+            let bytes = part.bytes().await.map_err(broken_multipart)?;
+            if self.known_images.contains(&name.as_str()) {
+                self.add_image(name, bytes)?;
+            } else {
+                let text = String::from_utf8(bytes.into()).map_err(|_| invalid(&name, "it is not UTF-8"))?;
+                self.add_field(name, Value::String(text))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_json(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        let members: serde_json::Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| {
+            Problem::new(Code::MalformedJson, format!("the body is not a JSON object: {error}"))
+        })?;
+        for (name, value) in members {
+            self.check_known(&name)?;
+            match value {
+                Value::String(text) if self.known_images.contains(&name.as_str()) => {
+                    let bytes = decode_base64(&text).map_err(|error| invalid(&name, error))?;
+                    self.add_image(name, bytes)?;
+                }
+                _ if self.known_images.contains(&name.as_str()) => {
+                    return Err(invalid(&name, "a base64 text or data: URL is expected"));
+                }
+                value => self.add_field(name, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn check_known(&self, name: &str) -> Result<(), Problem> {
+        if self.known_images.contains(&name) || self.known_fields.contains(&name) {
+            return Ok(());
+        }
+        let known = [self.known_images, self.known_fields].concat().join(", ");
+        let shown: String = name.chars().take(64).collect();
+        Err(Problem::new(Code::UnknownField, format!("there is no field {shown:?} here; the fields are: {known}"))
+            .with_field(shown))
+    }
+
+    fn add_image(&mut self, name: String, bytes: Bytes) -> Result<(), Problem> {
+        match self.images.insert(name.clone(), bytes) {
+            None => Ok(()),
+            Some(_) => Err(invalid(&name, "it is given twice")),
+        }
+    }
+
+    fn add_field(&mut self, name: String, value: Value) -> Result<(), Problem> {
+        match self.fields.insert(name.clone(), value) {
+            None => Ok(()),
+            Some(_) => Err(invalid(&name, "it is given twice")),
+        }
+    }
+}
+
+/// `data:` URLs and plain base64; line breaks are allowed.
+fn decode_base64(text: &str) -> Result<Bytes, &'static str> {
+    let payload = match text.strip_prefix("data:") {
+        Some(rest) => match rest.split_once(',') {
+            Some((head, payload)) if head.ends_with(";base64") => payload,
+            _ => return Err("this data: URL is not base64"),
+        },
+        None => text,
+    };
+    let decoded = if payload.contains(['\n', '\r']) {
+        BASE64.decode(payload.replace(['\n', '\r'], ""))
+    } else {
+        BASE64.decode(payload)
+    };
+    decoded.map(Bytes::from).map_err(|_| "this is not base64")
+}
+
+fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// A body that says it is too long is refused before it is read.
+fn refuse_declared_length(headers: &HeaderMap, limit: usize) -> Result<(), Problem> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        Some(length) if length > limit as u64 => Err(too_large(limit)),
+        _ => Ok(()),
+    }
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("a request body may have {limit} bytes"))
+}
+
+/// Reads a whole body; the limit of its length is a layer of the router.
+pub(super) fn unread_body(rejection: BytesRejection) -> Problem {
+    match rejection.status() {
+        axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(Code::BodyTooLarge, "the request body is longer than this server takes")
+        }
+        _ => Problem::new(Code::MalformedJson, rejection.body_text()),
+    }
+}
+
+fn broken_multipart(error: MultipartError) -> Problem {
+    match error.status() {
+        axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(Code::BodyTooLarge, "the request body is longer than this server takes")
+        }
+        _ => Problem::new(Code::MalformedMultipart, error.body_text()),
+    }
+}
+
+fn unsupported_media_type(given: &str, images: &[&str]) -> Problem {
+    let raw = if images.len() == 1 { ", a raw image/* body" } else { "" };
+    let given = if given.is_empty() { "no Content-Type" } else { given };
+    let detail = format!("multipart/form-data, application/json{raw} is expected, not {given}");
+    Problem::new(Code::UnsupportedMediaType, detail)
+}
+
+fn missing(name: &str) -> Problem {
+    Problem::new(Code::MissingField, format!("{name} is missing")).with_field(name)
+}
+
+/// A field has a value that it cannot have.
+pub(super) fn invalid(name: &str, reason: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::InvalidField, format!("{name}: {reason}")).with_field(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_comes_as_senders_write_it() {
+        for text in ["aGVsbG8=", "aGVsbG8", "data:image/png;base64,aGVsbG8=", "aGVs\r\nbG8="] {
+            assert_eq!(decode_base64(text).unwrap(), "hello");
+        }
+        for text in ["a*b", "data:image/png,hello"] {
+            assert!(decode_base64(text).is_err());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn json_bodies_never_panic(bytes: Vec<u8>) {
+            let mut form = Builder::new(&["image"], &["subject"]);
+            let _ = form.read_json(&bytes);
+        }
+
+        #[test]
+        fn what_is_encoded_is_decoded(bytes: Vec<u8>) {
+            proptest::prop_assert_eq!(decode_base64(&BASE64.encode(&bytes)).unwrap(), bytes);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! POST /verify
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::photo;
+use super::problem::Problem;
+use super::upload::{Form, FromForm, Upload};
+use crate::service::answers::Verified;
+use crate::service::{Services, VerifyRequest};
+
+#[derive(Deserialize, ToSchema)]
+pub struct VerifyForm {
+    /// One photo: a file in a form, base64 or a data: URL in JSON.
+    #[schema(value_type = String, format = Binary)]
+    pub image_a: Vec<u8>,
+    /// The other photo.
+    #[schema(value_type = String, format = Binary)]
+    pub image_b: Vec<u8>,
+    /// The similarity from which on both are one person, -1 to 1. Defaults to the model's.
+    #[schema(minimum = -1.0, maximum = 1.0)]
+    pub threshold: Option<f32>,
+}
+
+impl FromForm for VerifyRequest {
+    const IMAGES: &'static [&'static str] = &["image_a", "image_b"];
+    const FIELDS: &'static [&'static str] = &["threshold"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        Ok(Self {
+            image_a: photo(&mut form, "image_a")?,
+            image_b: photo(&mut form, "image_b")?,
+            threshold: form.threshold()?,
+        })
+    }
+}
+
+/// Verify a pair
+///
+/// Compares the largest face of each photo, and says which they were.
+#[utoipa::path(
+    post, path = "/verify", tag = "recognition",
+    request_body(content((VerifyForm = "multipart/form-data"), (VerifyForm = "application/json"))),
+    responses(
+        (status = 200, description = "How similar they are", body = Verified),
+        (status = 422, description = "`no_face`: `field` names the photo", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn verify_pair(
+    State(services): State<Services>,
+    Upload(request): Upload<VerifyRequest>,
+) -> Result<Json<Verified>, Problem> {
+    Ok(Json(services.verify(request).await?))
+}

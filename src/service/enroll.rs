@@ -1,0 +1,75 @@
+//! Adding a face to a gallery.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use super::answers::Enrolled;
+use super::{PhotoBytes, ServiceError, Services};
+use crate::gallery::{NewFace, OnDuplicate};
+use crate::types::Name;
+use crate::vision;
+
+pub struct EnrollRequest {
+    pub image: PhotoBytes,
+    pub subject: Name,
+    pub gallery: Name,
+    /// Kept with the face.
+    pub metadata: Map<String, Value>,
+    pub on_duplicate: OnDuplicate,
+    pub face: FaceChoice,
+}
+
+/// Which face of a photo is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FaceChoice {
+    /// The only one; several are an error.
+    #[default]
+    Only,
+    /// The largest.
+    Largest,
+}
+
+impl Services {
+    /// Enrolls the face of a photo; when this returns, the face is stored for good.
+    pub async fn enroll(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
+        let _admitted = self.admit()?;
+        // Before any inference: is there such a gallery at all?
+        let gallery = self.0.gallery.gallery_id(&request.gallery).await?;
+        let image_sha256: [u8; 32] = Sha256::digest(&request.image.bytes).into();
+        let photo = self.0.photos.read(request.image).await?;
+        let face = match request.face {
+            FaceChoice::Only => photo.only()?,
+            FaceChoice::Largest => photo.largest()?,
+        };
+        let found = face.found();
+        let embedding = self.embedding(face.chip.clone()).await?;
+        let chip = self.0.photos.on_cpu(move || vision::encode_chip(&face.chip)).await?;
+        let chip = chip.map_err(|error| ServiceError::Internal(error.to_string()))?;
+        let stored = self.0.gallery.enroll(NewFace {
+            gallery,
+            subject: request.subject,
+            metadata: request.metadata,
+            chip,
+            image_sha256,
+            detection: face.detection,
+            quality: found.quality,
+            model: self.0.model.id,
+            embedding: &embedding,
+            on_duplicate: request.on_duplicate,
+            duplicate_threshold: self.0.threshold,
+        });
+        let stored = stored.await?;
+        Ok(Enrolled {
+            face_id: stored.face_id,
+            subject: stored.subject,
+            subject_id: stored.subject_id,
+            gallery: request.gallery.to_string(),
+            model: self.model_name().to_owned(),
+            face: found,
+            duplicates: stored.duplicates.into_iter().map(Into::into).collect(),
+        })
+    }
+}

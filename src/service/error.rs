@@ -1,0 +1,34 @@
+//! Why a use case failed.
+
+use thiserror::Error;
+
+use crate::engine::EngineError;
+use crate::gallery::GalleryError;
+use crate::registry::RegistryError;
+use crate::types::InvalidValue;
+use crate::vision::DecodeError;
+
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// An image cannot be read.
+    #[error("{field}: {source}")]
+    Image { field: &'static str, source: DecodeError },
+    #[error("no face was found in {field}")]
+    NoFace { field: &'static str },
+    #[error("{field} shows {count} faces, one is expected; `face=largest` takes the largest")]
+    MultipleFaces { field: &'static str, count: usize },
+    /// A value of a request is not one that it can have.
+    #[error("{field}: {source}")]
+    Invalid { field: &'static str, source: InvalidValue },
+    #[error("the server has as many requests in work as it takes; try again shortly")]
+    Overloaded,
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Gallery(#[from] GalleryError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A fault of ours.
+    #[error("{0}")]
+    Internal(String),
+}

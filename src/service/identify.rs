@@ -1,0 +1,44 @@
+//! Whom do the faces of a photo resemble?
+
+use super::answers::{Identified, IdentifiedFace, Match};
+use super::{PhotoBytes, ServiceError, Services};
+use crate::gallery::SubjectMatch;
+use crate::types::{Name, Threshold};
+
+pub struct IdentifyRequest {
+    pub image: PhotoBytes,
+    pub gallery: Name,
+    /// Subjects per face.
+    pub top_k: u32,
+    pub threshold: Option<Threshold>,
+}
+
+impl Services {
+    pub async fn identify(&self, request: IdentifyRequest) -> Result<Identified, ServiceError> {
+        let _admitted = self.admit()?;
+        let gallery = self.0.gallery.gallery_id(&request.gallery).await?;
+        let photo = self.0.photos.read(request.image).await?;
+        let threshold = self.threshold(request.threshold);
+        let probes = self.embeddings(photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
+        let mut faces = Vec::with_capacity(probes.len());
+        for (face, probe) in photo.faces.iter().zip(&probes) {
+            let found = self.0.gallery.search(gallery, self.0.model.id, probe, request.top_k).await?;
+            faces.push(IdentifiedFace {
+                face: face.found(),
+                known: found.first().is_some_and(|best| best.similarity >= threshold.get()),
+                matches: found.into_iter().map(|found| self.match_answer(found)).collect(),
+            });
+        }
+        Ok(Identified { model: self.model_name().to_owned(), threshold: threshold.get(), faces })
+    }
+
+    fn match_answer(&self, found: SubjectMatch) -> Match {
+        Match {
+            subject: found.subject,
+            subject_id: found.subject_id,
+            face_id: found.face_id,
+            similarity: found.similarity,
+            probability: self.0.calibration.probability(found.similarity),
+        }
+    }
+}

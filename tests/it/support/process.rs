@@ -1,0 +1,120 @@
+//! A faceid server as a process of its own.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::made_by_setup;
+
+/// How long a server may take to become ready or to stop. Generous: machines are shared.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The `faceid` program with its networks and Postgres, whatever the environment of the tests holds.
+pub fn faceid() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_faceid"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FACEID_") || name == "DATABASE_URL" {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("FACEID_WEIGHTS_DIR", made_by_setup("FACEID_WEIGHTS_DIR", "weights"))
+        .env("FACEID_POSTGRES_DIR", made_by_setup("FACEID_POSTGRES_DIR", "postgres"))
+        .stdin(Stdio::null());
+    command
+}
+
+/// A folder that the user of the private Postgres can reach, gone when dropped.
+pub fn data_dir() -> TempDir {
+    tempfile::Builder::new().prefix("faceid-it-").tempdir().unwrap()
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    pub url: String,
+    child: Child,
+}
+
+impl Server {
+    /// Starts `faceid serve` on a free port with `data_dir` and more arguments, and waits until it is ready.
+    pub async fn start(data_dir: &Path, arguments: &[&str]) -> Self {
+        let bind = format!("127.0.0.1:{}", free_port());
+        let child = faceid()
+            .args(["serve", "--log", "warn", "--bind", &bind, "--data-dir"])
+            .arg(data_dir)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut server = Self { url: format!("http://{bind}"), child };
+        server.until_ready().await;
+        server
+    }
+
+    async fn until_ready(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let client = reqwest::Client::new();
+        loop {
+            if let Ok(response) = client.get(format!("{}/readyz", self.url)).send().await
+                && response.status().is_success()
+            {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server ended with {status} before it was ready");
+            }
+            assert!(Instant::now() < deadline, "the server did not become ready");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+    }
+
+    /// kill -9
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks the server to stop.
+    pub fn terminate(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.pid().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+
+    /// Waits for the end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server did not stop");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
