@@ -1,1 +1,24 @@
+//! Pixels: photo bytes become an upright image, the detector's numbers become faces, a face becomes a chip.
+//!
+//! One function per step, in the order of a request: [`decode`] -> [`shrink`] -> (detector network) -> [`detections`]
+//! -> [`align`] -> (embedder network), with [`quality`] beside it and [`encode_chip`] for storage. Everything here
+//! is pure computation on memory: no network library, no database, no async.
 
+mod align;
+mod chip;
+mod decode;
+mod detect;
+mod jpeg;
+mod quality;
+mod shrink;
+mod webp;
+
+#[cfg(test)]
+mod photo_tests;
+
+pub use align::{AlignError, Similarity, align};
+pub use chip::{ChipError, decode_chip, encode_chip};
+pub use decode::{DecodeError, DecodeLimits, ImageHeader, decode, read_header};
+pub use detect::{DetectError, DetectOptions, detections};
+pub use quality::quality;
+pub use shrink::{Scale, Shrunk, shrink};

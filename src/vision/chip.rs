@@ -1,0 +1,71 @@
+//! Chips as small JPEGs, kept so that faces can be embedded again without their photos.
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageError};
+use thiserror::Error;
+
+use super::decode::{DecodeError, DecodeLimits, decode};
+use crate::types::{Chip, InvalidValue};
+
+/// High enough that the embedding of the stored chip is nearly that of the chip (the encoder keeps colour at full
+/// resolution); about 8 KB.
+const QUALITY: u8 = 95;
+
+const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 20, max_pixels: (Chip::SIDE * Chip::SIDE) as u64 };
+
+/// Why a chip could not be stored or read back.
+#[derive(Debug, Error)]
+pub enum ChipError {
+    #[error("the chip could not be encoded: {0}")]
+    Encode(#[from] ImageError),
+    #[error("the stored chip could not be decoded: {0}")]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Size(#[from] InvalidValue),
+}
+
+/// The chip as a JPEG file.
+pub fn encode_chip(chip: &Chip) -> Result<Vec<u8>, ChipError> {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode(
+        chip.as_rgb(),
+        Chip::SIDE,
+        Chip::SIDE,
+        ExtendedColorType::Rgb8,
+    )?;
+    Ok(bytes)
+}
+
+/// A chip that [`encode_chip`] stored.
+pub fn decode_chip(bytes: &[u8]) -> Result<Chip, ChipError> {
+    Ok(Chip::try_from(decode(bytes, &LIMITS)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+
+    #[test]
+    fn a_chip_survives_storage() {
+        let image = RgbImage::from_fn(112, 112, |x, y| {
+            let wave = |a: f32| (128.0 + 100.0 * (a / 9.0).sin()) as u8;
+            Rgb([wave(x as f32), wave(y as f32), wave((x + y) as f32)])
+        });
+        let chip = Chip::try_from(image).unwrap();
+        let bytes = encode_chip(&chip).unwrap();
+        assert!(bytes.len() < 12_000, "{} bytes", bytes.len());
+        let back = decode_chip(&bytes).unwrap();
+        let worst = chip.as_rgb().iter().zip(back.as_rgb()).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(worst <= Some(6), "off by {worst:?}");
+    }
+
+    #[test]
+    fn only_chips_are_read_back() {
+        let mut small = Vec::new();
+        JpegEncoder::new(&mut small).encode(&[0; 12], 2, 2, ExtendedColorType::Rgb8).unwrap();
+        assert!(matches!(decode_chip(&small), Err(ChipError::Size(_))));
+        assert!(matches!(decode_chip(b"nonsense"), Err(ChipError::Decode(_))));
+    }
+}

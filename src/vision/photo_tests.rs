@@ -1,0 +1,61 @@
+//! Decoding of real photos, which are not part of this repository.
+//!
+//! They are looked for in `FACEID_TEST_DATA` (default `../shared/data`); without them these tests say so and pass.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 32 << 20, max_pixels: 64_000_000 };
+
+/// The folder of photos, or none with a message.
+fn data() -> Option<PathBuf> {
+    let folder = std::env::var_os("FACEID_TEST_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!("skipped: no test photos in {} (set FACEID_TEST_DATA)", folder.display());
+    None
+}
+
+/// All files below `folder` that are no notes.
+fn photos(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(photos(&path));
+        } else if path.extension().is_some_and(|e| e == "jpg" || e == "pgm") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_photo_decodes() {
+    let Some(data) = data() else { return };
+    for (folder, count, size) in
+        [("lfw100", 100, Some((250, 250))), ("orl", 400, Some((92, 112))), ("scenes", 18, None)]
+    {
+        let photos = photos(&data.join(folder));
+        assert_eq!(photos.len(), count, "{folder}");
+        for path in photos {
+            let bytes = std::fs::read(&path).unwrap();
+            let image = decode(&bytes, &LIMITS).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert!(size.is_none_or(|size| size == image.dimensions()), "{}", path.display());
+            let shrunk = shrink(&image, 640);
+            assert!(shrunk.image.width().max(shrunk.image.height()) == 640.min(image.width().max(image.height())));
+        }
+    }
+}
+
+#[test]
+fn bad_files_are_errors() {
+    let Some(data) = data() else { return };
+    let result = |name: &str| decode(&std::fs::read(data.join("bad").join(name)).unwrap(), &LIMITS);
+    assert!(matches!(result("empty.png"), Err(DecodeError::Unsupported { .. })));
+    assert!(matches!(result("corrupted.png"), Err(DecodeError::Unsupported { .. })));
+    assert!(matches!(result("truncated.jpg"), Err(DecodeError::Corrupt { .. })));
+}
