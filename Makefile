@@ -1,0 +1,42 @@
+# Every step of work on faceid is a target here; `make` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test build fmt lint openapi docs clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 17
+
+setup: ## fetch libtorch, Postgres and the weights; once (see scripts/setup.py --help)
+	@$(call setup,test)
+
+run: ## start the server; make run ARGS="--bind 127.0.0.1:18080 --data-dir DIR"
+	@$(call setup,run)
+	@cargo run --release --bin faceid -- serve $(ARGS)
+
+test: setup ## run every test; make test ARGS="--lib vision" for some
+	cargo test $(ARGS)
+
+build: setup ## build the release binary
+	cargo build --release
+
+fmt: ## format the code
+	cargo fmt
+
+lint: setup ## check the format and run clippy
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+openapi: setup ## write openapi.yaml anew from the code
+	@cargo run --quiet --bin faceid -- openapi > .openapi.yaml.new || { rm -f .openapi.yaml.new; exit 1; }
+	@mv .openapi.yaml.new openapi.yaml
+
+docs: setup ## build the crate's documentation; a warning is an error
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+clean: ## delete build output; what setup fetched stays
+	@folder=$$(readlink -f "$${CARGO_TARGET_DIR:-target}") && cargo clean --target-dir "$$folder" && mkdir -p "$$folder"
+
+# $(call setup,run) or $(call setup,test)
+define setup
+command -v python3 > /dev/null || { echo "python3 is missing: sudo apt-get install python3 python3-pip" >&2; exit 1; }; \
+	python3 scripts/setup.py --for $(1)
+endef

@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Brings what faceid needs and no Debian package holds into FACEID_HOME (default ~/.cache/faceid), and links it into the
+checkout: libtorch, Postgres with pgvector, and the networks' weights. Versions are pinned and checked by sha256, a stopped
+run continues, and a run that finds everything in place does nothing.
+
+What you set is respected: LIBTORCH (your own libtorch 2.11), FACEID_WEIGHTS_DIR (your own weights), DATABASE_URL (with
+`--for run`: no Postgres is fetched) and CARGO_TARGET_DIR (else build output goes to FACEID_HOME/target).
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from artefacts import LIBTORCH, PARTS, POSTGRES, SetupError
+from fetch import fetch, say
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+OLDEST_RUST = (1, 89)
+OLDEST_GLIBC = (2, 28)  # what the wheels were built for
+# Peak, measured: archives and what they unpack to (1.2 GB), then a release and a test build of the crate.
+DISK_NEEDED = {"fetch": 1_300_000_000, "build": 2_700_000_000}  # bytes
+
+
+def main() -> int:
+    options = parse_arguments()
+    home = Path(os.environ.get("FACEID_HOME") or "~/.cache/faceid").expanduser().absolute()
+    try:
+        check_platform()
+        wanted = [name for name in PARTS if name in (options.only or PARTS)]
+        if not options.only:
+            check_build_tools()
+            wanted = [name for name in wanted if name not in skipped_parts(home, options.purpose)]
+        fetch_missing(home, wanted)
+        if not options.only:
+            link_checkout(home)
+    except SetupError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("stopped; the next run goes on from here")
+        return 130
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="example: FACEID_HOME=/srv/faceid scripts/setup.py", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--for", dest="purpose", choices=("run", "test"), default="test", help="tests need the Postgres programs even when DATABASE_URL is set (default: test)")
+    parser.add_argument("--only", nargs="+", choices=tuple(PARTS), metavar="PART", help=f"fetch just these of {', '.join(PARTS)}; no build tools needed, no links made")
+    return parser.parse_args()
+
+
+def check_platform() -> None:
+    if sys.version_info < (3, 9):
+        raise SetupError(f"needs Python 3.9 or newer; this is {platform.python_version()}")
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise SetupError(f"the pinned libraries are for Linux on x86_64; this is {platform.system()} on {platform.machine()}")
+    try:
+        libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (ValueError, OSError):
+        libc = ""
+    version = re.fullmatch(r"glibc (\d+)\.(\d+).*", libc)
+    if not version or tuple(map(int, version.groups())) < OLDEST_GLIBC:
+        raise SetupError(f"the pinned libraries need glibc 2.28 or newer (Debian 10, Ubuntu 20.04); this system has {libc or 'another C library'}")
+
+
+def check_build_tools() -> None:
+    missing = {"cc": "build-essential", "c++": "build-essential", "make": "make"}
+    missing = {tool: package for tool, package in missing.items() if not shutil.which(tool)}
+    problems = [name_missing(missing)] if missing else []
+    if rust := rust_problem():
+        problems.append(rust)
+    if problems:
+        raise SetupError("\n  ".join(problems))
+
+
+def rust_problem() -> str | None:
+    wanted = f"Rust {'.'.join(map(str, OLDEST_RUST))} or newer, by rustup"
+    if not shutil.which("cargo"):
+        return f"cargo is missing: install {wanted}"
+    answer = subprocess.run(["cargo", "--version"], capture_output=True, text=True, cwd=CHECKOUT)
+    version = re.match(r"cargo (\d+)\.(\d+)", answer.stdout)
+    if not version:
+        return f"`cargo --version` failed: {answer.stderr.strip()}; install {wanted}"
+    if tuple(map(int, version.groups())) < OLDEST_RUST:
+        return f"cargo is {answer.stdout.split()[1]}, too old: install {wanted} (`rustup update` if you have it)"
+    return None
+
+
+def check_clients(clients: set[str]) -> None:
+    missing = {}
+    if "pip" in clients and importlib.util.find_spec("pip") is None:
+        missing["pip"] = "python3-pip"
+    if "npm" in clients and not shutil.which("npm"):
+        missing["npm"] = "npm"
+    if missing:
+        raise SetupError(name_missing(missing))
+
+
+def name_missing(packages: dict[str, str]) -> str:
+    """Which tools are missing, and the command that installs the Debian packages they are in."""
+    tools = " and ".join(packages)
+    return f"{tools} {'is' if len(packages) == 1 else 'are'} missing: sudo apt-get install {' '.join(sorted(set(packages.values())))}"
+
+
+def skipped_parts(home: Path, purpose: str) -> set[str]:
+    """The parts that the user brings, or that the purpose does without."""
+    skipped = {part for part, variable in (("libtorch", "LIBTORCH"), ("weights", "FACEID_WEIGHTS_DIR")) if own_folder(home, variable)}
+    if purpose == "run" and os.environ.get("DATABASE_URL"):
+        skipped.add("postgres")
+    return skipped
+
+
+def own_folder(home: Path, variable: str) -> Path | None:
+    """The folder that the user set, unless it is the one that set-up makes (perhaps through its link)."""
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    folder = Path(value).expanduser().absolute()
+    ours = {"LIBTORCH": home / LIBTORCH.name, "FACEID_WEIGHTS_DIR": home / "weights"}[variable]
+    if ours in (folder, folder.resolve()) or folder.parent == CHECKOUT / ".deps":
+        return None
+    if not folder.is_dir():
+        raise SetupError(f"{variable} is {value}, and no such folder exists")
+    if variable == "LIBTORCH" and not (folder / "lib" / "libtorch_cpu.so").exists():
+        raise SetupError(f"LIBTORCH is {value}, which holds no lib/libtorch_cpu.so")
+    return folder
+
+
+def fetch_missing(home: Path, wanted: list[str]) -> None:
+    def missing():
+        return [item for name in wanted for item in PARTS[name] if not item.ready(home)]
+
+    if not missing():
+        return
+    started = time.monotonic()
+    downloads = home / "downloads"
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"cannot make {downloads}: {error.strerror}; set FACEID_HOME to a folder that you may write to") from error
+    with (home / ".setup.lock").open("w") as lock:
+        wait_for(lock)
+        items = missing()  # the set-up that was waited for may have brought them
+        check_clients({archive.client for item in items for archive in item.archives})
+        check_space(home, items)
+        for item in items:
+            fetched = {archive: fetch(archive, downloads, lock.fileno()) for archive in item.archives}
+            say(f"making {home / item.name}")
+            item.make(home, fetched)
+            for path in fetched.values():  # half a gigabyte that is not needed again
+                path.unlink()
+    if items:
+        say(f"{home} is complete after {time.monotonic() - started:.0f} s")
+
+
+def wait_for(lock) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("another set-up is at work; waiting for it")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def check_space(home: Path, items: list) -> None:
+    needed = DISK_NEEDED["fetch"] if LIBTORCH in items else 200_000_000
+    if not (home / "target").exists() and LIBTORCH in items:
+        needed += DISK_NEEDED["build"]
+    free = shutil.disk_usage(home).free
+    if free < needed:
+        raise SetupError(f"{home} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed; free some or set FACEID_HOME to a folder elsewhere")
+
+
+def link_checkout(home: Path) -> None:
+    deps = CHECKOUT / ".deps"
+    deps.mkdir(exist_ok=True)
+    link(deps / "libtorch", own_folder(home, "LIBTORCH") or home / LIBTORCH.name)
+    link(deps / "weights", own_folder(home, "FACEID_WEIGHTS_DIR") or home / "weights")
+    if POSTGRES.ready(home):
+        link(deps / "postgres", home / POSTGRES.name)
+    target = CHECKOUT / "target"
+    if not os.environ.get("CARGO_TARGET_DIR") and not target.exists():
+        (home / "target").mkdir(parents=True, exist_ok=True)
+        link(target, home / "target")
+
+
+def link(path: Path, to: Path) -> None:
+    """Makes or moves a link in one step; a real folder in its place is the user's and stays."""
+    if path.is_symlink() and os.readlink(path) == str(to) or path.exists() and not path.is_symlink():
+        return
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(to)
+    fresh.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
