@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::config::{Config, DatabaseConfig};
 use crate::db::{Database, DbError};
 use crate::engine::{Engine, EngineError, InputNormalisation};
-use crate::gallery::GalleryStore;
+use crate::gallery::Galleries;
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
 use crate::service::{ServiceError, Services};
 
@@ -104,11 +104,12 @@ async fn serve_model(
     database: &Database,
 ) -> Result<Services, AppError> {
     let registry = Registry::new(database.pool().clone());
-    let gallery = GalleryStore::new(database.pool().clone());
-    let model = registry.register(&manifest.name, sha256, engine.dimension()).await?;
+    let galleries = Galleries::new(database.pool().clone());
+    let dimension = u32::try_from(engine.dimension()).unwrap_or(u32::MAX);
+    let model = registry.register(&manifest.name, sha256, dimension).await?;
     let id = model.id;
     let calibration = manifest.calibration();
-    let services = Services::new(engine, gallery, registry.clone(), model, calibration, &config.recognition);
+    let services = Services::new(engine, galleries, registry.clone(), model, calibration, &config.recognition);
     services.embed_missing_faces().await?;
     registry.activate(id).await?;
     Ok(services)

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{CliError, configure};
 use crate::app::App;
 use crate::config::{ConfigArgs, Secret};
-use crate::gallery::OnDuplicate;
+use crate::gallery::{Metadata, OnDuplicate};
 use crate::http::Problem;
 use crate::service::answers::{Enrolled, Identified, Verified};
 use crate::service::{EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, VerifyRequest};
@@ -73,7 +73,7 @@ impl Backend {
                     image: PhotoBytes { field: "image", bytes: photo },
                     subject: subject.clone(),
                     gallery: gallery.clone(),
-                    metadata: serde_json::Map::new(),
+                    metadata: Metadata::default(),
                     on_duplicate: OnDuplicate::Warn,
                     face: FaceChoice::Largest,
                 })

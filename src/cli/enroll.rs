@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::backend::{Backend, BackendArgs, read_photo};
 use super::{CliError, print_json};
-use crate::service::DEFAULT_GALLERY;
+use crate::service::DEFAULT_GALLERY_NAME;
 use crate::types::Name;
 
 /// Enroll a folder of photos: one folder per person, named after the person
@@ -22,7 +22,7 @@ pub struct Enroll {
     /// Folder with one folder per person
     dir: PathBuf,
     /// Gallery to enroll into; it must exist
-    #[arg(long, default_value = DEFAULT_GALLERY, value_parser = super::parse_name)]
+    #[arg(long, default_value = DEFAULT_GALLERY_NAME, value_parser = super::parse_name)]
     gallery: Name,
     /// Photos in work at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64), value_name = "N")]

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use super::backend::{BackendArgs, read_photo};
 use super::{CliError, print_json};
-use crate::service::DEFAULT_GALLERY;
+use crate::service::DEFAULT_GALLERY_NAME;
 use crate::service::answers::Identified;
 use crate::types::{Name, Threshold};
 
@@ -15,7 +15,7 @@ pub struct Identify {
     /// The photo
     file: PathBuf,
     /// Gallery to search
-    #[arg(long, default_value = DEFAULT_GALLERY, value_parser = super::parse_name)]
+    #[arg(long, default_value = DEFAULT_GALLERY_NAME, value_parser = super::parse_name)]
     gallery: Name,
     /// Subjects per face
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]

@@ -75,7 +75,7 @@ impl FromForm for EnrollRequest {
             image: photo(&mut form, "image")?,
             subject: form.required_name("subject")?,
             gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
-            metadata: form.object("metadata")?.unwrap_or_default(),
+            metadata: form.metadata()?.unwrap_or_default(),
             on_duplicate: on_duplicate.unwrap_or(OnDuplicateChoice::Warn).into(),
             face: form.value("face", "one of only, largest")?.unwrap_or_default(),
         })

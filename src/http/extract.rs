@@ -7,10 +7,8 @@ use utoipa::IntoParams;
 use super::default_gallery;
 use super::problem::Problem;
 use super::upload::invalid;
-use crate::service::galleries::PageRequest;
+use crate::gallery::PageRequest;
 use crate::types::Name;
-
-const DEFAULT_LIMIT: u32 = 50;
 
 /// Parameters of the path.
 #[derive(FromRequestParts)]
@@ -87,8 +85,5 @@ fn gallery(name: Option<String>) -> Result<Name, Problem> {
 }
 
 fn page(limit: Option<u32>, cursor: Option<String>) -> Result<PageRequest, Problem> {
-    match limit.unwrap_or(DEFAULT_LIMIT) {
-        limit @ 1..=200 => Ok(PageRequest { limit, cursor }),
-        _ => Err(invalid("limit", "a number from 1 to 200 is expected")),
-    }
+    Ok(PageRequest::new(limit, cursor.as_deref())?)
 }

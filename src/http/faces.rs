@@ -24,7 +24,7 @@ pub async fn list_faces(
     State(services): State<Services>,
     Query(query): Query<GalleryPageQuery>,
 ) -> Result<Json<Page<EnrolledFace>>, Problem> {
-    Ok(Json(services.list_faces(&query.gallery()?, None, query.request()?).await?))
+    Ok(Json(services.list_faces(&query.gallery()?, query.request()?).await?))
 }
 
 /// Get a face

@@ -10,7 +10,7 @@ use super::extract::{PageQuery, Path, Query};
 use super::problem::Problem;
 use super::upload::{Form, FromForm, Upload};
 use crate::service::Services;
-use crate::service::answers::{Erased, Gallery, Page};
+use crate::service::answers::{Erased, Gallery, GalleryEntry, Page};
 use crate::types::Name;
 
 /// A new gallery, or a gallery's new name.
@@ -37,7 +37,7 @@ impl FromForm for GalleryName {
     post, path = "/galleries", tag = "galleries",
     request_body(content((GalleryForm = "application/json"), (GalleryForm = "multipart/form-data"))),
     responses(
-        (status = 201, description = "Created", body = Gallery),
+        (status = 201, description = "Created", body = GalleryEntry),
         (status = 409, description = "`duplicate_gallery`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
@@ -45,22 +45,22 @@ impl FromForm for GalleryName {
 pub async fn create_gallery(
     State(services): State<Services>,
     Upload(GalleryName(name)): Upload<GalleryName>,
-) -> Result<(StatusCode, Json<Gallery>), Problem> {
-    Ok((StatusCode::CREATED, Json(services.create_gallery(name).await?)))
+) -> Result<(StatusCode, Json<GalleryEntry>), Problem> {
+    Ok((StatusCode::CREATED, Json(services.create_gallery(&name).await?)))
 }
 
 /// List galleries
 #[utoipa::path(
     get, path = "/galleries", tag = "galleries", params(PageQuery),
     responses(
-        (status = 200, description = "A page of galleries, oldest first", body = Page<Gallery>),
+        (status = 200, description = "A page of galleries, oldest first", body = Page<GalleryEntry>),
         (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn list_galleries(
     State(services): State<Services>,
     Query(page): Query<PageQuery>,
-) -> Result<Json<Page<Gallery>>, Problem> {
+) -> Result<Json<Page<GalleryEntry>>, Problem> {
     Ok(Json(services.list_galleries(page.request()?).await?))
 }
 
@@ -87,7 +87,7 @@ pub async fn get_gallery(
     params(("gallery" = String, Path, description = "Its name")),
     request_body(content((GalleryForm = "application/json"), (GalleryForm = "multipart/form-data"))),
     responses(
-        (status = 200, description = "Renamed", body = Gallery),
+        (status = 200, description = "Renamed", body = GalleryEntry),
         (status = 409, description = "`duplicate_gallery`, `default_gallery`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
@@ -96,8 +96,8 @@ pub async fn rename_gallery(
     State(services): State<Services>,
     Path(gallery): Path<String>,
     Upload(GalleryName(name)): Upload<GalleryName>,
-) -> Result<Json<Gallery>, Problem> {
-    Ok(Json(services.rename_gallery(&gallery, name).await?))
+) -> Result<Json<GalleryEntry>, Problem> {
+    Ok(Json(services.rename_gallery(&gallery, &name).await?))
 }
 
 /// Delete a gallery

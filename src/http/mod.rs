@@ -34,7 +34,7 @@ use utoipa_swagger_ui::SwaggerUi;
 pub use problem::{Code, Problem};
 pub use state::AppState;
 
-use crate::service::{DEFAULT_GALLERY, PhotoBytes};
+use crate::service::{DEFAULT_GALLERY_NAME, PhotoBytes};
 use crate::types::Name;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -106,7 +106,7 @@ fn span(request: &Request) -> Span {
 }
 
 fn default_gallery() -> Name {
-    Name::try_from(DEFAULT_GALLERY.to_owned()).expect("`default` is a name")
+    Name::try_from(DEFAULT_GALLERY_NAME.to_owned()).expect("`default` is a name")
 }
 
 /// A required image of a form.

@@ -215,10 +215,15 @@ impl From<GalleryError> for Problem {
             GalleryError::DuplicateSubject(_) => Self::new(Code::DuplicateSubject, detail),
             GalleryError::DefaultGallery => Self::new(Code::DefaultGallery, detail),
             GalleryError::InvalidCursor => Self::new(Code::InvalidCursor, detail).with_field("cursor"),
-            GalleryError::DuplicateFace { duplicates } => Self {
-                duplicates: duplicates.into_iter().map(Into::into).collect(),
+            GalleryError::DuplicateFace { matches } => Self {
+                duplicates: matches.into_iter().map(Into::into).collect(),
                 ..Self::new(Code::DuplicateFace, detail)
             },
+            GalleryError::InvalidLimit(_) => Self::new(Code::InvalidField, detail).with_field("limit"),
+            GalleryError::MetadataNotObject | GalleryError::MetadataNul | GalleryError::MetadataTooLarge(_) => {
+                Self::new(Code::InvalidField, detail).with_field("metadata")
+            }
+            GalleryError::ModelNotFound(_) | GalleryError::Dimension { .. } => Self::internal(detail),
             GalleryError::Db(error) => error.into(),
         }
     }

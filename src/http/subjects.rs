@@ -11,9 +11,11 @@ use super::default_gallery;
 use super::extract::{GalleryPageQuery, GalleryQuery, Path, Query};
 use super::problem::Problem;
 use super::upload::{Form, FromForm, Upload};
+use crate::gallery::SubjectChange;
 use crate::service::Services;
 use crate::service::answers::{EnrolledFace, Erased, Page, Subject};
-use crate::service::galleries::{NewSubject, SubjectChange};
+use crate::service::galleries::NewSubject;
+use crate::types::Name;
 
 /// A new subject.
 #[derive(Deserialize, ToSchema)]
@@ -46,20 +48,25 @@ impl FromForm for NewSubject {
         Ok(Self {
             name: form.required_name("name")?,
             gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
-            metadata: form.object("metadata")?.unwrap_or_default(),
+            metadata: form.metadata()?.unwrap_or_default(),
         })
     }
 }
 
-impl FromForm for SubjectChange {
+/// A change, and the gallery that it is meant for.
+pub struct ChangeInGallery {
+    gallery: Name,
+    change: SubjectChange,
+}
+
+impl FromForm for ChangeInGallery {
     const IMAGES: &'static [&'static str] = &[];
     const FIELDS: &'static [&'static str] = &["name", "gallery", "metadata"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         Ok(Self {
             gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
-            name: form.name("name")?,
-            metadata: form.object("metadata")?,
+            change: SubjectChange { name: form.name("name")?, metadata: form.metadata()? },
         })
     }
 }
@@ -132,9 +139,9 @@ pub async fn get_subject(
 pub async fn change_subject(
     State(services): State<Services>,
     Path(subject): Path<String>,
-    Upload(change): Upload<SubjectChange>,
+    Upload(ChangeInGallery { gallery, change }): Upload<ChangeInGallery>,
 ) -> Result<Json<Subject>, Problem> {
-    Ok(Json(services.change_subject(&subject, change).await?))
+    Ok(Json(services.change_subject(&gallery, &subject, &change).await?))
 }
 
 /// Delete a subject
@@ -172,5 +179,5 @@ pub async fn list_subject_faces(
     Path(subject): Path<String>,
     Query(query): Query<GalleryPageQuery>,
 ) -> Result<Json<Page<EnrolledFace>>, Problem> {
-    Ok(Json(services.list_faces(&query.gallery()?, Some(&subject), query.request()?).await?))
+    Ok(Json(services.list_faces_of(&query.gallery()?, &subject, query.request()?).await?))
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::problem::{Code, Problem};
 use super::state::AppState;
+use crate::gallery::Metadata;
 use crate::types::{Name, Threshold};
 
 /// Base64 as senders write it: with or without padding.
@@ -140,9 +141,10 @@ impl Form {
         value.map(|value| Threshold::try_from(value).map_err(|error| invalid("threshold", error))).transpose()
     }
 
-    /// A field that holds a JSON object: as a member of a JSON body, or as text.
-    pub fn object(&mut self, name: &str) -> Result<Option<serde_json::Map<String, Value>>, Problem> {
-        self.value(name, "a JSON object")
+    /// The `metadata` field, a JSON object: a member of a JSON body, or text.
+    pub fn metadata(&mut self) -> Result<Option<Metadata>, Problem> {
+        let object: Option<serde_json::Map<String, Value>> = self.value("metadata", "a JSON object")?;
+        Ok(object.map(|object| Metadata::try_from(Value::Object(object))).transpose()?)
     }
 }
 

@@ -132,10 +132,17 @@ pub struct Page<T> {
 
 /// A gallery.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Gallery {
+pub struct GalleryEntry {
     pub id: GalleryId,
     pub name: String,
     pub created_at: DateTime<Utc>,
+}
+
+/// A gallery and its size.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Gallery {
+    #[serde(flatten)]
+    pub entry: GalleryEntry,
     pub subjects: u64,
     pub faces: u64,
 }

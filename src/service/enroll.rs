@@ -1,13 +1,12 @@
 //! Adding a face to a gallery.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::answers::Enrolled;
 use super::{PhotoBytes, ServiceError, Services};
-use crate::gallery::{NewFace, OnDuplicate};
+use crate::gallery::{Metadata, NewFace, OnDuplicate};
 use crate::types::Name;
 use crate::vision;
 
@@ -16,7 +15,7 @@ pub struct EnrollRequest {
     pub subject: Name,
     pub gallery: Name,
     /// Kept with the face.
-    pub metadata: Map<String, Value>,
+    pub metadata: Metadata,
     pub on_duplicate: OnDuplicate,
     pub face: FaceChoice,
 }
@@ -37,7 +36,7 @@ impl Services {
     pub async fn enroll(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
         let _admitted = self.admit()?;
         // Before any inference: is there such a gallery at all?
-        let gallery = self.0.gallery.gallery_id(&request.gallery).await?;
+        self.0.galleries.gallery_id(request.gallery.as_str()).await?;
         let image_sha256: [u8; 32] = Sha256::digest(&request.image.bytes).into();
         let photo = self.0.photos.read(request.image).await?;
         let face = match request.face {
@@ -48,25 +47,27 @@ impl Services {
         let embedding = self.embedding(face.chip.clone()).await?;
         let chip = self.0.photos.on_cpu(move || vision::encode_chip(&face.chip)).await?;
         let chip = chip.map_err(|error| ServiceError::Internal(error.to_string()))?;
-        let stored = self.0.gallery.enroll(NewFace {
-            gallery,
-            subject: request.subject,
-            metadata: request.metadata,
-            chip,
+        let new = NewFace {
+            gallery: request.gallery.as_str(),
+            subject: &request.subject,
+            metadata: &request.metadata,
+            chip: &chip,
             image_sha256,
-            detection: face.detection,
+            bounding_box: found.bounding_box,
+            landmarks: found.landmarks,
+            detection_score: found.detection_score,
             quality: found.quality,
             model: self.0.model.id,
             embedding: &embedding,
             on_duplicate: request.on_duplicate,
             duplicate_threshold: self.0.threshold,
-        });
-        let stored = stored.await?;
+        };
+        let stored = self.0.galleries.enroll(&new).await?;
         Ok(Enrolled {
             face_id: stored.face_id,
-            subject: stored.subject,
+            subject: request.subject.to_string(),
             subject_id: stored.subject_id,
-            gallery: request.gallery.to_string(),
+            gallery: stored.gallery,
             model: self.model_name().to_owned(),
             face: found,
             duplicates: stored.duplicates.into_iter().map(Into::into).collect(),

@@ -16,19 +16,24 @@ pub struct IdentifyRequest {
 impl Services {
     pub async fn identify(&self, request: IdentifyRequest) -> Result<Identified, ServiceError> {
         let _admitted = self.admit()?;
-        let gallery = self.0.gallery.gallery_id(&request.gallery).await?;
+        // Before any inference: is there such a gallery at all?
+        self.0.galleries.gallery_id(request.gallery.as_str()).await?;
         let photo = self.0.photos.read(request.image).await?;
         let threshold = self.threshold(request.threshold);
         let probes = self.embeddings(photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
-        let mut faces = Vec::with_capacity(probes.len());
-        for (face, probe) in photo.faces.iter().zip(&probes) {
-            let found = self.0.gallery.search(gallery, self.0.model.id, probe, request.top_k).await?;
-            faces.push(IdentifiedFace {
-                face: face.found(),
-                known: found.first().is_some_and(|best| best.similarity >= threshold.get()),
-                matches: found.into_iter().map(|found| self.match_answer(found)).collect(),
-            });
-        }
+        let search = self.0.galleries.search(
+            request.gallery.as_str(),
+            self.0.model.id,
+            &probes,
+            request.top_k as usize,
+            None,
+        );
+        let faces = photo.faces.iter().zip(search.await?).map(|(face, found)| IdentifiedFace {
+            face: face.found(),
+            known: found.first().is_some_and(|best| best.similarity >= threshold.get()),
+            matches: found.into_iter().map(|found| self.match_answer(found)).collect(),
+        });
+        let faces = faces.collect();
         Ok(Identified { model: self.model_name().to_owned(), threshold: threshold.get(), faces })
     }
 

@@ -22,14 +22,13 @@ pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use ready::Readiness;
 pub use verify::VerifyRequest;
 
+pub use crate::gallery::DEFAULT_GALLERY_NAME;
+
 use crate::config::RecognitionConfig;
 use crate::engine::Engine;
-use crate::gallery::GalleryStore;
+use crate::gallery::Galleries;
 use crate::registry::{Calibration, Model, Registry};
 use crate::types::Threshold;
-
-/// The gallery that is meant where none is named.
-pub const DEFAULT_GALLERY: &str = "default";
 
 /// The service. Cloning is cheap.
 #[derive(Clone)]
@@ -38,7 +37,7 @@ pub struct Services(Arc<Parts>);
 struct Parts {
     engine: Engine,
     photos: PhotoReader,
-    gallery: GalleryStore,
+    galleries: Galleries,
     registry: Registry,
     model: Model,
     calibration: Calibration,
@@ -50,7 +49,7 @@ impl Services {
     /// `model` is the embedder that `engine` runs, `calibration` what its similarities mean.
     pub fn new(
         engine: Engine,
-        gallery: GalleryStore,
+        galleries: Galleries,
         registry: Registry,
         model: Model,
         calibration: Calibration,
@@ -59,7 +58,7 @@ impl Services {
         Self(Arc::new(Parts {
             photos: PhotoReader::new(engine.clone(), config),
             engine,
-            gallery,
+            galleries,
             registry,
             model,
             threshold: config.threshold.unwrap_or(calibration.threshold),

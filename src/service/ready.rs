@@ -33,7 +33,7 @@ pub enum PartState {
 impl Services {
     pub async fn readiness(&self) -> Readiness {
         let embed = tokio::time::timeout(PATIENCE, self.embedding(fixed_chip()));
-        let query = tokio::time::timeout(PATIENCE, self.0.gallery.ping());
+        let query = tokio::time::timeout(PATIENCE, self.0.galleries.ping());
         let (embed, query) = tokio::join!(embed, query);
         let engine = state(matches!(embed, Ok(Ok(_))));
         let gallery = state(matches!(query, Ok(Ok(()))));

@@ -13,7 +13,7 @@ impl Services {
     pub async fn embed_missing_faces(&self) -> Result<u64, ServiceError> {
         let mut done = 0;
         loop {
-            let missing = self.0.gallery.missing_embeddings(self.0.model.id, CHUNK).await?;
+            let missing = self.0.galleries.missing_embeddings(self.0.model.id, None, CHUNK).await?;
             if missing.is_empty() {
                 break;
             }
@@ -26,7 +26,8 @@ impl Services {
             let chips = chips.map_err(|error| ServiceError::Internal(format!("a stored chip: {error}")))?;
             let embeddings = self.embeddings(chips).await?;
             done += faces.len() as u64;
-            self.0.gallery.store_embeddings(self.0.model.id, faces.into_iter().zip(embeddings).collect()).await?;
+            let stored: Vec<_> = faces.into_iter().zip(embeddings).collect();
+            self.0.galleries.store_embeddings(self.0.model.id, &stored).await?;
             info!(faces = done, "embedded");
         }
         Ok(done)

@@ -1,0 +1,93 @@
+//! The command line, at a server and directly.
+
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::process::{data_dir, faceid};
+use crate::support::{TestApp, photos};
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(output)))
+}
+
+/// Two photos each of two people, and a file that is no photo.
+fn people() -> Option<TempDir> {
+    let folder = data_dir();
+    for person in ["Tony_Blair", "Hugo_Chavez"] {
+        std::fs::create_dir(folder.path().join(person)).unwrap();
+        for number in 1..=2 {
+            let path = folder.path().join(person).join(format!("{number}.jpg"));
+            std::fs::write(path, photos::lfw(person, number)?).unwrap();
+        }
+    }
+    std::fs::write(folder.path().join("Hugo_Chavez/notes.txt"), "no photo").unwrap();
+    Some(folder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_enrolled_at_a_server() {
+    let Some(people) = people() else { return };
+    let app = TestApp::start().await;
+    let at_server = |arguments: &[&str]| {
+        faceid().args(arguments).args(["--server", &app.url]).output().unwrap()
+    };
+    let folder = people.path().to_str().unwrap();
+    let enrolled = at_server(&["enroll", folder, "--gallery", &app.gallery, "--json"]);
+    assert_eq!(enrolled.status.code(), Some(1), "one file is no photo: {}", text(&enrolled));
+    let outcome = json(&enrolled);
+    assert_eq!((&outcome["subjects"], &outcome["enrolled"]), (&2.into(), &4.into()));
+    assert!(outcome["failed"][0]["path"].as_str().unwrap().ends_with("notes.txt"), "{outcome}");
+
+    let probe = data_dir();
+    let probe = probe.path().join("probe.jpg");
+    std::fs::create_dir_all(probe.parent().unwrap()).unwrap();
+    std::fs::write(&probe, photos::lfw("Tony_Blair", 3).unwrap()).unwrap();
+    let probe = probe.to_str().unwrap();
+    let identified = at_server(&["identify", probe, "--gallery", &app.gallery]);
+    assert!(identified.status.success(), "{}", text(&identified));
+    assert!(text(&identified).contains("known") && text(&identified).contains("Tony_Blair"), "{}", text(&identified));
+
+    let same = at_server(&["verify", probe, &format!("{folder}/Tony_Blair/1.jpg")]);
+    assert_eq!(same.status.code(), Some(0), "{}", text(&same));
+    let different = at_server(&["verify", probe, &format!("{folder}/Hugo_Chavez/1.jpg")]);
+    assert_eq!(different.status.code(), Some(1), "{}", text(&different));
+    let unknowable = at_server(&["verify", probe, &format!("{folder}/Hugo_Chavez/notes.txt")]);
+    assert_eq!(unknowable.status.code(), Some(2), "{}", text(&unknowable));
+    assert!(at_server(&["health"]).status.success());
+}
+
+#[test]
+fn the_same_works_without_a_server() {
+    let Some(people) = people() else { return };
+    let data = data_dir();
+    let directly = |arguments: &[&str]| {
+        faceid().args(arguments).arg("--data-dir").arg(data.path()).output().unwrap()
+    };
+    let folder = people.path().to_str().unwrap();
+    let enrolled = directly(&["enroll", folder, "--json"]);
+    assert_eq!(json(&enrolled)["enrolled"], 4, "{}", text(&enrolled));
+    let identified = directly(&["identify", &format!("{folder}/Tony_Blair/2.jpg"), "--json"]);
+    assert_eq!(json(&identified)["faces"][0]["matches"][0]["subject"], "Tony_Blair", "{}", text(&identified));
+    assert!(!data.path().join("postgres/postmaster.pid").exists(), "Postgres still runs");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let output = faceid().args(["identify", "/dev/null", "--server", "http://127.0.0.1:9"]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output).contains("cannot reach http://127.0.0.1:9"), "{}", text(&output));
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in ["serve", "migrate", "enroll", "identify", "verify", "health", "openapi"] {
+        let help = faceid().args([command, "--help"]).output().unwrap();
+        assert!(help.status.success() && text(&help).contains("Example:"), "{command}: {}", text(&help));
+    }
+}
