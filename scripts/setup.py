@@ -47,6 +47,7 @@ def main() -> int:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
+        print(file=sys.stderr)  # leaves the progress bar's line
         say("stopped; the next run goes on from here")
         return 130
     return 0
