@@ -27,7 +27,7 @@ from fetch import fetch, say
 CHECKOUT = Path(__file__).resolve().parent.parent
 OLDEST_RUST = (1, 89)
 OLDEST_GLIBC = (2, 28)  # what the wheels were built for
-# Peak, measured: archives and what they unpack to (1.2 GB), then a release and a test build of the crate.
+# Fetching peaks at 1.1 GB: the archives and what they unpack to. Building allows for a release and a test build.
 DISK_NEEDED = {"fetch": 1_300_000_000, "build": 2_700_000_000}  # bytes
 
 
@@ -47,6 +47,7 @@ def main() -> int:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
+        print(file=sys.stderr)  # leaves the progress bar's line
         say("stopped; the next run goes on from here")
         return 130
     return 0
