@@ -126,8 +126,12 @@ fn open<'a>(
     limits: &DecodeLimits,
 ) -> Result<(impl ImageDecoder + 'a, ImageHeader), DecodeError> {
     let mut memory = Limits::default();
-    // The widest pixel is 16 bytes (32-bit float RGBA), and some decoders need a second buffer of that size.
-    memory.max_alloc = Some(limits.max_pixels.saturating_mul(32).saturating_add(1 << 20));
+    memory.max_alloc = Some(match format {
+        // Counts only what comes with the pixels: a few kilobytes of colour profile can unpack to gigabytes.
+        ImageFormat::Png => 32 << 20,
+        // The widest pixel is 16 bytes (32-bit float RGBA), and some decoders need a second buffer of that size.
+        _ => limits.max_pixels.saturating_mul(32).saturating_add(1 << 20),
+    });
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(memory);
     let decoder = reader.into_decoder().map_err(|error| from_image(format, error))?;

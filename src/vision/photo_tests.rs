@@ -56,6 +56,6 @@ fn bad_files_are_errors() {
     let Some(data) = data() else { return };
     let result = |name: &str| decode(&std::fs::read(data.join("bad").join(name)).unwrap(), &LIMITS);
     assert!(matches!(result("empty.png"), Err(DecodeError::Unsupported { .. })));
-    assert!(matches!(result("corrupted.png"), Err(DecodeError::Unsupported { .. })));
+    assert!(matches!(result("corrupted.png"), Err(DecodeError::Corrupt { .. })));
     assert!(matches!(result("truncated.jpg"), Err(DecodeError::Corrupt { .. })));
 }
