@@ -9,9 +9,9 @@ use tracing::{info, warn};
 
 use crate::config::{Config, DatabaseConfig};
 use crate::db::{Database, DbError};
-use crate::engine::{Engine, EngineError, InputNormalisation};
+use crate::engine::{Channels, Engine, EngineError, InputNormalisation};
 use crate::gallery::Galleries;
-use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
+use crate::registry::{ChannelOrder, Manifest, ManifestError, Registry, RegistryError};
 use crate::service::{ServiceError, Services};
 
 #[derive(Debug, Error)]
@@ -46,7 +46,10 @@ impl App {
         let normalisation = InputNormalisation {
             mean: manifest.mean,
             scale: manifest.scale,
-            channels: manifest.channels,
+            channels: match manifest.channels {
+                ChannelOrder::Rgb => Channels::Rgb,
+                ChannelOrder::Bgr => Channels::Bgr,
+            },
         };
         let (engine, database) = tokio::join!(
             Engine::start(config.engine.clone(), normalisation),

@@ -5,7 +5,7 @@ use super::backend::{BackendArgs, read_photo};
 use super::{CliError, print_json};
 use crate::service::DEFAULT_GALLERY_NAME;
 use crate::service::answers::Identified;
-use crate::types::{Name, Threshold};
+use crate::types::Name;
 
 /// Say whom the faces of a photo resemble
 ///

@@ -7,14 +7,15 @@ mod batch;
 
 use std::thread::JoinHandle;
 
+use tch::Device;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
-pub use crate::nn::InputNormalisation;
+pub use crate::nn::{Channels, InputNormalisation};
 
 use crate::config::EngineConfig;
-use crate::nn::{Detector, Device, Embedder, NetworkError};
+use crate::nn::{Detector, Embedder, NetworkError};
 use crate::types::{Chip, DetectorOutput, Embedding, InvalidValue};
 
 #[derive(Debug, Error)]

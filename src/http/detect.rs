@@ -12,6 +12,7 @@ use crate::service::answers::{Detected, Embedded};
 use crate::service::{PhotoBytes, Services};
 
 #[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct PhotoForm {
     /// The photo: a file in a form, base64 or a data: URL in JSON.
     #[schema(value_type = String, format = Binary)]

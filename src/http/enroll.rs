@@ -17,6 +17,7 @@ use crate::service::{EnrollRequest, FaceChoice, Services};
 /// The fields of POST /enroll beside the image: as form parts, JSON members or query parameters.
 #[derive(Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct EnrollFields {
     /// Whom the photo shows, 1 to 255 characters; a new name makes a new subject.
     #[param(required = false, example = "Ada")]
@@ -34,6 +35,7 @@ pub struct EnrollFields {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct EnrollForm {
     /// The photo: a file in a form, base64 or a data: URL in JSON.
     #[schema(value_type = String, format = Binary)]

@@ -1,6 +1,6 @@
 //! Extractors whose rejections are problems, and the query strings that several routes share.
 
-use axum::extract::{FromRequestParts, path, query};
+use axum::extract::FromRequestParts;
 use serde::Deserialize;
 use utoipa::IntoParams;
 

@@ -15,6 +15,7 @@ use crate::types::Name;
 
 /// A new gallery, or a gallery's new name.
 #[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct GalleryForm {
     /// 1 to 255 characters, unique.
     #[schema(example = "staff")]

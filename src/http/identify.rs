@@ -17,6 +17,7 @@ const MAX_TOP_K: u32 = 100;
 /// The fields of POST /identify beside the image: as form parts, JSON members or query parameters.
 #[derive(Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct IdentifyFields {
     /// Defaults to `default`.
     pub gallery: Option<String>,
@@ -31,6 +32,7 @@ pub struct IdentifyFields {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct IdentifyForm {
     /// The photo: a file in a form, base64 or a data: URL in JSON.
     #[schema(value_type = String, format = Binary)]

@@ -19,6 +19,7 @@ use crate::types::Name;
 
 /// A new subject.
 #[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct SubjectForm {
     /// 1 to 255 characters, unique in its gallery.
     #[schema(example = "Ada")]
@@ -32,6 +33,7 @@ pub struct SubjectForm {
 
 /// What to change of a subject.
 #[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct SubjectChangeForm {
     /// The new name.
     pub name: Option<String>,
