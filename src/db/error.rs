@@ -136,15 +136,14 @@ pub trait OnConstraint<T> {
 
 impl<T> OnConstraint<T> for Result<T, sqlx::Error> {
     fn on_constraint<E: From<DbError>>(self, name: &str, error: impl FnOnce() -> E) -> Result<T, E> {
-        self.map_err(|cause| match cause.as_database_error() {
-            // Class 23 is "integrity constraint violation".
-            Some(violation)
-                if violation.code().is_some_and(|code| code.starts_with("23"))
-                    && violation.constraint() == Some(name) =>
-            {
-                error()
-            }
-            _ => DbError::from(cause).into(),
-        })
+        self.map_err(|cause| if violates(&cause, name) { error() } else { DbError::from(cause).into() })
     }
+}
+
+/// Whether a statement failed because of the constraint `name`.
+pub fn violates(error: &sqlx::Error, name: &str) -> bool {
+    error.as_database_error().is_some_and(|violation| {
+        // Class 23 is "integrity constraint violation".
+        violation.code().is_some_and(|code| code.starts_with("23")) && violation.constraint() == Some(name)
+    })
 }

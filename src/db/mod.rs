@@ -13,7 +13,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
 
-pub use error::{DbError, NoPgvector, OnConstraint};
+pub use error::{DbError, NoPgvector, OnConstraint, violates};
 
 /// The first pgvector whose halfvec and index scans we rely on.
 pub const MIN_PGVECTOR: &str = "0.8.0";

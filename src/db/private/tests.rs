@@ -85,7 +85,7 @@ async fn one_data_dir_through_its_life() {
 #[tokio::test]
 #[ignore = "a part of another test"]
 async fn owner_that_will_be_killed() {
-    let path = PathBuf::from(std::env::var_os("FACEID_TEST_OWNED_DIR").unwrap());
+    let Some(path) = std::env::var_os("FACEID_TEST_OWNED_DIR").map(PathBuf::from) else { return };
     let _postgres = start(&path).await.unwrap();
     std::fs::write(path.join("started"), "").unwrap();
     std::future::pending().await
