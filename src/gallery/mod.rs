@@ -1,1 +1,100 @@
+//! Galleries, their subjects and faces, enrolment, search and erasure: all SQL about them is here.
+//!
+//! A gallery and a subject are addressed by id or by name; where a text could be either, the id wins.
 
+mod embeddings;
+mod enroll;
+mod error;
+mod faces;
+mod galleries;
+mod metadata;
+mod page;
+mod search;
+mod subjects;
+#[cfg(test)]
+mod tests;
+
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::types::{GalleryId, ModelId, SubjectId};
+
+pub use enroll::{Duplicate, Enrolled, NewFace, OnDuplicate};
+pub use error::GalleryError;
+pub use faces::Face;
+pub use galleries::{DEFAULT_GALLERY, DEFAULT_GALLERY_NAME, Gallery, GalleryContents};
+pub use metadata::Metadata;
+pub use page::{Page, PageRequest};
+pub use search::SubjectMatch;
+pub use subjects::{Subject, SubjectChange};
+
+/// Everything about galleries in one database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Galleries {
+    pool: PgPool,
+}
+
+/// What a deletion erased for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Erased {
+    pub subjects: u64,
+    pub faces: u64,
+    pub embeddings: u64,
+}
+
+impl Galleries {
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// The id of a gallery given by id or name.
+    async fn gallery_id(&self, gallery: &str) -> Result<GalleryId, GalleryError> {
+        let found: Option<Uuid> = sqlx::query_scalar(
+            "select id from galleries where id = $1 or name = $2 order by id = $1 desc nulls last limit 1",
+        )
+        .bind(as_id(gallery))
+        .bind(as_name(gallery))
+        .fetch_optional(&self.pool)
+        .await?;
+        found.map(GalleryId).ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
+    }
+
+    /// The ids of a subject, given by id or name, and of its gallery.
+    async fn subject_id(&self, gallery: &str, subject: &str) -> Result<(GalleryId, SubjectId), GalleryError> {
+        let gallery = self.gallery_id(gallery).await?;
+        let found: Option<Uuid> = sqlx::query_scalar(
+            "select id from subjects where gallery_id = $1 and (id = $2 or name = $3) \
+             order by id = $2 desc nulls last limit 1",
+        )
+        .bind(gallery.0)
+        .bind(as_id(subject))
+        .bind(as_name(subject))
+        .fetch_optional(&self.pool)
+        .await?;
+        let subject = found.map(SubjectId).ok_or_else(|| GalleryError::SubjectNotFound(subject.to_owned()))?;
+        Ok((gallery, subject))
+    }
+}
+
+/// The number of dimensions of a registered model's embeddings.
+async fn dimension_of(connection: &mut PgConnection, model: ModelId) -> Result<usize, GalleryError> {
+    let dimension: Option<i32> = sqlx::query_scalar("select dimension from models where id = $1")
+        .bind(model.0)
+        .fetch_optional(connection)
+        .await?;
+    // A constraint keeps it positive.
+    dimension.map(|dimension| dimension.unsigned_abs() as usize).ok_or(GalleryError::ModelNotFound(model))
+}
+
+fn check_dimension(expected: usize, found: usize) -> Result<(), GalleryError> {
+    if expected == found { Ok(()) } else { Err(GalleryError::Dimension { expected, found }) }
+}
+
+fn as_id(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok()
+}
+
+/// Postgres text cannot hold NUL, so nothing has such a name.
+fn as_name(text: &str) -> Option<&str> {
+    (!text.contains('\0')).then_some(text)
+}

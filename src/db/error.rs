@@ -1,0 +1,149 @@
+//! What can go wrong between us and Postgres, told apart by SQLSTATE and constraint name, never by prose.
+
+use std::path::PathBuf;
+
+use sqlx::migrate::MigrateError;
+use thiserror::Error;
+
+/// The errors of the database layer. Only [`DbError::Unavailable`] may pass if the caller tries again.
+#[derive(Debug, Error)]
+pub enum DbError {
+    /// Down, unreachable, restarting, out of connections, or too slow to answer.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    #[error(transparent)]
+    NoPgvector(#[from] NoPgvector),
+    #[error("faceid needs PostgreSQL 14 or later; this server is {version}")]
+    OldServer { version: String },
+    #[error("faceid needs a database in UTF8; this one is in {encoding}")]
+    Encoding { encoding: String },
+    #[error(
+        "the database was migrated by a newer faceid (migration {version} is unknown here); \
+         run that version, or restore a backup from before it"
+    )]
+    NewerSchema { version: i64 },
+    #[error("cannot migrate the database: {0}")]
+    Migration(#[source] MigrateError),
+    /// A statement failed for another reason: a defect of ours, or a broken database.
+    #[error("a database statement failed: {0}")]
+    Statement(#[source] sqlx::Error),
+
+    #[error(
+        "the data directory {} is in use by another faceid{}; stop it, or choose another --data-dir",
+        path.display(),
+        pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    DataDirInUse { path: PathBuf, pid: Option<u32> },
+    #[error(
+        "the path of the data directory {} is too long for a unix socket ({length} bytes with the socket, of 107); \
+         choose a shorter --data-dir", path.display()
+    )]
+    SocketPathTooLong { path: PathBuf, length: usize },
+    #[error(
+        "user {user}, as whom Postgres runs because it refuses to run as root, cannot enter {}; \
+         choose another --data-dir, or run faceid as a user other than root", ancestor.display()
+    )]
+    DataDirUnreachable { ancestor: PathBuf, user: String },
+    #[error(
+        "Postgres refuses to run as root and there is no user `postgres` or `nobody` to run it as; \
+         run faceid as a user other than root"
+    )]
+    NoUserForPostgres,
+    #[error(
+        "there is no Postgres in {} ({missing} is missing); run `make setup`, or set DATABASE_URL to use your own",
+        path.display()
+    )]
+    NoPostgres { path: PathBuf, missing: &'static str },
+    #[error(
+        "{} holds the data of PostgreSQL {found}, but this is PostgreSQL {expected}; \
+         use pg_upgrade, or choose another --data-dir", path.display()
+    )]
+    OtherMajorVersion { path: PathBuf, found: String, expected: String },
+    #[error("the private Postgres did not start: {reason}; the end of its log:\n{log}")]
+    NotStarted { reason: String, log: String },
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+}
+
+/// Why pgvector cannot be used.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum NoPgvector {
+    #[error(
+        "the database server has no pgvector; install the package postgresql-{major}-pgvector on it, \
+         or use the pgvector/pgvector image"
+    )]
+    Missing { major: i32 },
+    #[error(
+        "faceid needs pgvector {} or later; the server offers {found}: upgrade the package \
+         postgresql-{major}-pgvector, or use a newer pgvector/pgvector image",
+        super::MIN_PGVECTOR
+    )]
+    TooOld { found: String, major: i32 },
+    #[error(
+        "faceid needs pgvector {} or later; this database has {found} and the server offers {available}: \
+         run `alter extension vector update` in it",
+        super::MIN_PGVECTOR
+    )]
+    NotUpdated { found: String, available: String },
+    #[error(
+        "the database role may not create the extension pgvector; \
+         have an administrator run `create extension vector` in this database once"
+    )]
+    NotAllowed,
+}
+
+impl From<sqlx::Error> for DbError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_unavailable(&error) { Self::Unavailable(error.to_string()) } else { Self::Statement(error) }
+    }
+}
+
+impl DbError {
+    /// For `map_err`: an I/O error with what was tried on which path.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+pub(super) fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing(&code)),
+        _ => false,
+    }
+}
+
+/// SQLSTATEs that can pass by themselves (PostgreSQL manual, appendix A): connection exceptions, serialization
+/// failure and deadlock, insufficient resources, lock and statement timeouts, shutdown and start, and a server
+/// that is read-only because a failover is under way.
+fn is_passing(code: &str) -> bool {
+    const PASSING: [&str; 9] = ["25006", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "57P05"];
+    code.starts_with("08") || code.starts_with("53") || PASSING.contains(&code)
+}
+
+/// Turns the violation of a named constraint into an error of the caller's domain.
+pub trait OnConstraint<T> {
+    /// If the statement violated the unique, foreign-key, check or exclusion constraint `name`, `error()`;
+    /// any other failure as a [`DbError`].
+    fn on_constraint<E: From<DbError>>(self, name: &str, error: impl FnOnce() -> E) -> Result<T, E>;
+}
+
+impl<T> OnConstraint<T> for Result<T, sqlx::Error> {
+    fn on_constraint<E: From<DbError>>(self, name: &str, error: impl FnOnce() -> E) -> Result<T, E> {
+        self.map_err(|cause| if violates(&cause, name) { error() } else { DbError::from(cause).into() })
+    }
+}
+
+/// Whether a statement failed because of the constraint `name`.
+pub fn violates(error: &sqlx::Error, name: &str) -> bool {
+    error.as_database_error().is_some_and(|violation| {
+        // Class 23 is "integrity constraint violation".
+        violation.code().is_some_and(|code| code.starts_with("23")) && violation.constraint() == Some(name)
+    })
+}

@@ -1,0 +1,75 @@
+//! Embeddings of another model: what is missing of them, and storing them.
+
+use pgvector::HalfVector;
+use uuid::Uuid;
+
+use super::{Galleries, GalleryError, check_dimension, dimension_of};
+use crate::types::{Embedding, FaceId, ModelId};
+
+impl Galleries {
+    /// Up to `limit` faces of all galleries that have no embedding of the model, with their chips (JPEG), by id
+    /// from after `after` on. Faces enrolled meanwhile may come before `after`: the work is done when a pass from
+    /// the start (`None`) finds nothing.
+    pub async fn missing_embeddings(
+        &self,
+        model: ModelId,
+        after: Option<FaceId>,
+        limit: u32,
+    ) -> Result<Vec<(FaceId, Vec<u8>)>, GalleryError> {
+        let rows: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
+            "select f.id, f.chip from faces f where f.id > $2 \
+             and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1) \
+             order by f.id limit $3",
+        )
+        .bind(model.0)
+        .bind(after.map_or(Uuid::nil(), |face| face.0))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|(id, chip)| (FaceId(id), chip)).collect())
+    }
+
+    /// How many faces of all galleries have no embedding of the model.
+    pub async fn count_missing_embeddings(&self, model: ModelId) -> Result<u64, GalleryError> {
+        let count: i64 = sqlx::query_scalar(
+            "select count(*) from faces f \
+             where not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
+        )
+        .bind(model.0)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Stores embeddings of the model and returns how many were new. Leaves those alone that exist, and skips
+    /// faces that were deleted meanwhile.
+    pub async fn store_embeddings(
+        &self,
+        model: ModelId,
+        embeddings: &[(FaceId, Embedding)],
+    ) -> Result<u64, GalleryError> {
+        let mut connection = self.pool.acquire().await?;
+        let dimension = dimension_of(&mut connection, model).await?;
+        for (_, embedding) in embeddings {
+            check_dimension(dimension, embedding.dimension())?;
+        }
+        let (faces, vectors): (Vec<Uuid>, Vec<HalfVector>) =
+            embeddings.iter().map(|(face, e)| (face.0, HalfVector::from_f32_slice(e.as_slice()))).unzip();
+        // Locked in the order of ids, so that two such statements cannot block each other for good.
+        let stored = sqlx::query(
+            "with present as ( \
+               select id, gallery_id, subject_id from faces where id = any($2) order by id for key share \
+             ) \
+             insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding) \
+             select p.id, $1, p.gallery_id, p.subject_id, e.embedding \
+             from present p join unnest($2::uuid[], $3::halfvec[]) as e (face_id, embedding) on e.face_id = p.id \
+             on conflict on constraint embedding_pkey do nothing",
+        )
+        .bind(model.0)
+        .bind(faces)
+        .bind(vectors)
+        .execute(&mut *connection)
+        .await?;
+        Ok(stored.rows_affected())
+    }
+}

@@ -1,0 +1,48 @@
+//! What can go wrong with galleries, in their own words.
+
+use thiserror::Error;
+
+use super::Duplicate;
+use crate::db::DbError;
+use crate::types::{FaceId, ModelId};
+
+#[derive(Debug, Error)]
+pub enum GalleryError {
+    #[error("there is no gallery {0:?}")]
+    GalleryNotFound(String),
+    #[error("there is no subject {0:?} in this gallery")]
+    SubjectNotFound(String),
+    #[error("there is no face {0}")]
+    FaceNotFound(FaceId),
+    #[error("there is no model {0}")]
+    ModelNotFound(ModelId),
+    #[error("there is already a gallery {0:?}")]
+    DuplicateGallery(String),
+    #[error("there is already a subject {0:?} in this gallery")]
+    DuplicateSubject(String),
+    /// Nothing was stored. At least one match; best first.
+    #[error("the face matches {} other subject(s) of this gallery", matches.len())]
+    DuplicateFace { matches: Vec<Duplicate> },
+    #[error("the gallery `default` cannot be renamed or deleted")]
+    DefaultGallery,
+    #[error("the cursor is not one that this list gave")]
+    InvalidCursor,
+    #[error("a page has 1 to {max} items, not {0}", max = super::PageRequest::MAX_LIMIT)]
+    InvalidLimit(u32),
+    #[error("metadata must be a JSON object")]
+    MetadataNotObject,
+    #[error("metadata cannot hold the NUL character")]
+    MetadataNul,
+    #[error("metadata has at most {max} bytes as JSON; this has {0}", max = super::Metadata::MAX_BYTES)]
+    MetadataTooLarge(usize),
+    #[error("the model's embeddings have {expected} dimensions; this one has {found}")]
+    Dimension { expected: usize, found: usize },
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl From<sqlx::Error> for GalleryError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Db(error.into())
+    }
+}

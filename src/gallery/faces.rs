@@ -1,0 +1,134 @@
+//! Faces: the enrolled images of subjects.
+
+use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+use sqlx::{AssertSqlSafe, FromRow};
+use uuid::Uuid;
+
+use super::{Erased, Galleries, GalleryError, Page, PageRequest};
+use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};
+
+/// One enrolled image of a subject.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Face {
+    pub id: FaceId,
+    pub subject_id: SubjectId,
+    /// The name of the subject.
+    pub subject: String,
+    pub gallery_id: GalleryId,
+    /// The name of the gallery.
+    pub gallery: String,
+    /// In the original image, which `image_sha256` names.
+    pub bounding_box: BoundingBox,
+    pub landmarks: Landmarks,
+    pub detection_score: f32,
+    pub quality: Quality,
+    pub image_sha256: Vec<u8>,
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub created_at: DateTime<Utc>,
+}
+
+#[derive(FromRow)]
+struct FaceRow {
+    id: Uuid,
+    subject_id: Uuid,
+    subject: String,
+    gallery_id: Uuid,
+    gallery: String,
+    bounding_box: Json<BoundingBox>,
+    landmarks: Json<Landmarks>,
+    detection_score: f32,
+    quality: Json<Quality>,
+    image_sha256: Vec<u8>,
+    metadata: Json<serde_json::Map<String, serde_json::Value>>,
+    created_at: DateTime<Utc>,
+}
+
+/// Selects [`FaceRow`]s of `f`, a face.
+const SELECT: &str = "select f.id, f.subject_id, s.name as subject, f.gallery_id, g.name as gallery, f.bounding_box, \
+    f.landmarks, f.detection_score, f.quality, f.image_sha256, f.metadata, f.created_at \
+    from faces f join subjects s on s.id = f.subject_id join galleries g on g.id = f.gallery_id";
+
+impl From<FaceRow> for Face {
+    fn from(row: FaceRow) -> Self {
+        Self {
+            id: FaceId(row.id),
+            subject_id: SubjectId(row.subject_id),
+            subject: row.subject,
+            gallery_id: GalleryId(row.gallery_id),
+            gallery: row.gallery,
+            bounding_box: row.bounding_box.0,
+            landmarks: row.landmarks.0,
+            detection_score: row.detection_score,
+            quality: row.quality.0,
+            image_sha256: row.image_sha256,
+            metadata: row.metadata.0,
+            created_at: row.created_at,
+        }
+    }
+}
+
+impl Galleries {
+    pub async fn list_faces(&self, gallery: &str, request: PageRequest) -> Result<Page<Face>, GalleryError> {
+        let gallery = self.gallery_id(gallery).await?;
+        let sql = format!("{SELECT} where f.gallery_id = $1 and f.id > $2 order by f.id limit $3");
+        let rows: Vec<FaceRow> = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(gallery.0)
+            .bind(request.after())
+            .bind(request.rows_to_fetch())
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(request.page(rows.into_iter().map(Face::from).collect(), |face| face.id.0))
+    }
+
+    pub async fn list_faces_of(
+        &self,
+        gallery: &str,
+        subject: &str,
+        request: PageRequest,
+    ) -> Result<Page<Face>, GalleryError> {
+        let (gallery, subject) = self.subject_id(gallery, subject).await?;
+        let sql =
+            format!("{SELECT} where f.gallery_id = $1 and f.subject_id = $2 and f.id > $3 order by f.id limit $4");
+        let rows: Vec<FaceRow> = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(gallery.0)
+            .bind(subject.0)
+            .bind(request.after())
+            .bind(request.rows_to_fetch())
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(request.page(rows.into_iter().map(Face::from).collect(), |face| face.id.0))
+    }
+
+    pub async fn face(&self, id: FaceId) -> Result<Face, GalleryError> {
+        let row: Option<FaceRow> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} where f.id = $1")))
+            .bind(id.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(Face::from).ok_or(GalleryError::FaceNotFound(id))
+    }
+
+    /// The chip of a face, in the bytes that it was enrolled with.
+    pub async fn chip(&self, id: FaceId) -> Result<Vec<u8>, GalleryError> {
+        let chip =
+            sqlx::query_scalar("select chip from faces where id = $1").bind(id.0).fetch_optional(&self.pool).await?;
+        chip.ok_or(GalleryError::FaceNotFound(id))
+    }
+
+    /// Erases the face with its embeddings. Its subject stays, even without a face.
+    pub async fn delete_face(&self, id: FaceId) -> Result<Erased, GalleryError> {
+        let mut transaction = self.pool.begin().await?;
+        let embeddings = sqlx::query("delete from embeddings where face_id = $1")
+            .bind(id.0)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+        let faces =
+            sqlx::query("delete from faces where id = $1").bind(id.0).execute(&mut *transaction).await?.rows_affected();
+        transaction.commit().await?;
+        if faces == 0 {
+            return Err(GalleryError::FaceNotFound(id));
+        }
+        Ok(Erased { subjects: 0, faces, embeddings })
+    }
+}

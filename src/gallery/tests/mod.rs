@@ -1,0 +1,127 @@
+//! Tests against a real Postgres, each in a database of its own.
+
+mod embeddings;
+mod enrolment;
+mod erasure;
+mod naming;
+mod paging;
+mod search;
+
+use super::*;
+use crate::db::testing::database;
+use crate::registry::Registry;
+use crate::types::{BoundingBox, Embedding, Landmarks, Name, Point, Pose, Quality, Threshold};
+
+/// Dimensions of the test model's embeddings.
+const DIMENSION: usize = 32;
+
+/// The galleries of a new database with one model.
+struct Fixture {
+    galleries: Galleries,
+    registry: Registry,
+    pool: PgPool,
+    model: ModelId,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let pool = database().await;
+        let registry = Registry::new(pool.clone());
+        let model = registry.register("test", [1; 32], DIMENSION as u32).await.unwrap().id;
+        Self { galleries: Galleries::new(pool.clone()), registry, pool, model }
+    }
+
+    /// Enrolls without looking for duplicates.
+    async fn enroll(&self, gallery: &str, subject: &str, embedding: &Embedding) -> Enrolled {
+        self.enroll_as(OnDuplicate::Allow, gallery, subject, embedding).await.unwrap()
+    }
+
+    /// Enrolls with a duplicate threshold of 0.9.
+    async fn enroll_as(
+        &self,
+        on_duplicate: OnDuplicate,
+        gallery: &str,
+        subject: &str,
+        embedding: &Embedding,
+    ) -> Result<Enrolled, GalleryError> {
+        let subject = name(subject);
+        let metadata = Metadata::default();
+        self.galleries
+            .enroll(&NewFace { on_duplicate, ..face(self.model, gallery, &subject, &metadata, embedding) })
+            .await
+    }
+
+    async fn rows(&self, table: &'static str) -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from {table}")))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+}
+
+fn face<'a>(
+    model: ModelId,
+    gallery: &'a str,
+    subject: &'a Name,
+    metadata: &'a Metadata,
+    embedding: &'a Embedding,
+) -> NewFace<'a> {
+    let at = |x, y| Point { x, y };
+    NewFace {
+        gallery,
+        subject,
+        metadata,
+        chip: b"\xff\xd8 not really a JPEG \xff\xd9",
+        image_sha256: [7; 32],
+        bounding_box: BoundingBox { x: -0.1, y: 20.5, width: 112.3, height: 140.0 },
+        landmarks: Landmarks::from([at(1.5, 2.25), at(3.1, 4.0), at(5.0, 6.0), at(7.0, 8.0), at(9.0, 10.7)]),
+        detection_score: 0.987,
+        quality: Quality {
+            score: 0.5,
+            detection: 0.987,
+            eye_distance: 41.7,
+            sharpness: 0.5,
+            pose: Pose { yaw: -3.3, pitch: 1.1, roll: 0.7 },
+        },
+        model,
+        embedding,
+        on_duplicate: OnDuplicate::Allow,
+        duplicate_threshold: Threshold::try_from(0.9).unwrap(),
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::try_from(text.to_owned()).unwrap()
+}
+
+/// Numbers that look random and are the same in every run (xorshift64*, Vigna 2016).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40) as f32 / (1 << 24) as f32 - 0.5
+    }
+
+    fn embedding(&mut self) -> Embedding {
+        self.embedding_of(DIMENSION)
+    }
+
+    fn embedding_of(&mut self, dimension: usize) -> Embedding {
+        Embedding::normalised((0..dimension).map(|_| self.next()).collect()).unwrap()
+    }
+
+    /// At a similarity of about 1 - `distance`²/2.
+    fn near(&mut self, embedding: &Embedding, distance: f32) -> Embedding {
+        let noise = self.embedding();
+        let moved = embedding.as_slice().iter().zip(noise.as_slice()).map(|(e, n)| e + distance * n);
+        Embedding::normalised(moved.collect()).unwrap()
+    }
+}
+
+/// The axis `index`.
+fn axis(index: usize) -> Embedding {
+    Embedding::normalised((0..DIMENSION).map(|i| if i == index { 1.0 } else { 0.0 }).collect()).unwrap()
+}

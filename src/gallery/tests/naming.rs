@@ -1,0 +1,138 @@
+use serde_json::json;
+
+use super::*;
+
+const ODD_NAMES: [&str; 10] = [
+    "Ada",
+    "ada",
+    "Анна Ахматова",
+    "渡辺 直美",
+    "👩‍🚀",
+    "100%_\\",
+    "'; drop table subjects; --",
+    "\"quoted\" $1",
+    " leading and trailing ",
+    "a/b?c=d&e#f",
+];
+
+#[tokio::test]
+async fn any_name_is_kept_as_it_is() {
+    let db = Fixture::new().await;
+    let long = "é".repeat(255);
+    for odd in ODD_NAMES.into_iter().chain([long.as_str()]) {
+        let gallery = db.galleries.create_gallery(&name(odd)).await.unwrap();
+        assert_eq!(gallery.name, odd);
+        let subject = db.galleries.create_subject(odd, &name(odd), &Metadata::default()).await.unwrap();
+        assert_eq!((subject.name.as_str(), subject.gallery.as_str()), (odd, odd));
+        assert_eq!(db.galleries.subject(odd, odd).await.unwrap(), subject);
+        let enrolled = db.enroll(odd, odd, &axis(0)).await;
+        assert!(!enrolled.subject_created);
+        assert_eq!(enrolled.subject_id, subject.id);
+    }
+    // Nothing was taken for a pattern.
+    let none = db.galleries.subject("default", "%").await;
+    assert!(matches!(none, Err(GalleryError::SubjectNotFound(_))));
+}
+
+#[tokio::test]
+async fn unknown_names_are_not_found() {
+    let db = Fixture::new().await;
+    for unknown in ["nobody", "", "a\0b", &"x".repeat(10_000), &Uuid::now_v7().to_string()] {
+        assert!(matches!(db.galleries.gallery(unknown).await, Err(GalleryError::GalleryNotFound(_))));
+        assert!(matches!(db.galleries.subject("default", unknown).await, Err(GalleryError::SubjectNotFound(_))));
+        assert!(matches!(db.galleries.delete_subject("default", unknown).await, Err(GalleryError::SubjectNotFound(_))));
+        let search = db.galleries.search(unknown, db.model, &[axis(0)], 5, None).await;
+        assert!(matches!(search, Err(GalleryError::GalleryNotFound(_))));
+        let enrolled = db.enroll_as(OnDuplicate::Warn, unknown, "Ada", &axis(0)).await;
+        assert!(matches!(enrolled, Err(GalleryError::GalleryNotFound(_))));
+    }
+    assert_eq!(db.rows("subjects").await, 0);
+}
+
+#[tokio::test]
+async fn an_id_wins_over_a_name() {
+    let db = Fixture::new().await;
+    let ada = db.galleries.create_subject("default", &name("Ada"), &Metadata::default()).await.unwrap();
+    let impostor = name(&ada.id.to_string());
+    let impostor = db.galleries.create_subject("default", &impostor, &Metadata::default()).await.unwrap();
+    assert_eq!(db.galleries.subject("default", &ada.id.to_string()).await.unwrap(), ada);
+    assert_eq!(db.galleries.subject("default", &impostor.id.to_string()).await.unwrap(), impostor);
+    // A subject's id is good in its own gallery only.
+    db.galleries.create_gallery(&name("other")).await.unwrap();
+    assert!(db.galleries.subject("other", &ada.id.to_string()).await.is_err());
+}
+
+#[tokio::test]
+async fn names_are_unique() {
+    let db = Fixture::new().await;
+    let galleries = &db.galleries;
+    for taken in ["default", "team"] {
+        let _ = galleries.create_gallery(&name("team")).await;
+        let again = galleries.create_gallery(&name(taken)).await;
+        assert!(matches!(again, Err(GalleryError::DuplicateGallery(name)) if name == taken));
+    }
+    assert!(matches!(galleries.rename_gallery("team", &name("default")).await, Err(GalleryError::DuplicateGallery(_))));
+    for gallery in ["default", "team"] {
+        galleries.create_subject(gallery, &name("Ada"), &Metadata::default()).await.unwrap();
+        galleries.create_subject(gallery, &name("Bob"), &Metadata::default()).await.unwrap();
+        let again = galleries.create_subject(gallery, &name("Ada"), &Metadata::default()).await;
+        assert!(matches!(again, Err(GalleryError::DuplicateSubject(name)) if name == "Ada"));
+        let change = SubjectChange { name: Some(name("Ada")), metadata: None };
+        let renamed = galleries.update_subject(gallery, "Bob", &change).await;
+        assert!(matches!(renamed, Err(GalleryError::DuplicateSubject(_))));
+    }
+}
+
+#[tokio::test]
+async fn the_default_gallery_stays() {
+    let db = Fixture::new().await;
+    let contents = db.galleries.gallery("default").await.unwrap();
+    assert_eq!((contents.gallery.id, contents.subjects, contents.faces), (DEFAULT_GALLERY, 0, 0));
+    assert_eq!(contents.gallery.name, DEFAULT_GALLERY_NAME);
+    for address in ["default", &DEFAULT_GALLERY.to_string()] {
+        assert!(matches!(db.galleries.delete_gallery(address).await, Err(GalleryError::DefaultGallery)));
+        let renamed = db.galleries.rename_gallery(address, &name("mine")).await;
+        assert!(matches!(renamed, Err(GalleryError::DefaultGallery)));
+    }
+}
+
+#[tokio::test]
+async fn renaming_keeps_everything_else() {
+    let db = Fixture::new().await;
+    let gallery = db.galleries.create_gallery(&name("old")).await.unwrap();
+    let enrolled = db.enroll("old", "Ada", &axis(0)).await;
+    assert_eq!(db.galleries.rename_gallery("old", &name("new")).await.unwrap().id, gallery.id);
+    let change = SubjectChange { name: Some(name("Ada Lovelace")), metadata: None };
+    let renamed = db.galleries.update_subject("new", "Ada", &change).await.unwrap();
+    assert_eq!((renamed.id, renamed.faces), (enrolled.subject_id, 1));
+    let contents = db.galleries.gallery("new").await.unwrap();
+    assert_eq!((contents.subjects, contents.faces), (1, 1));
+    let face = db.galleries.face(enrolled.face_id).await.unwrap();
+    assert_eq!((face.subject.as_str(), face.gallery.as_str()), ("Ada Lovelace", "new"));
+}
+
+#[tokio::test]
+async fn metadata_is_replaced_as_a_whole() {
+    let db = Fixture::new().await;
+    let first = Metadata::try_from(json!({ "floor": 3, "tags": ["α", null, 1.5e300], "nested": {"x": true} })).unwrap();
+    let subject = db.galleries.create_subject("default", &name("Ada"), &first).await.unwrap();
+    assert_eq!(subject.metadata, first.clone().into_object());
+    let unchanged = db.galleries.update_subject("default", "Ada", &SubjectChange::default()).await.unwrap();
+    assert_eq!(unchanged, subject);
+    let second = Metadata::try_from(json!({ "floor": 4 })).unwrap();
+    let change = SubjectChange { name: None, metadata: Some(second.clone()) };
+    let changed = db.galleries.update_subject("default", "Ada", &change).await.unwrap();
+    assert_eq!(changed.metadata, second.into_object());
+}
+
+#[test]
+fn metadata_that_postgres_cannot_hold_is_refused() {
+    for no_object in [json!(null), json!([]), json!("text"), json!(1)] {
+        assert!(matches!(Metadata::try_from(no_object), Err(GalleryError::MetadataNotObject)));
+    }
+    for nul in [json!({ "a": "\0" }), json!({ "\0": 1 }), json!({ "a": [{ "b": "x\0" }] })] {
+        assert!(matches!(Metadata::try_from(nul), Err(GalleryError::MetadataNul)));
+    }
+    let large = json!({ "a": "x".repeat(Metadata::MAX_BYTES) });
+    assert!(matches!(Metadata::try_from(large), Err(GalleryError::MetadataTooLarge(_))));
+}
