@@ -159,6 +159,17 @@ pub struct Detection {
     pub score: f32,
 }
 
+/// What the detector network says of one image: a row per anchor, undecoded.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DetectorOutput {
+    /// Offsets of the boxes: 4 numbers for each of the A anchors.
+    pub boxes: Vec<f32>,
+    /// Probability of a face: one for each anchor, 0..=1.
+    pub scores: Vec<f32>,
+    /// Offsets of the five points: 10 numbers for each anchor.
+    pub landmarks: Vec<f32>,
+}
+
 /// How usable a face is for recognition, part by part.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Quality {
