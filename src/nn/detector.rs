@@ -1,0 +1,163 @@
+//! The face detector: a RetinaFace-shaped network.
+
+use std::path::Path;
+
+use tch::{Device, Tensor, no_grad};
+
+use super::error::NetworkError;
+use super::network::Network;
+use super::pixels::{self, Channels};
+use crate::types::DetectorOutput;
+
+/// What the network was trained to have subtracted: red, green, blue, 0..=255.
+/// (The published RetinaFace code subtracts 104, 117, 123; these weights were made with 127 for red.)
+const MEAN: [f32; 3] = [127.0, 117.0, 104.0];
+
+/// Numbers per anchor in the boxes, the scores (background, face) and the landmarks (five points).
+const BOX: i64 = 4;
+const SCORES: i64 = 2;
+const LANDMARKS: i64 = 10;
+
+/// Width and height of the two images of the trial run; not square, so that swapped sides are noticed.
+const TRIAL_SIZE: (u32, u32) = (96, 64);
+
+/// A network that gives boxes, scores and landmarks for each of its anchors, for images of any size.
+///
+/// RetinaFace: Deng et al. 2019, "RetinaFace: Single-stage Dense Face Localisation in the Wild". The network gets
+/// blue, green, red minus [`MEAN`] and gives three outputs, told apart by their last dimension: `N x A x 4` boxes,
+/// `N x A x 2` probabilities of background and face, `N x A x 10` landmarks. The outputs are undecoded.
+pub struct Detector {
+    network: Network,
+}
+
+impl Detector {
+    /// Loads the network and makes a trial run that checks the contract.
+    pub fn load(path: &Path, device: Device) -> Result<Self, NetworkError> {
+        let detector = Self { network: Network::load(path, device)? };
+        let (width, height) = TRIAL_SIZE;
+        let grey = vec![128; width as usize * height as usize * 3];
+        detector.forward(&[&grey, &grey], width, height)?;
+        Ok(detector)
+    }
+
+    /// Runs the network on RGB images, interleaved bytes, all of `width x height` pixels: one result per image.
+    pub fn forward(&self, images: &[&[u8]], width: u32, height: u32) -> Result<Vec<DetectorOutput>, NetworkError> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        no_grad(|| {
+            let device = self.network.device();
+            let input = pixels::batch(images, (width, height), MEAN, 1.0, Channels::Bgr, device)?;
+            let outputs = self.network.forward(&input)?;
+            split_by_image(&outputs, images.len())
+        })
+    }
+}
+
+fn split_by_image(outputs: &[Tensor], images: usize) -> Result<Vec<DetectorOutput>, NetworkError> {
+    let boxes = rows_of(outputs, BOX, images)?;
+    let scores = rows_of(outputs, SCORES, images)?;
+    let landmarks = rows_of(outputs, LANDMARKS, images)?;
+    if boxes.size()[1] != scores.size()[1] || boxes.size()[1] != landmarks.size()[1] {
+        return Err(contract(outputs));
+    }
+    let face = scores.f_select(2, 1)?;
+    (0..images as i64)
+        .map(|image| {
+            Ok(DetectorOutput {
+                boxes: pixels::to_floats(&boxes.f_select(0, image)?)?,
+                scores: pixels::to_floats(&face.f_select(0, image)?)?,
+                landmarks: pixels::to_floats(&landmarks.f_select(0, image)?)?,
+            })
+        })
+        .collect()
+}
+
+/// The output with `columns` numbers per anchor.
+fn rows_of(outputs: &[Tensor], columns: i64, images: usize) -> Result<&Tensor, NetworkError> {
+    outputs
+        .iter()
+        .find(|output| matches!(output.size()[..], [n, _, last] if n == images as i64 && last == columns))
+        .ok_or_else(|| contract(outputs))
+}
+
+fn contract(outputs: &[Tensor]) -> NetworkError {
+    let shapes: Vec<_> = outputs.iter().map(Tensor::size).collect();
+    NetworkError::Contract {
+        role: "detector",
+        reason: format!("its outputs should be N x A x 4, N x A x 2 and N x A x 10, they are {shapes:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{difference, fixture, floats, made_image, weights};
+    use super::*;
+
+    /// Recorded and computed rows of one output: `A x columns`.
+    fn check_rows(computed: &[f32], columns: usize, stride: usize, rows: &[f32], sums: &[f64], label: &str) -> f32 {
+        let strided: Vec<f32> = computed.chunks_exact(columns).step_by(stride).flatten().copied().collect();
+        for (column, expected) in sums.iter().enumerate() {
+            let sum: f64 = computed.iter().skip(column).step_by(columns).map(|v| f64::from(v.abs())).sum();
+            assert!(
+                (sum - expected).abs() <= 1e-4 * expected.max(1.0),
+                "{label} column {column}: {sum}, not {expected}"
+            );
+        }
+        difference(&strided, rows)
+    }
+
+    #[test]
+    fn retinaface_equals_onnx_runtime_at_every_size() {
+        let Some(path) = weights("retinaface-mobilenet0.25.onnx") else {
+            return;
+        };
+        let detector = Detector::load(&path, Device::Cpu).unwrap();
+        let mut largest = 0.0_f32;
+        for case in fixture("networks.json")["detector"].as_array().unwrap() {
+            let side = |place: usize| case["size"][place].as_u64().unwrap() as u32;
+            let (width, height, count) = (side(0), side(1), case["images"].as_u64().unwrap() as u32);
+            let images: Vec<_> = (0..count).map(|n| made_image(width, height, n)).collect();
+            let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
+            let results = detector.forward(&images, width, height).unwrap();
+            let stride = case["stride"].as_u64().unwrap() as usize;
+            for (n, result) in results.iter().enumerate() {
+                // We keep the second of the two columns of the scores.
+                let outputs = [(&result.boxes, 4, 0), (&result.scores, 1, 1), (&result.landmarks, 10, 0)];
+                for ((numbers, columns, skipped), expected) in
+                    outputs.into_iter().zip(case["outputs"].as_array().unwrap())
+                {
+                    let rows = floats(&expected["rows"]);
+                    let rows: Vec<f32> =
+                        rows.chunks_exact(columns + skipped).flat_map(|row| row[skipped..].to_vec()).collect();
+                    let rows = &rows[n * rows.len() / results.len()..][..rows.len() / results.len()];
+                    let sums = expected["column_sums"][n].as_array().unwrap();
+                    let sums: Vec<f64> = sums[skipped..].iter().map(|sum| sum.as_f64().unwrap()).collect();
+                    let label = format!("{width}x{height} image {n}");
+                    largest = largest.max(check_rows(numbers, columns, stride, rows, &sums, &label));
+                }
+            }
+        }
+        println!("largest difference {largest:e}");
+        assert!(largest <= 1e-4, "{largest}");
+    }
+
+    #[test]
+    fn images_of_another_size_are_refused() {
+        let Some(path) = weights("retinaface-mobilenet0.25.onnx") else {
+            return;
+        };
+        let detector = Detector::load(&path, Device::Cpu).unwrap();
+        assert!(detector.forward(&[], 40, 40).unwrap().is_empty());
+        assert!(matches!(detector.forward(&[&[0; 40 * 40 * 3 - 1]], 40, 40), Err(NetworkError::InputShape { .. })));
+        assert!(matches!(detector.forward(&[&[]], 0, 40), Err(NetworkError::InputShape { .. })));
+    }
+
+    #[test]
+    fn an_embedder_is_not_a_detector() {
+        let Some(path) = weights("mobilefacenet-512.onnx") else {
+            return;
+        };
+        assert!(Detector::load(&path, Device::Cpu).is_err());
+    }
+}

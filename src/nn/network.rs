@@ -1,0 +1,163 @@
+//! A network file of either format, loaded onto a device.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use tch::{CModule, Device, IValue, Kind, Tensor, no_grad};
+
+use super::error::NetworkError;
+use super::onnx::Graph;
+
+/// Larger files are refused before they are read.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// A network that can run: `N x 3 x H x W` floats in, one or more tensors out.
+pub enum Network {
+    /// An ONNX graph, run node by node as libtorch operations.
+    Onnx(Graph),
+    /// A TorchScript module, run by libtorch's own interpreter.
+    Script { module: CModule, device: Device },
+}
+
+impl Network {
+    /// Loads an ONNX or a TorchScript file onto `device`.
+    ///
+    /// A zip archive, which TorchScript files are, and the endings `.pt`, `.ts` and `.torchscript` count as
+    /// TorchScript, anything else as ONNX. A TorchScript file is a program: load only those that you trust.
+    pub fn load(path: &Path, device: Device) -> Result<Self, NetworkError> {
+        let read_error = |source| NetworkError::Read { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(read_error)?;
+        let bytes = file.metadata().map_err(read_error)?.len();
+        if bytes > MAX_FILE_BYTES {
+            return Err(NetworkError::FileTooLarge { path: path.to_owned(), bytes, limit: MAX_FILE_BYTES });
+        }
+        let mut content = Vec::new();
+        // The file may grow between the question and the reading.
+        file.by_ref().take(MAX_FILE_BYTES).read_to_end(&mut content).map_err(read_error)?;
+        if content.starts_with(b"PK\x03\x04") || has_torchscript_ending(path) {
+            let mut module = CModule::load_data_on_device(&mut content.as_slice(), device)?;
+            module.f_set_eval()?;
+            return Ok(Self::Script { module, device });
+        }
+        Ok(Self::Onnx(Graph::load(content, device)?))
+    }
+
+    /// Runs the network on `input`, `N x 3 x H x W`, without recording gradients.
+    ///
+    /// Returns the outputs in the order in which the file declares them; the tensors, lists and tuples that a
+    /// TorchScript module returns are flattened into one list.
+    pub fn forward(&self, input: &Tensor) -> Result<Vec<Tensor>, NetworkError> {
+        no_grad(|| match self {
+            Self::Onnx(graph) => graph.run(input),
+            Self::Script { module, device } => {
+                let input = input.f_to_device(*device)?.f_to_kind(Kind::Float)?;
+                let mut outputs = Vec::new();
+                flatten(module.forward_is(&[IValue::Tensor(input)])?, &mut outputs)?;
+                Ok(outputs)
+            }
+        })
+    }
+
+    /// The names of the outputs in the order of [`Self::forward`]. TorchScript names none: empty.
+    pub fn output_names(&self) -> &[String] {
+        match self {
+            Self::Onnx(graph) => graph.output_names(),
+            Self::Script { .. } => &[],
+        }
+    }
+
+    /// Where the weights are and the work is done.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Onnx(graph) => graph.device(),
+            Self::Script { device, .. } => *device,
+        }
+    }
+}
+
+fn has_torchscript_ending(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    ["pt", "ts", "torchscript"].iter().any(|known| ending.eq_ignore_ascii_case(known))
+}
+
+fn flatten(value: IValue, outputs: &mut Vec<Tensor>) -> Result<(), NetworkError> {
+    match value {
+        IValue::Tensor(tensor) if tensor.defined() => outputs.push(tensor),
+        IValue::TensorList(tensors) => outputs.extend(tensors),
+        IValue::Tuple(values) | IValue::GenericList(values) => {
+            for value in values {
+                flatten(value, outputs)?;
+            }
+        }
+        _ => {
+            return Err(NetworkError::Torch("the TorchScript module returns something other than tensors".into()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{fixture_path, made_input};
+    use super::*;
+
+    /// Traces a function as TorchScript and saves it under `name`.
+    fn save_traced(folder: &Path, name: &str, function: fn(&Tensor) -> Tensor) -> std::path::PathBuf {
+        let path = folder.join(name);
+        let input = made_input(&[2, 3, 4, 5]);
+        let module = CModule::create_by_tracing("toy", "forward", &[input], &mut |inputs| vec![function(&inputs[0])]);
+        module.unwrap().save(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn torchscript_is_known_by_its_content_and_gives_tensors_lists_or_tuples() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = made_input(&[1, 3, 6, 7]);
+        let one = save_traced(folder.path(), "one.onnx", |x| x.relu());
+        let network = Network::load(&one, Device::Cpu).unwrap();
+        assert!(matches!(network, Network::Script { .. }) && network.output_names().is_empty());
+        assert_eq!(network.forward(&input).unwrap(), [input.relu()]);
+        let several = fixture_path("script_outputs.pt");
+        let outputs = Network::load(&several, Device::Cpu).unwrap().forward(&input).unwrap();
+        assert_eq!(outputs, [input.abs(), input.neg(), &input + 1]);
+    }
+
+    #[test]
+    fn runs_record_no_gradients() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = save_traced(folder.path(), "toy.pt", |x| x.exp());
+        let input = made_input(&[1, 3, 4, 5]).set_requires_grad(true);
+        assert!(!Network::load(&path, Device::Cpu).unwrap().forward(&input).unwrap()[0].requires_grad());
+    }
+
+    #[test]
+    fn torchscript_errors_are_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path =
+            save_traced(folder.path(), "toy.pt", |x| x.matmul(&Tensor::ones([5, 2], (Kind::Float, Device::Cpu))));
+        let error =
+            Network::load(&path, Device::Cpu).unwrap().forward(&made_input(&[1, 3, 4, 6])).unwrap_err().to_string();
+        assert!(error.contains("shape") && error.lines().count() == 1, "{error}");
+    }
+
+    #[test]
+    fn files_that_are_no_networks_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let load = |path: &Path| Network::load(path, Device::Cpu).map(|_| ());
+        assert!(matches!(load(&folder.path().join("absent.onnx")), Err(NetworkError::Read { .. })));
+        assert!(matches!(load(folder.path()), Err(NetworkError::Read { .. })));
+        assert!(matches!(load(&path("text.onnx", b"hello")), Err(NetworkError::Malformed(_))));
+        assert!(matches!(load(&path("text.pt", b"hello")), Err(NetworkError::Torch(_))));
+        assert!(matches!(load(&path("zip.onnx", b"PK\x03\x04 no archive")), Err(NetworkError::Torch(_))));
+        let large = std::fs::File::create(folder.path().join("large.onnx")).unwrap();
+        large.set_len(MAX_FILE_BYTES + 1).unwrap();
+        assert!(matches!(load(&folder.path().join("large.onnx")), Err(NetworkError::FileTooLarge { .. })));
+    }
+}

@@ -1,0 +1,128 @@
+//! A loaded graph, and how it runs.
+
+use tch::{Device, Kind, Tensor};
+
+use super::ops::{Inputs, OpError, Run};
+use super::tensors;
+use crate::nn::error::{NetworkError, brief};
+
+/// Number of a value (a named edge of the ONNX graph).
+pub(super) type Slot = usize;
+
+/// An ONNX graph with its weights, ready to run.
+pub struct Graph {
+    pub(super) device: Device,
+    pub(super) input: Input,
+    pub(super) outputs: Vec<Slot>,
+    pub(super) output_names: Vec<String>,
+    /// By slot: weights and other values that no run changes.
+    pub(super) constants: Vec<Option<Tensor>>,
+    /// In an order in which every node comes after those it reads.
+    pub(super) nodes: Vec<Node>,
+}
+
+/// The one value that a run brings.
+pub(super) struct Input {
+    pub slot: Slot,
+    /// What the file declares, `None` for a free dimension; the whole is `None` if it declares no shape.
+    pub dims: Option<Vec<Option<i64>>>,
+}
+
+/// One operation of a run.
+pub(super) struct Node {
+    pub label: Label,
+    pub inputs: Vec<Option<Slot>>,
+    pub outputs: Vec<Option<Slot>>,
+    pub run: Run,
+    /// For a `Reshape` whose constant target begins with the declared batch of one: that target.
+    pub batch_target: Option<Vec<i64>>,
+    /// Values that no later node reads.
+    pub release: Vec<Slot>,
+}
+
+/// How messages call a node.
+#[derive(Debug, Clone)]
+pub(super) struct Label {
+    pub node: String,
+    pub operator: String,
+}
+
+impl Label {
+    pub fn error(&self, OpError(reason): OpError) -> NetworkError {
+        NetworkError::Node { node: self.node.clone(), operator: self.operator.clone(), reason }
+    }
+}
+
+impl Graph {
+    pub fn output_names(&self) -> &[String] {
+        &self.output_names
+    }
+
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Runs the graph on `input` and returns its outputs in declared order. Call it under `no_grad`.
+    pub fn run(&self, input: &Tensor) -> Result<Vec<Tensor>, NetworkError> {
+        self.check_shape(&input.size())?;
+        let batch = input.size().first().copied().unwrap_or(1);
+        let mut values: Vec<Option<Tensor>> = self.constants.iter().map(|_| None).collect();
+        let float = input.f_to_device(self.device).and_then(|input| input.f_to_kind(Kind::Float));
+        values[self.input.slot] = Some(float?);
+        for node in &self.nodes {
+            let results = self.run_node(node, &values, batch).map_err(|error| node.label.error(error))?;
+            for (slot, result) in node.outputs.iter().zip(results) {
+                if let Some(slot) = slot {
+                    values[*slot] = Some(result);
+                }
+            }
+            for slot in &node.release {
+                values[*slot] = None;
+            }
+        }
+        self.outputs.iter().map(|slot| self.output(*slot, &values)).collect()
+    }
+
+    fn run_node(&self, node: &Node, values: &[Option<Tensor>], batch: i64) -> Result<Vec<Tensor>, OpError> {
+        let value = |slot: Slot| values[slot].as_ref().or(self.constants[slot].as_ref());
+        let mut inputs: Vec<Option<&Tensor>> = node.inputs.iter().map(|slot| slot.and_then(value)).collect();
+        let batch_target = match (&node.batch_target, inputs.first()) {
+            // A reshaped list of integers is shape arithmetic and has nothing to do with the batch.
+            (Some(target), Some(Some(data))) if batch != 1 && tensors::is_floating(data.f_kind()?) => {
+                let mut target = target.clone();
+                target[0] = batch;
+                Some(tensors::int_vector(&target)?)
+            }
+            _ => None,
+        };
+        if let (Some(target), Some(input)) = (&batch_target, inputs.get_mut(1)) {
+            *input = Some(target);
+        }
+        (node.run)(&Inputs::new(inputs))
+    }
+
+    fn output(&self, slot: Slot, values: &[Option<Tensor>]) -> Result<Tensor, NetworkError> {
+        let value = values[slot].as_ref().or(self.constants[slot].as_ref());
+        value.map(Tensor::shallow_clone).ok_or_else(|| NetworkError::Malformed("an output has no value".into()))
+    }
+
+    fn check_shape(&self, given: &[i64]) -> Result<(), NetworkError> {
+        let Some(declared) = &self.input.dims else {
+            return Ok(());
+        };
+        let fits = |(place, (declared, given)): (usize, (&Option<i64>, &i64))| {
+            declared.is_none_or(|declared| declared == *given || (place == 0 && declared == 1))
+        };
+        if declared.len() == given.len() && declared.iter().zip(given).enumerate().all(fits) {
+            return Ok(());
+        }
+        let dims: Vec<_> = declared.iter().map(|dim| dim.map_or("?".to_owned(), |dim| dim.to_string())).collect();
+        Err(NetworkError::InputShape { expected: dims.join("x"), given: format!("{given:?}") })
+    }
+}
+
+impl From<tch::TchError> for OpError {
+    fn from(error: tch::TchError) -> Self {
+        Self(brief(&error))
+    }
+}

@@ -1,0 +1,29 @@
+//! Reads ONNX files and runs them as libtorch operations.
+//!
+//! A model is resolved once, at load: attributes are parsed, weights become tensors on the device, what depends on
+//! constants only is computed, and every operator that is missing is named. A run then calls one function per node.
+//!
+//! What is supported: opsets 7 to 23 of ONNX's own operators as listed in [`ops`], one input with floating-point
+//! elements, weights inside the file. Values are computed in float32 (or float64 where the file says so), also where
+//! the file asks for half precision.
+//!
+//! **Batches.** Many published networks were exported with a fixed batch of one: input `[1, 3, H, W]`, and a `Reshape`
+//! to a constant target such as `[1, -1]`. A declared batch of one is therefore taken as free, and when another
+//! batch comes, a constant `Reshape` target of floating-point data that begins with that one begins with the
+//! batch instead. With a batch of one nothing changes. A network that mixes its images in some other way
+//! fails or gives wrong rows for a batch, which is why `nn::Embedder` compares a batch with single runs at load.
+//!
+//! **Hostile files.** Lengths are checked before memory is taken, no value may have more than
+//! [`MAX_ELEMENTS`] elements, and whatever libtorch refuses becomes an error.
+
+mod attributes;
+mod graph;
+mod load;
+mod ops;
+mod proto;
+mod tensors;
+#[cfg(test)]
+mod tests;
+
+pub use graph::Graph;
+pub use tensors::MAX_ELEMENTS;

@@ -1,0 +1,67 @@
+//! Normalisations.
+
+use tch::Kind;
+
+use super::reduce::norm;
+use super::{Build, OpResult, Run, refuse, single};
+use crate::nn::onnx::tensors::axis_index;
+
+/// `(x - mean) / sqrt(variance + epsilon) * scale + bias` per channel, with the statistics from training.
+pub fn batch(build: &mut Build) -> OpResult<Run> {
+    let epsilon = f64::from(build.attributes.float_or("epsilon", 1e-5)?);
+    // Only used in training.
+    build.attributes.float("momentum")?;
+    if build.attributes.flag_or("training_mode", false)? {
+        refuse!("it asks for training mode");
+    }
+    if !build.attributes.flag_or("spatial", true)? {
+        refuse!("statistics per pixel are not supported");
+    }
+    single(move |inputs| {
+        let (x, scale, bias) = (inputs.get(0)?, Some(inputs.get(1)?), Some(inputs.get(2)?));
+        let (mean, variance) = (Some(inputs.get(3)?), Some(inputs.get(4)?));
+        Ok(x.f_batch_norm(scale, bias, mean, variance, false, 0.0, epsilon, true)?)
+    })
+}
+
+/// The same with the statistics of each image by itself.
+pub fn instance(build: &mut Build) -> OpResult<Run> {
+    let epsilon = f64::from(build.attributes.float_or("epsilon", 1e-5)?);
+    single(move |inputs| {
+        let (x, scale, bias) = (inputs.get(0)?, Some(inputs.get(1)?), Some(inputs.get(2)?));
+        let none = None::<&tch::Tensor>;
+        Ok(x.f_instance_norm(scale, bias, none, none, true, 0.0, epsilon, true)?)
+    })
+}
+
+/// Normalises over the dimensions from `axis` on.
+pub fn layer(build: &mut Build) -> OpResult<Run> {
+    let axis = build.attributes.int_or("axis", -1)?;
+    let epsilon = f64::from(build.attributes.float_or("epsilon", 1e-5)?);
+    // The type of the intermediate results; ours are float32 or better.
+    build.attributes.int("stash_type")?;
+    if build.outputs > 1 {
+        refuse!("its second and third output are not supported");
+    }
+    single(move |inputs| {
+        let x = inputs.get(0)?;
+        let shape = x.size()[axis_index(axis, x.dim())?..].to_vec();
+        Ok(x.f_layer_norm(shape, Some(inputs.get(1)?), inputs.optional(2), epsilon, true)?)
+    })
+}
+
+/// Divides by the L1 or L2 norm along `axis`; zeros stay zeros.
+pub fn lp(build: &mut Build) -> OpResult<Run> {
+    let axis = build.attributes.int_or("axis", -1)?;
+    let order = build.attributes.int_or("p", 2)?;
+    if !matches!(order, 1 | 2) {
+        refuse!("the norm of order {order} is not supported");
+    }
+    single(move |inputs| {
+        let x = inputs.get(0)?;
+        let axis = axis_index(axis, x.dim())? as i64;
+        let norm = norm(x, order, &[axis], true)?;
+        let is_zero = norm.f_eq(0)?;
+        Ok(x.f_div(&norm.f_masked_fill(&is_zero.f_to_kind(Kind::Bool)?, 1)?)?)
+    })
+}
