@@ -51,10 +51,8 @@ impl App {
                 ChannelOrder::Bgr => Channels::Bgr,
             },
         };
-        let (engine, database) = tokio::join!(
-            Engine::start(config.engine.clone(), normalisation),
-            open_database(&config.database)
-        );
+        let (engine, database) =
+            tokio::join!(Engine::start(config.engine.clone(), normalisation), open_database(&config.database));
         // Whichever failed, the other must still be stopped.
         let (engine, inference) = match engine {
             Ok(started) => started,

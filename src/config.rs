@@ -261,10 +261,9 @@ impl ConfigArgs {
 }
 
 fn read_file(path: &Path) -> Result<Settings, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text)
-        .map_err(|error| ConfigError::Malformed { path: path.to_owned(), message: error.to_string() })
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Malformed { path: path.to_owned(), message: error.to_string() })
 }
 
 /// Where `make setup` keeps what it fetched: `FACEID_HOME`, else `~/.cache/faceid`.

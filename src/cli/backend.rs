@@ -138,8 +138,9 @@ impl Backend {
         let status = response.status();
         let body = response.bytes().await.map_err(unreachable)?;
         if status.is_success() {
-            return serde_json::from_slice(&body)
-                .map_err(|error| CliError::Refused(format!("{url} answered something else than faceid does: {error}")));
+            return serde_json::from_slice(&body).map_err(|error| {
+                CliError::Refused(format!("{url} answered something else than faceid does: {error}"))
+            });
         }
         Err(CliError::Refused(match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => problem.detail,

@@ -70,7 +70,11 @@ impl Enroll {
         if let Ok(backend) = Arc::try_unwrap(backend) {
             backend.close().await;
         }
-        if self.json { print_json(&outcome)? } else { print_outcome(&outcome) }
+        if self.json {
+            print_json(&outcome)?
+        } else {
+            print_outcome(&outcome)
+        }
         Ok(if outcome.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
@@ -80,8 +84,8 @@ fn photos(dir: &Path) -> Result<Vec<Item>, CliError> {
     let mut items = Vec::new();
     for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let subject = Name::try_from(name)
-            .map_err(|error| CliError::Usage(format!("{}: {error}", folder.display())))?;
+        let subject =
+            Name::try_from(name).map_err(|error| CliError::Usage(format!("{}: {error}", folder.display())))?;
         for path in entries(&folder)?.into_iter().filter(|path| path.is_file()) {
             items.push(Item { subject: subject.clone(), path });
         }

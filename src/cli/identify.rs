@@ -35,7 +35,11 @@ impl Identify {
         let answer = backend.identify(&self.gallery, self.top_k, threshold, photo).await;
         backend.close().await;
         let answer = answer?;
-        if self.json { print_json(&answer)? } else { print_table(&answer) }
+        if self.json {
+            print_json(&answer)?
+        } else {
+            print_table(&answer)
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -55,12 +55,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
 }
 
 /// Serves until asked to stop, then finishes what was accepted, within the time for it.
-async fn answer(
-    listener: TcpListener,
-    app: &App,
-    config: &HttpConfig,
-    mut shutdown: Shutdown,
-) -> Result<(), CliError> {
+async fn answer(listener: TcpListener, app: &App, config: &HttpConfig, mut shutdown: Shutdown) -> Result<(), CliError> {
     let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
     let service = router(AppState::new(app.services.clone(), config));
     let server = axum::serve(listener, service).with_graceful_shutdown(async {

@@ -21,10 +21,7 @@ impl Database {
                 url.expose().parse().map_err(|error: sqlx::Error| DbError::Url(error.to_string()))?;
             return Ok(Self { pool: connect(options, settings).await?, private: None });
         }
-        let private = PrivateOptions {
-            install_dir: config.postgres_dir.clone(),
-            data_dir: config.data_dir.clone(),
-        };
+        let private = PrivateOptions { install_dir: config.postgres_dir.clone(), data_dir: config.data_dir.clone() };
         let private = PrivatePostgres::start(private).await?;
         match connect(private.connect_options(), settings).await {
             Ok(pool) => Ok(Self { pool, private: Some(private) }),

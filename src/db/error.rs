@@ -11,6 +11,8 @@ pub enum DbError {
     /// Down, unreachable, restarting, out of connections, or too slow to answer.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    #[error("DATABASE_URL (or database_url) is not a Postgres URL: {0}")]
+    Url(String),
     #[error(transparent)]
     NoPgvector(#[from] NoPgvector),
     #[error("faceid needs PostgreSQL 14 or later; this server is {version}")]

@@ -1,5 +1,6 @@
 //! The way to Postgres: a checked connection pool, the embedded migrations, and the server's own private Postgres.
 
+mod database;
 mod error;
 pub mod private;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
 
+pub use database::Database;
 pub use error::{DbError, NoPgvector, OnConstraint, violates};
 
 /// The first pgvector whose halfvec and index scans we rely on.

@@ -47,8 +47,13 @@ impl Galleries {
         Self { pool }
     }
 
+    /// Whether the database answers at all.
+    pub async fn ping(&self) -> Result<(), GalleryError> {
+        Ok(crate::db::ping(&self.pool).await?)
+    }
+
     /// The id of a gallery given by id or name.
-    async fn gallery_id(&self, gallery: &str) -> Result<GalleryId, GalleryError> {
+    pub async fn gallery_id(&self, gallery: &str) -> Result<GalleryId, GalleryError> {
         let found: Option<Uuid> = sqlx::query_scalar(
             "select id from galleries where id = $1 or name = $2 order by id = $1 desc nulls last limit 1",
         )

@@ -71,8 +71,7 @@ impl FromForm for EnrollRequest {
     const FIELDS: &'static [&'static str] = &["subject", "gallery", "metadata", "on_duplicate", "face"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
-        let on_duplicate: Option<OnDuplicateChoice> =
-            form.value("on_duplicate", "one of allow, warn, reject")?;
+        let on_duplicate: Option<OnDuplicateChoice> = form.value("on_duplicate", "one of allow, warn, reject")?;
         Ok(Self {
             image: photo(&mut form, "image")?,
             subject: form.required_name("subject")?,

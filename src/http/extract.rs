@@ -78,10 +78,7 @@ impl GalleryPageQuery {
 }
 
 fn gallery(name: Option<String>) -> Result<Name, Problem> {
-    name.map_or_else(
-        || Ok(default_gallery()),
-        |name| Name::try_from(name).map_err(|error| invalid("gallery", error)),
-    )
+    name.map_or_else(|| Ok(default_gallery()), |name| Name::try_from(name).map_err(|error| invalid("gallery", error)))
 }
 
 fn page(limit: Option<u32>, cursor: Option<String>) -> Result<PageRequest, Problem> {

@@ -286,8 +286,6 @@ pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
 pub async fn answer_in_time(limit: std::time::Duration, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => {
-            Problem::new(Code::Timeout, format!("no answer within {} s", limit.as_secs())).into_response()
-        }
+        Err(_) => Problem::new(Code::Timeout, format!("no answer within {} s", limit.as_secs())).into_response(),
     }
 }

@@ -180,9 +180,8 @@ impl Builder {
     }
 
     fn read_json(&mut self, bytes: &[u8]) -> Result<(), Problem> {
-        let members: serde_json::Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| {
-            Problem::new(Code::MalformedJson, format!("the body is not a JSON object: {error}"))
-        })?;
+        let members: serde_json::Map<String, Value> = serde_json::from_slice(bytes)
+            .map_err(|error| Problem::new(Code::MalformedJson, format!("the body is not a JSON object: {error}")))?;
         for (name, value) in members {
             self.check_known(&name)?;
             match value {

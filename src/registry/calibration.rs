@@ -19,7 +19,9 @@ pub enum ManifestError {
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{path} is not valid: {message}")]
     Malformed { path: PathBuf, message: String },
-    #[error("{weights} is not a network that faceid knows: describe it in {manifest} (see README.md, \"Your own networks\")")]
+    #[error(
+        "{weights} is not a network that faceid knows: describe it in {manifest} (see README.md, \"Your own networks\")"
+    )]
     Missing { weights: PathBuf, manifest: PathBuf },
 }
 
@@ -134,7 +136,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("net.onnx");
         assert!(matches!(Manifest::of(&weights, "00"), Err(ManifestError::Missing { .. })));
-        std::fs::write(folder.path().join("net.toml"), "name = \"net\"\nthreshold = 0.3\nchannels = \"bgr\"\n").unwrap();
+        std::fs::write(folder.path().join("net.toml"), "name = \"net\"\nthreshold = 0.3\nchannels = \"bgr\"\n")
+            .unwrap();
         let manifest = Manifest::of(&weights, "00").unwrap();
         assert_eq!((manifest.mean, manifest.channels), (127.5, ChannelOrder::Bgr));
         assert_eq!(manifest.calibration().threshold.get(), 0.3);
@@ -143,7 +146,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["name = \"\"\nthreshold = 0.3", "name = \"n\"\nthreshold = 3", "name = \"n\"\nthreshold = 0.3\nscale = 0"] {
+        for text in
+            ["name = \"\"\nthreshold = 0.3", "name = \"n\"\nthreshold = 3", "name = \"n\"\nthreshold = 0.3\nscale = 0"]
+        {
             assert!(Manifest::parse(text).is_err(), "{text}");
         }
     }

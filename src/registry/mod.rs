@@ -1,5 +1,6 @@
 //! The models that embeddings come from, and which of them is active.
 
+mod calibration;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,8 @@ use thiserror::Error;
 
 use crate::db::DbError;
 use crate::types::ModelId;
+
+pub use calibration::{Calibration, ChannelOrder, Logistic, Manifest, ManifestError};
 
 /// Advisory lock under which models change state, one at a time. Any constant of ours serves.
 const ACTIVATION_LOCK: i64 = 0x6d6f_6465_6c73;

@@ -23,10 +23,7 @@ impl Services {
             model: self.model_name().to_owned(),
             dimension: self.0.engine.dimension(),
             faces: faces
-                .map(|(face, embedding)| EmbeddedFace {
-                    face: face.found(),
-                    embedding: embedding.as_slice().to_vec(),
-                })
+                .map(|(face, embedding)| EmbeddedFace { face: face.found(), embedding: embedding.as_slice().to_vec() })
                 .collect(),
         })
     }

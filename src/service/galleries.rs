@@ -1,8 +1,6 @@
 //! Galleries, subjects and faces as collections; and the models.
 
-use super::answers::{
-    Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, ModelEntry, Page, Subject,
-};
+use super::answers::{Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, ModelEntry, Page, Subject};
 use super::{ServiceError, Services};
 use crate::gallery::{self, Metadata, PageRequest, SubjectChange};
 use crate::registry::ModelState;
@@ -159,11 +157,7 @@ impl From<gallery::Face> for EnrolledFace {
 
 impl From<gallery::Duplicate> for Duplicate {
     fn from(duplicate: gallery::Duplicate) -> Self {
-        Self {
-            subject: duplicate.subject,
-            subject_id: duplicate.subject_id,
-            similarity: duplicate.similarity,
-        }
+        Self { subject: duplicate.subject, subject_id: duplicate.subject_id, similarity: duplicate.similarity }
     }
 }
 

@@ -21,13 +21,8 @@ impl Services {
         let photo = self.0.photos.read(request.image).await?;
         let threshold = self.threshold(request.threshold);
         let probes = self.embeddings(photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
-        let search = self.0.galleries.search(
-            request.gallery.as_str(),
-            self.0.model.id,
-            &probes,
-            request.top_k as usize,
-            None,
-        );
+        let search =
+            self.0.galleries.search(request.gallery.as_str(), self.0.model.id, &probes, request.top_k as usize, None);
         let faces = photo.faces.iter().zip(search.await?).map(|(face, found)| IdentifiedFace {
             face: face.found(),
             known: found.first().is_some_and(|best| best.similarity >= threshold.get()),

@@ -1,10 +1,10 @@
 //! What faceid does, without a word of HTTP: one file per use case.
 
 pub mod answers;
-pub mod galleries;
 mod embed;
 mod enroll;
 mod error;
+pub mod galleries;
 mod identify;
 mod photo;
 mod ready;

@@ -34,9 +34,7 @@ fn people() -> Option<TempDir> {
 async fn a_folder_is_enrolled_at_a_server() {
     let Some(people) = people() else { return };
     let app = TestApp::start().await;
-    let at_server = |arguments: &[&str]| {
-        faceid().args(arguments).args(["--server", &app.url]).output().unwrap()
-    };
+    let at_server = |arguments: &[&str]| faceid().args(arguments).args(["--server", &app.url]).output().unwrap();
     let folder = people.path().to_str().unwrap();
     let enrolled = at_server(&["enroll", folder, "--gallery", &app.gallery, "--json"]);
     assert_eq!(enrolled.status.code(), Some(1), "one file is no photo: {}", text(&enrolled));
@@ -66,9 +64,7 @@ async fn a_folder_is_enrolled_at_a_server() {
 fn the_same_works_without_a_server() {
     let Some(people) = people() else { return };
     let data = data_dir();
-    let directly = |arguments: &[&str]| {
-        faceid().args(arguments).arg("--data-dir").arg(data.path()).output().unwrap()
-    };
+    let directly = |arguments: &[&str]| faceid().args(arguments).arg("--data-dir").arg(data.path()).output().unwrap();
     let folder = people.path().to_str().unwrap();
     let enrolled = directly(&["enroll", folder, "--json"]);
     assert_eq!(json(&enrolled)["enrolled"], 4, "{}", text(&enrolled));

@@ -156,8 +156,7 @@ async fn a_person_under_two_names_is_noticed() {
     let app = TestApp::start().await;
     let second = photos::lfw(BUSH, 2).unwrap();
     app.enroll_largest("George", &first).await;
-    let rejected =
-        app.post_form("/enroll", app.enroll_form("Dubya", &second).text("on_duplicate", "reject")).await;
+    let rejected = app.post_form("/enroll", app.enroll_form("Dubya", &second).text("on_duplicate", "reject")).await;
     let problem = rejected.expect_problem(409, Code::DuplicateFace);
     assert_eq!(problem.duplicates[0].subject, "George");
     app.get(&format!("/subjects/Dubya?gallery={}", app.gallery)).await.expect_problem(404, Code::SubjectNotFound);

@@ -61,7 +61,8 @@ async fn the_default_gallery_stays() {
 async fn any_unicode_is_a_name() {
     let app = TestApp::start().await;
     let longest = "é".repeat(255);
-    for name in ["Ada", "李小龍", "O'Neil; drop table", "50 %_\\", "a/b?c#d", "مريم", "👩‍🚀", " ", longest.as_str()] {
+    for name in ["Ada", "李小龍", "O'Neil; drop table", "50 %_\\", "a/b?c#d", "مريم", "👩‍🚀", " ", longest.as_str()]
+    {
         let created = app.create_subject(name).await;
         created.expect(StatusCode::CREATED);
         app.create_subject(name).await.expect_problem(409, Code::DuplicateSubject);
@@ -118,16 +119,14 @@ async fn what_is_deleted_is_gone() {
     let first: Enrolled = app.enroll_largest("Tony", &photo).await;
     let second = app.enroll_largest("Tony", &photos::lfw("Tony_Blair", 2).unwrap()).await;
 
-    let faces: Page<EnrolledFace> =
-        app.get(&format!("/subjects/Tony/faces?gallery={}", app.gallery)).await.json();
+    let faces: Page<EnrolledFace> = app.get(&format!("/subjects/Tony/faces?gallery={}", app.gallery)).await.json();
     let ids: Vec<_> = faces.items.iter().map(|face| face.id).collect();
     assert_eq!(ids, [first.face_id, second.face_id]);
     let chip = app.get(&format!("/faces/{}/chip", first.face_id)).await;
     assert_eq!(chip.media_type.as_deref(), Some("image/jpeg"));
     assert_eq!(image::load_from_memory(&chip.body).unwrap().to_rgb8().dimensions(), (112, 112));
 
-    let erased: Erased =
-        app.send(app.request(Method::DELETE, &format!("/faces/{}", first.face_id))).await.json();
+    let erased: Erased = app.send(app.request(Method::DELETE, &format!("/faces/{}", first.face_id))).await.json();
     assert_eq!((erased.subjects, erased.faces, erased.embeddings), (0, 1, 1));
     app.get(&format!("/faces/{}", first.face_id)).await.expect_problem(404, Code::FaceNotFound);
     app.get(&format!("/faces/{}/chip", first.face_id)).await.expect_problem(404, Code::FaceNotFound);
@@ -147,7 +146,6 @@ async fn galleries_do_not_see_each_other() {
     app.enroll_largest("Tony", &photo).await;
     let answer: Identified = other.post_photo("/identify", &photo).await.json();
     assert!(answer.faces[0].matches.is_empty());
-    let gone: Erased =
-        app.send(app.request(Method::DELETE, &format!("/galleries/{}", app.gallery))).await.json();
+    let gone: Erased = app.send(app.request(Method::DELETE, &format!("/galleries/{}", app.gallery))).await.json();
     assert_eq!((gone.subjects, gone.faces, gone.embeddings), (1, 1, 1));
 }

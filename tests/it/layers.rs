@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 /// What a folder or file of src must not mention in code.
 const FORBIDDEN: &[(&str, &[&str])] = &[
-    ("vision", &["tch", "sqlx", "axum", "crate::engine", "crate::nn", "crate::gallery", "crate::service", "crate::http"]),
+    (
+        "vision",
+        &["tch", "sqlx", "axum", "crate::engine", "crate::nn", "crate::gallery", "crate::service", "crate::http"],
+    ),
     ("nn", &["sqlx", "axum", "crate::vision", "crate::engine", "crate::gallery", "crate::service", "crate::http"]),
     ("engine", &["sqlx", "axum", "crate::vision", "crate::gallery", "crate::service", "crate::http"]),
     ("db", &["tch", "axum", "crate::engine", "crate::gallery", "crate::service", "crate::http", "crate::vision"]),
@@ -39,9 +42,8 @@ fn mentions(code: &str, what: &str) -> bool {
         return code.contains(what);
     }
     let path = format!("{what}::");
-    let starts = |(at, _): (usize, &str)| {
-        !code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
-    };
+    let starts =
+        |(at, _): (usize, &str)| !code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_');
     code.match_indices(&path).any(starts)
 }
 

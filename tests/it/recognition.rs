@@ -120,9 +120,8 @@ impl Pairs {
             self.tar_at_far(1e-3)
         );
         for threshold in [0.35, 0.38, 0.4, 0.41, 0.42, 0.43, 0.44, 0.45, 0.5] {
-            let share = |of: &[f32], hit: &dyn Fn(f32) -> bool| {
-                of.iter().filter(|s| hit(**s)).count() as f64 / of.len() as f64
-            };
+            let share =
+                |of: &[f32], hit: &dyn Fn(f32) -> bool| of.iter().filter(|s| hit(**s)).count() as f64 / of.len() as f64;
             println!(
                 "  threshold {threshold:.2}: FMR {:.6}, FNMR {:.6}",
                 share(&self.impostor, &|s| s >= threshold),

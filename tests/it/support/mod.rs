@@ -18,8 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Removes the data folder after our end: statics are never dropped, so a `TempDir` in one would stay.
-const REAPER: &str =
-    r#"read -r _; while [ -e "$1/postgres/postmaster.pid" ]; do sleep 0.1; done; rm -rf "$1""#;
+const REAPER: &str = r#"read -r _; while [ -e "$1/postgres/postmaster.pid" ]; do sleep 0.1; done; rm -rf "$1""#;
 
 /// The server of this process, with the pipe on which its reaper waits.
 struct Shared {
