@@ -2,7 +2,9 @@
 use std::path::Path;
 
 fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo:rerun-if-changed=migrations"); // embedded by src/db
     println!("cargo:rerun-if-env-changed=FACEID_CHECKOUT"); // see .cargo/config.toml
     // A packaged binary finds a libtorch beside it (see Dockerfile).
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib");

@@ -315,7 +315,7 @@ fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> Result<Sett
         min_detection_score: Some(0.8),
         threshold: None,
         log_format: Some(LogFormat::Pretty),
-        log: Some("info".to_owned()),
+        log: Some("info,sqlx::postgres::notice=warn".to_owned()),
     })
 }
 

@@ -33,7 +33,7 @@ impl FromForm for PhotoBytes {
 /// Boxes, landmarks and quality of every face, largest first; an empty list if there is none.
 #[utoipa::path(
     post, path = "/detect", tag = "recognition",
-    request_body(content((PhotoForm = "multipart/form-data"), (PhotoForm = "application/json"), (Vec<u8> = "image/*"))),
+    request_body(content((PhotoForm = "multipart/form-data"), (PhotoForm = "application/json"), (super::openapi::RawImage = "image/*"))),
     responses(
         (status = 200, description = "The faces", body = Detected),
         (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
@@ -51,7 +51,7 @@ pub async fn detect_faces(
 /// The embedding of every face, largest first.
 #[utoipa::path(
     post, path = "/embed", tag = "recognition",
-    request_body(content((PhotoForm = "multipart/form-data"), (PhotoForm = "application/json"), (Vec<u8> = "image/*"))),
+    request_body(content((PhotoForm = "multipart/form-data"), (PhotoForm = "application/json"), (super::openapi::RawImage = "image/*"))),
     responses(
         (status = 200, description = "The faces with embeddings", body = Embedded),
         (status = 422, description = "`no_face`", body = Problem, content_type = "application/problem+json"),

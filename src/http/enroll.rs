@@ -89,7 +89,7 @@ impl FromForm for EnrollRequest {
 /// enough to recognise them. When this answers, the face is stored for good.
 #[utoipa::path(
     post, path = "/enroll", tag = "recognition", params(EnrollFields),
-    request_body(content((EnrollForm = "multipart/form-data"), (EnrollForm = "application/json"), (Vec<u8> = "image/*"))),
+    request_body(content((EnrollForm = "multipart/form-data"), (EnrollForm = "application/json"), (super::openapi::RawImage = "image/*"))),
     responses(
         (status = 201, description = "Enrolled", body = Enrolled),
         (status = 409, description = "`duplicate_face`, with `on_duplicate` = reject", body = Problem, content_type = "application/problem+json"),

@@ -46,7 +46,7 @@ pub async fn get_face(State(services): State<Services>, Path(face): Path<Uuid>) 
 #[utoipa::path(
     get, path = "/faces/{face}/chip", tag = "faces", params(("face" = Uuid, Path, description = "Its id")),
     responses(
-        (status = 200, description = "The chip", body = Vec<u8>, content_type = "image/jpeg"),
+        (status = 200, description = "The chip", body = super::openapi::RawImage, content_type = "image/jpeg"),
         (status = 404, description = "`face_not_found`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )

@@ -65,7 +65,7 @@ impl FromForm for IdentifyRequest {
 /// similar enough to be called `known`. A photo without a face gets an empty list.
 #[utoipa::path(
     post, path = "/identify", tag = "recognition", params(IdentifyFields),
-    request_body(content((IdentifyForm = "multipart/form-data"), (IdentifyForm = "application/json"), (Vec<u8> = "image/*"))),
+    request_body(content((IdentifyForm = "multipart/form-data"), (IdentifyForm = "application/json"), (super::openapi::RawImage = "image/*"))),
     responses(
         (status = 200, description = "The faces and their matches", body = Identified),
         (status = 404, description = "`gallery_not_found`", body = Problem, content_type = "application/problem+json"),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod auth;
+mod body;
 mod detect;
 mod enroll;
 mod extract;
@@ -86,7 +87,8 @@ pub fn router(state: AppState) -> Router {
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(DefaultBodyLimit::max(state.max_body_bytes))
+        // `body::limited` counts instead: it reads on, so that the client gets to see the refusal.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID.clone()))

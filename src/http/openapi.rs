@@ -1,7 +1,7 @@
 //! The OpenAPI document, made from the handlers.
 
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
-use utoipa::{Modify, OpenApi};
+use utoipa::{Modify, OpenApi, ToSchema};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +23,12 @@ use utoipa::{Modify, OpenApi};
     security((), ("api_key" = []), ("bearer" = [])),
 )]
 pub struct ApiDoc;
+
+/// The bytes of an image.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[allow(dead_code, reason = "for the OpenAPI document; `Form` reads the body")]
+pub struct RawImage(Vec<u8>);
 
 struct Keys;
 

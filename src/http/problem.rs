@@ -26,6 +26,7 @@ pub enum Code {
     MalformedMultipart,
     MalformedPath,
     MalformedQuery,
+    IncompleteBody,
     UnsupportedMediaType,
     BodyTooLarge,
     RequestTimeout,
@@ -68,6 +69,7 @@ impl Code {
             | Self::MalformedMultipart
             | Self::MalformedPath
             | Self::MalformedQuery
+            | Self::IncompleteBody
             | Self::InvalidCursor => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::multipart::{Multipart, MultipartError};
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
@@ -15,6 +14,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::body;
 use super::problem::{Code, Problem};
 use super::state::AppState;
 use crate::gallery::Metadata;
@@ -69,25 +69,27 @@ impl Form {
         images: &'static [&'static str],
         fields: &'static [&'static str],
     ) -> Result<Self, Problem> {
-        refuse_declared_length(request.headers(), state.max_body_bytes)?;
+        let limit = state.max_body_bytes;
         let (mut parts, body) = request.into_parts();
+        let body = body::limited(body::refuse_declared_length(&parts.headers, body, limit).await?, limit);
         let Query(query) = Query::<Vec<(String, String)>>::from_request_parts(&mut parts, state).await?;
         let media_type = media_type(&parts.headers);
-        let request = Request::from_parts(parts, body);
         let mut form = Builder::new(images, fields);
         match media_type.as_str() {
-            "multipart/form-data" => form.read_multipart(request, state).await?,
+            "multipart/form-data" => form.read_multipart(Request::from_parts(parts, body), state).await?,
             "application/json" => {
-                let bytes = Bytes::from_request(request, state).await.map_err(unread_body)?;
+                let bytes = body::read_all(body).await?;
                 // Tens of megabytes of base64 are CPU work.
                 form = tokio::task::spawn_blocking(move || form.read_json(&bytes).map(|()| form))
                     .await
                     .map_err(Problem::internal)??;
             }
             other if images.len() == 1 && (other.starts_with("image/") || other == "application/octet-stream") => {
-                let bytes = Bytes::from_request(request, state).await.map_err(unread_body)?;
+                let bytes = body::read_all(body).await?;
                 form.images.insert(images[0].to_owned(), bytes);
             }
+            // Without images, the query string can say it all.
+            "" if images.is_empty() => {}
             other => return Err(unsupported_media_type(other, images)),
         }
         // What the body says wins over the query string.
@@ -245,36 +247,9 @@ fn media_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// A body that says it is too long is refused before it is read.
-fn refuse_declared_length(headers: &HeaderMap, limit: usize) -> Result<(), Problem> {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    match length {
-        Some(length) if length > limit as u64 => Err(too_large(limit)),
-        _ => Ok(()),
-    }
-}
-
-fn too_large(limit: usize) -> Problem {
-    Problem::new(Code::BodyTooLarge, format!("a request body may have {limit} bytes"))
-}
-
-/// Reads a whole body; the limit of its length is a layer of the router.
-pub(super) fn unread_body(rejection: BytesRejection) -> Problem {
-    match rejection.status() {
-        axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(Code::BodyTooLarge, "the request body is longer than this server takes")
-        }
-        _ => Problem::new(Code::MalformedJson, rejection.body_text()),
-    }
-}
-
 fn broken_multipart(error: MultipartError) -> Problem {
-    match error.status() {
-        axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(Code::BodyTooLarge, "the request body is longer than this server takes")
-        }
-        _ => Problem::new(Code::MalformedMultipart, error.body_text()),
-    }
+    let broken = || Problem::new(Code::MalformedMultipart, error.body_text());
+    body::length_problem(&error).unwrap_or_else(broken)
 }
 
 fn unsupported_media_type(given: &str, images: &[&str]) -> Problem {

@@ -165,7 +165,7 @@ async fn fields_that_are_wrong_are_named() {
     let form = || Form::new().part("image", part(&image));
     for (path, form, code, field) in [
         ("/detect", Form::new().part("picture", part(&image)), Code::UnknownField, "picture"),
-        ("/detect", Form::new(), Code::MissingField, "image"),
+        ("/identify", Form::new().text("top_k", "3"), Code::MissingField, "image"),
         ("/detect", form().part("image", part(&image)), Code::InvalidField, "image"),
         ("/identify", form().text("topk", "3"), Code::UnknownField, "topk"),
         ("/identify", form().text("top_k", "0"), Code::InvalidField, "top_k"),

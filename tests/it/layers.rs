@@ -25,7 +25,8 @@ fn rust_files(path: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(path).unwrap() {
             rust_files(&entry.unwrap().path(), found);
         }
-    } else if path.extension().is_some_and(|extension| extension == "rs") {
+    } else if path.extension().is_some_and(|extension| extension == "rs") && !path.to_string_lossy().contains("/tests")
+    {
         found.push(path.to_owned());
     }
 }
