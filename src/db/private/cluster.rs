@@ -56,6 +56,7 @@ impl Cluster {
                 account.reachable_install(&install_dir, data_dir.path())?
             }
         };
+        remove_half_made(data_dir.path())?;
         start_log_anew(&data_dir.log())?;
         Ok(Self { data_dir, install_dir, account })
     }
@@ -155,7 +156,6 @@ impl Cluster {
     /// Runs initdb in a folder of its own and renames that when whole, so that a kill leaves nothing half-made.
     async fn init(&self) -> Result<(), DbError> {
         let data_dir = self.data_dir.path();
-        remove_half_made(data_dir)?;
         let half = data_dir.join(format!("postgres.new-{}", Uuid::now_v7()));
         DirBuilder::new().mode(0o700).create(&half).map_err(DbError::io("create", &half))?;
         if let Some(account) = &self.account {
@@ -182,10 +182,14 @@ impl Cluster {
     }
 }
 
+/// Clears away what killed starts left. Best effort: the initdb of one may still be writing, then the next start
+/// clears it away.
 fn remove_half_made(data_dir: &Path) -> Result<(), DbError> {
     for entry in fs::read_dir(data_dir).map_err(DbError::io("list", data_dir))?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with("postgres.new-") {
-            fs::remove_dir_all(entry.path()).map_err(DbError::io("remove", entry.path()))?;
+        if entry.file_name().to_string_lossy().starts_with("postgres.new-")
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(%error, path = %entry.path().display(), "cannot remove a half-made cluster");
         }
     }
     Ok(())

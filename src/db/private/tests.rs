@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
 use super::super::testing::install_dir;
-use super::super::{NoPgvector, PoolSettings, connect};
+use super::super::{NoPgvector, PoolSettings, connect, ping};
 use super::*;
 
 /// A data folder that is removed with all that is in it.
@@ -57,17 +57,21 @@ async fn one_data_dir_through_its_life() {
     let error = start(path).await.unwrap_err();
     assert!(matches!(error, DbError::DataDirInUse { pid, .. } if pid == Some(std::process::id())), "{error}");
 
-    let mut connection = PgConnection::connect_with(&postgres.connect_options()).await.unwrap();
-    sqlx::raw_sql("create table kept (n int); insert into kept values (7)").execute(&mut connection).await.unwrap();
+    let pool = connect(postgres.connect_options(), PoolSettings::default()).await.unwrap();
+    sqlx::raw_sql("create table kept (n int); insert into kept values (7)").execute(&pool).await.unwrap();
 
-    // The supervisor brings it back with everything that was committed.
+    // The supervisor brings it back with everything that was committed. Until then it is unavailable, no worse.
     let first = postmaster_pid(path);
     kill(first, Signal::SIGKILL).unwrap();
-    eventually(Duration::from_secs(30), "restart", async || answers(&postgres).await).await;
-    assert_ne!(postmaster_pid(path), first);
-    let mut connection = PgConnection::connect_with(&postgres.connect_options()).await.unwrap();
-    let kept: i32 = sqlx::query_scalar("select n from kept").fetch_one(&mut connection).await.unwrap();
+    eventually(Duration::from_secs(30), "restart", async || match ping(&pool).await {
+        Ok(()) => path.join("postgres/postmaster.pid").exists() && postmaster_pid(path) != first,
+        Err(DbError::Unavailable(_)) => false,
+        Err(other) => panic!("{other}"),
+    })
+    .await;
+    let kept: i32 = sqlx::query_scalar("select n from kept").fetch_one(&pool).await.unwrap();
     assert_eq!(kept, 7);
+    pool.close().await;
 
     let last = postmaster_pid(path);
     postgres.stop().await;
