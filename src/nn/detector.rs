@@ -24,7 +24,7 @@ const TRIAL_SIZE: (u32, u32) = (96, 64);
 /// A network that gives boxes, scores and landmarks for each of its anchors, for images of any size.
 ///
 /// RetinaFace: Deng et al. 2019, "RetinaFace: Single-stage Dense Face Localisation in the Wild". The network gets
-/// blue, green, red minus [`MEAN`] and gives three outputs, told apart by their last dimension: `N x A x 4` boxes,
+/// blue, green, red minus `MEAN` and gives three outputs, told apart by their last dimension: `N x A x 4` boxes,
 /// `N x A x 2` probabilities of background and face, `N x A x 10` landmarks. The outputs are undecoded.
 pub struct Detector {
     network: Network,
