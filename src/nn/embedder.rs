@@ -135,7 +135,8 @@ mod tests {
         assert_eq!(embedder.dimension(), 512);
         let expected = &fixture("networks.json")["embedder"];
         let chips: Vec<_> = (0..expected["images"].as_u64().unwrap() as u32).map(chip).collect();
-        let alone: Vec<_> = chips.iter().flat_map(|chip| embedder.forward(&[chip.clone()]).unwrap()).collect();
+        let alone: Vec<_> =
+            chips.iter().flat_map(|chip| embedder.forward(std::slice::from_ref(chip)).unwrap()).collect();
         let together = embedder.forward(&chips).unwrap();
         for rows in [alone, together] {
             let largest = difference(&rows.concat(), &floats(&expected["rows"]));

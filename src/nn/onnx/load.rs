@@ -89,6 +89,7 @@ impl Loader {
     fn graph(mut self, graph: GraphProto) -> Result<Graph, NetworkError> {
         for initializer in &graph.initializer {
             let tensor = tensors::from_proto(initializer, self.device)
+                .and_then(tensors::without_traces)
                 .map_err(|OpError(reason)| malformed(format!("weight {:?}: {reason}", initializer.name)))?;
             self.define(&initializer.name, Some(tensor))?;
         }

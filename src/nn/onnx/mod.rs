@@ -3,7 +3,7 @@
 //! A model is resolved once, at load: attributes are parsed, weights become tensors on the device, what depends on
 //! constants only is computed, and every operator that is missing is named. A run then calls one function per node.
 //!
-//! What is supported: opsets 7 to 23 of ONNX's own operators as listed in [`ops`], one input with floating-point
+//! What is supported: opsets 7 to 23 of ONNX's own operators as listed in `ops::OPERATORS`, one input with floating-point
 //! elements, weights inside the file. Values are computed in float32 (or float64 where the file says so), also where
 //! the file asks for half precision.
 //!

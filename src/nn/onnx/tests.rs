@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use prost::Message;
 use serde_json::Value;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use super::ops::OPERATORS;
 use super::proto::{AttributeProto, ModelProto, NodeProto, TensorProto, attribute_type, data_type};
-use super::{Graph, MAX_ELEMENTS};
+use super::{Graph, MAX_ELEMENTS, tensors};
 use crate::nn::testing::{bytes, difference, fixture, floats, ints, made_input};
 use crate::nn::{Network, NetworkError, UnsupportedOperator, pixels};
 
@@ -112,6 +112,17 @@ fn constants_are_computed_at_load() {
     assert_eq!(graph.nodes.len(), 1);
     // The factor and the output that is the same value; the weights that they came from are gone.
     assert_eq!(graph.constants.iter().flatten().count(), 2);
+}
+
+#[test]
+fn traces_of_weights_are_dropped() {
+    let dropped = |weights: &[f32]| {
+        let kept = tensors::without_traces(Tensor::from_slice(weights)).unwrap();
+        pixels::to_floats(&kept).unwrap()
+    };
+    assert_eq!(dropped(&[1.0, -1e-17, 1e-19, -1e-40, 0.0]), [1.0, -1e-17, 0.0, 0.0, 0.0]);
+    assert_eq!(dropped(&[1e-20, 1e-30]), [1e-20, 1e-30]);
+    assert!(dropped(&[f32::NAN, 1.0])[0].is_nan());
 }
 
 #[test]
