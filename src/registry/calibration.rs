@@ -122,8 +122,8 @@ fn mobilefacenet_512() -> Manifest {
         mean: 127.5,
         scale: 127.5,
         channels: ChannelOrder::Rgb,
-        threshold: 0.43,
-        probability: Some(Logistic { slope: 30.0, intercept: -12.9 }),
+        threshold: 0.41,
+        probability: Some(Logistic { slope: 56.6, intercept: -20.23 }),
     }
 }
 

@@ -1,0 +1,302 @@
+//! Configuration: the sole reader of flags, environment and files.
+//!
+//! [`Settings`] is what a user may say, all of it optional; flags win over the environment, the environment over a
+//! TOML file, the file over the defaults. [`Config`] is what the parts are given: complete and checked.
+
+mod settings;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, Serializer};
+use thiserror::Error;
+
+pub use settings::{ConfigArgs, LogFormat, Settings};
+
+use crate::types::Threshold;
+use settings::defaults;
+
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {path}: {source}")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("the configuration file {path} is not valid: {message}")]
+    Malformed { path: PathBuf, message: String },
+    #[error("{name} = {value} is out of range: {expected} is expected")]
+    OutOfRange { name: &'static str, value: String, expected: String },
+    #[error("there is no home folder to keep data in: set --data-dir")]
+    NoHome,
+    #[error(
+        "refusing to listen on {bind} for everyone: set FACEID_CLIENT_KEY and FACEID_ADMIN_KEY (or client_key and \
+         admin_key in the configuration file), or bind to 127.0.0.1, or say --insecure if something else guards this port"
+    )]
+    OpenToEveryone { bind: SocketAddr },
+    #[error("client_key and admin_key must differ, and each needs at least 16 characters")]
+    WeakKeys,
+    #[error("set both client_key and admin_key, or neither")]
+    LoneKey,
+}
+
+/// A value that never shows in logs, errors or `--print-config`.
+#[derive(Clone, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+/// Complete, checked configuration, grouped by the part that it is for.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub http: HttpConfig,
+    pub database: DatabaseConfig,
+    pub engine: EngineConfig,
+    pub recognition: RecognitionConfig,
+    pub log: LogConfig,
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    pub bind: SocketAddr,
+    pub keys: Option<Keys>,
+    pub max_body_bytes: usize,
+    pub request_timeout: Duration,
+    pub shutdown_timeout: Duration,
+}
+
+/// The keys of a server that is not open.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    pub client: Secret,
+    pub admin: Secret,
+}
+
+#[derive(Debug, Clone)]
+pub struct DatabaseConfig {
+    /// `None`: the private Postgres in `data_dir`.
+    pub url: Option<Secret>,
+    pub data_dir: PathBuf,
+    pub postgres_dir: PathBuf,
+    pub connections: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    pub detector: PathBuf,
+    pub embedder: PathBuf,
+    pub threads: usize,
+    pub max_batch: usize,
+    /// Entries that may wait in the queue.
+    pub queue_len: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct RecognitionConfig {
+    pub max_image_bytes: usize,
+    pub max_image_pixels: u64,
+    pub pixel_budget: u64,
+    pub detector_side: u32,
+    pub min_detection_score: f32,
+    /// Overrides the threshold of the embedder's calibration.
+    pub threshold: Option<Threshold>,
+    pub max_requests: usize,
+    /// Images that are decoded or aligned at the same time.
+    pub threads: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    pub filter: String,
+}
+
+impl Settings {
+    /// Checks the settings together and groups them. Settings that [`ConfigArgs::resolve`] made are complete; any
+    /// others get the missing values' defaults.
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        let defaults = defaults(self.weights_dir.clone(), self.threads)?;
+        let s = self.or(defaults);
+        let threads = in_range("threads", s.threads, 1..=1024)?;
+        let max_requests = in_range("max_requests", s.max_requests, 1..=100_000)?;
+        let max_image_pixels = in_range("max_image_pixels", s.max_image_pixels, 1..=1 << 32)?;
+        let pixel_budget = in_range("pixel_budget", s.pixel_budget, max_image_pixels..=1 << 40)?;
+        let bind = said(s.bind);
+        Ok(Config {
+            http: HttpConfig {
+                bind,
+                keys: keys(bind, s.client_key, s.admin_key, said(s.insecure))?,
+                max_body_bytes: in_range("max_body_bytes", s.max_body_bytes, 1024..=1 << 32)?,
+                request_timeout: Duration::from_secs(in_range("request_timeout", s.request_timeout, 1..=3600)?),
+                shutdown_timeout: Duration::from_secs(in_range("shutdown_timeout", s.shutdown_timeout, 0..=3600)?),
+            },
+            database: DatabaseConfig {
+                url: s.database_url,
+                data_dir: said(s.data_dir),
+                postgres_dir: said(s.postgres_dir),
+                connections: in_range("database_connections", s.database_connections, 1..=1000)?,
+            },
+            engine: EngineConfig {
+                detector: said(s.detector),
+                embedder: said(s.embedder),
+                threads,
+                max_batch: in_range("max_batch", s.max_batch, 1..=1024)?,
+                // A request has at most two entries in the queue at once (the two photos of a verification).
+                queue_len: 2 * max_requests,
+            },
+            recognition: RecognitionConfig {
+                max_image_bytes: in_range("max_image_bytes", s.max_image_bytes, 1..=1 << 32)?,
+                max_image_pixels,
+                pixel_budget,
+                detector_side: in_range("detector_side", s.detector_side, 64..=8192)?,
+                min_detection_score: in_range("min_detection_score", s.min_detection_score, 0.01..=1.0)?,
+                threshold: s.threshold.map(threshold).transpose()?,
+                max_requests,
+                threads,
+            },
+            log: LogConfig { format: said(s.log_format), filter: said(s.log) },
+        })
+    }
+}
+
+/// A setting that has a default.
+fn said<T>(value: Option<T>) -> T {
+    value.expect("`defaults` gives every setting but keys, database_url and threshold a value")
+}
+
+fn in_range<T: PartialOrd + fmt::Display>(
+    name: &'static str,
+    value: Option<T>,
+    range: RangeInclusive<T>,
+) -> Result<T, ConfigError> {
+    let value = said(value);
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let expected = format!("{} to {}", range.start(), range.end());
+    Err(ConfigError::OutOfRange { name, value: value.to_string(), expected })
+}
+
+fn threshold(value: f32) -> Result<Threshold, ConfigError> {
+    Threshold::try_from(value).map_err(|_| ConfigError::OutOfRange {
+        name: "threshold",
+        value: value.to_string(),
+        expected: "a similarity from -1 to 1".to_owned(),
+    })
+}
+
+/// Keys are needed beyond loopback; one key without the other would leave a door open by oversight.
+fn keys(
+    bind: SocketAddr,
+    client: Option<Secret>,
+    admin: Option<Secret>,
+    insecure: bool,
+) -> Result<Option<Keys>, ConfigError> {
+    match (client, admin) {
+        (Some(client), Some(admin)) => {
+            let long = |key: &Secret| key.expose().chars().count() >= 16;
+            if client == admin || !long(&client) || !long(&admin) {
+                return Err(ConfigError::WeakKeys);
+            }
+            Ok(Some(Keys { client, admin }))
+        }
+        (None, None) if bind.ip().is_loopback() || insecure => Ok(None),
+        (None, None) => Err(ConfigError::OpenToEveryone { bind }),
+        _ => Err(ConfigError::LoneKey),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        settings
+    }
+
+    #[test]
+    fn beyond_loopback_needs_keys_or_insecure() {
+        let open = |s: &mut Settings| s.bind = Some("0.0.0.0:80".parse().unwrap());
+        assert!(matches!(settings(open).into_config(), Err(ConfigError::OpenToEveryone { .. })));
+        let insecure = settings(|s| {
+            open(s);
+            s.insecure = Some(true);
+        });
+        assert!(insecure.into_config().unwrap().http.keys.is_none());
+        let keyed = settings(|s| {
+            open(s);
+            s.client_key = Some("client-key-0123456".to_owned().into());
+            s.admin_key = Some("admin-key-01234567".to_owned().into());
+        });
+        assert!(keyed.clone().into_config().unwrap().http.keys.is_some());
+        let lone = Settings { admin_key: None, ..keyed.clone() };
+        assert!(matches!(lone.into_config(), Err(ConfigError::LoneKey)));
+        let same = Settings { admin_key: keyed.client_key.clone(), ..keyed };
+        assert!(matches!(same.into_config(), Err(ConfigError::WeakKeys)));
+    }
+
+    #[test]
+    fn a_file_fills_in_what_flags_leave_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("faceid.toml");
+        std::fs::write(&path, "bind = \"127.0.0.1:9000\"\nthreads = 3\nlog_format = \"json\"\n").unwrap();
+        let args = ConfigArgs { config: Some(path), settings: settings(|s| s.threads = Some(1)) };
+        let config = args.resolve().unwrap().into_config().unwrap();
+        assert_eq!(config.http.bind.port(), 9000);
+        assert_eq!(config.engine.threads, 1);
+        assert_eq!(config.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("faceid.toml");
+        std::fs::write(&path, "binf = \"127.0.0.1:9000\"\n").unwrap();
+        let args = ConfigArgs { config: Some(path), settings: Settings::default() };
+        assert!(args.resolve().unwrap_err().to_string().contains("binf"));
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let shown = settings(|s| s.client_key = Some("client-key-0123456".to_owned().into()));
+        assert!(!toml::to_string(&shown).unwrap().contains("0123456"));
+        assert!(!format!("{shown:?}").contains("0123456"));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for bad in [
+            settings(|s| s.threads = Some(0)),
+            settings(|s| s.threshold = Some(1.5)),
+            settings(|s| s.pixel_budget = Some(1)),
+            settings(|s| s.min_detection_score = Some(f32::NAN)),
+        ] {
+            assert!(bad.into_config().is_err());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What a user may say, where it comes from, and what holds where nothing is said.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, Secret};
+
+/// The folder in [`home`] that `make setup` fills with Postgres and pgvector.
+const POSTGRES_FOLDER: &str = "postgres-16.14";
+const DETECTOR_FILE: &str = "retinaface-mobilenet0.25.onnx";
+const EMBEDDER_FILE: &str = "mobilefacenet-512.onnx";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Pretty,
+    Json,
+}
+
+macro_rules! settings {
+    ($($(#[$attribute:meta])* $name:ident: $type:ty,)*) => {
+        /// Everything a user may set. The names are those of the flags, of the environment variables
+        /// (`FACEID_` + upper case; `DATABASE_URL` for the database) and of the TOML file.
+        #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings {
+            $($(#[$attribute])* pub $name: Option<$type>,)*
+        }
+
+        impl Settings {
+            /// `self` where it says something, `other` elsewhere.
+            pub(super) fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Address to listen on
+    #[arg(long, env = "FACEID_BIND", value_name = "ADDRESS:PORT")]
+    bind: SocketAddr,
+    /// Key that callers of the recognition routes send as `x-api-key` or Bearer token
+    #[arg(long, env = "FACEID_CLIENT_KEY", hide_env_values = true, value_name = "KEY")]
+    client_key: Secret,
+    /// Key for /admin (it opens the recognition routes too)
+    #[arg(long, env = "FACEID_ADMIN_KEY", hide_env_values = true, value_name = "KEY")]
+    admin_key: Secret,
+    /// Listen beyond loopback without keys
+    #[arg(long, env = "FACEID_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    insecure: bool,
+    /// Folder of the private Postgres [default: /var/lib/faceid for root, ~/.local/share/faceid for others]
+    #[arg(long, env = "FACEID_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Use this Postgres (with pgvector) rather than a private one
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Secret,
+    /// Most connections to Postgres
+    #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
+    database_connections: u32,
+    /// Postgres binaries with pgvector for the private Postgres [default: those of `make setup`]
+    #[arg(long, env = "FACEID_POSTGRES_DIR", value_name = "DIR")]
+    postgres_dir: PathBuf,
+    /// Folder with the networks [default: that of `make setup`]
+    #[arg(long, env = "FACEID_WEIGHTS_DIR", value_name = "DIR")]
+    weights_dir: PathBuf,
+    /// Detector network (ONNX or TorchScript) [default: retinaface-mobilenet0.25.onnx in weights_dir]
+    #[arg(long, env = "FACEID_DETECTOR", value_name = "FILE")]
+    detector: PathBuf,
+    /// Embedder network (ONNX or TorchScript) [default: mobilefacenet-512.onnx in weights_dir]
+    #[arg(long, env = "FACEID_EMBEDDER", value_name = "FILE")]
+    embedder: PathBuf,
+    /// CPU threads for networks and pixels [default: the cores of the machine]
+    #[arg(long, env = "FACEID_THREADS", value_name = "N")]
+    threads: usize,
+    /// Most images or chips in one pass of a network
+    #[arg(long, env = "FACEID_MAX_BATCH", value_name = "N")]
+    max_batch: usize,
+    /// Most requests in work or waiting; one more gets 503 `overloaded`
+    #[arg(long, env = "FACEID_MAX_REQUESTS", value_name = "N")]
+    max_requests: usize,
+    /// Seconds to receive a request, and again to answer it
+    #[arg(long, env = "FACEID_REQUEST_TIMEOUT", value_name = "SECONDS")]
+    request_timeout: u64,
+    /// Seconds that a shutdown waits for accepted requests
+    #[arg(long, env = "FACEID_SHUTDOWN_TIMEOUT", value_name = "SECONDS")]
+    shutdown_timeout: u64,
+    /// Largest request body in bytes
+    #[arg(long, env = "FACEID_MAX_BODY_BYTES", value_name = "N")]
+    max_body_bytes: usize,
+    /// Largest image file in bytes
+    #[arg(long, env = "FACEID_MAX_IMAGE_BYTES", value_name = "N")]
+    max_image_bytes: usize,
+    /// Largest image in pixels (width times height)
+    #[arg(long, env = "FACEID_MAX_IMAGE_PIXELS", value_name = "N")]
+    max_image_pixels: u64,
+    /// Pixels of all images held at once; further images wait. Three bytes of memory each, six while one is turned
+    #[arg(long, env = "FACEID_PIXEL_BUDGET", value_name = "N")]
+    pixel_budget: u64,
+    /// Longest side of the image that the detector sees; more finds smaller faces, slower
+    #[arg(long, env = "FACEID_DETECTOR_SIDE", value_name = "PIXELS")]
+    detector_side: u32,
+    /// Least detection score of a face, 0..1
+    #[arg(long, env = "FACEID_MIN_DETECTION_SCORE", value_name = "SCORE")]
+    min_detection_score: f32,
+    /// Default similarity threshold, -1..1 [default: the embedder's calibration]
+    #[arg(long, env = "FACEID_THRESHOLD", value_name = "SIMILARITY", allow_negative_numbers = true)]
+    threshold: f32,
+    /// Format of the log on standard error
+    #[arg(long, env = "FACEID_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: LogFormat,
+    /// What to log: a level, or directives such as `info,faceid::http=debug`
+    #[arg(long, env = "FACEID_LOG", value_name = "FILTER")]
+    log: String,
+}
+
+/// Flags that every command which opens the engine or the database takes.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// TOML file with any of the settings below (underscores for dashes)
+    #[arg(long, env = "FACEID_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+impl ConfigArgs {
+    /// Merges flags, environment, file and defaults.
+    pub fn resolve(self) -> Result<Settings, ConfigError> {
+        let file = match &self.config {
+            Some(path) => read_file(path)?,
+            None => Settings::default(),
+        };
+        let said = self.settings.or(file);
+        let defaults = defaults(said.weights_dir.clone(), said.threads)?;
+        Ok(said.or(defaults))
+    }
+}
+
+fn read_file(path: &Path) -> Result<Settings, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Malformed { path: path.to_owned(), message: error.to_string() })
+}
+
+/// Where `make setup` keeps what it fetched: `FACEID_HOME`, else `~/.cache/faceid`.
+fn home() -> Result<PathBuf, ConfigError> {
+    match std::env::var_os("FACEID_HOME") {
+        Some(home) if !home.is_empty() => Ok(PathBuf::from(home)),
+        _ => Ok(std::env::home_dir().ok_or(ConfigError::NoHome)?.join(".cache/faceid")),
+    }
+}
+
+fn default_data_dir() -> Result<PathBuf, ConfigError> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/faceid"));
+    }
+    match std::env::var_os("XDG_DATA_HOME") {
+        Some(folder) if !folder.is_empty() => Ok(PathBuf::from(folder).join("faceid")),
+        _ => Ok(std::env::home_dir().ok_or(ConfigError::NoHome)?.join(".local/share/faceid")),
+    }
+}
+
+/// `weights_dir` and `threads` decide the defaults of other settings.
+pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> Result<Settings, ConfigError> {
+    let weights_dir = match weights_dir {
+        Some(folder) => folder,
+        None => home()?.join("weights"),
+    };
+    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    Ok(Settings {
+        bind: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
+        client_key: None,
+        admin_key: None,
+        insecure: Some(false),
+        data_dir: Some(default_data_dir()?),
+        database_url: None,
+        database_connections: Some(16),
+        postgres_dir: Some(home()?.join(POSTGRES_FOLDER)),
+        detector: Some(weights_dir.join(DETECTOR_FILE)),
+        embedder: Some(weights_dir.join(EMBEDDER_FILE)),
+        weights_dir: Some(weights_dir),
+        threads: Some(threads),
+        max_batch: Some(32),
+        max_requests: Some(128),
+        request_timeout: Some(30),
+        shutdown_timeout: Some(30),
+        max_body_bytes: Some(32 << 20),
+        max_image_bytes: Some(16 << 20),
+        max_image_pixels: Some(64_000_000),
+        pixel_budget: Some(128_000_000),
+        detector_side: Some(640),
+        min_detection_score: Some(0.8),
+        threshold: None,
+        log_format: Some(LogFormat::Pretty),
+        log: Some("info".to_owned()),
+    })
+}
