@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -29,6 +30,9 @@ pub enum AppError {
     #[error(transparent)]
     Service(#[from] ServiceError),
 }
+
+/// How long the inference thread may take to end: a batch at most.
+const LAST_BATCH: Duration = Duration::from_secs(30);
 
 /// The running parts. [`App::stop`] ends them in order; without it, what is left behind is cleaned up at next start.
 pub struct App {
@@ -76,8 +80,9 @@ impl App {
     /// Waits for what is in work, then closes the database. Drop every clone of `services` first.
     pub async fn stop(self) {
         drop(self.services);
-        if tokio::task::spawn_blocking(move || self.inference.join()).await.is_err() {
-            warn!("the inference thread did not end well");
+        let inference = tokio::task::spawn_blocking(move || self.inference.join());
+        if tokio::time::timeout(LAST_BATCH, inference).await.is_err() {
+            warn!("the inference thread is still busy; left behind");
         }
         self.database.close().await;
         info!("stopped");

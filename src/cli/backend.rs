@@ -7,8 +7,9 @@ use reqwest::multipart::{Form, Part};
 use serde::de::DeserializeOwned;
 
 use super::{CliError, configure};
-use crate::app::App;
+use crate::app::{App, AppError};
 use crate::config::{ConfigArgs, Secret};
+use crate::db::DbError;
 use crate::gallery::{Metadata, OnDuplicate};
 use crate::http::Problem;
 use crate::service::answers::{Enrolled, Identified, Verified};
@@ -49,7 +50,13 @@ impl BackendArgs {
                 // A progress bar and a log do not go well together, unless the log was asked for.
                 args.settings.log.get_or_insert_with(|| "warn".to_owned());
                 let config = configure(args)?;
-                Ok(Backend::Direct(Box::new(App::start(&config).await?)))
+                match App::start(&config).await {
+                    Ok(app) => Ok(Backend::Direct(Box::new(app))),
+                    Err(AppError::Db(error @ DbError::DataDirInUse { .. })) => {
+                        Err(CliError::Usage(format!("{error}; or let the server do the work: --server URL")))
+                    }
+                    Err(error) => Err(error.into()),
+                }
             }
         }
     }

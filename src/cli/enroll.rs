@@ -148,11 +148,11 @@ async fn enroll_all(backend: &Arc<Backend>, gallery: &Name, items: Vec<Item>, jo
 }
 
 fn print_outcome(outcome: &Outcome) {
-    println!("enrolled {} photos of {} people", outcome.enrolled, outcome.subjects);
+    super::say(format_args!("enrolled {} photos of {} people", outcome.enrolled, outcome.subjects));
     for (a, b) in &outcome.duplicates {
-        println!("  may be one person: {a}, {b}");
+        super::say(format_args!("  may be one person: {a}, {b}"));
     }
     for failure in &outcome.failed {
-        println!("  not enrolled: {}: {}", failure.path.display(), failure.reason);
+        super::say(format_args!("  not enrolled: {}: {}", failure.path.display(), failure.reason));
     }
 }

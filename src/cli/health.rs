@@ -20,7 +20,7 @@ impl Health {
         let request = reqwest::Client::new().get(url).timeout(Duration::from_secs(10));
         let response = request.send().await.map_err(unreachable)?;
         let code = if response.status().is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-        println!("{}", response.text().await.map_err(unreachable)?);
+        super::say(format_args!("{}", response.text().await.map_err(unreachable)?));
         Ok(code)
     }
 }

@@ -46,15 +46,18 @@ impl Identify {
 
 fn print_table(answer: &Identified) {
     if answer.faces.is_empty() {
-        println!("no face was found");
+        super::say(format_args!("no face was found"));
     }
     for (number, face) in (1..).zip(&answer.faces) {
         let area = face.face.bounding_box;
         let verdict = if face.known { "known" } else { "unknown" };
-        println!("face {number} at {:.0},{:.0} ({:.0}x{:.0}): {verdict}", area.x, area.y, area.width, area.height);
+        super::say(format_args!(
+            "face {number} at {:.0},{:.0} ({:.0}x{:.0}): {verdict}",
+            area.x, area.y, area.width, area.height
+        ));
         for found in &face.matches {
-            let probability = found.probability.map(|p| format!("  {:5.1} %", p * 100.0)).unwrap_or_default();
-            println!("  {:.3}{probability}  {}", found.similarity, found.subject);
+            let probability = found.probability.map(|p| format!("  {:6.2} %", p * 100.0)).unwrap_or_default();
+            super::say(format_args!("  {:.3}{probability}  {}", found.similarity, found.subject));
         }
     }
 }

@@ -8,6 +8,8 @@ mod openapi;
 mod serve;
 mod verify;
 
+use std::fmt;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -103,7 +105,7 @@ impl MigrateArgs {
     async fn run(self) -> Result<ExitCode, CliError> {
         let config = configure(self.config)?;
         crate::app::open_database(&config.database).await?.close().await;
-        println!("the database is up to date");
+        say(format_args!("the database is up to date"));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -120,9 +122,17 @@ fn parse_name(text: &str) -> Result<Name, String> {
     Name::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
+/// Writes a line to standard output. A reader that has read enough, such as `head`, is no reason to complain.
+fn say(line: fmt::Arguments) {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => eprintln!("faceid: cannot write the output: {error}"),
+        _ => {}
+    }
+}
+
 /// An answer as indented JSON on standard output.
 fn print_json(answer: &impl serde::Serialize) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(answer).map_err(|error| CliError::Render(error.to_string()))?;
-    println!("{text}");
+    say(format_args!("{text}"));
     Ok(())
 }

@@ -11,7 +11,7 @@ pub struct Openapi {}
 impl Openapi {
     pub fn run(self) -> Result<ExitCode, CliError> {
         let document = crate::http::openapi::yaml().map_err(|error| CliError::Render(error.to_string()))?;
-        print!("{document}");
+        super::say(format_args!("{}", document.trim_end()));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -25,12 +25,12 @@ pub struct Serve {
 impl Serve {
     pub async fn run(self) -> Result<ExitCode, CliError> {
         let settings = self.config.resolve()?;
+        let config = settings.clone().into_config()?;
         if self.print_config {
             let text = toml::to_string_pretty(&settings).map_err(|error| CliError::Render(error.to_string()))?;
-            print!("{text}");
+            super::say(format_args!("{}", text.trim_end()));
             return Ok(ExitCode::SUCCESS);
         }
-        let config = settings.into_config()?;
         crate::telemetry::start(&config.log).map_err(CliError::Usage)?;
         serve(config).await?;
         Ok(ExitCode::SUCCESS)
@@ -49,16 +49,16 @@ async fn serve(config: Config) -> Result<(), CliError> {
         () = shutdown.requested() => return Ok(()),
     };
     announce(address, &config.http);
-    let outcome = answer(listener, &app, &config.http, shutdown).await;
+    answer(listener, &app, &config.http, shutdown).await;
     app.stop().await;
-    outcome
+    Ok(())
 }
 
 /// Serves until asked to stop, then finishes what was accepted, within the time for it.
-async fn answer(listener: TcpListener, app: &App, config: &HttpConfig, mut shutdown: Shutdown) -> Result<(), CliError> {
+async fn answer(listener: TcpListener, app: &App, config: &HttpConfig, mut shutdown: Shutdown) {
     let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
     let service = router(AppState::new(app.services.clone(), config));
-    let server = axum::serve(listener, service).with_graceful_shutdown(async {
+    let server = crate::http::serve(listener, service, config.request_timeout, async {
         // Either way, sent or dropped, it is time to stop.
         let _ = stopping.await;
     });
@@ -72,19 +72,19 @@ async fn answer(listener: TcpListener, app: &App, config: &HttpConfig, mut shutd
         }
     };
     tokio::select! {
-        served = server.into_future() => served.map_err(CliError::io("the server failed")),
-        () = deadline => Ok(()),
+        () = server => (),
+        () = deadline => (),
     }
 }
 
 /// What a new user needs to see.
 fn announce(address: SocketAddr, config: &HttpConfig) {
     let url = format!("http://{address}");
-    let key = if config.keys.is_some() { " -H \"x-api-key: $FACEID_CLIENT_KEY\"" } else { "" };
+    let key = if config.keys.is_some() { " -H 'x-api-key: CLIENT_KEY'" } else { "" };
     info!(%url, "ready");
-    println!("\nfaceid is ready at {url}  (reference: {url}/docs/)\n");
-    println!("  curl{key} -F subject=Ada -F image=@ada.jpg {url}/enroll");
-    println!("  curl{key} -F image=@group.jpg {url}/identify\n");
+    super::say(format_args!("\nfaceid is ready at {url}  (reference: {url}/docs/)\n"));
+    super::say(format_args!("  curl{key} -F subject=Ada -F image=@ada.jpg {url}/enroll"));
+    super::say(format_args!("  curl{key} -F image=@group.jpg {url}/identify\n"));
 }
 
 /// The signals that end a server: Ctrl-C and what `kill` and container engines send.

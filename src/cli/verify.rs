@@ -44,7 +44,10 @@ impl Verify {
             print_json(&answer)?;
         } else {
             let verdict = if answer.same_person { "the same person" } else { "not the same person" };
-            println!("{verdict}: similarity {:.3}, threshold {:.3}", answer.similarity, answer.threshold);
+            super::say(format_args!(
+                "{verdict}: similarity {:.3}, threshold {:.3}",
+                answer.similarity, answer.threshold
+            ));
         }
         Ok(answer.same_person)
     }

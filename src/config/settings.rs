@@ -39,8 +39,8 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Address to listen on
-    #[arg(long, env = "FACEID_BIND", value_name = "ADDRESS:PORT")]
+    /// Address to listen on [default: 127.0.0.1:8080]
+    #[arg(long, env = "FACEID_BIND", value_name = "IP:PORT")]
     bind: SocketAddr,
     /// Key that callers of the recognition routes send as `x-api-key` or Bearer token
     #[arg(long, env = "FACEID_CLIENT_KEY", hide_env_values = true, value_name = "KEY")]
@@ -49,7 +49,8 @@ settings! {
     #[arg(long, env = "FACEID_ADMIN_KEY", hide_env_values = true, value_name = "KEY")]
     admin_key: Secret,
     /// Listen beyond loopback without keys
-    #[arg(long, env = "FACEID_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, env = "FACEID_INSECURE", num_args = 0..=1, default_missing_value = "true",
+        value_parser = clap::builder::FalseyValueParser::new(), value_name = "BOOL")]
     insecure: bool,
     /// Folder of the private Postgres [default: /var/lib/faceid for root, ~/.local/share/faceid for others]
     #[arg(long, env = "FACEID_DATA_DIR", value_name = "DIR")]
@@ -57,7 +58,7 @@ settings! {
     /// Use this Postgres (with pgvector) rather than a private one
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Secret,
-    /// Most connections to Postgres
+    /// Most connections to Postgres [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,
     /// Postgres binaries with pgvector for the private Postgres [default: those of `make setup`]
@@ -75,43 +76,44 @@ settings! {
     /// CPU threads for networks and pixels [default: the cores of the machine]
     #[arg(long, env = "FACEID_THREADS", value_name = "N")]
     threads: usize,
-    /// Most images or chips in one pass of a network
+    /// Most images or chips in one pass of a network [default: 32]
     #[arg(long, env = "FACEID_MAX_BATCH", value_name = "N")]
     max_batch: usize,
-    /// Most requests in work or waiting; one more gets 503 `overloaded`
+    /// Most requests in work or waiting; one more gets 503 `overloaded` [default: 128]
     #[arg(long, env = "FACEID_MAX_REQUESTS", value_name = "N")]
     max_requests: usize,
-    /// Seconds to receive a request, and again to answer it
+    /// Seconds to receive a request, and again to answer it [default: 30]
     #[arg(long, env = "FACEID_REQUEST_TIMEOUT", value_name = "SECONDS")]
     request_timeout: u64,
-    /// Seconds that a shutdown waits for accepted requests
+    /// Seconds that a shutdown waits for accepted requests [default: 30]
     #[arg(long, env = "FACEID_SHUTDOWN_TIMEOUT", value_name = "SECONDS")]
     shutdown_timeout: u64,
-    /// Largest request body in bytes
+    /// Largest request body in bytes [default: 44 MiB, two images of 16 MiB in base64]
     #[arg(long, env = "FACEID_MAX_BODY_BYTES", value_name = "N")]
     max_body_bytes: usize,
-    /// Largest image file in bytes
+    /// Largest image file in bytes [default: 16 MiB]
     #[arg(long, env = "FACEID_MAX_IMAGE_BYTES", value_name = "N")]
     max_image_bytes: usize,
-    /// Largest image in pixels (width times height)
+    /// Largest image in pixels, width times height [default: 64 million]
     #[arg(long, env = "FACEID_MAX_IMAGE_PIXELS", value_name = "N")]
     max_image_pixels: u64,
     /// Pixels of all images held at once; further images wait. Three bytes of memory each, six while one is turned
+    /// [default: 128 million]
     #[arg(long, env = "FACEID_PIXEL_BUDGET", value_name = "N")]
     pixel_budget: u64,
-    /// Longest side of the image that the detector sees; more finds smaller faces, slower
+    /// Longest side of the image that the detector sees; more finds smaller faces, slower [default: 640]
     #[arg(long, env = "FACEID_DETECTOR_SIDE", value_name = "PIXELS")]
     detector_side: u32,
-    /// Least detection score of a face, 0..1
+    /// Least detection score of a face, 0..1 [default: 0.8]
     #[arg(long, env = "FACEID_MIN_DETECTION_SCORE", value_name = "SCORE")]
     min_detection_score: f32,
     /// Default similarity threshold, -1..1 [default: the embedder's calibration]
     #[arg(long, env = "FACEID_THRESHOLD", value_name = "SIMILARITY", allow_negative_numbers = true)]
     threshold: f32,
-    /// Format of the log on standard error
+    /// Format of the log on standard error [default: pretty]
     #[arg(long, env = "FACEID_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormat,
-    /// What to log: a level, or directives such as `info,faceid::http=debug`
+    /// What to log: a level, or directives such as `info,faceid::http=debug` [default: info]
     #[arg(long, env = "FACEID_LOG", value_name = "FILTER")]
     log: String,
 }
@@ -133,7 +135,11 @@ impl ConfigArgs {
             Some(path) => read_file(path)?,
             None => Settings::default(),
         };
-        let said = self.settings.or(file);
+        let mut said = self.settings.or(file);
+        // `FACEID_CLIENT_KEY=` in an environment file means that there is none.
+        for secret in [&mut said.client_key, &mut said.admin_key, &mut said.database_url] {
+            secret.take_if(|secret| secret.expose().is_empty());
+        }
         let defaults = defaults(said.weights_dir.clone(), said.threads)?;
         Ok(said.or(defaults))
     }
@@ -187,7 +193,7 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         max_requests: Some(128),
         request_timeout: Some(30),
         shutdown_timeout: Some(30),
-        max_body_bytes: Some(32 << 20),
+        max_body_bytes: Some(44 << 20),
         max_image_bytes: Some(16 << 20),
         max_image_pixels: Some(64_000_000),
         pixel_budget: Some(128_000_000),

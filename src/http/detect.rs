@@ -5,9 +5,9 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::form::{Fields, Form, FromForm};
 use super::photo;
 use super::problem::Problem;
-use super::upload::{Form, FromForm, Upload};
 use crate::service::answers::{Detected, Embedded};
 use crate::service::{PhotoBytes, Services};
 
@@ -41,7 +41,7 @@ impl FromForm for PhotoBytes {
 )]
 pub async fn detect_faces(
     State(services): State<Services>,
-    Upload(image): Upload<PhotoBytes>,
+    Fields(image): Fields<PhotoBytes>,
 ) -> Result<Json<Detected>, Problem> {
     Ok(Json(services.detect(image).await?))
 }
@@ -60,7 +60,7 @@ pub async fn detect_faces(
 )]
 pub async fn embed_faces(
     State(services): State<Services>,
-    Upload(image): Upload<PhotoBytes>,
+    Fields(image): Fields<PhotoBytes>,
 ) -> Result<Json<Embedded>, Problem> {
     Ok(Json(services.embed(image).await?))
 }

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
+use super::extract::gallery;
+use super::form::{Fields, Form, FromForm};
+use super::photo;
 use super::problem::Problem;
-use super::upload::{Form, FromForm, Upload};
-use super::{default_gallery, photo};
 use crate::gallery::OnDuplicate;
 use crate::service::answers::Enrolled;
 use crate::service::{EnrollRequest, FaceChoice, Services};
@@ -75,7 +76,7 @@ impl FromForm for EnrollRequest {
         Ok(Self {
             image: photo(&mut form, "image")?,
             subject: form.required_name("subject")?,
-            gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
+            gallery: gallery(&mut form)?,
             metadata: form.metadata()?.unwrap_or_default(),
             on_duplicate: on_duplicate.unwrap_or(OnDuplicateChoice::Warn).into(),
             face: form.value("face", "one of only, largest")?.unwrap_or_default(),
@@ -99,7 +100,7 @@ impl FromForm for EnrollRequest {
 )]
 pub async fn enroll_face(
     State(services): State<Services>,
-    Upload(request): Upload<EnrollRequest>,
+    Fields(request): Fields<EnrollRequest>,
 ) -> Result<(StatusCode, Json<Enrolled>), Problem> {
     Ok((StatusCode::CREATED, Json(services.enroll(request).await?)))
 }

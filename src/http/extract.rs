@@ -1,12 +1,11 @@
-//! Extractors whose rejections are problems, and the query strings that several routes share.
+//! Path parameters, and the fields that several routes share.
 
 use axum::extract::FromRequestParts;
-use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::default_gallery;
+use super::form::{Form, FromForm};
 use super::problem::Problem;
-use super::upload::invalid;
 use crate::gallery::PageRequest;
 use crate::types::Name;
 
@@ -15,24 +14,19 @@ use crate::types::Name;
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub struct Path<T>(pub T);
 
-/// The query string.
-#[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(Problem))]
-pub struct Query<T>(pub T);
-
 /// Which gallery.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "for the OpenAPI document; `InGallery` is read")]
 pub struct GalleryQuery {
-    /// Defaults to `default`.
+    /// Its name or id. Defaults to `default`.
     gallery: Option<String>,
 }
 
 /// Which page of a list.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "for the OpenAPI document; `PageRequest` is read")]
 pub struct PageQuery {
     /// Items per page, 1 to 200. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
@@ -41,46 +35,58 @@ pub struct PageQuery {
     cursor: Option<String>,
 }
 
-/// Which page of a list, in which gallery.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct GalleryPageQuery {
-    /// Defaults to `default`.
-    gallery: Option<String>,
-    /// Items per page, 1 to 200. Defaults to 50.
-    #[param(minimum = 1, maximum = 200)]
-    limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
-}
+/// No fields at all.
+impl FromForm for () {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &[];
 
-impl GalleryQuery {
-    pub fn gallery(self) -> Result<Name, Problem> {
-        gallery(self.gallery)
+    fn from_form(_: Form) -> Result<Self, Problem> {
+        Ok(())
     }
 }
 
-impl PageQuery {
-    pub fn request(self) -> Result<PageRequest, Problem> {
-        page(self.limit, self.cursor)
+impl FromForm for PageRequest {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["limit", "cursor"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        page(&mut form)
     }
 }
 
-impl GalleryPageQuery {
-    pub fn gallery(&self) -> Result<Name, Problem> {
-        gallery(self.gallery.clone())
-    }
+/// A gallery, named or the default.
+pub struct InGallery(pub Name);
 
-    pub fn request(self) -> Result<PageRequest, Problem> {
-        page(self.limit, self.cursor)
+impl FromForm for InGallery {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["gallery"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        Ok(Self(gallery(&mut form)?))
     }
 }
 
-fn gallery(name: Option<String>) -> Result<Name, Problem> {
-    name.map_or_else(|| Ok(default_gallery()), |name| Name::try_from(name).map_err(|error| invalid("gallery", error)))
+/// A page of a list in a gallery.
+pub struct PageInGallery {
+    pub gallery: Name,
+    pub page: PageRequest,
 }
 
-fn page(limit: Option<u32>, cursor: Option<String>) -> Result<PageRequest, Problem> {
-    Ok(PageRequest::new(limit, cursor.as_deref())?)
+impl FromForm for PageInGallery {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["gallery", "limit", "cursor"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        Ok(Self { gallery: gallery(&mut form)?, page: page(&mut form)? })
+    }
+}
+
+/// The `gallery` field, or the default gallery.
+pub fn gallery(form: &mut Form) -> Result<Name, Problem> {
+    Ok(form.name("gallery")?.unwrap_or_else(default_gallery))
+}
+
+fn page(form: &mut Form) -> Result<PageRequest, Problem> {
+    let limit = form.value("limit", "a number from 1 to 200")?;
+    Ok(PageRequest::new(limit, form.text("cursor")?.as_deref())?)
 }

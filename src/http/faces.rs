@@ -6,7 +6,8 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use uuid::Uuid;
 
-use super::extract::{GalleryPageQuery, Path, Query};
+use super::extract::{GalleryQuery, PageInGallery, PageQuery, Path};
+use super::form::Fields;
 use super::problem::Problem;
 use crate::service::Services;
 use crate::service::answers::{EnrolledFace, Erased, Page};
@@ -14,7 +15,7 @@ use crate::types::FaceId;
 
 /// List the faces of a gallery
 #[utoipa::path(
-    get, path = "/faces", tag = "faces", params(GalleryPageQuery),
+    get, path = "/faces", tag = "faces", params(GalleryQuery, PageQuery),
     responses(
         (status = 200, description = "A page of faces, oldest first", body = Page<EnrolledFace>),
         (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
@@ -22,9 +23,9 @@ use crate::types::FaceId;
 )]
 pub async fn list_faces(
     State(services): State<Services>,
-    Query(query): Query<GalleryPageQuery>,
+    Fields(PageInGallery { gallery, page }): Fields<PageInGallery>,
 ) -> Result<Json<Page<EnrolledFace>>, Problem> {
-    Ok(Json(services.list_faces(&query.gallery()?, query.request()?).await?))
+    Ok(Json(services.list_faces(&gallery, page).await?))
 }
 
 /// Get a face

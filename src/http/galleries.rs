@@ -6,9 +6,10 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::extract::{PageQuery, Path, Query};
+use super::extract::{PageQuery, Path};
+use super::form::{Fields, Form, FromForm};
 use super::problem::Problem;
-use super::upload::{Form, FromForm, Upload};
+use crate::gallery::PageRequest;
 use crate::service::Services;
 use crate::service::answers::{Erased, Gallery, GalleryEntry, Page};
 use crate::types::Name;
@@ -45,7 +46,7 @@ impl FromForm for GalleryName {
 )]
 pub async fn create_gallery(
     State(services): State<Services>,
-    Upload(GalleryName(name)): Upload<GalleryName>,
+    Fields(GalleryName(name)): Fields<GalleryName>,
 ) -> Result<(StatusCode, Json<GalleryEntry>), Problem> {
     Ok((StatusCode::CREATED, Json(services.create_gallery(&name).await?)))
 }
@@ -60,15 +61,15 @@ pub async fn create_gallery(
 )]
 pub async fn list_galleries(
     State(services): State<Services>,
-    Query(page): Query<PageQuery>,
+    Fields(page): Fields<PageRequest>,
 ) -> Result<Json<Page<GalleryEntry>>, Problem> {
-    Ok(Json(services.list_galleries(page.request()?).await?))
+    Ok(Json(services.list_galleries(page).await?))
 }
 
 /// Get a gallery
 #[utoipa::path(
     get, path = "/galleries/{gallery}", tag = "galleries",
-    params(("gallery" = String, Path, description = "Its name")),
+    params(("gallery" = String, Path, description = "Its name or id")),
     responses(
         (status = 200, description = "The gallery with its size", body = Gallery),
         (status = 404, description = "`gallery_not_found`", body = Problem, content_type = "application/problem+json"),
@@ -78,6 +79,7 @@ pub async fn list_galleries(
 pub async fn get_gallery(
     State(services): State<Services>,
     Path(gallery): Path<String>,
+    Fields(()): Fields<()>,
 ) -> Result<Json<Gallery>, Problem> {
     Ok(Json(services.get_gallery(&gallery).await?))
 }
@@ -85,7 +87,7 @@ pub async fn get_gallery(
 /// Rename a gallery
 #[utoipa::path(
     patch, path = "/galleries/{gallery}", tag = "galleries",
-    params(("gallery" = String, Path, description = "Its name")),
+    params(("gallery" = String, Path, description = "Its name or id")),
     request_body(content((GalleryForm = "application/json"), (GalleryForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "Renamed", body = GalleryEntry),
@@ -96,7 +98,7 @@ pub async fn get_gallery(
 pub async fn rename_gallery(
     State(services): State<Services>,
     Path(gallery): Path<String>,
-    Upload(GalleryName(name)): Upload<GalleryName>,
+    Fields(GalleryName(name)): Fields<GalleryName>,
 ) -> Result<Json<GalleryEntry>, Problem> {
     Ok(Json(services.rename_gallery(&gallery, &name).await?))
 }
@@ -106,7 +108,7 @@ pub async fn rename_gallery(
 /// Erases the gallery with all its subjects, faces, chips and embeddings.
 #[utoipa::path(
     delete, path = "/galleries/{gallery}", tag = "galleries",
-    params(("gallery" = String, Path, description = "Its name")),
+    params(("gallery" = String, Path, description = "Its name or id")),
     responses(
         (status = 200, description = "What was erased", body = Erased),
         (status = 409, description = "`default_gallery`", body = Problem, content_type = "application/problem+json"),
@@ -116,6 +118,7 @@ pub async fn rename_gallery(
 pub async fn delete_gallery(
     State(services): State<Services>,
     Path(gallery): Path<String>,
+    Fields(()): Fields<()>,
 ) -> Result<Json<Erased>, Problem> {
     Ok(Json(services.delete_gallery(&gallery).await?))
 }

@@ -5,9 +5,10 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::extract::gallery;
+use super::form::{Fields, Form, FromForm, invalid};
+use super::photo;
 use super::problem::Problem;
-use super::upload::{Form, FromForm, Upload, invalid};
-use super::{default_gallery, photo};
 use crate::service::answers::Identified;
 use crate::service::{IdentifyRequest, Services};
 
@@ -52,7 +53,7 @@ impl FromForm for IdentifyRequest {
         }
         Ok(Self {
             image: photo(&mut form, "image")?,
-            gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
+            gallery: gallery(&mut form)?,
             top_k,
             threshold: form.threshold()?,
         })
@@ -74,7 +75,7 @@ impl FromForm for IdentifyRequest {
 )]
 pub async fn identify_faces(
     State(services): State<Services>,
-    Upload(request): Upload<IdentifyRequest>,
+    Fields(request): Fields<IdentifyRequest>,
 ) -> Result<Json<Identified>, Problem> {
     Ok(Json(services.identify(request).await?))
 }

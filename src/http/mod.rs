@@ -7,18 +7,19 @@ mod detect;
 mod enroll;
 mod extract;
 mod faces;
+mod form;
 mod galleries;
 mod health;
 mod identify;
 pub mod openapi;
 mod problem;
+mod server;
 mod state;
 mod subjects;
-mod upload;
 mod verify;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::HeaderName;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Redirect;
@@ -33,6 +34,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use problem::{Code, Problem};
+pub use server::serve;
 pub use state::AppState;
 
 use crate::service::{DEFAULT_GALLERY_NAME, PhotoBytes};
@@ -97,10 +99,11 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-/// What every log line of a request carries. The query may name people, so it is left out.
+/// What every log line of a request carries. Path and query may name people, so the route stands for them.
 fn span(request: &Request) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-    info_span!("request", id, method = %request.method(), path = %request.uri().path())
+    info_span!("request", id, method = %request.method(), route)
 }
 
 fn default_gallery() -> Name {
@@ -108,6 +111,6 @@ fn default_gallery() -> Name {
 }
 
 /// A required image of a form.
-fn photo(form: &mut upload::Form, field: &'static str) -> Result<PhotoBytes, Problem> {
+fn photo(form: &mut form::Form, field: &'static str) -> Result<PhotoBytes, Problem> {
     Ok(PhotoBytes { field, bytes: form.image(field)? })
 }

@@ -254,13 +254,13 @@ impl From<DbError> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::new(Code::MalformedQuery, rejection.body_text())
+        Self::new(Code::MalformedQuery, format!("the query string cannot be read: {}", rejection.body_text()))
     }
 }
 
 impl From<PathRejection> for Problem {
-    fn from(rejection: PathRejection) -> Self {
-        Self::new(Code::MalformedPath, rejection.body_text())
+    fn from(_: PathRejection) -> Self {
+        Self::new(Code::MalformedPath, "a part of the path is not what belongs there: an id, or a name in UTF-8")
     }
 }
 

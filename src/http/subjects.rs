@@ -7,10 +7,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::default_gallery;
-use super::extract::{GalleryPageQuery, GalleryQuery, Path, Query};
+use super::extract::{GalleryQuery, InGallery, PageInGallery, PageQuery, Path, gallery};
+use super::form::{Fields, Form, FromForm};
 use super::problem::Problem;
-use super::upload::{Form, FromForm, Upload};
 use crate::gallery::SubjectChange;
 use crate::service::Services;
 use crate::service::answers::{EnrolledFace, Erased, Page, Subject};
@@ -37,6 +36,8 @@ pub struct SubjectForm {
 pub struct SubjectChangeForm {
     /// The new name.
     pub name: Option<String>,
+    /// The gallery that the subject is in; rather say it in the query. Defaults to `default`.
+    pub gallery: Option<String>,
     /// The new metadata; it replaces the old.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Map<String, Value>>,
@@ -49,7 +50,7 @@ impl FromForm for NewSubject {
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         Ok(Self {
             name: form.required_name("name")?,
-            gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
+            gallery: gallery(&mut form)?,
             metadata: form.metadata()?.unwrap_or_default(),
         })
     }
@@ -67,7 +68,7 @@ impl FromForm for ChangeInGallery {
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         Ok(Self {
-            gallery: form.name("gallery")?.unwrap_or_else(default_gallery),
+            gallery: gallery(&mut form)?,
             change: SubjectChange { name: form.name("name")?, metadata: form.metadata()? },
         })
     }
@@ -87,14 +88,14 @@ impl FromForm for ChangeInGallery {
 )]
 pub async fn create_subject(
     State(services): State<Services>,
-    Upload(subject): Upload<NewSubject>,
+    Fields(subject): Fields<NewSubject>,
 ) -> Result<(StatusCode, Json<Subject>), Problem> {
     Ok((StatusCode::CREATED, Json(services.create_subject(subject).await?)))
 }
 
 /// List the subjects of a gallery
 #[utoipa::path(
-    get, path = "/subjects", tag = "subjects", params(GalleryPageQuery),
+    get, path = "/subjects", tag = "subjects", params(GalleryQuery, PageQuery),
     responses(
         (status = 200, description = "A page of subjects, oldest first", body = Page<Subject>),
         (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
@@ -102,9 +103,9 @@ pub async fn create_subject(
 )]
 pub async fn list_subjects(
     State(services): State<Services>,
-    Query(query): Query<GalleryPageQuery>,
+    Fields(PageInGallery { gallery, page }): Fields<PageInGallery>,
 ) -> Result<Json<Page<Subject>>, Problem> {
-    Ok(Json(services.list_subjects(&query.gallery()?, query.request()?).await?))
+    Ok(Json(services.list_subjects(&gallery, page).await?))
 }
 
 /// Get a subject
@@ -120,9 +121,9 @@ pub async fn list_subjects(
 pub async fn get_subject(
     State(services): State<Services>,
     Path(subject): Path<String>,
-    Query(query): Query<GalleryQuery>,
+    Fields(InGallery(gallery)): Fields<InGallery>,
 ) -> Result<Json<Subject>, Problem> {
-    Ok(Json(services.get_subject(&query.gallery()?, &subject).await?))
+    Ok(Json(services.get_subject(&gallery, &subject).await?))
 }
 
 /// Change a subject
@@ -141,7 +142,7 @@ pub async fn get_subject(
 pub async fn change_subject(
     State(services): State<Services>,
     Path(subject): Path<String>,
-    Upload(ChangeInGallery { gallery, change }): Upload<ChangeInGallery>,
+    Fields(ChangeInGallery { gallery, change }): Fields<ChangeInGallery>,
 ) -> Result<Json<Subject>, Problem> {
     Ok(Json(services.change_subject(&gallery, &subject, &change).await?))
 }
@@ -161,15 +162,15 @@ pub async fn change_subject(
 pub async fn delete_subject(
     State(services): State<Services>,
     Path(subject): Path<String>,
-    Query(query): Query<GalleryQuery>,
+    Fields(InGallery(gallery)): Fields<InGallery>,
 ) -> Result<Json<Erased>, Problem> {
-    Ok(Json(services.delete_subject(&query.gallery()?, &subject).await?))
+    Ok(Json(services.delete_subject(&gallery, &subject).await?))
 }
 
 /// List the faces of a subject
 #[utoipa::path(
     get, path = "/subjects/{subject}/faces", tag = "subjects",
-    params(("subject" = String, Path, description = "Its name or id"), GalleryPageQuery),
+    params(("subject" = String, Path, description = "Its name or id"), GalleryQuery, PageQuery),
     responses(
         (status = 200, description = "A page of faces, oldest first", body = Page<EnrolledFace>),
         (status = 404, description = "`subject_not_found`, `gallery_not_found`", body = Problem, content_type = "application/problem+json"),
@@ -179,7 +180,7 @@ pub async fn delete_subject(
 pub async fn list_subject_faces(
     State(services): State<Services>,
     Path(subject): Path<String>,
-    Query(query): Query<GalleryPageQuery>,
+    Fields(PageInGallery { gallery, page }): Fields<PageInGallery>,
 ) -> Result<Json<Page<EnrolledFace>>, Problem> {
-    Ok(Json(services.list_faces_of(&query.gallery()?, &subject, query.request()?).await?))
+    Ok(Json(services.list_faces_of(&gallery, &subject, page).await?))
 }

@@ -5,9 +5,9 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::form::{Fields, Form, FromForm};
 use super::photo;
 use super::problem::Problem;
-use super::upload::{Form, FromForm, Upload};
 use crate::service::answers::Verified;
 use crate::service::{Services, VerifyRequest};
 
@@ -52,7 +52,7 @@ impl FromForm for VerifyRequest {
 )]
 pub async fn verify_pair(
     State(services): State<Services>,
-    Upload(request): Upload<VerifyRequest>,
+    Fields(request): Fields<VerifyRequest>,
 ) -> Result<Json<Verified>, Problem> {
     Ok(Json(services.verify(request).await?))
 }

@@ -13,6 +13,9 @@ use crate::types::Threshold;
 /// sha256 of MobileFaceNet-512 as `make setup` brings it.
 const MOBILEFACENET_512: &str = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
 
+/// About one in the number of pairs per kind that a calibration here rests on.
+const LEAST_DOUBT: f32 = 1e-4;
+
 #[derive(Debug, Error)]
 pub enum ManifestError {
     #[error("cannot read {path}: {source}")]
@@ -74,9 +77,11 @@ pub struct Calibration {
 
 impl Calibration {
     /// Probability that two faces of this similarity show one person, when both answers are equally likely beforehand.
+    /// At least 0.0001 and at most 0.9999: what a regression says beyond that, its data do not.
     pub fn probability(&self, similarity: f32) -> Option<f32> {
         let Logistic { slope, intercept } = self.logistic?;
-        Some(1.0 / (1.0 + (-(slope * similarity + intercept)).exp()))
+        let fitted = 1.0 / (1.0 + (-(slope * similarity + intercept)).exp());
+        Some(fitted.clamp(LEAST_DOUBT, 1.0 - LEAST_DOUBT))
     }
 }
 
@@ -115,7 +120,7 @@ impl Manifest {
     }
 }
 
-/// Threshold and logistic regression were measured as README.md's section "Threshold" tells.
+/// Threshold and logistic regression were measured as README.md's section "Threshold and probability" tells.
 fn mobilefacenet_512() -> Manifest {
     Manifest {
         name: "mobilefacenet-512".to_owned(),

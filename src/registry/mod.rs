@@ -77,13 +77,14 @@ impl Registry {
         Self { pool }
     }
 
-    /// Registers weights as a candidate. Weights that are known already, by their hash, are returned as they are.
+    /// Registers weights as a candidate. Weights that are known already, by their hash,
+    /// keep their state and take the name.
     pub async fn register(&self, name: &str, sha256: [u8; 32], dimension: u32) -> Result<Model, RegistryError> {
         let columns = i32::try_from(dimension).ok().filter(|_| (1..=Self::MAX_DIMENSION).contains(&dimension));
         let columns = columns.ok_or(RegistryError::InvalidDimension(dimension))?;
         sqlx::query(
             "insert into models (id, name, sha256, dimension) values ($1, $2, $3, $4) \
-             on conflict on constraint model_sha256_key do nothing",
+             on conflict on constraint model_sha256_key do update set name = excluded.name",
         )
         .bind(ModelId::new().0)
         .bind(name)

@@ -103,6 +103,7 @@ pub struct Match {
     /// Cosine, -1..1.
     pub similarity: f32,
     /// Probability that both are one person, 0..1, if the model is calibrated.
+    #[schema(required)]
     pub probability: Option<f32>,
 }
 
@@ -114,6 +115,7 @@ pub struct Verified {
     /// Cosine, -1..1.
     pub similarity: f32,
     /// Probability that both are one person, 0..1, if the model is calibrated.
+    #[schema(required)]
     pub probability: Option<f32>,
     pub threshold: f32,
     pub model: String,

@@ -22,7 +22,7 @@ pub enum DecodeError {
     TooMuchMemory { format: ImageFormat },
     #[error("not an image of a kind that is read here (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM): {reason}")]
     Unsupported { reason: String },
-    #[error("the {format:?} image is damaged or incomplete: {reason}")]
+    #[error("the {format:?} image is damaged or incomplete")]
     Corrupt { format: ImageFormat, reason: String },
 }
 
@@ -33,13 +33,6 @@ pub struct DecodeLimits {
     pub max_bytes: usize,
     /// Largest width times height.
     pub max_pixels: u64,
-}
-
-impl Default for DecodeLimits {
-    /// 32 MiB and 64 megapixels: the largest common phone and camera photos pass.
-    fn default() -> Self {
-        Self { max_bytes: 32 << 20, max_pixels: 64_000_000 }
-    }
 }
 
 /// What the first bytes of an image say of it.

@@ -193,8 +193,11 @@ async fn routes_and_methods_that_do_not_exist() {
     app.get("/nowhere").await.expect_problem(404, Code::RouteNotFound);
     app.get("/enroll").await.expect_problem(405, Code::MethodNotAllowed);
     app.get("/faces/not-an-id").await.expect_problem(400, Code::MalformedPath);
-    app.get("/subjects?limit=many").await.expect_problem(400, Code::MalformedQuery);
-    app.get("/subjects?page=2").await.expect_problem(400, Code::MalformedQuery);
+    app.get("/subjects?gallery=%FF").await.expect_problem(400, Code::MalformedQuery);
+    app.get("/subjects?limit=many").await.expect_problem(422, Code::InvalidField);
+    for path in ["/subjects?page=2", "/galleries/default?verbose=1", "/faces?top_k=2"] {
+        app.get(path).await.expect_problem(422, Code::UnknownField);
+    }
     app.get("/subjects?limit=0").await.expect_problem(422, Code::InvalidField);
     app.get("/subjects?cursor=nonsense").await.expect_problem(400, Code::InvalidCursor);
     app.get("/subjects/%FF").await.expect_problem(400, Code::MalformedPath);

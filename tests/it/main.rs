@@ -7,6 +7,7 @@ mod cli;
 mod enroll;
 mod galleries;
 mod layers;
+mod models;
 mod openapi;
 mod recognition;
 mod serve;

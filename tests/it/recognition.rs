@@ -77,7 +77,7 @@ async fn every_face_of_the_scenes_is_found() {
     assert!(extra <= 1);
 }
 
-/// How README.md's section "Threshold" came about, and whether it still holds.
+/// How README.md's section "Threshold and probability" came about, and whether it still holds.
 #[tokio::test]
 async fn the_bundled_calibration_fits_the_photos() {
     let (Some(lfw), Some(orl), Some(scenes)) =

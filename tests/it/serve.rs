@@ -167,6 +167,12 @@ async fn slow_and_vanishing_clients_do_no_harm() {
     slow.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"code\":\"request_timeout\""), "{answer}");
 
+    // A head that never ends.
+    let mut endless = connect(&server).await;
+    endless.write_all(b"POST /detect HTTP/1.1\r\nHost: localhost\r\nX-More: ").await.unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(60), endless.read_to_end(&mut Vec::new())).await;
+    assert!(closed.is_ok(), "the connection stays open for ever");
+
     for sent in [10, photo.len() / 2, photo.len()] {
         for _ in 0..20 {
             let mut gone = connect(&server).await;

@@ -10,7 +10,7 @@ use std::sync::{LazyLock, mpsc};
 
 use faceid::app::App;
 use faceid::config::Settings;
-use faceid::http::{AppState, Code, Problem, router};
+use faceid::http::{AppState, Code, Problem, router, serve};
 use faceid::service::answers::Enrolled;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -49,7 +49,7 @@ fn start_shared() -> Shared {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             started.send(format!("http://{}", listener.local_addr().unwrap())).unwrap();
             let state = AppState::new(app.services.clone(), &config.http);
-            axum::serve(listener, router(state)).await.unwrap();
+            serve(listener, router(state), config.http.request_timeout, std::future::pending()).await;
         });
     });
     Shared { url: url.recv().expect("the server of the tests started"), _reaper: reaper }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::multipart::{Multipart, MultipartError};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::{HeaderMap, header};
@@ -37,9 +37,9 @@ pub trait FromForm: Sized {
 }
 
 /// Extracts a [`FromForm`] request.
-pub struct Upload<T>(pub T);
+pub struct Fields<T>(pub T);
 
-impl<T: FromForm> FromRequest<AppState> for Upload<T> {
+impl<T: FromForm> FromRequest<AppState> for Fields<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
@@ -71,11 +71,14 @@ impl Form {
     ) -> Result<Self, Problem> {
         let limit = state.max_body_bytes;
         let (mut parts, body) = request.into_parts();
+        let empty = body.is_end_stream();
         let body = body::limited(body::refuse_declared_length(&parts.headers, body, limit).await?, limit);
         let Query(query) = Query::<Vec<(String, String)>>::from_request_parts(&mut parts, state).await?;
         let media_type = media_type(&parts.headers);
         let mut form = Builder::new(images, fields);
         match media_type.as_str() {
+            // Without images, the query string can say it all.
+            _ if empty && images.is_empty() => {}
             "multipart/form-data" => form.read_multipart(Request::from_parts(parts, body), state).await?,
             "application/json" => {
                 let bytes = body::read_all(body).await?;
@@ -88,8 +91,6 @@ impl Form {
                 let bytes = body::read_all(body).await?;
                 form.images.insert(images[0].to_owned(), bytes);
             }
-            // Without images, the query string can say it all.
-            "" if images.is_empty() => {}
             other => return Err(unsupported_media_type(other, images)),
         }
         // What the body says wins over the query string.
@@ -254,8 +255,11 @@ fn broken_multipart(error: MultipartError) -> Problem {
 
 fn unsupported_media_type(given: &str, images: &[&str]) -> Problem {
     let raw = if images.len() == 1 { ", a raw image/* body" } else { "" };
-    let given = if given.is_empty() { "no Content-Type" } else { given };
-    let detail = format!("multipart/form-data, application/json{raw} is expected, not {given}");
+    let expected = format!("multipart/form-data, application/json{raw} is expected");
+    let detail = match given {
+        "" => format!("the request has no Content-Type; {expected}"),
+        given => format!("the Content-Type is {given}; {expected}"),
+    };
     Problem::new(Code::UnsupportedMediaType, detail)
 }
 
