@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use reqwest::RequestBuilder;
 use reqwest::multipart::{Form, Part};
 use serde::de::DeserializeOwned;
 
@@ -63,6 +64,25 @@ impl BackendArgs {
 }
 
 impl Backend {
+    /// Fails, once and clearly, when there is no such gallery or nobody to ask.
+    pub async fn check_gallery(&self, gallery: &Name) -> Result<(), CliError> {
+        match self {
+            Self::Server { client, url, key } => {
+                let mut route = reqwest::Url::parse(&format!("{url}/galleries/")).map_err(|error| {
+                    CliError::Usage(format!("{url} is not an address such as http://127.0.0.1:8080: {error}"))
+                })?;
+                if let Ok(mut path) = route.path_segments_mut() {
+                    path.pop_if_empty().push(gallery.as_str());
+                }
+                self.answer::<serde_json::Value>(client.get(route), url, key.as_ref()).await?;
+            }
+            Self::Direct(app) => {
+                app.services.get_gallery(gallery.as_str()).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Enrolls the largest face of a photo.
     pub async fn enroll(&self, gallery: &Name, subject: &Name, photo: Bytes) -> Result<Enrolled, CliError> {
         match self {
@@ -136,8 +156,17 @@ impl Backend {
         let Self::Server { client, url, key } = self else {
             return Err(CliError::Usage("no server to send this to".to_owned()));
         };
-        let unreachable = |source| CliError::Unreachable { server: url.clone(), source };
-        let mut request = client.post(format!("{url}{route}")).multipart(form);
+        self.answer(client.post(format!("{url}{route}")).multipart(form), url, key.as_ref()).await
+    }
+
+    /// Sends a request with the key, and reads the answer or the problem.
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        mut request: RequestBuilder,
+        url: &str,
+        key: Option<&Secret>,
+    ) -> Result<T, CliError> {
+        let unreachable = |source| CliError::Unreachable { server: url.to_owned(), source };
         if let Some(key) = key {
             request = request.header("x-api-key", key.expose());
         }

@@ -13,7 +13,8 @@ use crate::types::Name;
 
 /// Enroll a folder of photos: one folder per person, named after the person
 ///
-/// The largest face of each photo is taken. Photos that cannot be enrolled are listed with the reason; the exit code
+/// The largest face of each photo is taken. Files beside the folders, folders within them and hidden files are left
+/// out. Photos that cannot be enrolled are listed with the reason; the exit code
 /// is 1 if there were any.
 ///
 /// Example: faceid enroll ./people --gallery staff --server http://127.0.0.1:8080
@@ -57,6 +58,9 @@ struct Failure {
 
 impl Enroll {
     pub async fn run(self) -> Result<ExitCode, CliError> {
+        if !self.dir.is_dir() {
+            return Err(CliError::Usage(format!("{} is not a folder", self.dir.display())));
+        }
         let items = photos(&self.dir)?;
         if items.is_empty() {
             return Err(CliError::Usage(format!("{} has no folder with photos in it", self.dir.display())));
@@ -65,6 +69,7 @@ impl Enroll {
         subjects.dedup();
         let subjects = subjects.len();
         let backend = Arc::new(self.backend.open().await?);
+        backend.check_gallery(&self.gallery).await?;
         let mut outcome = enroll_all(&backend, &self.gallery, items, self.jobs.into()).await;
         outcome.subjects = subjects;
         if let Ok(backend) = Arc::try_unwrap(backend) {

@@ -44,21 +44,35 @@ async fn serve(config: Config) -> Result<(), CliError> {
         .map_err(CliError::io(format!("cannot listen on {}", config.http.bind)))?;
     let address = listener.local_addr().map_err(CliError::io("cannot read the listening address"))?;
     let mut shutdown = Shutdown::new()?;
+    let start = App::start(&config);
+    tokio::pin!(start);
     let app = tokio::select! {
-        app = App::start(&config) => app?,
-        () = shutdown.requested() => return Ok(()),
+        app = &mut start => app?,
+        // libtorch cannot be left while it loads, so the start is finished, unless the user insists.
+        () = shutdown.requested() => tokio::select! {
+            app = &mut start => return stop(app?, &mut shutdown).await,
+            () = shutdown.requested() => return Ok(()),
+        },
     };
     announce(address, &config.http);
-    answer(listener, &app, &config.http, shutdown).await;
-    app.stop().await;
+    answer(listener, &app, &config.http, &mut shutdown).await;
+    stop(app, &mut shutdown).await
+}
+
+/// Stops the parts in order, unless the user insists; then the private Postgres is stopped by its guard.
+async fn stop(app: App, shutdown: &mut Shutdown) -> Result<(), CliError> {
+    tokio::select! {
+        () = app.stop() => (),
+        () = shutdown.requested() => warn!("stopping at once"),
+    }
     Ok(())
 }
 
 /// Serves until asked to stop, then finishes what was accepted, within the time for it.
-async fn answer(listener: TcpListener, app: &App, config: &HttpConfig, mut shutdown: Shutdown) {
+async fn answer(listener: TcpListener, app: &App, config: &HttpConfig, shutdown: &mut Shutdown) {
     let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
     let service = router(AppState::new(app.services.clone(), config));
-    let server = crate::http::serve(listener, service, config.request_timeout, async {
+    let server = crate::http::serve(listener, service, config, async {
         // Either way, sent or dropped, it is time to stop.
         let _ = stopping.await;
     });
@@ -87,8 +101,9 @@ fn announce(address: SocketAddr, config: &HttpConfig) {
     super::say(format_args!("  curl{key} -F image=@group.jpg {url}/identify\n"));
 }
 
-/// The signals that end a server: Ctrl-C and what `kill` and container engines send.
+/// The signals that end a server: Ctrl-C, what `kill` and container engines send, and a terminal that is closed.
 struct Shutdown {
+    hangup: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
@@ -96,11 +111,16 @@ struct Shutdown {
 impl Shutdown {
     fn new() -> Result<Self, CliError> {
         let listen = |kind| signal(kind).map_err(CliError::io("cannot listen for signals"));
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        Ok(Self {
+            hangup: listen(SignalKind::hangup())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
     }
 
     async fn requested(&mut self) {
         tokio::select! {
+            _ = self.hangup.recv() => (),
             _ = self.interrupt.recv() => (),
             _ = self.terminate.recv() => (),
         }

@@ -23,8 +23,8 @@ use settings::defaults;
 pub enum ConfigError {
     #[error("cannot read the configuration file {path}: {source}")]
     Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("the configuration file {path} is not valid: {message}")]
-    Malformed { path: PathBuf, message: String },
+    #[error("the configuration file {path} is not valid, line {line}: {message}")]
+    Malformed { path: PathBuf, line: usize, message: String },
     #[error("{name} = {value} is out of range: {expected} is expected")]
     OutOfRange { name: &'static str, value: String, expected: String },
     #[error("there is no home folder to keep data in: set --data-dir")]
@@ -84,6 +84,9 @@ pub struct HttpConfig {
     pub bind: SocketAddr,
     pub keys: Option<Keys>,
     pub max_body_bytes: usize,
+    /// Of all requests together.
+    pub body_budget: usize,
+    pub max_connections: usize,
     pub request_timeout: Duration,
     pub shutdown_timeout: Duration,
 }
@@ -144,12 +147,15 @@ impl Settings {
         let max_requests = in_range("max_requests", s.max_requests, 1..=100_000)?;
         let max_image_pixels = in_range("max_image_pixels", s.max_image_pixels, 1..=1 << 32)?;
         let pixel_budget = in_range("pixel_budget", s.pixel_budget, max_image_pixels..=1 << 40)?;
+        let max_body_bytes = in_range("max_body_bytes", s.max_body_bytes, 1024..=1 << 32)?;
         let bind = said(s.bind);
         Ok(Config {
             http: HttpConfig {
                 bind,
                 keys: keys(bind, s.client_key, s.admin_key, said(s.insecure))?,
-                max_body_bytes: in_range("max_body_bytes", s.max_body_bytes, 1024..=1 << 32)?,
+                max_body_bytes,
+                body_budget: in_range("body_budget", s.body_budget, max_body_bytes..=1 << 42)?,
+                max_connections: in_range("max_connections", s.max_connections, 1..=1_000_000)?,
                 request_timeout: Duration::from_secs(in_range("request_timeout", s.request_timeout, 1..=3600)?),
                 shutdown_timeout: Duration::from_secs(in_range("shutdown_timeout", s.shutdown_timeout, 0..=3600)?),
             },

@@ -91,6 +91,12 @@ settings! {
     /// Largest request body in bytes [default: 44 MiB, two images of 16 MiB in base64]
     #[arg(long, env = "FACEID_MAX_BODY_BYTES", value_name = "N")]
     max_body_bytes: usize,
+    /// Bytes of all request bodies held at once; more gets 503 `overloaded` [default: 512 MiB]
+    #[arg(long, env = "FACEID_BODY_BUDGET", value_name = "N")]
+    body_budget: usize,
+    /// Most connections at once; further ones wait [default: 512]
+    #[arg(long, env = "FACEID_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: usize,
     /// Largest image file in bytes [default: 16 MiB]
     #[arg(long, env = "FACEID_MAX_IMAGE_BYTES", value_name = "N")]
     max_image_bytes: usize,
@@ -148,7 +154,11 @@ impl ConfigArgs {
 fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|error| ConfigError::Malformed { path: path.to_owned(), message: error.to_string() })
+    toml::from_str(&text).map_err(|error| {
+        // Without the line itself, which may hold a secret.
+        let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+        ConfigError::Malformed { path: path.to_owned(), line, message: error.message().to_owned() }
+    })
 }
 
 /// Where `make setup` keeps what it fetched: `FACEID_HOME`, else `~/.cache/faceid`.
@@ -194,6 +204,8 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         request_timeout: Some(30),
         shutdown_timeout: Some(30),
         max_body_bytes: Some(44 << 20),
+        body_budget: Some(512 << 20),
+        max_connections: Some(512),
         max_image_bytes: Some(16 << 20),
         max_image_pixels: Some(64_000_000),
         pixel_budget: Some(128_000_000),

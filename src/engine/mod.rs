@@ -5,6 +5,7 @@
 
 mod batch;
 
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use tch::Device;
@@ -27,8 +28,8 @@ pub enum EngineError {
     #[error("the inference engine has stopped")]
     Stopped,
     /// A network could not be loaded.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
+    #[error("{}: {source}", path.display())]
+    Network { path: PathBuf, source: NetworkError },
     /// A pass through a network failed.
     #[error("inference failed: {0}")]
     Inference(String),
@@ -131,8 +132,12 @@ impl Engine {
 
 fn load(config: &EngineConfig, normalisation: InputNormalisation) -> Result<Networks, EngineError> {
     tch::set_num_threads(i32::try_from(config.threads).unwrap_or(i32::MAX));
-    let detector = Detector::load(&config.detector, Device::Cpu)?;
-    let embedder = Embedder::load(&config.embedder, Device::Cpu, normalisation)?;
+    let unusable = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| EngineError::Network { path, source }
+    };
+    let detector = Detector::load(&config.detector, Device::Cpu).map_err(unusable(&config.detector))?;
+    let embedder = Embedder::load(&config.embedder, Device::Cpu, normalisation).map_err(unusable(&config.embedder))?;
     info!(
         detector = %config.detector.display(),
         embedder = %config.embedder.display(),

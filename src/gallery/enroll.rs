@@ -31,7 +31,7 @@ pub enum OnDuplicate {
 pub struct NewFace<'a> {
     /// Id or name of the gallery.
     pub gallery: &'a str,
-    /// Made when the gallery has no subject of this name.
+    /// Id or name of the subject; made when the gallery has neither.
     pub subject: &'a Name,
     /// Of the face; a subject's own is set on the subject.
     pub metadata: &'a Metadata,
@@ -64,6 +64,8 @@ pub struct Duplicate {
 pub struct Enrolled {
     pub face_id: FaceId,
     pub subject_id: SubjectId,
+    /// The name of the subject, which may have been given by id.
+    pub subject: String,
     /// Whether the subject is new.
     pub subject_created: bool,
     pub gallery_id: GalleryId,
@@ -81,7 +83,8 @@ impl Galleries {
         check_dimension(dimension_of(&mut transaction, face.model).await?, face.embedding.dimension())?;
         let (gallery_id, gallery) = hold_gallery(&mut transaction, face.gallery).await?;
         await_turn(&mut transaction, gallery_id, face.on_duplicate).await?;
-        let (subject_id, subject_created) = find_or_create_subject(&mut transaction, gallery_id, face.subject).await?;
+        let (subject_id, subject, subject_created) =
+            find_or_create_subject(&mut transaction, gallery_id, face.subject).await?;
         let duplicates = find_duplicates(&mut transaction, gallery_id, subject_id, face).await?;
         if face.on_duplicate == OnDuplicate::Reject && !duplicates.is_empty() {
             transaction.rollback().await?;
@@ -90,7 +93,7 @@ impl Galleries {
         let face_id = FaceId::new();
         insert_face(&mut transaction, face_id, gallery_id, subject_id, face).await?;
         transaction.commit().await?;
-        Ok(Enrolled { face_id, subject_id, subject_created, gallery_id, gallery, duplicates })
+        Ok(Enrolled { face_id, subject_id, subject, subject_created, gallery_id, gallery, duplicates })
     }
 }
 
@@ -123,12 +126,23 @@ pub(super) async fn await_turn(
     Ok(())
 }
 
-/// Returns the subject and whether it is new; keeps it from being deleted until the transaction ends.
+/// Returns the subject, its name and whether it is new; keeps it from being deleted until the transaction ends.
 async fn find_or_create_subject(
     connection: &mut PgConnection,
     gallery: GalleryId,
     name: &Name,
-) -> Result<(SubjectId, bool), GalleryError> {
+) -> Result<(SubjectId, String, bool), GalleryError> {
+    if let Some(id) = as_id(name.as_str()) {
+        let found: Option<String> =
+            sqlx::query_scalar("select name from subjects where gallery_id = $1 and id = $2 for key share")
+                .bind(gallery.0)
+                .bind(id)
+                .fetch_optional(&mut *connection)
+                .await?;
+        if let Some(name) = found {
+            return Ok((SubjectId(id), name, false));
+        }
+    }
     let new = SubjectId::new();
     // The update changes nothing; it locks the row and makes it be returned.
     let id: Uuid = sqlx::query_scalar(
@@ -140,7 +154,7 @@ async fn find_or_create_subject(
     .bind(name.as_str())
     .fetch_one(connection)
     .await?;
-    Ok((SubjectId(id), id == new.0))
+    Ok((SubjectId(id), name.to_string(), id == new.0))
 }
 
 async fn find_duplicates(

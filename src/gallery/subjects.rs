@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
-use super::{Erased, Galleries, GalleryError, Metadata, Page, PageRequest};
+use super::{Erased, Galleries, GalleryError, Metadata, Page, PageRequest, as_id};
 use crate::db::{OnConstraint, violates};
 use crate::types::{GalleryId, Name, SubjectId};
 
@@ -70,6 +70,7 @@ impl Galleries {
         metadata: &Metadata,
     ) -> Result<Subject, GalleryError> {
         let gallery_id = self.gallery_id(gallery).await?;
+        self.refuse_id_as_name(gallery_id, name).await?;
         let id = SubjectId::new();
         let inserted = sqlx::query("insert into subjects (id, gallery_id, name, metadata) values ($1, $2, $3, $4)")
             .bind(id.0)
@@ -84,6 +85,17 @@ impl Galleries {
         }
         inserted.on_constraint("subject_name_key", || GalleryError::DuplicateSubject(name.to_string()))?;
         self.subject_by_id(id).await
+    }
+
+    /// A name that is a subject's id would never be found: the id wins.
+    async fn refuse_id_as_name(&self, gallery: GalleryId, name: &Name) -> Result<(), GalleryError> {
+        let Some(id) = as_id(name.as_str()) else { return Ok(()) };
+        let taken = sqlx::query("select from subjects where gallery_id = $1 and id = $2")
+            .bind(gallery.0)
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await?;
+        if taken.is_some() { Err(GalleryError::DuplicateSubject(name.to_string())) } else { Ok(()) }
     }
 
     pub async fn list_subjects(&self, gallery: &str, request: PageRequest) -> Result<Page<Subject>, GalleryError> {
@@ -110,7 +122,10 @@ impl Galleries {
         subject: &str,
         change: &SubjectChange,
     ) -> Result<Subject, GalleryError> {
-        let (_, id) = self.subject_id(gallery, subject).await?;
+        let (gallery_id, id) = self.subject_id(gallery, subject).await?;
+        if let Some(name) = &change.name {
+            self.refuse_id_as_name(gallery_id, name).await?;
+        }
         let name = change.name.as_ref().map(Name::as_str);
         sqlx::query("update subjects set name = coalesce($2, name), metadata = coalesce($3, metadata) where id = $1")
             .bind(id.0)

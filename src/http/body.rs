@@ -1,80 +1,184 @@
-//! Request bodies up to a limit.
+//! Request bodies: how long one may be, how much of all of them is held at once, and what becomes of a body that
+//! nobody wants.
 
-use axum::body::{Body, BodyDataStream, Bytes};
-use axum::http::{HeaderMap, header};
-use futures_util::{StreamExt, stream};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::header;
+use axum::middleware::Next;
+use axum::response::Response;
+use futures_util::{Stream, StreamExt, stream};
 use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Code, Problem};
 
-/// A refused body is read on, and thrown away, up to this many times the limit: a client that is cut off while it
-/// sends sees a broken connection and not the answer.
+/// Of an unwanted body at most this many times the limit is thrown away before the connection is.
 const DRAINED_LIMITS: usize = 8;
 
+/// Bytes per permit of the budget.
+const BYTES_PER_PERMIT: usize = 1024;
+
+/// Why a body is not read to its end.
 #[derive(Debug, Error)]
-#[error("a request body may have {limit} bytes")]
-struct TooLong {
-    limit: usize,
+enum Refused {
+    #[error("a request body may have {limit} bytes here")]
+    TooLong { limit: usize },
+    #[error("the server holds as many bytes of requests as it may; try again shortly")]
+    Overloaded,
 }
 
-/// The body, which fails once it has more than `limit` bytes.
-pub fn limited(body: Body, limit: usize) -> Body {
-    let start = (body.into_data_stream(), 0);
-    Body::from_stream(stream::try_unfold(start, move |(mut rest, read)| async move {
+/// The bytes of all request bodies that may be held at once.
+#[derive(Clone)]
+pub struct BodyBudget(Arc<Semaphore>);
+
+impl BodyBudget {
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.div_ceil(BYTES_PER_PERMIT).min(Semaphore::MAX_PERMITS))))
+    }
+}
+
+/// A body's share of the budget; given back when the last clone is dropped.
+#[derive(Clone, Default)]
+pub struct Share(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Share {
+    /// Grows to what `bytes` need.
+    fn grow(&self, budget: &BodyBudget, bytes: usize) -> Result<(), Refused> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let had = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = bytes.div_ceil(BYTES_PER_PERMIT).saturating_sub(had);
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let more = Arc::clone(&budget.0).try_acquire_many_owned(more).map_err(|_| Refused::Overloaded)?;
+        match held.as_mut() {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+
+    /// Bytes that keep the share until they are dropped.
+    pub fn attach(&self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Held { bytes, _share: self.clone() })
+    }
+}
+
+struct Held {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The body, which fails once it has more than `limit` bytes or more than the budget has left.
+pub fn limited(body: Body, limit: usize, budget: BodyBudget, share: Share) -> Body {
+    let start = (body.into_data_stream(), 0, budget, share);
+    Body::from_stream(stream::try_unfold(start, move |(mut rest, read, budget, share)| async move {
         let Some(chunk) = rest.next().await else { return Ok(None) };
         let chunk = chunk?;
         let read = read + chunk.len();
         if read > limit {
-            drain(&mut rest, limit).await;
-            return Err(axum::Error::new(TooLong { limit }));
+            return Err(axum::Error::new(Refused::TooLong { limit }));
         }
-        Ok(Some((chunk, (rest, read))))
+        share.grow(&budget, read).map_err(axum::Error::new)?;
+        Ok(Some((chunk, (rest, read, budget, share))))
     }))
 }
 
-/// Refuses a body that says it is longer than `limit`, before any of it is kept.
-pub async fn refuse_declared_length(headers: &HeaderMap, body: Body, limit: usize) -> Result<Body, Problem> {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_none_or(|length| length <= limit as u64) {
-        return Ok(body);
+/// Refuses a body that says it is longer than `limit`.
+pub fn refuse_declared_length(length: Option<&header::HeaderValue>, limit: usize) -> Result<(), Problem> {
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        Some(length) if length > limit as u64 => Err(problem(&Refused::TooLong { limit })),
+        _ => Ok(()),
     }
-    // A client that asked first has sent nothing yet, and will not.
-    if !headers.contains_key(header::EXPECT) {
-        drain(&mut body.into_data_stream(), limit).await;
-    }
-    Err(too_long(&TooLong { limit }))
 }
 
 /// All of a limited body.
 pub async fn read_all(body: Body) -> Result<Bytes, Problem> {
     axum::body::to_bytes(body, usize::MAX).await.map_err(|error| {
         let broken = || Problem::new(Code::IncompleteBody, format!("the request body broke off: {error}"));
-        length_problem(&error).unwrap_or_else(broken)
+        refusal(&error).unwrap_or_else(broken)
     })
 }
 
-/// The problem of a body that is too long, if that is what is behind an error of whoever read it.
-pub fn length_problem(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
+/// The problem of a body that [`limited`] ended, if that is what is behind an error of whoever read it.
+pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<TooLong>() {
-            return Some(too_long(error));
+        if let Some(refused) = error.downcast_ref::<Refused>() {
+            return Some(problem(refused));
         }
         cause = error.source();
     }
     None
 }
 
-fn too_long(error: &TooLong) -> Problem {
-    Problem::new(Code::BodyTooLarge, error.to_string())
+fn problem(refused: &Refused) -> Problem {
+    let code = match refused {
+        Refused::TooLong { .. } => Code::BodyTooLarge,
+        Refused::Overloaded => Code::Overloaded,
+    };
+    Problem::new(code, refused.to_string())
 }
 
-async fn drain(rest: &mut BodyDataStream, limit: usize) {
-    let mut drained = 0;
-    while let Some(Ok(chunk)) = rest.next().await {
-        drained += chunk.len();
-        if drained > limit.saturating_mul(DRAINED_LIMITS) {
-            break;
+/// A body that is lent to a handler, to be had back afterwards.
+#[derive(Clone)]
+struct Lent(Arc<Mutex<Rest>>);
+
+struct Rest {
+    stream: BodyDataStream,
+    begun: bool,
+    ended: bool,
+}
+
+impl Stream for Lent {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut rest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rest.begun = true;
+        if rest.ended {
+            return Poll::Ready(None);
         }
+        let polled = rest.stream.poll_next_unpin(context);
+        rest.ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
+        polled
     }
+}
+
+/// Reads what a refusal left of a body, and throws it away: a client that is cut off while it sends gets to see a
+/// broken connection and not the answer. One that waits to be told to send (`Expect: 100-continue`) has no need of it.
+pub async fn drain_refused(limit: usize, patience: Duration, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return next.run(Request::from_parts(parts, body)).await;
+    }
+    let waits = parts.headers.contains_key(header::EXPECT);
+    let stream = body.into_data_stream();
+    let mut lent = Lent(Arc::new(Mutex::new(Rest { stream, begun: false, ended: false })));
+    let response = next.run(Request::from_parts(parts, Body::from_stream(lent.clone()))).await;
+    let untouched = !lent.0.lock().unwrap_or_else(PoisonError::into_inner).begun;
+    if !(response.status().is_success() || waits && untouched) {
+        let drain = async {
+            let mut drained = 0;
+            while let Some(Ok(chunk)) = lent.next().await {
+                drained += chunk.len();
+                if drained > limit.saturating_mul(DRAINED_LIMITS) {
+                    break;
+                }
+            }
+        };
+        // Whoever is this slow does not get to see the answer.
+        let _ = tokio::time::timeout(patience, drain).await;
+    }
+    response
 }

@@ -20,18 +20,25 @@ use crate::service::{EnrollRequest, FaceChoice, Services};
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct EnrollFields {
-    /// Whom the photo shows, 1 to 255 characters; a new name makes a new subject.
-    #[param(required = false, example = "Ada")]
+    /// Whom the photo shows: a name of 1 to 255 characters, or an id. A new name makes a new subject.
+    #[schema(example = "Ada", min_length = 1, max_length = 255)]
+    #[param(required = false, example = "Ada", min_length = 1, max_length = 255)]
     pub subject: String,
-    /// Defaults to `default`.
+    /// Its name or id. Defaults to `default`.
+    #[schema(default = "default")]
+    #[param(default = "default")]
     pub gallery: Option<String>,
     /// A JSON object that is kept with the face.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Object>, example = json!({}))]
     #[param(value_type = Option<String>)]
     pub metadata: Option<Map<String, Value>>,
     /// What to do when another subject looks like the same person. Defaults to `warn`.
+    #[schema(default = "warn")]
+    #[param(default = "warn")]
     pub on_duplicate: Option<OnDuplicateChoice>,
     /// Which face of a photo with several. Defaults to `only`: several are an error.
+    #[schema(default = "only")]
+    #[param(default = "only")]
     pub face: Option<FaceChoice>,
 }
 

@@ -1,24 +1,36 @@
 //! Reads a request's images and fields, whichever of the three ways they come in: `multipart/form-data`, JSON with
 //! base64, or a raw image body with the fields in the query string.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
 use axum::extract::multipart::{Multipart, MultipartError};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::de::DeserializeOwned;
+use percent_encoding::percent_decode_str;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::body;
+use super::body::{self, Share};
 use super::problem::{Code, Problem};
 use super::state::AppState;
 use crate::gallery::Metadata;
 use crate::types::{Name, Threshold};
+
+/// Longest body of a route that takes no image.
+const FIELDS_LIMIT: usize = 1 << 20;
+
+/// Longest JSON text of a member that is no image; metadata is the longest, and has a lower limit of its own.
+const MEMBER_LIMIT: usize = 64 << 10;
 
 /// Base64 as senders write it: with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -60,6 +72,7 @@ fn too_slow(limit: Duration) -> Problem {
 pub struct Form {
     images: BTreeMap<String, Bytes>,
     fields: BTreeMap<String, Value>,
+    share: Share,
 }
 
 impl Form {
@@ -69,11 +82,13 @@ impl Form {
         images: &'static [&'static str],
         fields: &'static [&'static str],
     ) -> Result<Self, Problem> {
-        let limit = state.max_body_bytes;
         let (mut parts, body) = request.into_parts();
+        let query = query(&mut parts).await?;
+        let limit = if images.is_empty() { state.max_body_bytes.min(FIELDS_LIMIT) } else { state.max_body_bytes };
+        body::refuse_declared_length(parts.headers.get(header::CONTENT_LENGTH), limit)?;
         let empty = body.is_end_stream();
-        let body = body::limited(body::refuse_declared_length(&parts.headers, body, limit).await?, limit);
-        let Query(query) = Query::<Vec<(String, String)>>::from_request_parts(&mut parts, state).await?;
+        let share = Share::default();
+        let body = body::limited(body, limit, state.body_budget.clone(), share.clone());
         let media_type = media_type(&parts.headers);
         let mut form = Builder::new(images, fields);
         match media_type.as_str() {
@@ -93,20 +108,14 @@ impl Form {
             }
             other => return Err(unsupported_media_type(other, images)),
         }
-        // What the body says wins over the query string.
-        for (name, value) in query {
-            form.check_known(&name)?;
-            if images.contains(&name.as_str()) {
-                return Err(invalid(&name, "an image belongs into the body"));
-            }
-            form.fields.entry(name).or_insert(Value::String(value));
-        }
-        Ok(Self { images: form.images, fields: form.fields })
+        form.add_query(query)?;
+        Ok(Self { images: form.images, fields: form.fields, share })
     }
 
     /// A required image. An empty one is refused by whoever decodes it.
     pub fn image(&mut self, name: &str) -> Result<Bytes, Problem> {
-        self.images.remove(name).ok_or_else(|| missing(name))
+        let image = self.images.remove(name).ok_or_else(|| missing(name))?;
+        Ok(self.share.attach(image))
     }
 
     /// A field that holds a text.
@@ -183,20 +192,39 @@ impl Builder {
     }
 
     fn read_json(&mut self, bytes: &[u8]) -> Result<(), Problem> {
-        let members: serde_json::Map<String, Value> = serde_json::from_slice(bytes)
+        let Members(members) = serde_json::from_slice(bytes)
             .map_err(|error| Problem::new(Code::MalformedJson, format!("the body is not a JSON object: {error}")))?;
-        for (name, value) in members {
+        for (name, raw) in members {
             self.check_known(&name)?;
-            match value {
-                Value::String(text) if self.known_images.contains(&name.as_str()) => {
-                    let bytes = decode_base64(&text).map_err(|error| invalid(&name, error))?;
-                    self.add_image(name, bytes)?;
+            if self.known_images.contains(&name.as_str()) {
+                let text: Cow<str> = serde_json::from_str(raw.get())
+                    .map_err(|_| invalid(&name, "a base64 text or data: URL is expected"))?;
+                let bytes = decode_base64(&text).map_err(|error| invalid(&name, error))?;
+                self.add_image(name, bytes)?;
+            } else {
+                // A value can take many times the memory of its text.
+                if raw.get().len() > MEMBER_LIMIT {
+                    return Err(invalid(&name, format!("it has more than {MEMBER_LIMIT} bytes")));
                 }
-                _ if self.known_images.contains(&name.as_str()) => {
-                    return Err(invalid(&name, "a base64 text or data: URL is expected"));
-                }
-                value => self.add_field(name, value)?,
+                let value = serde_json::from_str(raw.get()).map_err(|error| invalid(&name, error))?;
+                self.add_field(name, value)?;
             }
+        }
+        Ok(())
+    }
+
+    /// What the body says wins over the query string.
+    fn add_query(&mut self, query: Vec<(String, String)>) -> Result<(), Problem> {
+        let mut seen = HashSet::new();
+        for (name, value) in query {
+            self.check_known(&name)?;
+            if self.known_images.contains(&name.as_str()) {
+                return Err(invalid(&name, "an image belongs into the body"));
+            }
+            if !seen.insert(name.clone()) {
+                return Err(invalid(&name, "it is given twice"));
+            }
+            self.fields.entry(name).or_insert(Value::String(value));
         }
         Ok(())
     }
@@ -226,10 +254,47 @@ impl Builder {
     }
 }
 
+/// The members of a JSON object as they are written; repeated ones stay apart.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyObject;
+
+        impl<'de> Visitor<'de> for AnyObject {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = object.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(AnyObject)
+    }
+}
+
+/// The pairs of the query string. It must be UTF-8: a lossy reading would rename people.
+async fn query(parts: &mut Parts) -> Result<Vec<(String, String)>, Problem> {
+    if percent_decode_str(parts.uri.query().unwrap_or_default()).decode_utf8().is_err() {
+        return Err(Problem::new(Code::MalformedQuery, "the query string is not UTF-8"));
+    }
+    let Query(pairs) = Query::from_request_parts(parts, &()).await?;
+    Ok(pairs)
+}
+
 /// `data:` URLs and plain base64; line breaks are allowed.
 fn decode_base64(text: &str) -> Result<Bytes, &'static str> {
-    let payload = match text.strip_prefix("data:") {
-        Some(rest) => match rest.split_once(',') {
+    let text = text.trim();
+    let payload = match text.split_at_checked(5).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("data:")) {
+        Some((_, rest)) => match rest.split_once(',') {
             Some((head, payload)) if head.ends_with(";base64") => payload,
             _ => return Err("this data: URL is not base64"),
         },
@@ -250,7 +315,7 @@ fn media_type(headers: &HeaderMap) -> String {
 
 fn broken_multipart(error: MultipartError) -> Problem {
     let broken = || Problem::new(Code::MalformedMultipart, error.body_text());
-    body::length_problem(&error).unwrap_or_else(broken)
+    body::refusal(&error).unwrap_or_else(broken)
 }
 
 fn unsupported_media_type(given: &str, images: &[&str]) -> Problem {
@@ -278,7 +343,8 @@ mod tests {
 
     #[test]
     fn base64_comes_as_senders_write_it() {
-        for text in ["aGVsbG8=", "aGVsbG8", "data:image/png;base64,aGVsbG8=", "aGVs\r\nbG8="] {
+        for text in ["aGVsbG8=", " aGVsbG8\n", "data:image/png;base64,aGVsbG8=", "DATA:;base64,aGVsbG8", "aGVs\r\nbG8="]
+        {
             assert_eq!(decode_base64(text).unwrap(), "hello");
         }
         for text in ["a*b", "data:image/png,hello"] {

@@ -20,11 +20,13 @@ const MAX_TOP_K: u32 = 100;
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct IdentifyFields {
-    /// Defaults to `default`.
+    /// Its name or id. Defaults to `default`.
+    #[schema(default = "default")]
+    #[param(default = "default")]
     pub gallery: Option<String>,
     /// Subjects per face, 1 to 100. Defaults to 5.
-    #[schema(minimum = 1, maximum = 100)]
-    #[param(minimum = 1, maximum = 100)]
+    #[schema(minimum = 1, maximum = 100, default = 5)]
+    #[param(minimum = 1, maximum = 100, default = 5)]
     pub top_k: Option<u32>,
     /// The similarity from which on a face is known, -1 to 1. Defaults to the model's.
     #[schema(minimum = -1.0, maximum = 1.0)]

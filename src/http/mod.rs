@@ -84,17 +84,26 @@ pub fn router(state: AppState) -> Router {
         .split_for_parts();
     // A request may take its time to arrive, and the same again to be answered.
     let limit = state.request_timeout * 2;
+    let (longest, patience) = (state.max_body_bytes, state.request_timeout);
     routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        // `body::limited` counts instead: it reads on, so that the client gets to see the refusal.
+        // `body::limited` counts instead.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)))
+        .layer(from_fn(problem::no_bare_failure))
+        .layer(from_fn(move |request: Request, next| body::drain_refused(longest, patience, request, next)))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID.clone()))
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(DefaultOnResponse::new().level(Level::INFO)))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(span)
+                .on_response(DefaultOnResponse::new().level(Level::INFO))
+                // A fault of ours is logged with its reason where it becomes a problem; the rest is no error here.
+                .on_failure(()),
+        )
         .layer(SetRequestIdLayer::new(REQUEST_ID.clone(), MakeRequestUuid))
         .with_state(state)
 }

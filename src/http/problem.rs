@@ -98,17 +98,17 @@ impl Code {
 
 /// The body of every answer that is not a success (RFC 9457, `application/problem+json`).
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "status": 422, "title": "Unprocessable Entity", "code": "no_face", "detail": "no face was found in image", "field": "image"
+}))]
 pub struct Problem {
     /// The HTTP status.
-    #[schema(example = 422)]
     pub status: u16,
     /// The status in words.
-    #[schema(example = "Unprocessable Entity")]
     pub title: String,
     /// Stable and machine-readable.
     pub code: Code,
     /// For people; may change.
-    #[schema(example = "no face was found in image")]
     pub detail: String,
     /// The field of the request that this is about, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -198,7 +198,7 @@ impl From<EngineError> for Problem {
         match error {
             EngineError::Overloaded => Self::new(Code::Overloaded, error.to_string()),
             EngineError::Stopped
-            | EngineError::Network(_)
+            | EngineError::Network { .. }
             | EngineError::Inference(_)
             | EngineError::Embedding(_)
             | EngineError::Thread(_) => Self::internal(error),
@@ -282,6 +282,20 @@ pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("a panic without a message");
     Problem::internal(reason).into_response()
+}
+
+/// Gives a failure a body where a library answered without one.
+pub async fn no_bare_failure(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) || response.headers().contains_key(header::CONTENT_TYPE)
+    {
+        return response;
+    }
+    match status {
+        StatusCode::NOT_FOUND => Problem::new(Code::RouteNotFound, "there is nothing here").into_response(),
+        status => Problem::internal(format!("a bare {status}")).into_response(),
+    }
 }
 
 /// Gives every request a time to be answered in.

@@ -8,38 +8,58 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
+
+use crate::config::HttpConfig;
 
 /// How long to wait when the process has no more files for connections.
 const BREATH: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` is over, then takes no more connections and returns when the accepted requests are answered.
 ///
-/// A connection whose request head does not arrive within `head_timeout` is closed; so is an idle one.
-pub async fn serve(listener: TcpListener, router: Router, head_timeout: Duration, stop: impl Future<Output = ()>) {
+/// A connection whose request head does not arrive within the time for requests is closed; so is an idle one.
+/// Connections beyond `max_connections` wait to be accepted.
+pub async fn serve(listener: TcpListener, router: Router, config: &HttpConfig, stop: impl Future<Output = ()>) {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_timeout);
+    // Finding out the version has no time limit, so there is but one.
+    builder = builder.http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.request_timeout);
     let connections = GracefulShutdown::new();
+    let (closing, closed) = watch::channel(());
     // Dropping this future drops what is still in work.
     let mut tasks = JoinSet::new();
     tokio::pin!(stop);
     loop {
         let stream = tokio::select! {
-            accepted = accept(&listener) => accepted,
+            accepted = accept(&listener), if tasks.len() < config.max_connections => accepted,
             _ = tasks.join_next(), if !tasks.is_empty() => continue,
             () = &mut stop => break,
         };
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = connections.watch(connection);
+        let (builder, watcher, mut closed) = (builder.clone(), connections.watcher(), closed.clone());
+        let head_timeout = config.request_timeout;
         tasks.spawn(async move {
+            // hyper's clock starts with the first byte.
+            tokio::select! {
+                begun = tokio::time::timeout(head_timeout, stream.readable()) => {
+                    if !matches!(begun, Ok(Ok(()))) {
+                        return;
+                    }
+                }
+                _ = closed.changed() => return,
+            }
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+            let connection = watcher.watch(connection);
             if let Err(error) = connection.await {
                 debug!(%error, "a connection ended early");
             }
         });
     }
     drop(listener);
+    // Connections that never said anything end here.
+    drop(closing);
     connections.shutdown().await;
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::FromRef;
 
+use super::body::BodyBudget;
 use crate::config::{HttpConfig, Keys};
 use crate::service::Services;
 
@@ -14,6 +15,7 @@ pub struct AppState {
     /// `None`: open to everyone who reaches the port.
     pub keys: Option<Arc<Keys>>,
     pub max_body_bytes: usize,
+    pub body_budget: BodyBudget,
     pub request_timeout: Duration,
 }
 
@@ -23,6 +25,7 @@ impl AppState {
             services,
             keys: config.keys.clone().map(Arc::new),
             max_body_bytes: config.max_body_bytes,
+            body_budget: BodyBudget::new(config.body_budget),
             request_timeout: config.request_timeout,
         }
     }

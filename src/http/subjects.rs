@@ -23,7 +23,8 @@ pub struct SubjectForm {
     /// 1 to 255 characters, unique in its gallery.
     #[schema(example = "Ada")]
     pub name: String,
-    /// Defaults to `default`.
+    /// Its name or id. Defaults to `default`.
+    #[schema(default = "default")]
     pub gallery: Option<String>,
     /// A JSON object that is kept with the subject.
     #[schema(value_type = Option<Object>)]

@@ -6,16 +6,17 @@ async fn weights_are_registered_once() {
     let registry = Registry::new(database().await);
     let first = registry.register("mobilefacenet", [1; 32], 512).await.unwrap();
     assert_eq!((first.state, first.dimension, first.sha256), (ModelState::Candidate, 512, [1; 32]));
-    assert_eq!(registry.register("another name", [1; 32], 512).await.unwrap(), first);
+    let renamed = registry.register("another name", [1; 32], 512).await.unwrap();
+    assert_eq!(renamed, Model { name: "another name".to_owned(), ..first });
     let other = registry.register("mobilefacenet", [2; 32], 128).await.unwrap();
-    assert_eq!(registry.list().await.unwrap(), [first.clone(), other]);
+    assert_eq!(registry.list().await.unwrap(), [renamed.clone(), other]);
     let error = registry.register("mobilefacenet", [1; 32], 256).await.unwrap_err();
     assert!(matches!(error, RegistryError::OtherDimension { registered: 512, given: 256, .. }), "{error}");
     for dimension in [0, 4001, u32::MAX] {
         let error = registry.register("odd", [3; 32], dimension).await.unwrap_err();
         assert!(matches!(error, RegistryError::InvalidDimension(bad) if bad == dimension), "{error}");
     }
-    assert_eq!(registry.model(first.id).await.unwrap(), first);
+    assert_eq!(registry.model(renamed.id).await.unwrap().dimension, 512);
 }
 
 #[tokio::test]

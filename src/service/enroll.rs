@@ -65,7 +65,7 @@ impl Services {
         let stored = self.0.galleries.enroll(&new).await?;
         Ok(Enrolled {
             face_id: stored.face_id,
-            subject: request.subject.to_string(),
+            subject: stored.subject,
             subject_id: stored.subject_id,
             gallery: stored.gallery,
             model: self.model_name().to_owned(),

@@ -88,6 +88,15 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
     Ok(upright.into_rgb8())
 }
 
+/// What to tell the sender of bytes that no reader here knows.
+fn unknown_format(bytes: &[u8]) -> &'static str {
+    // ISO base media files begin with a box of type `ftyp`.
+    match bytes.get(4..8) {
+        Some(b"ftyp") => "HEIC, AVIF and videos are not read; convert it to JPEG",
+        _ => "its first bytes are those of no known image format",
+    }
+}
+
 /// The format of `bytes` by their content.
 fn sniff(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageFormat, DecodeError> {
     if bytes.is_empty() {
@@ -96,8 +105,7 @@ fn sniff(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageFormat, DecodeError
     if bytes.len() > limits.max_bytes {
         return Err(DecodeError::TooManyBytes { limit: limits.max_bytes, actual: bytes.len() });
     }
-    image::guess_format(bytes)
-        .map_err(|_| DecodeError::Unsupported { reason: "its first bytes are those of no known image format".into() })
+    image::guess_format(bytes).map_err(|_| DecodeError::Unsupported { reason: unknown_format(bytes).into() })
 }
 
 /// Runs a decoder so that a panic inside it is a damaged image.

@@ -130,6 +130,23 @@ async fn a_long_body_that_does_not_say_so_is_refused() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_seen_by_clients_that_are_still_sending() {
+    let app = TestApp::start().await;
+    let photo = vec![b'x'; 12_000_000];
+    for _ in 0..5 {
+        let wrong_field = Form::new().text("picture", "1").part("image", part(&photo));
+        app.post_form("/detect", wrong_field).await.expect_problem(422, Code::UnknownField);
+        app.detect_as("text/plain", photo.clone()).await.expect_problem(415, Code::UnsupportedMediaType);
+        let nowhere = app.request(Method::POST, "/nowhere").body(photo.clone());
+        app.send(nowhere).await.expect_problem(404, Code::RouteNotFound);
+        let wrong_method = app.request(Method::PUT, "/detect").body(photo.clone());
+        app.send(wrong_method).await.expect_problem(405, Code::MethodNotAllowed);
+        let long_name = app.request(Method::POST, "/galleries").json(&json!({"name": "x".repeat(12_000_000)}));
+        app.send(long_name).await.expect_problem(413, Code::BodyTooLarge);
+    }
+}
+
+#[tokio::test]
 async fn bodies_that_cannot_be_parsed() {
     let app = TestApp::start().await;
     let multipart = "multipart/form-data; boundary=b";
@@ -143,7 +160,8 @@ async fn bodies_that_cannot_be_parsed() {
         ("application/json", "", 400, Code::MalformedJson),
         ("application/json", "{\"image\": ", 400, Code::MalformedJson),
         ("application/json", "[1, 2]", 400, Code::MalformedJson),
-        ("application/json", &nested, 400, Code::MalformedJson),
+        ("application/json", &nested, 422, Code::InvalidField),
+        ("application/json", "{\"image\": \"\", \"image\": \"\"}", 422, Code::InvalidField),
         ("application/json", "{\"image\": \"a*b\"}", 422, Code::InvalidField),
         ("application/json", "{\"image\": 5}", 422, Code::InvalidField),
         ("application/json", "{\"image\": \"\"}", 422, Code::EmptyImage),

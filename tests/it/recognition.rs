@@ -128,7 +128,7 @@ fn sigmoid(x: f64) -> f64 {
 /// Mean over weighted pairs.
 fn log_loss(pairs: &[(f32, bool, f64)], probability: impl Fn(f32) -> f64) -> f64 {
     let loss = |&(similarity, genuine, weight): &(f32, bool, f64)| {
-        let p = probability(similarity).clamp(1e-9, 1.0 - 1e-9);
+        let p = probability(similarity).clamp(1e-4, 1.0 - 1e-4);
         -weight * if genuine { p.ln() } else { (1.0 - p).ln() }
     };
     pairs.iter().map(loss).sum::<f64>() / pairs.iter().map(|pair| pair.2).sum::<f64>()

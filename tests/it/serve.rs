@@ -1,6 +1,7 @@
 //! How a server starts, stops and survives.
 
 use std::collections::HashSet;
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use faceid::http::Code;
@@ -155,6 +156,78 @@ async fn too_many_requests_are_refused_at_once() {
 }
 
 #[tokio::test]
+async fn the_bytes_of_all_requests_together_are_bounded() {
+    let data = data_dir();
+    let budget = ["--max-body-bytes", "2000000", "--body-budget", "4000000", "--request-timeout", "5"];
+    let server = Server::start(data.path(), &budget).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let mut hoarders = Vec::new();
+    for _ in 0..2 {
+        let mut hoarder = connect(&server).await;
+        hoarder.write_all(&raw_request(&vec![0; 1_900_000], 1_900_001)).await.unwrap();
+        hoarders.push(hoarder);
+    }
+    let detect = || async {
+        let request = app.request(reqwest::Method::POST, "/detect").header("content-type", "image/png");
+        app.send(request.body(vec![0; 500_000])).await
+    };
+    // The hoarders' bytes arrive when they arrive.
+    let mut answer = detect().await;
+    for _ in 0..100 {
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        answer = detect().await;
+    }
+    answer.expect_problem(503, Code::Overloaded);
+    drop(hoarders);
+    for _ in 0..100 {
+        answer = detect().await;
+        if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    answer.expect_problem(415, Code::UnsupportedImage);
+}
+
+#[tokio::test]
+async fn a_dawdling_client_does_not_delay_the_end() {
+    let data = data_dir();
+    let mut server = Server::start(data.path(), &["--shutdown-timeout", "1", "--request-timeout", "600"]).await;
+    let mut dawdlers = Vec::new();
+    for sent in [
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nX-",
+        "POST /detect HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nx",
+    ] {
+        let mut dawdler = connect(&server).await;
+        dawdler.write_all(sent.as_bytes()).await.unwrap();
+        dawdlers.push(dawdler);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.terminate();
+    assert!(server.ended().await.success());
+    assert!(!data.path().join("postgres/postmaster.pid").exists(), "Postgres still runs");
+}
+
+#[tokio::test]
+async fn a_stop_while_starting_is_orderly() {
+    for milliseconds in [50, 200, 400, 600, 800] {
+        let data = data_dir();
+        let bind = format!("127.0.0.1:{}", free_port());
+        let mut child = faceid().args(["serve", "--bind", &bind, "--data-dir"]).arg(data.path()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+        // Within the first moments nobody listens for signals yet, and a plain death is orderly enough.
+        let plain_death = status.signal() == Some(Signal::SIGTERM as i32);
+        assert!(status.success() || plain_death, "{status} after {milliseconds} ms");
+        assert!(!data.path().join("postgres/postmaster.pid").exists(), "Postgres still runs");
+    }
+}
+
+#[tokio::test]
 async fn slow_and_vanishing_clients_do_no_harm() {
     let Some(photo) = photos::lfw("Tony_Blair", 1) else { return };
     let data = data_dir();
@@ -167,11 +240,13 @@ async fn slow_and_vanishing_clients_do_no_harm() {
     slow.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"code\":\"request_timeout\""), "{answer}");
 
-    // A head that never ends.
-    let mut endless = connect(&server).await;
-    endless.write_all(b"POST /detect HTTP/1.1\r\nHost: localhost\r\nX-More: ").await.unwrap();
-    let closed = tokio::time::timeout(Duration::from_secs(60), endless.read_to_end(&mut Vec::new())).await;
-    assert!(closed.is_ok(), "the connection stays open for ever");
+    // A head that never ends, and one that never begins.
+    for head in ["POST /detect HTTP/1.1\r\nHost: localhost\r\nX-More: ", ""] {
+        let mut endless = connect(&server).await;
+        endless.write_all(head.as_bytes()).await.unwrap();
+        let closed = tokio::time::timeout(Duration::from_secs(60), endless.read_to_end(&mut Vec::new())).await;
+        assert!(closed.is_ok(), "the connection stays open for ever");
+    }
 
     for sent in [10, photo.len() / 2, photo.len()] {
         for _ in 0..20 {

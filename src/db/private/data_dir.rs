@@ -1,7 +1,7 @@
 //! The data directory and the lock that makes it ours.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,9 +20,15 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory if needed (0700) and takes its lock.
+    /// Makes the directory if needed (0700, its parents as usual) and takes its lock.
     pub fn open(path: &Path) -> Result<Self, DbError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(DbError::io("create", path))?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).map_err(DbError::io("create", parent))?;
+        }
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(DbError::io("create", path)(error)),
+            _ => {}
+        }
         let path = path.canonicalize().map_err(DbError::io("find", path))?;
         let length = path.join("run/.s.PGSQL.5432").as_os_str().as_bytes().len();
         if length > SOCKET_PATH_MAX {

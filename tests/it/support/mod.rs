@@ -49,7 +49,7 @@ fn start_shared() -> Shared {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             started.send(format!("http://{}", listener.local_addr().unwrap())).unwrap();
             let state = AppState::new(app.services.clone(), &config.http);
-            serve(listener, router(state), config.http.request_timeout, std::future::pending()).await;
+            serve(listener, router(state), &config.http, std::future::pending()).await;
         });
     });
     Shared { url: url.recv().expect("the server of the tests started"), _reaper: reaper }
