@@ -42,9 +42,10 @@ pub async fn serve(listener: TcpListener, router: Router, config: &HttpConfig, s
         let head_timeout = config.request_timeout;
         tasks.spawn(async move {
             // hyper's clock starts with the first byte.
+            let mut first = [0];
             tokio::select! {
-                begun = tokio::time::timeout(head_timeout, stream.readable()) => {
-                    if !matches!(begun, Ok(Ok(()))) {
+                begun = tokio::time::timeout(head_timeout, stream.peek(&mut first)) => {
+                    if !matches!(begun, Ok(Ok(1))) {
                         return;
                     }
                 }

@@ -53,10 +53,15 @@ async fn unknown_names_are_not_found() {
 async fn an_id_wins_over_a_name() {
     let db = Fixture::new().await;
     let ada = db.galleries.create_subject("default", &name("Ada"), &Metadata::default()).await.unwrap();
-    let impostor = name(&ada.id.to_string());
-    let impostor = db.galleries.create_subject("default", &impostor, &Metadata::default()).await.unwrap();
     assert_eq!(db.galleries.subject("default", &ada.id.to_string()).await.unwrap(), ada);
-    assert_eq!(db.galleries.subject("default", &impostor.id.to_string()).await.unwrap(), impostor);
+    // A name that is an id would never be found, so nobody gets it.
+    let shadow = name(&ada.id.to_string());
+    let created = db.galleries.create_subject("default", &shadow, &Metadata::default()).await;
+    assert!(matches!(created, Err(GalleryError::DuplicateSubject(_))));
+    let bob = db.galleries.create_subject("default", &name("Bob"), &Metadata::default()).await.unwrap();
+    let change = SubjectChange { name: Some(shadow), metadata: None };
+    let renamed = db.galleries.update_subject("default", &bob.id.to_string(), &change).await;
+    assert!(matches!(renamed, Err(GalleryError::DuplicateSubject(_))));
     // A subject's id is good in its own gallery only.
     db.galleries.create_gallery(&name("other")).await.unwrap();
     assert!(db.galleries.subject("other", &ada.id.to_string()).await.is_err());
