@@ -112,6 +112,11 @@ async fn serve_model(
     let registry = Registry::new(database.pool().clone());
     let galleries = Galleries::new(database.pool().clone());
     let dimension = u32::try_from(engine.dimension()).unwrap_or(u32::MAX);
+    if let Ok(former) = registry.active().await
+        && former.sha256 != sha256
+    {
+        info!(former = %former.name, next = %manifest.name, "another embedder takes over");
+    }
     let model = registry.register(&manifest.name, sha256, dimension).await?;
     let id = model.id;
     let calibration = manifest.calibration();

@@ -172,7 +172,6 @@ impl From<ServiceError> for Problem {
             ServiceError::Image { field, source } => Self::new(image_code(&source), detail).with_field(field),
             ServiceError::NoFace { field } => Self::new(Code::NoFace, detail).with_field(field),
             ServiceError::MultipleFaces { field, .. } => Self::new(Code::MultipleFaces, detail).with_field(field),
-            ServiceError::Invalid { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
             ServiceError::Overloaded => Self::new(Code::Overloaded, detail),
             ServiceError::Engine(error) => error.into(),
             ServiceError::Gallery(error) => error.into(),

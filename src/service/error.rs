@@ -5,7 +5,6 @@ use thiserror::Error;
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
 use crate::registry::RegistryError;
-use crate::types::InvalidValue;
 use crate::vision::DecodeError;
 
 #[derive(Debug, Error)]
@@ -17,9 +16,6 @@ pub enum ServiceError {
     NoFace { field: &'static str },
     #[error("{field} shows {count} faces, one is expected; `face=largest` takes the largest")]
     MultipleFaces { field: &'static str, count: usize },
-    /// A value of a request is not one that it can have.
-    #[error("{field}: {source}")]
-    Invalid { field: &'static str, source: InvalidValue },
     #[error("the server has as many requests in work as it takes; try again shortly")]
     Overloaded,
     #[error(transparent)]

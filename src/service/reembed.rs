@@ -11,14 +11,12 @@ const CHUNK: u32 = 256;
 impl Services {
     /// Embeds every face that has no embedding of the embedder in use. Can be stopped and started again.
     pub async fn embed_missing_faces(&self) -> Result<u64, ServiceError> {
+        let total = self.0.galleries.count_missing_embeddings(self.0.model.id).await?;
         let mut done = 0;
         loop {
             let missing = self.0.galleries.missing_embeddings(self.0.model.id, None, CHUNK).await?;
             if missing.is_empty() {
                 break;
-            }
-            if done == 0 {
-                info!(model = %self.model_name(), "embedding the faces that this embedder has not seen");
             }
             let (faces, jpegs): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
             let chips = self.0.photos.on_cpu(move || jpegs.iter().map(|jpeg| vision::decode_chip(jpeg)).collect());
@@ -28,7 +26,7 @@ impl Services {
             done += faces.len() as u64;
             let stored: Vec<_> = faces.into_iter().zip(embeddings).collect();
             self.0.galleries.store_embeddings(self.0.model.id, &stored).await?;
-            info!(faces = done, "embedded");
+            info!(done, total, model = %self.model_name(), "embedding the faces that this embedder has not seen");
         }
         Ok(done)
     }
