@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::{Stream, StreamExt, stream};
@@ -167,7 +167,8 @@ pub async fn drain_refused(limit: usize, patience: Duration, request: Request, n
     let mut lent = Lent(Arc::new(Mutex::new(Rest { stream, begun: false, ended: false })));
     let response = next.run(Request::from_parts(parts, Body::from_stream(lent.clone()))).await;
     let untouched = !lent.0.lock().unwrap_or_else(PoisonError::into_inner).begun;
-    if !(response.status().is_success() || waits && untouched) {
+    let slow = response.status() == StatusCode::REQUEST_TIMEOUT;
+    if !(response.status().is_success() || slow || waits && untouched) {
         let drain = async {
             let mut drained = 0;
             while let Some(Ok(chunk)) = lent.next().await {
