@@ -39,13 +39,12 @@ impl Galleries {
     /// ones by id; only those of at least `min_similarity`, if given. Exact.
     pub async fn search(
         &self,
-        gallery: &str,
+        gallery: GalleryId,
         model: ModelId,
         probes: &[Embedding],
         top_k: usize,
         min_similarity: Option<f32>,
     ) -> Result<Vec<Vec<SubjectMatch>>, GalleryError> {
-        let gallery = self.gallery_id(gallery).await?;
         let mut connection = self.pool.acquire().await?;
         let dimension = dimension_of(&mut connection, model).await?;
         let mut found = Vec::with_capacity(probes.len());

@@ -17,12 +17,11 @@ impl Services {
     pub async fn identify(&self, request: IdentifyRequest) -> Result<Identified, ServiceError> {
         let _admitted = self.admit()?;
         // Before any inference: is there such a gallery at all?
-        self.0.galleries.gallery_id(request.gallery.as_str()).await?;
+        let gallery = self.0.galleries.gallery_id(request.gallery.as_str()).await?;
         let photo = self.0.photos.read(request.image).await?;
         let threshold = self.threshold(request.threshold);
         let probes = self.embeddings(photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
-        let search =
-            self.0.galleries.search(request.gallery.as_str(), self.0.model.id, &probes, request.top_k as usize, None);
+        let search = self.0.galleries.search(gallery, self.0.model.id, &probes, request.top_k as usize, None);
         let faces = photo.faces.iter().zip(search.await?).map(|(face, found)| IdentifiedFace {
             face: face.found(),
             known: found.first().is_some_and(|best| best.similarity >= threshold.get()),

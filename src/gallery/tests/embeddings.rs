@@ -29,9 +29,9 @@ async fn another_model_is_filled_in_steps() {
     assert_eq!(db.galleries.count_missing_embeddings(next).await.unwrap(), 0);
 
     // Both models answer, each with its own vectors.
-    let found = db.galleries.search("default", next, &[made[4].1.clone()], 1, None).await.unwrap().remove(0);
+    let found = db.galleries.search(DEFAULT_GALLERY, next, &[made[4].1.clone()], 1, None).await.unwrap().remove(0);
     assert_eq!(found[0].face_id, faces[4]);
-    let found = db.galleries.search("default", db.model, &[axis(3)], 1, None).await.unwrap().remove(0);
+    let found = db.galleries.search(DEFAULT_GALLERY, db.model, &[axis(3)], 1, None).await.unwrap().remove(0);
     assert_eq!(found[0].face_id, faces[3]);
 }
 

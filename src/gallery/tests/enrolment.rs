@@ -145,10 +145,10 @@ async fn embeddings_of_another_dimension_or_model_are_refused() {
     let wrong = Random(3).embedding_of(DIMENSION + 1);
     let error = db.enroll_as(OnDuplicate::Warn, "default", "Ada", &wrong).await.unwrap_err();
     assert!(matches!(error, GalleryError::Dimension { expected: 32, found: 33 }), "{error}");
-    let error = db.galleries.search("default", db.model, &[wrong], 5, None).await.unwrap_err();
+    let error = db.galleries.search(DEFAULT_GALLERY, db.model, &[wrong], 5, None).await.unwrap_err();
     assert!(matches!(error, GalleryError::Dimension { .. }), "{error}");
     let unknown = ModelId::new();
-    let error = db.galleries.search("default", unknown, &[axis(0)], 5, None).await.unwrap_err();
+    let error = db.galleries.search(DEFAULT_GALLERY, unknown, &[axis(0)], 5, None).await.unwrap_err();
     assert!(matches!(error, GalleryError::ModelNotFound(model) if model == unknown), "{error}");
     assert_eq!(db.rows("subjects").await, 0);
 }

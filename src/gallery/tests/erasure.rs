@@ -33,7 +33,8 @@ async fn a_deleted_subject_leaves_no_row() {
     assert_eq!(erased, Erased { subjects: 1, faces: 2, embeddings: 2 });
     assert!(matches!(db.galleries.subject("team", "Ada").await, Err(GalleryError::SubjectNotFound(_))));
     assert!(matches!(db.galleries.delete_subject("team", "Ada").await, Err(GalleryError::SubjectNotFound(_))));
-    let found = db.galleries.search("team", db.model, &[axis(0)], 5, None).await.unwrap().remove(0);
+    let team = db.galleries.gallery_id("team").await.unwrap();
+    let found = db.galleries.search(team, db.model, &[axis(0)], 5, None).await.unwrap().remove(0);
     assert_eq!(found.iter().map(|found| found.subject.as_str()).collect::<Vec<_>>(), ["Bob"]);
     // The Ada of another gallery is another person.
     assert_eq!(db.galleries.subject("default", "Ada").await.unwrap().faces, 1);

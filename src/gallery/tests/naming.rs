@@ -41,8 +41,7 @@ async fn unknown_names_are_not_found() {
         assert!(matches!(db.galleries.gallery(unknown).await, Err(GalleryError::GalleryNotFound(_))));
         assert!(matches!(db.galleries.subject("default", unknown).await, Err(GalleryError::SubjectNotFound(_))));
         assert!(matches!(db.galleries.delete_subject("default", unknown).await, Err(GalleryError::SubjectNotFound(_))));
-        let search = db.galleries.search(unknown, db.model, &[axis(0)], 5, None).await;
-        assert!(matches!(search, Err(GalleryError::GalleryNotFound(_))));
+        assert!(matches!(db.galleries.gallery_id(unknown).await, Err(GalleryError::GalleryNotFound(_))));
         let enrolled = db.enroll_as(OnDuplicate::Warn, unknown, "Ada", &axis(0)).await;
         assert!(matches!(enrolled, Err(GalleryError::GalleryNotFound(_))));
     }

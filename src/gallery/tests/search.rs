@@ -26,7 +26,7 @@ async fn search_equals_comparing_with_everything() {
     }
     let probes: Vec<Embedding> = (0..10).map(|_| random.embedding()).collect();
     for top_k in [1, 5, 40, 1000] {
-        let found = db.galleries.search("default", db.model, &probes, top_k, None).await.unwrap();
+        let found = db.galleries.search(DEFAULT_GALLERY, db.model, &probes, top_k, None).await.unwrap();
         assert_eq!(found.len(), probes.len());
         for (probe, matches) in probes.iter().zip(found) {
             let mut best: HashMap<SubjectId, f64> = HashMap::new();
@@ -58,7 +58,7 @@ async fn top_k_counts_subjects_not_faces() {
     for n in 0..5 {
         db.enroll("default", &format!("other {n}"), &random.near(&axis(0), 1.0)).await;
     }
-    let found = db.galleries.search("default", db.model, &[axis(0)], 3, None).await.unwrap().remove(0);
+    let found = db.galleries.search(DEFAULT_GALLERY, db.model, &[axis(0)], 3, None).await.unwrap().remove(0);
     assert_eq!(found.len(), 3);
     assert_eq!((found[0].subject.as_str(), found[0].face_id), ("Ada", exact.face_id));
     assert!(found[1..].iter().all(|found| found.subject.starts_with("other")));
@@ -79,7 +79,7 @@ async fn equal_similarities_are_ordered_by_subject() {
         db.enroll("default", &format!("{n}"), &axis(0)).await;
     }
     for top_k in [1, 7, 40] {
-        let found = db.galleries.search("default", db.model, &[axis(0)], top_k, None).await.unwrap().remove(0);
+        let found = db.galleries.search(DEFAULT_GALLERY, db.model, &[axis(0)], top_k, None).await.unwrap().remove(0);
         let found: Vec<SubjectId> = found.into_iter().map(|found| found.subject_id).collect();
         assert_eq!(found, ids[..top_k]);
     }
@@ -93,10 +93,10 @@ async fn the_least_similarity_is_a_bound() {
         db.enroll("default", &format!("near {n}"), &random.near(&axis(0), 0.2)).await;
         db.enroll("default", &format!("far {n}"), &random.near(&axis(1), 0.2)).await;
     }
-    let found = db.galleries.search("default", db.model, &[axis(0)], 200, Some(0.9)).await.unwrap().remove(0);
+    let found = db.galleries.search(DEFAULT_GALLERY, db.model, &[axis(0)], 200, Some(0.9)).await.unwrap().remove(0);
     assert_eq!(found.len(), 50);
     assert!(found.iter().all(|found| found.subject.starts_with("near") && found.similarity >= 0.9));
-    let none = db.galleries.search("default", db.model, &[axis(9)], 5, Some(0.9)).await.unwrap();
+    let none = db.galleries.search(DEFAULT_GALLERY, db.model, &[axis(9)], 5, Some(0.9)).await.unwrap();
     assert_eq!(none, [[]]);
 }
 
@@ -106,8 +106,9 @@ async fn galleries_and_models_never_meet() {
     db.galleries.create_gallery(&name("other")).await.unwrap();
     db.enroll("default", "Ada", &axis(0)).await;
     let other_model = db.registry.register("other", [2; 32], DIMENSION as u32).await.unwrap().id;
-    let in_other_gallery = db.galleries.search("other", db.model, &[axis(0)], 5, None).await.unwrap();
-    let of_other_model = db.galleries.search("default", other_model, &[axis(0)], 5, None).await.unwrap();
+    let other_gallery = db.galleries.gallery_id("other").await.unwrap();
+    let in_other_gallery = db.galleries.search(other_gallery, db.model, &[axis(0)], 5, None).await.unwrap();
+    let of_other_model = db.galleries.search(DEFAULT_GALLERY, other_model, &[axis(0)], 5, None).await.unwrap();
     assert_eq!((in_other_gallery, of_other_model), (vec![vec![]], vec![vec![]]));
 }
 
@@ -115,8 +116,8 @@ async fn galleries_and_models_never_meet() {
 async fn nothing_asked_is_nothing_found() {
     let db = Fixture::new().await;
     db.enroll("default", "Ada", &axis(0)).await;
-    assert!(db.galleries.search("default", db.model, &[], 5, None).await.unwrap().is_empty());
-    assert_eq!(db.galleries.search("default", db.model, &[axis(0)], 0, None).await.unwrap(), [[]]);
-    let all = db.galleries.search("default", db.model, &[axis(0)], usize::MAX, Some(-1.0)).await.unwrap();
+    assert!(db.galleries.search(DEFAULT_GALLERY, db.model, &[], 5, None).await.unwrap().is_empty());
+    assert_eq!(db.galleries.search(DEFAULT_GALLERY, db.model, &[axis(0)], 0, None).await.unwrap(), [[]]);
+    let all = db.galleries.search(DEFAULT_GALLERY, db.model, &[axis(0)], usize::MAX, Some(-1.0)).await.unwrap();
     assert_eq!(all[0].len(), 1);
 }
