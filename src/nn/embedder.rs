@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use super::error::NetworkError;
 use super::network::Network;
-use super::pixels;
+use super::pixels::{self, Normalisation};
+use super::target::Target;
 use crate::types::Chip;
 
 pub use super::pixels::Channels;
@@ -39,14 +40,19 @@ pub struct Embedder {
 impl Embedder {
     /// Loads the network and makes trial runs that find its dimension and check that it takes a batch, giving
     /// every chip the row that it has alone.
-    pub fn load(path: &Path, device: Device, normalisation: InputNormalisation) -> Result<Self, NetworkError> {
+    pub fn load(path: &Path, target: &Target, normalisation: InputNormalisation) -> Result<Self, NetworkError> {
         let usable = normalisation.mean.is_finite() && normalisation.scale.is_normal();
         if !usable {
             return Err(contract(format!("{normalisation:?} cannot be applied")));
         }
-        let mut embedder = Self { network: Network::load(path, device)?, normalisation, dimension: 0 };
+        let mut embedder = Self { network: Network::load(path, target)?, normalisation, dimension: 0 };
         embedder.dimension = no_grad(|| embedder.trial())?;
         Ok(embedder)
+    }
+
+    /// Another handle on the same weights, for another thread.
+    pub fn share(&self) -> Self {
+        Self { network: self.network.clone(), ..*self }
     }
 
     /// The length of the vectors.
@@ -67,8 +73,8 @@ impl Embedder {
     /// `N x D` for N images of a chip's size.
     fn run(&self, images: &[&[u8]]) -> Result<Tensor, NetworkError> {
         let InputNormalisation { mean, scale, channels } = self.normalisation;
-        let size = (Chip::SIDE, Chip::SIDE);
-        let input = pixels::batch(images, size, [mean; 3], scale, channels, self.network.device())?;
+        let normalisation = Normalisation { mean: [mean; 3], scale, channels };
+        let input = pixels::batch(images, (Chip::SIDE, Chip::SIDE), &normalisation, &self.network)?;
         let outputs = self.network.forward(&input)?;
         let [output] = &outputs[..] else {
             return Err(contract(format!("it has {} outputs instead of one", outputs.len())));
@@ -116,7 +122,7 @@ fn contract(reason: String) -> NetworkError {
 
 #[cfg(test)]
 mod tests {
-    use tch::CModule;
+    use tch::{CModule, Device};
 
     use super::super::testing::{difference, fixture, floats, made_image, weights};
     use super::*;
@@ -131,7 +137,7 @@ mod tests {
         let Some(path) = weights("mobilefacenet-512.onnx") else {
             return;
         };
-        let embedder = Embedder::load(&path, Device::Cpu, InputNormalisation::default()).unwrap();
+        let embedder = Embedder::load(&path, &Target::CPU, InputNormalisation::default()).unwrap();
         assert_eq!(embedder.dimension(), 512);
         let expected = &fixture("networks.json")["embedder"];
         let chips: Vec<_> = (0..expected["images"].as_u64().unwrap() as u32).map(chip).collect();
@@ -153,7 +159,7 @@ mod tests {
         let input = Tensor::zeros([2, 3, 112, 112], (Kind::Float, Device::Cpu));
         let module = CModule::create_by_tracing("toy", "forward", &[input], &mut |inputs| vec![forward(&inputs[0])]);
         module.unwrap().save(&path).unwrap();
-        Embedder::load(&path, Device::Cpu, normalisation)
+        Embedder::load(&path, &Target::CPU, normalisation)
     }
 
     fn colours(x: &Tensor) -> Tensor {

@@ -30,6 +30,8 @@ pub enum NetworkError {
     Contract { role: &'static str, reason: String },
     #[error("libtorch: {0}")]
     Torch(String),
+    #[error("CUDA is not available: {0}")]
+    NoCuda(String),
 }
 
 impl From<TchError> for NetworkError {
@@ -64,6 +66,11 @@ pub(super) fn brief(error: &TchError) -> String {
         TchError::Torch(message) => message.clone(),
         other => other.to_string(),
     };
+    brief_text(&whole)
+}
+
+/// The same for a message that came without its error.
+pub(super) fn brief_text(whole: &str) -> String {
     let cause = whole.lines().find(|line| line.starts_with("RuntimeError: ")).or_else(|| whole.lines().next());
     cause.unwrap_or("no message").trim().to_owned()
 }

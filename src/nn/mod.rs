@@ -1,8 +1,8 @@
 //! Networks: loading weights and running them as libtorch operations. Pixels go in, plain numbers come out.
 //!
 //! [`Network`] is any file that we can run, ONNX (see [`onnx`]) or TorchScript; [`Detector`] and [`Embedder`] are
-//! networks that kept a contract about their input and outputs when they were loaded. A network is `Send` but not
-//! `Sync`: one thread owns it.
+//! networks that kept a contract about their input and outputs when they were loaded. [`Target`] says where and in which
+//! precision they run. Threads share a network by handles of their own.
 
 mod detector;
 mod embedder;
@@ -10,6 +10,8 @@ mod error;
 mod network;
 pub mod onnx;
 mod pixels;
+mod shim;
+mod target;
 #[cfg(test)]
 mod testing;
 
@@ -17,3 +19,4 @@ pub use detector::Detector;
 pub use embedder::{Channels, Embedder, InputNormalisation};
 pub use error::{NetworkError, UnsupportedOperator};
 pub use network::Network;
+pub use target::{Precision, Target, load_cuda};

@@ -3,58 +3,59 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
-use tch::{CModule, Device, IValue, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
-use super::error::NetworkError;
+use super::error::{NetworkError, brief_text};
 use super::onnx::Graph;
+use super::shim::{ReadOnly, Script};
+use super::target::Target;
 
 /// Larger files are refused before they are read.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// A network that can run: `N x 3 x H x W` floats in, one or more tensors out.
+/// A network that can run: `N x 3 x H x W` floats in, one or more tensors out. A clone is another handle on the same
+/// weights, for another thread.
+#[derive(Clone)]
 pub enum Network {
     /// An ONNX graph, run node by node as libtorch operations.
-    Onnx(Graph),
+    Onnx(Arc<ReadOnly<Graph>>),
     /// A TorchScript module, run by libtorch's own interpreter.
-    Script { module: CModule, device: Device },
+    Script(Arc<Script>),
 }
 
 impl Network {
-    /// Loads an ONNX or a TorchScript file onto `device`.
+    /// Loads an ONNX or a TorchScript file onto the target's device, to run in its precision.
     ///
     /// A zip archive, which TorchScript files are, and the endings `.pt`, `.ts` and `.torchscript` count as
     /// TorchScript, anything else as ONNX. A TorchScript file is a program: load only those that you trust.
-    pub fn load(path: &Path, device: Device) -> Result<Self, NetworkError> {
-        let read_error = |source| NetworkError::Read { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(read_error)?;
-        let bytes = file.metadata().map_err(read_error)?.len();
-        if bytes > MAX_FILE_BYTES {
-            return Err(NetworkError::FileTooLarge { path: path.to_owned(), bytes, limit: MAX_FILE_BYTES });
-        }
-        let mut content = Vec::new();
-        // The file may grow between the question and the reading.
-        file.by_ref().take(MAX_FILE_BYTES).read_to_end(&mut content).map_err(read_error)?;
+    pub fn load(path: &Path, target: &Target) -> Result<Self, NetworkError> {
+        let content = read(path)?;
+        let kind = target.precision.kind();
         if content.starts_with(b"PK\x03\x04") || has_torchscript_ending(path) {
-            let mut module = CModule::load_data_on_device(&mut content.as_slice(), device)?;
-            module.f_set_eval()?;
-            return Ok(Self::Script { module, device });
+            let script = Script::load(&content, target.device, kind, true).map_err(torch)?;
+            return Ok(Self::Script(Arc::new(script)));
         }
-        Ok(Self::Onnx(Graph::load(content, device)?))
+        Ok(Self::onnx(Graph::load(content, target.device, kind)?))
+    }
+
+    pub(super) fn onnx(graph: Graph) -> Self {
+        // A run of a graph reads its constants and writes values of its own.
+        Self::Onnx(Arc::new(ReadOnly::new(graph)))
     }
 
     /// Runs the network on `input`, `N x 3 x H x W`, without recording gradients.
     ///
-    /// Returns the outputs in the order in which the file declares them; the tensors, lists and tuples that a
-    /// TorchScript module returns are flattened into one list.
+    /// Returns the outputs, as float, in the order in which the file declares them; the tensors, lists and tuples that
+    /// a TorchScript module returns are flattened into one list.
     pub fn forward(&self, input: &Tensor) -> Result<Vec<Tensor>, NetworkError> {
         no_grad(|| match self {
             Self::Onnx(graph) => graph.run(input),
-            Self::Script { module, device } => {
-                let input = input.f_to_device(*device)?.f_to_kind(Kind::Float)?;
-                let mut outputs = Vec::new();
-                flatten(module.forward_is(&[IValue::Tensor(input)])?, &mut outputs)?;
-                Ok(outputs)
+            Self::Script(script) => {
+                let input = input.f_to_device(script.device())?.f_to_kind(script.kind())?;
+                let outputs = script.run(&input).map_err(torch)?;
+                outputs.iter().map(|output| Ok(output.f_to_kind(Kind::Float)?)).collect()
             }
         })
     }
@@ -63,7 +64,7 @@ impl Network {
     pub fn output_names(&self) -> &[String] {
         match self {
             Self::Onnx(graph) => graph.output_names(),
-            Self::Script { .. } => &[],
+            Self::Script(_) => &[],
         }
     }
 
@@ -71,9 +72,34 @@ impl Network {
     pub fn device(&self) -> Device {
         match self {
             Self::Onnx(graph) => graph.device(),
-            Self::Script { device, .. } => *device,
+            Self::Script(script) => script.device(),
         }
     }
+
+    /// The type of input that needs no conversion.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Onnx(graph) => graph.kind(),
+            Self::Script(script) => script.kind(),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, NetworkError> {
+    let read_error = |source| NetworkError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read_error)?;
+    let bytes = file.metadata().map_err(read_error)?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(NetworkError::FileTooLarge { path: path.to_owned(), bytes, limit: MAX_FILE_BYTES });
+    }
+    let mut content = Vec::new();
+    // The file may grow between the question and the reading.
+    file.by_ref().take(MAX_FILE_BYTES).read_to_end(&mut content).map_err(read_error)?;
+    Ok(content)
+}
+
+fn torch(message: String) -> NetworkError {
+    NetworkError::Torch(brief_text(&message))
 }
 
 fn has_torchscript_ending(path: &Path) -> bool {
@@ -81,24 +107,10 @@ fn has_torchscript_ending(path: &Path) -> bool {
     ["pt", "ts", "torchscript"].iter().any(|known| ending.eq_ignore_ascii_case(known))
 }
 
-fn flatten(value: IValue, outputs: &mut Vec<Tensor>) -> Result<(), NetworkError> {
-    match value {
-        IValue::Tensor(tensor) if tensor.defined() => outputs.push(tensor),
-        IValue::TensorList(tensors) => outputs.extend(tensors),
-        IValue::Tuple(values) | IValue::GenericList(values) => {
-            for value in values {
-                flatten(value, outputs)?;
-            }
-        }
-        _ => {
-            return Err(NetworkError::Torch("the TorchScript module returns something other than tensors".into()));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use tch::CModule;
+
     use super::super::testing::{fixture_path, made_input};
     use super::*;
 
@@ -116,11 +128,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let input = made_input(&[1, 3, 6, 7]);
         let one = save_traced(folder.path(), "one.onnx", |x| x.relu());
-        let network = Network::load(&one, Device::Cpu).unwrap();
-        assert!(matches!(network, Network::Script { .. }) && network.output_names().is_empty());
+        let network = Network::load(&one, &Target::CPU).unwrap();
+        assert!(matches!(network, Network::Script(_)) && network.output_names().is_empty());
         assert_eq!(network.forward(&input).unwrap(), [input.relu()]);
         let several = fixture_path("script_outputs.pt");
-        let outputs = Network::load(&several, Device::Cpu).unwrap().forward(&input).unwrap();
+        let outputs = Network::load(&several, &Target::CPU).unwrap().forward(&input).unwrap();
         assert_eq!(outputs, [input.abs(), input.neg(), &input + 1]);
     }
 
@@ -129,7 +141,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = save_traced(folder.path(), "toy.pt", |x| x.exp());
         let input = made_input(&[1, 3, 4, 5]).set_requires_grad(true);
-        assert!(!Network::load(&path, Device::Cpu).unwrap().forward(&input).unwrap()[0].requires_grad());
+        assert!(!Network::load(&path, &Target::CPU).unwrap().forward(&input).unwrap()[0].requires_grad());
     }
 
     #[test]
@@ -138,7 +150,7 @@ mod tests {
         let path =
             save_traced(folder.path(), "toy.pt", |x| x.matmul(&Tensor::ones([5, 2], (Kind::Float, Device::Cpu))));
         let error =
-            Network::load(&path, Device::Cpu).unwrap().forward(&made_input(&[1, 3, 4, 6])).unwrap_err().to_string();
+            Network::load(&path, &Target::CPU).unwrap().forward(&made_input(&[1, 3, 4, 6])).unwrap_err().to_string();
         assert!(error.contains("shape") && error.lines().count() == 1, "{error}");
     }
 
@@ -150,7 +162,7 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             path
         };
-        let load = |path: &Path| Network::load(path, Device::Cpu).map(|_| ());
+        let load = |path: &Path| Network::load(path, &Target::CPU).map(|_| ());
         assert!(matches!(load(&folder.path().join("absent.onnx")), Err(NetworkError::Read { .. })));
         assert!(matches!(load(folder.path()), Err(NetworkError::Read { .. })));
         assert!(matches!(load(&path("text.onnx", b"hello")), Err(NetworkError::Malformed(_))));

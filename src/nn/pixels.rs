@@ -3,6 +3,8 @@
 use tch::{Device, Kind, Tensor};
 
 use super::error::NetworkError;
+use super::network::Network;
+use super::shim;
 
 /// Which colour a network's first input channel is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,17 +14,21 @@ pub enum Channels {
     Bgr,
 }
 
-/// Stacks RGB images of `width x height` into `N x 3 x H x W` floats on `device`: `(pixel - mean) / scale`.
-///
-/// `mean` and `scale` are in the range of the pixels, 0..=255, `mean` in the order red, green, blue. Every image
-/// must have `width * height * 3` bytes.
+/// What a network was trained to read: `(pixel - mean) / scale` of pixels 0..=255, `mean` in the order red, green,
+/// blue; its first channel red or blue.
+pub(super) struct Normalisation {
+    pub mean: [f32; 3],
+    pub scale: f32,
+    pub channels: Channels,
+}
+
+/// Stacks RGB images of `width x height`, `width * height * 3` bytes each, into `N x 3 x H x W` as `network` reads it,
+/// in channels-last order.
 pub(super) fn batch(
     images: &[&[u8]],
     (width, height): (u32, u32),
-    mean: [f32; 3],
-    scale: f32,
-    channels: Channels,
-    device: Device,
+    normalisation: &Normalisation,
+    network: &Network,
 ) -> Result<Tensor, NetworkError> {
     let bytes = width as usize * height as usize * 3;
     if bytes == 0 || images.iter().any(|image| image.len() != bytes) {
@@ -31,16 +37,21 @@ pub(super) fn batch(
             given: format!("images of {:?} bytes", images.iter().map(|image| image.len()).collect::<Vec<_>>()),
         });
     }
+    let &Normalisation { mean, scale, channels } = normalisation;
+    let bgr = channels == Channels::Bgr;
+    if network.device() == Device::Cpu {
+        let bf16 = network.kind() == Kind::BFloat16;
+        return shim::pixels(images, (width, height), mean, scale, bgr, bf16).map_err(NetworkError::Torch);
+    }
+    // Bytes cross to the device, a quarter of the floats; page-locked, so that the copy needs no second one.
     let size = [images.len() as i64, i64::from(height), i64::from(width), 3];
-    let pixels = Tensor::f_from_slice(&images.concat())?.f_reshape(size)?.f_to_device(device)?;
-    let mean = Tensor::f_from_slice(&mean)?.f_to_device(device)?;
+    let pinned = Tensor::f_from_slice(&images.concat())?.f_reshape(size)?.f_pin_memory(network.device())?;
+    let pixels = pinned.f_to_device_(network.device(), Kind::Uint8, true, false)?;
+    let mean = Tensor::f_from_slice(&mean)?.f_to_device(network.device())?;
     let scaled = pixels.f_to_kind(Kind::Float)?.f_sub(&mean)?.f_div_scalar(f64::from(scale))?;
-    let ordered = match channels {
-        Channels::Rgb => scaled,
-        Channels::Bgr => scaled.f_flip([3])?,
-    };
-    // Only a view: in memory the colours of a pixel stay together ("channels last"), which convolutions run faster on.
-    Ok(ordered.f_permute([0, 3, 1, 2])?)
+    let ordered = if bgr { scaled.f_flip([3])? } else { scaled };
+    // Only a view: in memory the colours of a pixel stay together, as channels-last order wants.
+    Ok(ordered.f_permute([0, 3, 1, 2])?.f_to_kind(network.kind())?)
 }
 
 /// The tensor's numbers, row by row.

@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::fusion::Part;
 use super::ops::{Inputs, OpError, Run};
 use super::tensors;
 use crate::nn::error::{NetworkError, brief};
@@ -12,6 +13,8 @@ pub(super) type Slot = usize;
 /// An ONNX graph with its weights, ready to run.
 pub struct Graph {
     pub(super) device: Device,
+    /// The type in which the input is read: float, or what the network was reduced to.
+    pub(super) kind: Kind,
     pub(super) input: Input,
     pub(super) outputs: Vec<Slot>,
     pub(super) output_names: Vec<String>,
@@ -34,6 +37,8 @@ pub(super) struct Node {
     pub inputs: Vec<Option<Slot>>,
     pub outputs: Vec<Option<Slot>>,
     pub run: Run,
+    /// What the node is to `fusion`.
+    pub part: Part,
     /// For a `Reshape` whose constant target begins with the declared batch of one: that target.
     pub batch_target: Option<Vec<i64>>,
     /// Values that no later node reads.
@@ -62,13 +67,18 @@ impl Graph {
         self.device
     }
 
-    /// Runs the graph on `input` and returns its outputs in declared order. Call it under `no_grad`.
+    /// The type of the input that needs no conversion.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Runs the graph on `input` and returns its outputs in declared order, floating-point ones as
+    /// float. Call it under `no_grad`.
     pub fn run(&self, input: &Tensor) -> Result<Vec<Tensor>, NetworkError> {
         self.check_shape(&input.size())?;
         let batch = input.size().first().copied().unwrap_or(1);
         let mut values: Vec<Option<Tensor>> = self.constants.iter().map(|_| None).collect();
-        let float = input.f_to_device(self.device).and_then(|input| input.f_to_kind(Kind::Float));
-        values[self.input.slot] = Some(float?);
+        values[self.input.slot] = Some(input.f_to_device(self.device)?.f_to_kind(self.kind)?);
         for node in &self.nodes {
             let results = self.run_node(node, &values, batch).map_err(|error| node.label.error(error))?;
             for (slot, result) in node.outputs.iter().zip(results) {
@@ -103,7 +113,11 @@ impl Graph {
 
     fn output(&self, slot: Slot, values: &[Option<Tensor>]) -> Result<Tensor, NetworkError> {
         let value = values[slot].as_ref().or(self.constants[slot].as_ref());
-        value.map(Tensor::shallow_clone).ok_or_else(|| NetworkError::Malformed("an output has no value".into()))
+        let value = value.ok_or_else(|| NetworkError::Malformed("an output has no value".into()))?;
+        match value.f_kind()? {
+            Kind::Half | Kind::BFloat16 => Ok(value.f_to_kind(Kind::Float)?),
+            _ => Ok(value.shallow_clone()),
+        }
     }
 
     fn check_shape(&self, given: &[i64]) -> Result<(), NetworkError> {

@@ -4,21 +4,28 @@ use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 use prost::bytes::Bytes;
-use tch::{Device, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::attributes::Attributes;
+use super::fusion::{self, Part};
 use super::graph::{Graph, Input, Label, Node, Slot};
-use super::ops::{self, Build, Inputs, OpError};
+use super::ops::{self, Build, Inputs, OpError, OpResult};
 use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
 use super::tensors::{self, MAX_ELEMENTS};
 use crate::nn::error::{NetworkError, UnsupportedOperator};
+use crate::nn::shim::Family;
+
+/// Operators whose weights are reduced with the network; others (sizes, scales, limits) keep theirs.
+const REDUCED: &[&str] = &["Add", "BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul", "PRelu", "Sub"];
 
 /// Versions of ONNX's own operators whose differences the operators here know.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
 
 impl Graph {
-    /// Reads the content of an ONNX file and puts its weights on `device`.
-    pub fn load(content: Vec<u8>, device: Device) -> Result<Self, NetworkError> {
+    /// Reads the content of an ONNX file and puts its weights on `device`, to be run in `kind`: float, bfloat16 or half.
+    ///
+    /// On the CPU, convolutions are fused with what follows them where this processor has kernels for the kind.
+    pub fn load(content: Vec<u8>, device: Device, kind: Kind) -> Result<Self, NetworkError> {
         let model = ModelProto::decode(Bytes::from(content)).map_err(|error| malformed(error.to_string()))?;
         let graph = model.graph.ok_or_else(|| malformed("it holds no graph"))?;
         if !graph.sparse_initializer.is_empty() {
@@ -26,7 +33,7 @@ impl Graph {
         }
         let opset = opset(&model.opset_import)?;
         check_operators(&graph.node)?;
-        no_grad(|| Loader { opset, device, slots: HashMap::new(), constants: Vec::new(), elements: 0 }.graph(graph))
+        no_grad(|| Loader { opset, device, kind, slots: HashMap::new(), constants: Vec::new(), elements: 0 }.graph(graph))
     }
 }
 
@@ -78,6 +85,7 @@ fn label(index: usize, node: &NodeProto) -> Label {
 struct Loader {
     opset: i64,
     device: Device,
+    kind: Kind,
     slots: HashMap<String, Slot>,
     /// By slot; `None` for values that a run computes.
     constants: Vec<Option<Tensor>>,
@@ -104,8 +112,27 @@ impl Loader {
         if outputs.is_empty() {
             return Err(malformed("it declares no output"));
         }
+        let family = if self.device == Device::Cpu { Family::best(self.kind) } else { None };
+        if let Some(family) = family {
+            nodes = fusion::fuse(nodes, &self.constants, &outputs, family).map_err(|OpError(reason)| malformed(reason))?;
+        } else if self.kind != Kind::Float {
+            self.reduce_weights(&nodes).map_err(|OpError(reason)| malformed(reason))?;
+        }
         let (nodes, constants) = keep_needed(nodes, self.constants, &outputs);
-        Ok(Graph { device: self.device, input, outputs, output_names, constants, nodes })
+        Ok(Graph { device: self.device, kind: self.kind, input, outputs, output_names, constants, nodes })
+    }
+
+    /// Casts the weights of a network that runs node by node.
+    fn reduce_weights(&mut self, nodes: &[Node]) -> OpResult<()> {
+        let reads_weights = |node: &&Node| REDUCED.contains(&node.label.operator.as_str());
+        for slot in nodes.iter().filter(reads_weights).flat_map(|node| node.inputs.iter().flatten()) {
+            if let Some(constant) = &mut self.constants[*slot]
+                && constant.f_kind()? == Kind::Float
+            {
+                *constant = constant.f_to_kind(self.kind)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives a value its slot.
@@ -174,7 +201,7 @@ impl Loader {
         for name in &node.output {
             outputs.push(if name.is_empty() { None } else { Some(self.define(name, None)?) });
         }
-        Ok(Some(Node { label, inputs, outputs, run, batch_target, release: Vec::new() }))
+        Ok(Some(Node { label, inputs, outputs, run, part: Part::of(node), batch_target, release: Vec::new() }))
     }
 
     /// An empty name stands for an optional input that is left out.

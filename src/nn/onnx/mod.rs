@@ -4,8 +4,8 @@
 //! constants only is computed, and every operator that is missing is named. A run then calls one function per node.
 //!
 //! What is supported: opsets 7 to 23 of ONNX's own operators as listed in `ops::OPERATORS`, one input with floating-point
-//! elements, weights inside the file. Values are computed in float32 (or float64 where the file says so), also where
-//! the file asks for half precision.
+//! elements, weights inside the file. The type in which a network runs is the caller's choice, not the file's (only
+//! float64 stays what it is). On the CPU convolutions run fused (see `fusion`).
 //!
 //! **Batches.** Many published networks were exported with a fixed batch of one: input `[1, 3, H, W]`, and a `Reshape`
 //! to a constant target such as `[1, -1]`. A declared batch of one is therefore taken as free, and when another
@@ -17,6 +17,7 @@
 //! [`MAX_ELEMENTS`] elements, and whatever libtorch refuses becomes an error.
 
 mod attributes;
+mod fusion;
 mod graph;
 mod load;
 mod ops;

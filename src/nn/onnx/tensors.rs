@@ -1,6 +1,6 @@
 //! Tensors of an ONNX file, and the arithmetic of shapes with the limits that keep a hostile file harmless.
 //!
-//! Half-precision numbers (float16, bfloat16) become float32: all work is done in single precision or better.
+//! Half-precision numbers (float16, bfloat16) become float32; a network is reduced as a whole, or not at all.
 //! Integers and booleans live on the CPU whatever the device, because they are shapes and indices that operators
 //! read back.
 
@@ -80,7 +80,7 @@ pub fn home(kind: Kind, device: Device) -> Device {
 }
 
 pub fn is_floating(kind: Kind) -> bool {
-    matches!(kind, Kind::Float | Kind::Double)
+    matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }
 
 /// A tensor without dimensions that holds `value`.

@@ -32,7 +32,7 @@ fn changed(case: &str, change: impl FnOnce(&mut ModelProto)) -> Result<Network, 
 }
 
 fn load(content: Vec<u8>) -> Result<Network, NetworkError> {
-    Graph::load(content, Device::Cpu).map(Network::Onnx)
+    Graph::load(content, Device::Cpu, Kind::Float).map(Network::onnx)
 }
 
 fn message<T>(result: Result<T, NetworkError>) -> String {

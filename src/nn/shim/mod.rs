@@ -1,0 +1,312 @@
+//! What tch has no binding for, in C++ against the same libtorch (`shim.h`), behind safe functions.
+//!
+//! - [`FusedConv`]: convolutions of channels-last images with bias, activation and residual in one pass over memory.
+//! - [`pixels`]: bytes of images to the input of a network in one pass.
+//! - [`Script`]: TorchScript, frozen and optimised for inference.
+//! - [`open_library`]: CUDA's backend, opened at run time by a binary that was linked without it.
+//!
+//! This is the only place with `unsafe`. Tensors cross as `at::Tensor*`: we lend pointers of tensors that outlive the
+//! call and that the C++ side only reads, and take ownership of those it returns. C++ exceptions are caught there and
+//! come back as messages.
+
+mod ffi;
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::Path;
+use std::ptr::{self, NonNull};
+
+use tch::{Device, Kind, Tensor};
+
+/// An instruction set with convolutions of its own, and the type of its activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    Avx2Float = 0,
+    Avx512Float = 1,
+    Avx512Bf16 = 2,
+}
+
+impl Family {
+    /// Whether this build has the kernels and this processor runs them.
+    pub fn is_available(self) -> bool {
+        // SAFETY: takes a number and reads the processor's capabilities.
+        unsafe { ffi::faceid_has_kernels(self as i32) }
+    }
+
+    /// The fastest family whose activations are of `kind`.
+    pub fn best(kind: Kind) -> Option<Self> {
+        let candidates: &[Self] = match kind {
+            Kind::Float => &[Self::Avx512Float, Self::Avx2Float],
+            Kind::BFloat16 => &[Self::Avx512Bf16],
+            _ => &[],
+        };
+        candidates.iter().copied().find(|family| family.is_available())
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx2Float => "avx2",
+            Self::Avx512Float => "avx512",
+            Self::Avx512Bf16 => "avx512_bf16",
+        }
+    }
+}
+
+/// The shape and the numbers of a convolution.
+#[derive(Debug, Clone, Default)]
+pub struct ConvSpec {
+    pub out_channels: i64,
+    /// Of the whole input.
+    pub channels: i64,
+    pub groups: i64,
+    /// Height and width.
+    pub kernel: [i64; 2],
+    pub stride: [i64; 2],
+    /// Top, left, bottom, right.
+    pub pads: [i64; 4],
+    /// `out_channels x (channels / groups) x height x width` numbers.
+    pub weights: Vec<f32>,
+    /// `out_channels` numbers.
+    pub bias: Vec<f32>,
+    /// What negative values are multiplied by, for each output channel: 0 is ReLU, 1 is no activation.
+    pub slopes: Vec<f32>,
+}
+
+impl ConvSpec {
+    /// Whether lengths agree and every number is one that a convolution can have.
+    fn is_consistent(&self) -> bool {
+        let channels = |numbers: &[f32]| numbers.len() as i64 == self.out_channels;
+        let positive =
+            [self.out_channels, self.channels, self.groups, self.kernel[0], self.kernel[1], self.stride[0], self.stride[1]];
+        positive.iter().all(|number| (1..1 << 16).contains(number))
+            && self.pads.iter().all(|pad| (0..1 << 16).contains(pad))
+            && self.channels % self.groups == 0
+            && self.weights.len() as i64
+                == self.out_channels * (self.channels / self.groups) * self.kernel[0] * self.kernel[1]
+            && channels(&self.bias)
+            && channels(&self.slopes)
+    }
+}
+
+/// A convolution with its weights packed for one family.
+pub struct FusedConv(NonNull<ffi::Conv>);
+
+// SAFETY: packed weights that nothing changes after `new`; the C++ side keeps its scratch per thread.
+unsafe impl Send for FusedConv {}
+// SAFETY: as above; `run` takes it as const and several threads may run it at once.
+unsafe impl Sync for FusedConv {}
+
+impl FusedConv {
+    /// Packs a convolution; `None` if the family has no kernel for its shape (groups other than one or depthwise).
+    pub fn new(spec: &ConvSpec, family: Family) -> Option<Self> {
+        if !spec.is_consistent() {
+            return None;
+        }
+        let raw = ffi::ConvSpec {
+            out_channels: spec.out_channels,
+            channels: spec.channels,
+            groups: spec.groups,
+            kernel_height: spec.kernel[0],
+            kernel_width: spec.kernel[1],
+            stride_y: spec.stride[0],
+            stride_x: spec.stride[1],
+            pad_top: spec.pads[0],
+            pad_left: spec.pads[1],
+            pad_bottom: spec.pads[2],
+            pad_right: spec.pads[3],
+            weights: spec.weights.as_ptr(),
+            bias: spec.bias.as_ptr(),
+            slopes: spec.slopes.as_ptr(),
+        };
+        // SAFETY: the three arrays have the lengths that the spec states (checked above) and are copied by the call.
+        NonNull::new(unsafe { ffi::faceid_conv_new(&raw, family as i32) }).map(Self)
+    }
+
+    /// `N x C x H x W` in any type and layout to `N x O x H' x W'` in channels-last order.
+    ///
+    /// The activation comes before the `residual`, which is added (and broadcast where its shape differs). The output
+    /// is of the family's kind, or float if asked.
+    pub fn run(&self, input: &Tensor, residual: Option<&Tensor>, float_output: bool) -> Result<Tensor, String> {
+        let residual = residual.map_or(ptr::null(), Tensor::as_ptr);
+        let mut error = ptr::null_mut();
+        // SAFETY: the pointers are of live tensors, which the call reads only, and of a live convolution.
+        let output = unsafe {
+            ffi::faceid_conv_run(self.0.as_ptr(), input.as_ptr().cast(), residual.cast(), float_output, &mut error)
+        };
+        take_tensor(output, error)
+    }
+}
+
+impl Drop for FusedConv {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `faceid_conv_new` and is freed once.
+        unsafe { ffi::faceid_conv_free(self.0.as_ptr()) }
+    }
+}
+
+/// Images of interleaved RGB bytes, `height * width * 3` each, as `N x 3 x H x W` in channels-last order:
+/// `(pixel - mean) / scale`, blue first if `bgr`, bfloat16 or float. On the CPU.
+pub fn pixels(
+    images: &[&[u8]],
+    (width, height): (u32, u32),
+    mean: [f32; 3],
+    scale: f32,
+    bgr: bool,
+    bf16: bool,
+) -> Result<Tensor, String> {
+    let bytes = width as usize * height as usize * 3;
+    assert!(images.iter().all(|image| image.len() == bytes), "the caller checks the sizes");
+    let pointers: Vec<*const u8> = images.iter().map(|image| image.as_ptr()).collect();
+    let mut error = ptr::null_mut();
+    // SAFETY: every pointer leads to `height * width * 3` bytes that live through the call.
+    let output = unsafe {
+        ffi::faceid_pixels(
+            pointers.as_ptr(),
+            pointers.len() as i64,
+            i64::from(height),
+            i64::from(width),
+            mean.as_ptr(),
+            scale,
+            bgr,
+            bf16,
+            &mut error,
+        )
+    };
+    take_tensor(output, error)
+}
+
+/// Outputs of a TorchScript module beyond which it is no network for us.
+const MAX_OUTPUTS: usize = 64;
+
+/// A TorchScript module, evaluated, frozen and optimised for inference.
+pub struct Script {
+    module: NonNull<ffi::Module>,
+    device: Device,
+    kind: Kind,
+}
+
+// SAFETY: a frozen module holds constants and code; libtorch runs it from several threads at once.
+unsafe impl Send for Script {}
+// SAFETY: as above.
+unsafe impl Sync for Script {}
+
+impl Script {
+    /// Reads an archive, puts it on `device` and casts its weights to `kind` (float, half or bfloat16).
+    ///
+    /// `optimise` freezes it and, in float on the CPU, lets libtorch rewrite it for oneDNN.
+    pub fn load(archive: &[u8], device: Device, kind: Kind, optimise: bool) -> Result<Self, String> {
+        let cuda_device = match device {
+            Device::Cuda(number) => i32::try_from(number).map_err(|_| "no such CUDA device".to_owned())?,
+            _ => -1,
+        };
+        // The numbers of libtorch's types, which tch keeps to itself.
+        let kind_number = match kind {
+            Kind::Half => 5,
+            Kind::Float => 6,
+            Kind::BFloat16 => 15,
+            other => return Err(format!("a network cannot run in {other:?}")),
+        };
+        let mut error = ptr::null_mut();
+        // SAFETY: the bytes live through the call, which copies what it keeps.
+        let module = unsafe {
+            let bytes = archive.as_ptr().cast::<c_char>();
+            ffi::faceid_module_load(bytes, archive.len(), cuda_device, kind_number, optimise, &mut error)
+        };
+        match NonNull::new(module) {
+            Some(module) => Ok(Self { module, device, kind }),
+            None => Err(take_message(error)),
+        }
+    }
+
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The type of its weights and of what it reads.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Runs it without recording gradients; tensors, lists and tuples that it returns are flattened into one list.
+    pub fn run(&self, input: &Tensor) -> Result<Vec<Tensor>, String> {
+        let mut outputs = [ptr::null_mut(); MAX_OUTPUTS];
+        let mut error = ptr::null_mut();
+        // SAFETY: the input is live and only read; there is room for as many outputs as the limit says.
+        let count = unsafe {
+            let limit = MAX_OUTPUTS as i64;
+            ffi::faceid_module_run(self.module.as_ptr(), input.as_ptr().cast(), outputs.as_mut_ptr(), limit, &mut error)
+        };
+        let Ok(count) = usize::try_from(count) else {
+            return Err(take_message(error));
+        };
+        // SAFETY: the first `count` pointers are new tensors that now belong to us.
+        Ok(outputs[..count].iter().map(|output| unsafe { Tensor::from_ptr(output.cast()) }).collect())
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `faceid_module_load` and is freed once.
+        unsafe { ffi::faceid_module_free(self.module.as_ptr()) }
+    }
+}
+
+/// A value that threads may share because nobody changes it.
+///
+/// tch's tensors are not `Sync`, since most of its operations may write in place.
+pub struct ReadOnly<T>(T);
+
+// SAFETY: the value is reachable by shared reference only, and the operations that this crate runs on tensors of a
+// loaded network read them; libtorch allows any number of readers (reference counts are atomic).
+unsafe impl<T: Send> Sync for ReadOnly<T> {}
+
+impl<T> ReadOnly<T> {
+    /// `value` must not change tensors that it holds when it is used by shared reference.
+    pub fn new(value: T) -> Self {
+        Self(value)
+    }
+}
+
+impl<T> std::ops::Deref for ReadOnly<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Opens a shared library for the whole process.
+pub fn open_library(path: &Path) -> Result<(), String> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|error| error.to_string())?;
+    // SAFETY: a NUL-terminated path. The library's initialisers run; it is libtorch's own.
+    let error = unsafe { ffi::faceid_open_library(path.as_ptr()) };
+    if error.is_null() { Ok(()) } else { Err(take_message(error)) }
+}
+
+/// Lets the C++ heap keep what one pass frees for the next; blocks of 16 MiB and more go back to the system at once.
+pub fn tune_heap() {
+    // SAFETY: sets two parameters of malloc.
+    unsafe { ffi::faceid_tune_heap() }
+}
+
+fn take_tensor(tensor: *mut c_void, error: *mut c_char) -> Result<Tensor, String> {
+    if tensor.is_null() {
+        return Err(take_message(error));
+    }
+    // SAFETY: a new tensor that now belongs to us.
+    Ok(unsafe { Tensor::from_ptr(tensor.cast()) })
+}
+
+fn take_message(message: *mut c_char) -> String {
+    if message.is_null() {
+        return "no message".to_owned();
+    }
+    // SAFETY: a NUL-terminated string that the C++ side allocated and that is freed once.
+    unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        ffi::faceid_free_message(message);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+// What tch cannot do, against the same libtorch: fused convolutions, pixels to network inputs, frozen TorchScript,
+// CUDA opened at run time. Plain C, called from ffi.rs. A `tensor` is an at::Tensor* as in torch-sys; those that
+// come back belong to the caller. Where a function takes `error`, it returns null (or -1) after setting it to a
+// message that the caller frees with faceid_free_message.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+
+typedef void* faceid_tensor;
+struct faceid_conv;
+struct faceid_module;
+
+// Kernel families by number: 0 AVX2 float, 1 AVX-512 float, 2 AVX-512 bfloat16. Says whether this build has it and
+// the processor runs it.
+bool faceid_has_kernels(int family);
+
+struct faceid_conv_spec {
+    int64_t out_channels, channels, groups;  // channels of the whole input
+    int64_t kernel_height, kernel_width, stride_y, stride_x;
+    int64_t pad_top, pad_left, pad_bottom, pad_right;
+    const float* weights;  // out_channels x (channels / groups) x kernel_height x kernel_width
+    const float* bias;     // out_channels, or null
+    const float* slopes;   // out_channels factors of negative values, or null
+};
+
+// Packs a convolution; null if no kernel of the family fits its shape.
+faceid_conv* faceid_conv_new(const faceid_conv_spec* spec, int family);
+void faceid_conv_free(faceid_conv* conv);
+// Runs it on N x C x H x W in any type and layout. Gives N x O x H' x W' in channels-last order, as float if asked,
+// else in the family's type. `residual` may be null; it is added last, and broadcast where its shape differs. Several threads may share a convolution.
+faceid_tensor faceid_conv_run(const faceid_conv* conv, const void* input, const void* residual, bool float_output,
+                              char** error);
+
+// Images of interleaved RGB bytes as N x 3 x H x W in channels-last order, (pixel - mean) / scale.
+faceid_tensor faceid_pixels(const uint8_t* const* images, int64_t count, int64_t height, int64_t width,
+                            const float mean[3], float scale, bool bgr, bool as_bf16, char** error);
+
+// A TorchScript archive, evaluated, frozen and (on the CPU) optimised for inference.
+faceid_module* faceid_module_load(const char* bytes, size_t length, int cuda_device, int kind, bool optimise, char** error);
+void faceid_module_free(faceid_module* module);
+// Runs it; its tensors, lists and tuples are flattened into at most `limit` outputs. Returns how many there are.
+int64_t faceid_module_run(const faceid_module* module, const void* input, faceid_tensor* outputs, int64_t limit,
+                          char** error);
+
+// Opens a shared library for the whole process, for backends that register themselves. Null, or a message.
+char* faceid_open_library(const char* path);
+
+// Lets the C++ heap keep what passes of a network free and take again at once; larger blocks go back to the system.
+void faceid_tune_heap();
+
+void faceid_free_message(char* message);
+}
