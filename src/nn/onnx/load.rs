@@ -11,12 +11,14 @@ use super::fusion::{self, Part};
 use super::graph::{Graph, Input, Label, Node, Slot};
 use super::ops::{self, Build, Inputs, OpError, OpResult};
 use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+use super::simplify::simplify;
 use super::tensors::{self, MAX_ELEMENTS};
 use crate::nn::error::{NetworkError, UnsupportedOperator};
 use crate::nn::shim::Family;
 
 /// Operators whose weights are reduced with the network; others (sizes, scales, limits) keep theirs.
-const REDUCED: &[&str] = &["Add", "BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul", "PRelu", "Sub"];
+const REDUCED: &[&str] =
+    &["Add", "BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul", "PRelu", "Sub"];
 
 /// Versions of ONNX's own operators whose differences the operators here know.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
@@ -27,13 +29,16 @@ impl Graph {
     /// On the CPU, convolutions are fused with what follows them where this processor has kernels for the kind.
     pub fn load(content: Vec<u8>, device: Device, kind: Kind) -> Result<Self, NetworkError> {
         let model = ModelProto::decode(Bytes::from(content)).map_err(|error| malformed(error.to_string()))?;
-        let graph = model.graph.ok_or_else(|| malformed("it holds no graph"))?;
+        let mut graph = model.graph.ok_or_else(|| malformed("it holds no graph"))?;
         if !graph.sparse_initializer.is_empty() {
             return Err(malformed("sparse weights are not supported"));
         }
         let opset = opset(&model.opset_import)?;
         check_operators(&graph.node)?;
-        no_grad(|| Loader { opset, device, kind, slots: HashMap::new(), constants: Vec::new(), elements: 0 }.graph(graph))
+        simplify(&mut graph);
+        no_grad(|| {
+            Loader { opset, device, kind, slots: HashMap::new(), constants: Vec::new(), elements: 0 }.graph(graph)
+        })
     }
 }
 
@@ -114,7 +119,8 @@ impl Loader {
         }
         let family = if self.device == Device::Cpu { Family::best(self.kind) } else { None };
         if let Some(family) = family {
-            nodes = fusion::fuse(nodes, &self.constants, &outputs, family).map_err(|OpError(reason)| malformed(reason))?;
+            nodes =
+                fusion::fuse(nodes, &self.constants, &outputs, family).map_err(|OpError(reason)| malformed(reason))?;
         } else if self.kind != Kind::Float {
             self.reduce_weights(&nodes).map_err(|OpError(reason)| malformed(reason))?;
         }

@@ -22,6 +22,7 @@ mod graph;
 mod load;
 mod ops;
 mod proto;
+mod simplify;
 mod tensors;
 #[cfg(test)]
 mod tests;

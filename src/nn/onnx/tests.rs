@@ -171,7 +171,7 @@ fn broken_files_say_what_is_wrong() {
 fn torch_errors_name_the_node_in_one_line() {
     let network = changed("conv", |model| only_node(model).name = "stem".into()).unwrap();
     let error = message(network.forward(&made_input(&[1, 5, 9, 9])));
-    assert!(error.starts_with("node stem (Conv): ") && error.contains("channels"), "{error}");
+    assert!(error.starts_with("node stem (Conv): ") && error.contains(" x 4 x H x W"), "{error}");
     assert_eq!(error.lines().count(), 1);
 }
 

@@ -1,5 +1,5 @@
 // Convolutions of channels-last images with bias, activation and residual fused in: what a face network spends its
-// time on. Plain memory in and out; shim.cpp brings the tensors.
+// time on. Plain memory in and out; tensors.cpp brings the tensors.
 #pragma once
 #include <cstdint>
 
@@ -8,7 +8,7 @@ namespace faceid {
 using bf16 = uint16_t;
 
 // One convolution of a batch, ready to run. Layouts: images N x H x W x C; `weights` as the packing functions of
-// pack.cpp leave them; `bias` and `slopes` padded with zeros to whole vectors.
+// tensors.cpp leave them; `bias` and `slopes` padded with zeros to whole vectors.
 struct Conv {
     int64_t images, height, width, channels;              // of the input; the channels that one tap reads
     int64_t pixel;                                         // elements from a pixel of the input to the next
@@ -30,7 +30,7 @@ struct Kernels {
     int64_t lanes;         // output channels in a vector
     int64_t depth;         // input channels that one instruction sums
     bool is_bf16;
-    // Groups of one: output positions first..last of images * out_height * out_width.
+    // Groups of one: first..last of the images * out_height * out_width output positions, in an order of the kernel's.
     void (*dense)(const Conv&, int64_t first, int64_t last);
     // As many groups as channels: output rows first..last of images * out_height.
     void (*depthwise)(const Conv&, int64_t first, int64_t last);

@@ -50,79 +50,147 @@ inline void with_finish(const Conv& conv, Run run) {
     }
 }
 
-// Walks over output positions, from one to the next without a division.
-struct Walk {
-    int64_t y, x;       // of the output, within its image
-    int64_t y0, x0;     // of the input that the first tap reads; may lie outside the image
-    int64_t corner;     // its offset in elements from the first image
-    int64_t image;
+// The output positions of an image whose kernel lies inside it; the others are its border.
+struct Inside {
+    int64_t top, bottom, left, right;
 
-    Walk(const Conv& conv, int64_t position) {
-        const int64_t per_image = conv.out_height * conv.out_width;
-        image = position / per_image;
-        y = position % per_image / conv.out_width;
-        x = position % conv.out_width;
-        locate(conv);
+    explicit Inside(const Conv& conv) {
+        range(conv.height, conv.out_height, conv.kernel_height, conv.stride_y, conv.pad_top, top, bottom);
+        range(conv.width, conv.out_width, conv.kernel_width, conv.stride_x, conv.pad_left, left, right);
     }
 
-    void locate(const Conv& conv) {
-        y0 = y * conv.stride_y - conv.pad_top;
-        x0 = x * conv.stride_x - conv.pad_left;
-        corner = ((image * conv.height + y0) * conv.width + x0) * conv.pixel;
-    }
+    int64_t positions() const { return (bottom - top) * (right - left); }
 
-    void step(const Conv& conv) {
-        if (++x < conv.out_width) {
-            x0 += conv.stride_x;
-            corner += conv.stride_x * conv.pixel;
-            return;
-        }
-        x = 0;
-        if (++y == conv.out_height) {
-            y = 0;
-            image++;
-        }
-        locate(conv);
+    static void range(int64_t size, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t& from, int64_t& to) {
+        const int64_t reach = size + pad - kernel;
+        from = std::min(out, (pad + stride - 1) / stride);
+        to = std::max(from, std::min(out, reach < 0 ? 0 : reach / stride + 1));
     }
 };
 
-// Where the inputs of the next `count` of M output positions lie: one pointer per tap and position. What lies outside
-// the image reads zeros; a last tile that is not full repeats its last position rather than reading beyond it.
-template <class Element, int M>
-inline void point(const Conv& conv, Walk& walk, int64_t count, const Element** taps) {
-    const auto* input = static_cast<const Element*>(conv.input);
-    const auto* zeros = static_cast<const Element*>(conv.zeros);
-    const int64_t last_y = conv.height - conv.kernel_height, last_x = conv.width - conv.kernel_width;
-    const int64_t row = conv.width * conv.pixel;
-    for (int m = 0; m < M; m++) {
-        const bool inside = walk.y0 >= 0 && walk.y0 <= last_y && walk.x0 >= 0 && walk.x0 <= last_x;
-        const Element** tap = taps + m;
-        for (int64_t ky = 0; ky < conv.kernel_height; ky++) {
-            const int64_t y = walk.y0 + ky;
-            for (int64_t kx = 0; kx < conv.kernel_width; kx++, tap += M) {
-                const int64_t x = walk.x0 + kx;
-                const bool within = inside || (y >= 0 && y < conv.height && x >= 0 && x < conv.width);
-                *tap = within ? input + walk.corner + ky * row + kx * conv.pixel : zeros;
-            }
-        }
-        if (m + 1 < count) walk.step(conv);
+// Where an output position is, and the first tap of its kernel.
+struct Place {
+    int64_t y, x;       // of the input; may lie outside the image
+    int64_t corner;     // its offset in elements from the first image
+    int64_t position;   // of the output
+
+    void locate(const Conv& conv, int64_t image, int64_t out_y, int64_t out_x) {
+        y = out_y * conv.stride_y - conv.pad_top;
+        x = out_x * conv.stride_x - conv.pad_left;
+        corner = ((image * conv.height + y) * conv.width + x) * conv.pixel;
+        position = (image * conv.out_height + out_y) * conv.out_width + out_x;
     }
-    walk.step(conv);
-}
+};
+
+// Walks over the inside of all images, row by row.
+struct InsideWalk {
+    Place place;
+    int64_t image, y, x;
+
+    InsideWalk(const Conv& conv, const Inside& inside, int64_t index) {
+        const int64_t columns = inside.right - inside.left;
+        image = index / inside.positions();
+        y = inside.top + index % inside.positions() / columns;
+        x = inside.left + index % columns;
+        place.locate(conv, image, y, x);
+    }
+
+    void step(const Conv& conv, const Inside& inside) {
+        if (++x < inside.right) {
+            place.corner += conv.stride_x * conv.pixel;
+            place.position++;
+            return;
+        }
+        x = inside.left;
+        if (++y == inside.bottom) {
+            y = inside.top;
+            image++;
+        }
+        place.locate(conv, image, y, x);
+    }
+};
+
+// Walks over the borders of all images: what is above the inside, beside it, below it.
+struct BorderWalk {
+    Place place;
+    int64_t index;
+
+    BorderWalk(const Conv& conv, const Inside& inside, int64_t first) : index(first) { locate(conv, inside); }
+
+    void step(const Conv& conv, const Inside& inside) {
+        index++;
+        locate(conv, inside);
+    }
+
+    void locate(const Conv& conv, const Inside& inside) {
+        const int64_t per_image = conv.out_height * conv.out_width - inside.positions();
+        const int64_t image = index / per_image;
+        int64_t rest = index % per_image;
+        const int64_t above = inside.top * conv.out_width, inner = inside.right - inside.left;
+        const int64_t beside = conv.out_width - inner, middle = (inside.bottom - inside.top) * beside;
+        if (rest < above) {
+            place.locate(conv, image, rest / conv.out_width, rest % conv.out_width);
+        } else if ((rest -= above) < middle) {
+            const int64_t x = rest % beside;
+            place.locate(conv, image, inside.top + rest / beside, x < inside.left ? x : x + inner);
+        } else {
+            rest -= middle;
+            place.locate(conv, image, inside.bottom + rest / conv.out_width, rest % conv.out_width);
+        }
+    }
+};
 
 constexpr int64_t max_taps = 81;
 
+// The inputs of M output positions: a pointer to the first tap of each, or on the border, where taps outside the image
+// read zeros, one to each tap.
+template <class Element, int M, bool Border>
+struct Tile {
+    const Element* taps[Border ? max_taps * M : M];
+    int64_t position[M];
+
+    // The next `count` positions; a tile that is not full repeats its last one.
+    template <class Walk>
+    void fill(const Conv& conv, const Inside& inside, Walk& walk, int64_t count) {
+        const auto* input = static_cast<const Element*>(conv.input);
+        for (int m = 0; m < M; m++) {
+            position[m] = walk.place.position;
+            if (Border) {
+                point(conv, walk.place, taps + m);
+            } else {
+                taps[m] = input + walk.place.corner;
+            }
+            if (m + 1 < count) walk.step(conv, inside);
+        }
+        walk.step(conv, inside);
+    }
+
+    static void point(const Conv& conv, const Place& place, const Element** tap) {
+        const auto* input = static_cast<const Element*>(conv.input);
+        for (int64_t ky = 0; ky < conv.kernel_height; ky++) {
+            const int64_t y = place.y + ky;
+            for (int64_t kx = 0; kx < conv.kernel_width; kx++, tap += M) {
+                const int64_t x = place.x + kx;
+                const bool within = y >= 0 && y < conv.height && x >= 0 && x < conv.width;
+                *tap = within ? input + place.corner + (ky * conv.width + kx) * conv.pixel
+                              : static_cast<const Element*>(conv.zeros);
+            }
+        }
+    }
+};
+
 // M positions times N vectors of output channels from `channel` on: an indirect matrix product (Dukhan 2019, "The
 // Indirect Convolution Algorithm", arXiv:1907.02129), the sums held in registers.
-template <class V, class Element, class Out, bool Residual, int M, int N>
-void dense_block(const Conv& conv, const Element* weights, int64_t channel, int64_t first, int64_t last) {
-    const Element* taps[max_taps * M];
+template <class V, class Element, class Out, bool Residual, bool Border, int M, int N>
+void dense_block(const Conv& conv, const Inside& inside, const Element* weights, int64_t channel, int64_t first,
+                 int64_t last) {
+    using Walk = std::conditional_t<Border, BorderWalk, InsideWalk>;
     const int64_t tap_count = conv.kernel_height * conv.kernel_width;
-    const int64_t steps = (conv.channels + V::depth - 1) / V::depth;
-    Walk walk(conv, first);
-    for (int64_t position = first; position < last; position += M) {
-        const int64_t count = std::min<int64_t>(M, last - position);
-        point<Element, M>(conv, walk, count, taps);
+    const int64_t depth = (conv.channels + V::depth - 1) / V::depth * V::depth;
+    Tile<Element, M, Border> tile;
+    Walk walk(conv, inside, first);
+    for (int64_t at = first; at < last; at += M) {
+        tile.fill(conv, inside, walk, std::min<int64_t>(M, last - at));
         typename V::Reg sums[M][N];
 #pragma GCC unroll 4
         for (int n = 0; n < N; n++) {
@@ -131,28 +199,37 @@ void dense_block(const Conv& conv, const Element* weights, int64_t channel, int6
             for (int m = 0; m < M; m++) sums[m][n] = bias;
         }
         const Element* weight = weights;
+        int64_t kx = 0, offset = 0;
         for (int64_t t = 0; t < tap_count; t++) {
-            const Element* const* tap = taps + t * M;
-            for (int64_t k = 0; k < steps; k++) {
+            const Element* const* tap = Border ? tile.taps + t * M : tile.taps;
+            for (int64_t k = offset; k < offset + depth; k += V::depth) {
                 typename V::Weight row[N];
 #pragma GCC unroll 4
                 for (int n = 0; n < N; n++) row[n] = V::load_weight(weight + n * V::lanes * V::depth);
                 weight += N * V::lanes * V::depth;
 #pragma GCC unroll 32
                 for (int m = 0; m < M; m++) {
-                    const auto value = V::broadcast(tap[m] + k * V::depth);
+                    const auto value = V::broadcast(tap[m] + k);
 #pragma GCC unroll 4
                     for (int n = 0; n < N; n++) sums[m][n] = V::multiply_add(sums[m][n], value, row[n]);
                 }
             }
+            if (!Border) {
+                // To the next tap: to the right, or to the start of the next row.
+                kx++;
+                offset += conv.pixel;
+                if (kx == conv.kernel_width) {
+                    kx = 0;
+                    offset += (conv.width - conv.kernel_width) * conv.pixel;
+                }
+            }
         }
-        // Unrolled, so that the sums stay in registers.
+        // Unrolled, so that the sums stay in registers. What a tile repeats is written again, the same.
 #pragma GCC unroll 32
         for (int m = 0; m < M; m++) {
-            if (m >= count) break;
 #pragma GCC unroll 4
             for (int n = 0; n < N; n++) {
-                finish<V, Element, Out, Residual>(conv, sums[m][n], position + m, channel + n * V::lanes);
+                finish<V, Element, Out, Residual>(conv, sums[m][n], tile.position[m], channel + n * V::lanes);
             }
         }
     }
@@ -161,8 +238,8 @@ void dense_block(const Conv& conv, const Element* weights, int64_t channel, int6
 // Positions that go through all blocks of output channels before the next ones: their inputs stay in the cache.
 constexpr int64_t positions_in_cache = 448;
 
-template <class V, class Element, int M2, int M1>
-void dense(const Conv& conv, int64_t first, int64_t last) {
+template <class V, class Element, bool Border, int M2, int M1>
+void dense_part(const Conv& conv, const Inside& inside, int64_t first, int64_t last) {
     const int64_t taps = conv.kernel_height * conv.kernel_width;
     const int64_t depth = (conv.channels + V::depth - 1) / V::depth * V::depth;
     const int64_t vectors = (conv.out_channels + V::lanes - 1) / V::lanes;
@@ -176,12 +253,23 @@ void dense(const Conv& conv, int64_t first, int64_t last) {
                 constexpr bool add = decltype(residual)::value;
                 const int64_t channel = vector * V::lanes;
                 if (vector + 1 < vectors) {
-                    dense_block<V, Element, Out, add, M2, 2>(conv, block, channel, begin, end);
+                    dense_block<V, Element, Out, add, Border, M2, 2>(conv, inside, block, channel, begin, end);
                 } else {
-                    dense_block<V, Element, Out, add, M1, 1>(conv, block, channel, begin, end);
+                    dense_block<V, Element, Out, add, Border, M1, 1>(conv, inside, block, channel, begin, end);
                 }
             });
         }
+    }
+}
+
+// Positions are counted through the inside of all images, then through all borders.
+template <class V, class Element, int M2, int M1>
+void dense(const Conv& conv, int64_t first, int64_t last) {
+    const Inside inside(conv);
+    const int64_t middle = conv.images * inside.positions();
+    if (first < middle) dense_part<V, Element, false, M2, M1>(conv, inside, first, std::min(last, middle));
+    if (last > middle) {
+        dense_part<V, Element, true, M2, M1>(conv, inside, std::max(first, middle) - middle, last - middle);
     }
 }
 
@@ -252,19 +340,16 @@ inline int64_t depthwise_row(const Conv& conv, int64_t image, int64_t oy, int64_
 
 template <class V, class Element, class Out, bool Residual>
 void depthwise_rows(const Conv& conv, int64_t first, int64_t last, int64_t channel) {
-    // Columns whose kernel lies inside the image.
-    const int64_t inner = std::min(conv.out_width, (conv.pad_left + conv.stride_x - 1) / conv.stride_x);
-    const int64_t reach = conv.width + conv.pad_left - conv.kernel_width;
-    const int64_t outer = std::max(inner, std::min(conv.out_width, reach < 0 ? 0 : reach / conv.stride_x + 1));
+    const Inside inside(conv);
     const bool three = conv.kernel_height == 3 && conv.kernel_width == 3 && channel + V::lanes <= conv.channels;
     for (int64_t row = first; row < last; row++) {
         const int64_t image = row / conv.out_height, oy = row % conv.out_height;
         int64_t ox = 0;
-        for (; ox < inner; ox++) depthwise_one<V, Element, Out, Residual>(conv, image, oy, ox, channel);
+        for (; ox < inside.left; ox++) depthwise_one<V, Element, Out, Residual>(conv, image, oy, ox, channel);
         if (three && conv.stride_x == 1 && conv.stride_y == 1) {
-            ox = depthwise_row<V, Element, Out, Residual, 1, 4>(conv, image, oy, ox, outer, channel);
+            ox = depthwise_row<V, Element, Out, Residual, 1, 4>(conv, image, oy, ox, inside.right, channel);
         } else if (three && conv.stride_x == 2 && conv.stride_y == 2) {
-            ox = depthwise_row<V, Element, Out, Residual, 2, 4>(conv, image, oy, ox, outer, channel);
+            ox = depthwise_row<V, Element, Out, Residual, 2, 4>(conv, image, oy, ox, inside.right, channel);
         }
         for (; ox < conv.out_width; ox++) depthwise_one<V, Element, Out, Residual>(conv, image, oy, ox, channel);
     }

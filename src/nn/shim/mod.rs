@@ -42,6 +42,14 @@ impl Family {
         candidates.iter().copied().find(|family| family.is_available())
     }
 
+    /// Channels in a vector of its registers.
+    pub fn lanes(self) -> i64 {
+        match self {
+            Self::Avx2Float => 8,
+            Self::Avx512Float | Self::Avx512Bf16 => 16,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx2Float => "avx2",
@@ -75,8 +83,15 @@ impl ConvSpec {
     /// Whether lengths agree and every number is one that a convolution can have.
     fn is_consistent(&self) -> bool {
         let channels = |numbers: &[f32]| numbers.len() as i64 == self.out_channels;
-        let positive =
-            [self.out_channels, self.channels, self.groups, self.kernel[0], self.kernel[1], self.stride[0], self.stride[1]];
+        let positive = [
+            self.out_channels,
+            self.channels,
+            self.groups,
+            self.kernel[0],
+            self.kernel[1],
+            self.stride[0],
+            self.stride[1],
+        ];
         positive.iter().all(|number| (1..1 << 16).contains(number))
             && self.pads.iter().all(|pad| (0..1 << 16).contains(pad))
             && self.channels % self.groups == 0

@@ -25,7 +25,8 @@ fn spec(out_channels: i64, channels: i64, groups: i64, kernel: [i64; 2], stride:
 /// What libtorch makes of it, in float.
 fn reference(spec: &ConvSpec, input: &Tensor, residual: Option<&Tensor>) -> Tensor {
     let [height, width] = spec.kernel;
-    let weights = Tensor::from_slice(&spec.weights).reshape([spec.out_channels, spec.channels / spec.groups, height, width]);
+    let weights =
+        Tensor::from_slice(&spec.weights).reshape([spec.out_channels, spec.channels / spec.groups, height, width]);
     let [top, left, bottom, right] = spec.pads;
     let padded = input.constant_pad_nd([left, right, top, bottom]);
     let bias = Tensor::from_slice(&spec.bias);
@@ -69,15 +70,15 @@ fn check(spec: &ConvSpec, images: i64, height: i64, width: i64) -> usize {
 fn convolutions_of_face_networks_equal_libtorchs() {
     let available = FAMILIES.into_iter().filter(|family| family.is_available()).count();
     for (out_channels, channels, groups, side, stride, pad) in [
-        (64, 3, 1, 3, 2, 1),    // first layers read three channels
+        (64, 3, 1, 3, 2, 1), // first layers read three channels
         (8, 3, 1, 3, 2, 1),
         (128, 64, 1, 1, 1, 0),
         (16, 8, 1, 1, 1, 0),
-        (64, 64, 64, 3, 1, 1),  // depthwise
+        (64, 64, 64, 3, 1, 1), // depthwise
         (24, 24, 24, 3, 2, 1),
         (512, 512, 512, 7, 1, 0),
         (48, 16, 1, 3, 1, 1),
-        (20, 64, 1, 1, 1, 0),   // heads, not whole vectors
+        (20, 64, 1, 1, 1, 0), // heads, not whole vectors
         (4, 6, 1, 5, 1, 2),
         (33, 10, 1, 3, 2, 0),
     ] {

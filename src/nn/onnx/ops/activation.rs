@@ -78,7 +78,14 @@ fn limit(input: Option<&Tensor>, attribute: Option<f32>) -> OpResult<Option<f64>
 }
 
 pub fn softmax(build: &mut Build) -> OpResult<Run> {
-    along_axis(build, |x, axis| Ok(x.f_softmax(axis, None::<Kind>)?))
+    along_axis(build, |x, axis| match x.size().last() {
+        // Of two numbers, as detectors have them: libtorch is slow at rows so short.
+        Some(2) if axis == -1 || axis + 1 == x.dim() as i64 => {
+            let difference = x.f_select(-1, 1)?.f_sub(&x.f_select(-1, 0)?)?;
+            Ok(Tensor::f_stack(&[difference.f_neg()?.f_sigmoid()?, difference.f_sigmoid()?], -1)?)
+        }
+        _ => Ok(x.f_softmax(axis, None::<Kind>)?),
+    })
 }
 
 pub fn log_softmax(build: &mut Build) -> OpResult<Run> {

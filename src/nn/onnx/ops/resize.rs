@@ -145,10 +145,18 @@ fn by_scales(size: &[i64], scales: &[f32]) -> OpResult<Vec<Scaling>> {
 }
 
 fn run(x: &Tensor, mode: Mode, coordinates: Coordinates, scalings: &[Scaling]) -> OpResult<Tensor> {
-    let mut result = x.shallow_clone();
-    for (axis, scaling) in
-        scalings.iter().enumerate().filter(|(_, scaling)| scaling.from != scaling.to || scaling.scale != 1.0)
+    let changes = |scaling: &Scaling| scaling.from != scaling.to || scaling.scale != 1.0;
+    // Images in channels-last order are taken as rows of whole pixels, which are copied as one.
+    if let ([batch, channels, height, width], [_, 1, ..]) = (scalings, &x.stride()[..])
+        && !changes(channels)
+        && channels.from > 1
     {
+        let pixels = x.f_permute([0, 2, 3, 1])?;
+        let resized = run(&pixels, mode, coordinates, &[*batch, *height, *width, *channels])?;
+        return Ok(resized.f_permute([0, 3, 1, 2])?);
+    }
+    let mut result = x.shallow_clone();
+    for (axis, scaling) in scalings.iter().enumerate().filter(|(_, scaling)| changes(scaling)) {
         let usable = scaling.from > 0 && scaling.scale.is_normal() && scaling.scale > 0.0;
         if !usable || !(0..=MAX_SIDE).contains(&scaling.to) {
             refuse!("a dimension of {} cannot be scaled by {}", scaling.from, scaling.scale);
