@@ -29,7 +29,7 @@ fn main() {
 fn compile_shim(libtorch: &Path) {
     let mut cpp = cc::Build::new();
     // Fast also in debug builds: tests run real networks.
-    cpp.cpp(true).std("c++17").opt_level(3).debug(false).flag("-fopenmp").flag_if_supported("-Wno-maybe-uninitialized");
+    cpp.cpp(true).std("c++17").opt_level(3).debug(false).flag_if_supported("-Wno-maybe-uninitialized");
     cpp.include(SHIM);
     let of = |cpp: &cc::Build, name: &str, flags: &[&str]| {
         let mut cpp = cpp.clone();
@@ -41,7 +41,8 @@ fn compile_shim(libtorch: &Path) {
     let is_x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
     let flags = |flags: &'static [&'static str]| if is_x86 { flags } else { &[] };
     let avx512 = flags(&["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]);
-    let mut objects = of(&cpp, "avx2_f32", flags(&["-mavx2", "-mfma"]));
+    let mut objects = of(&cpp, "threads", &[]);
+    objects.extend(of(&cpp, "avx2_f32", flags(&["-mavx2", "-mfma"])));
     objects.extend(of(&cpp, "avx512_f32", avx512));
     objects.extend(of(&cpp, "avx512_bf16", &[avx512, flags(&["-mavx512bf16"])].concat()));
     // Torch's own headers are no place for our warnings.
@@ -51,5 +52,4 @@ fn compile_shim(libtorch: &Path) {
     objects.extend(of(&cpp, "tensors", &[]));
     objects.extend(of(&cpp, "script", &[]));
     cc::Build::new().cpp(true).objects(objects).compile("faceid_shim");
-    println!("cargo:rustc-link-arg=-l:libgomp.so.1");
 }

@@ -1,19 +1,20 @@
 //! Builds, starts and stops the parts of the program.
 
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::config::{Config, DatabaseConfig};
 use crate::db::{Database, DbError};
-use crate::engine::{Channels, Engine, EngineError, InputNormalisation};
+use crate::engine::{Channels, Engine, EngineError, EngineThreads, InputNormalisation};
 use crate::gallery::Galleries;
 use crate::registry::{ChannelOrder, Manifest, ManifestError, Registry, RegistryError};
 use crate::service::{ServiceError, Services};
+use crate::telemetry::metrics;
 
 #[derive(Debug, Error)]
 pub enum AppError {
@@ -31,30 +32,23 @@ pub enum AppError {
     Service(#[from] ServiceError),
 }
 
-/// How long the inference thread may take to end: a batch at most.
+/// How long the threads of the engine may take to end: a batch at most.
 const LAST_BATCH: Duration = Duration::from_secs(30);
 
 /// The running parts. [`App::stop`] ends them in order; without it, what is left behind is cleaned up at next start.
 pub struct App {
     pub services: Services,
     database: Database,
-    inference: JoinHandle<()>,
+    inference: EngineThreads,
+    upkeep: AbortHandle,
 }
 
 impl App {
     /// Starts the database and the engine side by side, then brings schema, model and embeddings up to date.
     pub async fn start(config: &Config) -> Result<Self, AppError> {
-        let embedder = config.engine.embedder.clone();
-        let sha256 = tokio::task::spawn_blocking(move || file_sha256(&embedder)).await.map_err(join_error)??;
-        let manifest = Manifest::of(&config.engine.embedder, &hex(&sha256))?;
-        let normalisation = InputNormalisation {
-            mean: manifest.mean,
-            scale: manifest.scale,
-            channels: match manifest.channels {
-                ChannelOrder::Rgb => Channels::Rgb,
-                ChannelOrder::Bgr => Channels::Bgr,
-            },
-        };
+        metrics::start();
+        let (manifest, sha256) = manifest(&config.engine.embedder).await?;
+        let normalisation = normalisation(&manifest);
         let (engine, database) =
             tokio::join!(Engine::start(config.engine.clone(), normalisation), open_database(&config.database));
         // Whichever failed, the other must still be stopped.
@@ -69,7 +63,10 @@ impl App {
         };
         let database = database?;
         match serve_model(config, &manifest, sha256, engine, &database).await {
-            Ok(services) => Ok(Self { services, database, inference }),
+            Ok(services) => {
+                let upkeep = tokio::spawn(metrics::upkeep()).abort_handle();
+                Ok(Self { services, database, inference, upkeep })
+            }
             Err(error) => {
                 database.close().await;
                 Err(error)
@@ -79,10 +76,11 @@ impl App {
 
     /// Waits for what is in work, then closes the database. Drop every clone of `services` first.
     pub async fn stop(self) {
+        self.upkeep.abort();
         drop(self.services);
         let inference = tokio::task::spawn_blocking(move || self.inference.join());
         if tokio::time::timeout(LAST_BATCH, inference).await.is_err() {
-            warn!("the inference thread is still busy; left behind");
+            warn!("the engine is still busy; left behind");
         }
         self.database.close().await;
         info!("stopped");
@@ -124,6 +122,29 @@ async fn serve_model(
     services.embed_missing_faces().await?;
     registry.activate(id).await?;
     Ok(services)
+}
+
+/// What is known of an embedder file, and its sha256.
+async fn manifest(embedder: &Path) -> Result<(Manifest, [u8; 32]), AppError> {
+    let path = embedder.to_owned();
+    let sha256 = tokio::task::spawn_blocking(move || file_sha256(&path)).await.map_err(join_error)??;
+    Ok((Manifest::of(embedder, &hex(&sha256))?, sha256))
+}
+
+/// What the embedder of a configuration was trained to read.
+pub async fn input_normalisation(config: &Config) -> Result<InputNormalisation, AppError> {
+    Ok(normalisation(&manifest(&config.engine.embedder).await?.0))
+}
+
+fn normalisation(manifest: &Manifest) -> InputNormalisation {
+    InputNormalisation {
+        mean: manifest.mean,
+        scale: manifest.scale,
+        channels: match manifest.channels {
+            ChannelOrder::Rgb => Channels::Rgb,
+            ChannelOrder::Bgr => Channels::Bgr,
+        },
+    }
 }
 
 fn file_sha256(path: &Path) -> Result<[u8; 32], AppError> {

@@ -4,6 +4,7 @@
 //! `engine` -> `nn`; `gallery` and `registry` -> `db`. A test in `tests/it/layers.rs` holds them to it.
 
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod db;

@@ -126,7 +126,10 @@ impl Backend {
             Self::Direct(app) => {
                 let image = PhotoBytes { field: "image", bytes: photo };
                 let gallery = gallery.clone();
-                Ok(app.services.identify(IdentifyRequest { image, gallery, top_k, threshold }).await?)
+                Ok(app
+                    .services
+                    .identify(IdentifyRequest { image, gallery, top_k, most_faces: usize::MAX, threshold })
+                    .await?)
             }
         }
     }

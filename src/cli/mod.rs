@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod backend;
+mod bench;
 mod enroll;
 mod health;
 mod identify;
@@ -16,6 +17,7 @@ use clap::{Parser, Subcommand};
 use thiserror::Error;
 
 use crate::app::AppError;
+use crate::bench::BenchError;
 use crate::config::{Config, ConfigArgs, ConfigError};
 use crate::db::DbError;
 use crate::service::ServiceError;
@@ -37,6 +39,7 @@ enum Command {
     Identify(identify::Identify),
     Verify(verify::Verify),
     Health(health::Health),
+    Bench(bench::Bench),
     Openapi(openapi::Openapi),
 }
 
@@ -57,6 +60,8 @@ pub enum CliError {
     App(#[from] AppError),
     #[error(transparent)]
     Db(#[from] DbError),
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     #[error(transparent)]
     Service(#[from] ServiceError),
     #[error("{action}: {source}")]
@@ -95,6 +100,7 @@ impl Cli {
                 Command::Identify(command) => command.run().await,
                 Command::Verify(command) => command.run().await,
                 Command::Health(command) => command.run().await,
+                Command::Bench(command) => command.run().await,
                 Command::Openapi(command) => command.run(),
             }
         })

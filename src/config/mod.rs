@@ -3,6 +3,7 @@
 //! [`Settings`] is what a user may say, all of it optional; flags win over the environment, the environment over a
 //! TOML file, the file over the defaults. [`Config`] is what the parts are given: complete and checked.
 
+mod choices;
 mod settings;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
+pub use choices::{DeviceChoice, PrecisionChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings};
 
 use crate::types::Threshold;
@@ -111,10 +113,19 @@ pub struct DatabaseConfig {
 pub struct EngineConfig {
     pub detector: PathBuf,
     pub embedder: PathBuf,
+    pub device: DeviceChoice,
+    pub precision: PrecisionChoice,
+    /// Where CUDA's part of libtorch is, if not on the library path.
+    pub cuda_libraries: Option<PathBuf>,
+    /// Threads that decode, align and, without a GPU, run networks.
     pub threads: usize,
-    pub max_batch: usize,
-    /// Entries that may wait in the queue.
+    /// `None`: what suits the device.
+    pub max_batch: Option<usize>,
+    /// How long a batch may wait to fill while there is other work.
+    pub max_wait: Duration,
+    /// Entries that may wait for each network, and how long.
     pub queue_len: usize,
+    pub queue_timeout: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -127,8 +138,6 @@ pub struct RecognitionConfig {
     /// Overrides the threshold of the embedder's calibration.
     pub threshold: Option<Threshold>,
     pub max_requests: usize,
-    /// Images that are decoded or aligned at the same time.
-    pub threads: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -168,8 +177,13 @@ impl Settings {
             engine: EngineConfig {
                 detector: said(s.detector),
                 embedder: said(s.embedder),
+                device: said(s.device),
+                precision: said(s.precision),
+                cuda_libraries: s.cuda_libraries,
                 threads,
-                max_batch: in_range("max_batch", s.max_batch, 1..=1024)?,
+                max_batch: s.max_batch.map(|batch| in_range("max_batch", Some(batch), 1..=1024)).transpose()?,
+                max_wait: Duration::from_millis(in_range("max_wait_ms", s.max_wait_ms, 0..=1000)?),
+                queue_timeout: Duration::from_secs(in_range("queue_timeout", s.queue_timeout, 1..=3600)?),
                 // A request has at most two entries in the queue at once (the two photos of a verification).
                 queue_len: 2 * max_requests,
             },
@@ -181,7 +195,6 @@ impl Settings {
                 min_detection_score: in_range("min_detection_score", s.min_detection_score, 0.01..=1.0)?,
                 threshold: s.threshold.map(threshold).transpose()?,
                 max_requests,
-                threads,
             },
             log: LogConfig { format: said(s.log_format), filter: said(s.log) },
         })
@@ -190,7 +203,7 @@ impl Settings {
 
 /// A setting that has a default.
 fn said<T>(value: Option<T>) -> T {
-    value.expect("`defaults` gives every setting but keys, database_url and threshold a value")
+    value.expect("`defaults` gives every setting that is not optional in `Config` a value")
 }
 
 fn in_range<T: PartialOrd + fmt::Display>(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::choices::{DeviceChoice, PrecisionChoice};
 use super::{ConfigError, Secret};
 
 /// The folder in [`home`] that `make setup` fills with Postgres and pgvector.
@@ -73,13 +74,30 @@ settings! {
     /// Embedder network (ONNX or TorchScript) [default: mobilefacenet-512.onnx in weights_dir]
     #[arg(long, env = "FACEID_EMBEDDER", value_name = "FILE")]
     embedder: PathBuf,
+    /// Where networks run: auto (every GPU, else the CPU), cpu, cuda or cuda:N [default: auto]
+    #[arg(long, env = "FACEID_DEVICE", value_name = "DEVICE")]
+    device: DeviceChoice,
+    /// Number format of the networks: auto, fp32, bf16, or fp16 on a GPU [default: auto, the fastest that changes no
+    /// decision]
+    #[arg(long, env = "FACEID_PRECISION", value_name = "FORMAT")]
+    precision: PrecisionChoice,
+    /// Folder with libtorch_cuda.so of the same libtorch [default: the library path]
+    #[arg(long, env = "FACEID_CUDA_LIBRARIES", value_name = "DIR")]
+    cuda_libraries: PathBuf,
     /// CPU threads for networks and pixels [default: the cores of the machine]
     #[arg(long, env = "FACEID_THREADS", value_name = "N")]
     threads: usize,
-    /// Most images or chips in one pass of a network [default: 32]
+    /// Most images or chips in one pass of a network [default: 32 on the CPU, 256 on a GPU]
     #[arg(long, env = "FACEID_MAX_BATCH", value_name = "N")]
     max_batch: usize,
-    /// Most requests in work or waiting; one more gets 503 `overloaded` [default: 128]
+    /// Milliseconds that a batch may wait to fill while there is other work; nothing waits on an idle server
+    /// [default: 5]
+    #[arg(long, env = "FACEID_MAX_WAIT_MS", value_name = "MS")]
+    max_wait_ms: u64,
+    /// Seconds that work may wait for a network before it gets 503 `overloaded` [default: 10]
+    #[arg(long, env = "FACEID_QUEUE_TIMEOUT", value_name = "SECONDS")]
+    queue_timeout: u64,
+    /// Most requests in work or waiting; one more gets 503 `overloaded` [default: 16 for each thread]
     #[arg(long, env = "FACEID_MAX_REQUESTS", value_name = "N")]
     max_requests: usize,
     /// Seconds to receive a request, and again to answer it [default: 30]
@@ -199,8 +217,13 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         embedder: Some(weights_dir.join(EMBEDDER_FILE)),
         weights_dir: Some(weights_dir),
         threads: Some(threads),
-        max_batch: Some(32),
-        max_requests: Some(128),
+        device: Some(DeviceChoice::Auto),
+        precision: Some(PrecisionChoice::Auto),
+        cuda_libraries: None,
+        max_batch: None,
+        max_wait_ms: Some(5),
+        queue_timeout: Some(10),
+        max_requests: Some(16 * threads),
         request_timeout: Some(30),
         shutdown_timeout: Some(30),
         max_body_bytes: Some(44 << 20),

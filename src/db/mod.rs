@@ -26,6 +26,9 @@ const MIN_SERVER: i32 = 140_000;
 /// Advisory lock that serialises servers creating the extension in one database. Any constant of ours serves.
 const EXTENSION_LOCK: i64 = 0x6661_6365_6964;
 
+/// A connection that was idle for longer is asked whether it still works before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// How the pool behaves.
@@ -53,6 +56,25 @@ pub async fn connect(options: PgConnectOptions, settings: PoolSettings) -> Resul
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
+        // A round trip for each request is much beside a search that takes as long; a connection that was used a
+        // moment ago is there.
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > TRUSTED_IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        // Galleries differ in size by orders of magnitude, so that a plan for all of them is wrong for most: an index
+        // scan for a small one, a parallel scan for one that fills the table.
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::query("set plan_cache_mode = force_custom_plan").execute(connection).await?;
+                Ok(())
+            })
+        })
         .connect_lazy_with(options))
 }
 

@@ -1,40 +1,58 @@
-//! The inference engine: one thread owns the networks, everyone else holds a cheap handle.
+//! The inference engine: threads that own the cores and the networks; everyone else holds a cheap handle.
 //!
-//! Pixels go in, plain numbers come out; no tensor leaves this module. Requests wait in one bounded queue, from
-//! which the thread takes whatever is there and runs it in as few passes as possible (see `batch`).
+//! Pixels go in, plain numbers come out; no tensor leaves this module. Work waits in lanes, one for each network and
+//! two for what is done to pixels (see [`lanes`](self)); as many threads as the machine has cores for us take it from
+//! there, so that decoding and inference never fight for a core.
 
-mod batch;
+mod device;
+mod lanes;
+mod pool;
+mod run;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
-use tracing::info;
+use tokio::sync::oneshot;
+use tracing::{Span, info};
 
 pub use crate::nn::{Channels, InputNormalisation};
+pub use device::targets;
+pub use lanes::{Depth, Step};
 
 use crate::config::EngineConfig;
 use crate::nn::{Detector, Embedder, NetworkError, Target};
 use crate::types::{Chip, DetectorOutput, Embedding, InvalidValue};
+use lanes::{Entry, Task};
+use pool::{Pool, Role};
 
 #[derive(Debug, Error)]
 pub enum EngineError {
-    /// The queue is full.
+    /// A lane is full, or the work waited longer than it may.
     #[error("the inference queue is full")]
     Overloaded,
-    /// The engine has been shut down, or its thread died.
+    /// The engine has been shut down, or its threads died.
     #[error("the inference engine has stopped")]
     Stopped,
     /// A network could not be loaded.
     #[error("{}: {source}", path.display())]
     Network { path: PathBuf, source: NetworkError },
+    /// The device or precision that was asked for is not to be had.
+    #[error("{0}")]
+    Device(String),
     /// A pass through a network failed.
     #[error("inference failed: {0}")]
     Inference(String),
+    /// Work on pixels panicked.
+    #[error("work on an image failed unexpectedly")]
+    Panicked,
     #[error(transparent)]
     Embedding(#[from] InvalidValue),
-    #[error("cannot start the inference thread: {0}")]
+    #[error("cannot start a thread of the engine: {0}")]
     Thread(std::io::Error),
 }
 
@@ -52,97 +70,186 @@ impl From<image::RgbImage> for DetectorInput {
     }
 }
 
-/// What waits in the queue: a piece of work, and whom to tell.
-struct Entry<I, O> {
-    input: I,
-    reply: oneshot::Sender<Result<O, EngineError>>,
-}
-
-enum Work {
-    Detect(Entry<DetectorInput, DetectorOutput>),
-    Embed(Entry<Vec<Chip>, Vec<Embedding>>),
-}
-
-/// A handle to the inference thread. Cloning is cheap; the thread ends when the last handle is gone.
+/// A handle to the engine. Cloning is cheap; the threads end when the last handle is gone and the lanes are empty.
 #[derive(Clone)]
-pub struct Engine {
-    queue: mpsc::Sender<Work>,
+pub struct Engine(Arc<Handle>);
+
+struct Handle {
+    pool: Arc<Pool>,
     dimension: usize,
 }
 
-/// The networks of an engine, owned by its thread.
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.pool.close();
+    }
+}
+
+/// The threads of an engine. Join them after the last handle is dropped to know that nothing runs any more.
+pub struct EngineThreads(Vec<JoinHandle<()>>);
+
+impl EngineThreads {
+    /// Blocks until all threads have ended.
+    pub fn join(self) {
+        for thread in self.0 {
+            // Threads catch panics; one that died all the same has nothing left to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The networks on one device.
 struct Networks {
     detector: Detector,
     embedder: Embedder,
 }
 
+impl Networks {
+    fn load(config: &EngineConfig, target: &Target, normalisation: InputNormalisation) -> Result<Self, EngineError> {
+        let unusable = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| EngineError::Network { path, source }
+        };
+        let detector = Detector::load(&config.detector, target).map_err(unusable(&config.detector))?;
+        let embedder = Embedder::load(&config.embedder, target, normalisation).map_err(unusable(&config.embedder))?;
+        Ok(Self { detector, embedder })
+    }
+
+    /// Another handle on the same weights.
+    fn share(&self) -> Self {
+        Self { detector: self.detector.share(), embedder: self.embedder.share() }
+    }
+}
+
 impl Engine {
-    /// Loads both networks on a new thread and serves them from there. Join the thread after the last handle is
-    /// dropped to know that no inference runs any more.
+    /// Chooses devices and precision, loads both networks onto each device, and starts the threads.
+    ///
+    /// On the CPU, `config.threads` threads do everything. With GPUs, as many work on pixels, and one more for each
+    /// GPU runs its networks.
     pub async fn start(
         config: EngineConfig,
         normalisation: InputNormalisation,
-    ) -> Result<(Self, JoinHandle<()>), EngineError> {
-        let (queue, entries) = mpsc::channel(config.queue_len);
-        let (loaded, when_loaded) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("inference".to_owned())
-            .spawn(move || match load(&config, normalisation) {
-                Ok(networks) => {
-                    let dimension = networks.embedder.dimension();
-                    if loaded.send(Ok(dimension)).is_ok() {
-                        batch::serve(&networks, entries, config.max_batch);
-                    }
-                }
-                Err(error) => drop(loaded.send(Err(error))),
-            })
-            .map_err(EngineError::Thread)?;
-        let dimension = when_loaded.await.map_err(|_| EngineError::Stopped)??;
-        Ok((Self { queue, dimension }, thread))
+    ) -> Result<(Self, EngineThreads), EngineError> {
+        let loading = tokio::task::spawn_blocking(move || {
+            let targets = targets(&config)?;
+            let networks: Result<Vec<_>, _> =
+                targets.iter().map(|target| Networks::load(&config, target, normalisation)).collect();
+            start(&config, &targets, networks?)
+        });
+        loading.await.map_err(|_| EngineError::Stopped)?
     }
 
     /// Components of an embedding of this engine's embedder.
     pub fn dimension(&self) -> usize {
-        self.dimension
+        self.0.dimension
     }
 
-    /// Runs the detector on one image, together with others that wait.
+    /// What waits.
+    pub fn depth(&self) -> Depth {
+        self.0.pool.depth()
+    }
+
+    /// Runs the detector on one image, together with others of its size that wait.
     pub async fn detect(&self, input: DetectorInput) -> Result<DetectorOutput, EngineError> {
-        self.submit(input, Work::Detect).await
+        let (entry, answer) = Entry::new(input);
+        self.0.pool.push_detect(entry)?;
+        answer.await.map_err(|_| EngineError::Stopped)?
     }
 
-    /// Embeds the chips, together with others that wait. One embedding per chip, in order.
+    /// Embeds the chips as one batch, together with others that wait. One embedding per chip, in order.
     pub async fn embed(&self, chips: Vec<Chip>) -> Result<Vec<Embedding>, EngineError> {
         if chips.is_empty() {
             return Ok(Vec::new());
         }
-        self.submit(chips, Work::Embed).await
+        let (entry, answer) = Entry::new(chips);
+        self.0.pool.push_embed(entry)?;
+        answer.await.map_err(|_| EngineError::Stopped)?
     }
 
-    async fn submit<I, O>(&self, input: I, work: fn(Entry<I, O>) -> Work) -> Result<O, EngineError> {
+    /// Does CPU work on a thread of the engine. It does not begin once its caller has gone.
+    pub async fn on_cpu<T: Send + 'static>(
+        &self,
+        step: Step,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(work(Entry { input, reply })).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => EngineError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => EngineError::Stopped,
-        })?;
-        answer.await.map_err(|_| EngineError::Stopped)?
+        let span = Span::current();
+        let task = Task::new(move |began: Instant| {
+            if reply.is_closed() {
+                return false;
+            }
+            let result = span.in_scope(|| run::caught(work));
+            run::measured(step.name(), began);
+            // A caller who left meanwhile needs no answer.
+            let _ = reply.send(result);
+            true
+        });
+        self.0.pool.push_task(step, task)?;
+        answer.await.map_err(|_| EngineError::Stopped)?.ok_or(EngineError::Panicked)
     }
 }
 
-fn load(config: &EngineConfig, normalisation: InputNormalisation) -> Result<Networks, EngineError> {
-    tch::set_num_threads(i32::try_from(config.threads).unwrap_or(i32::MAX));
-    let unusable = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| EngineError::Network { path, source }
+/// Starts the threads of networks that are loaded, one set for each target.
+fn start(
+    config: &EngineConfig,
+    targets: &[Target],
+    networks: Vec<Networks>,
+) -> Result<(Engine, EngineThreads), EngineError> {
+    let dimension = networks.first().map_or(0, |first| first.embedder.dimension());
+    let on_gpu = targets.iter().any(|target| target.is_gpu());
+    let network_threads = if on_gpu { networks.len() } else { config.threads };
+    let limits = lanes::Limits {
+        max_batch: config.max_batch.unwrap_or(if on_gpu { GPU_BATCH } else { CPU_BATCH }),
+        max_wait: config.max_wait,
+        max_age: config.queue_timeout,
+        max_entries: config.queue_len,
     };
-    let detector = Detector::load(&config.detector, &Target::CPU).map_err(unusable(&config.detector))?;
-    let embedder = Embedder::load(&config.embedder, &Target::CPU, normalisation).map_err(unusable(&config.embedder))?;
-    info!(
-        detector = %config.detector.display(),
-        embedder = %config.embedder.display(),
-        dimension = embedder.dimension(),
-        threads = config.threads,
-        "networks loaded"
-    );
-    Ok(Networks { detector, embedder })
+    let pool = Arc::new(Pool::new(limits, network_threads, on_gpu));
+    let mut threads = Vec::new();
+    let mut spawn = |name: String, role: Role, networks: Option<Networks>| {
+        let pool = Arc::clone(&pool);
+        let thread = std::thread::Builder::new().name(name).spawn(move || run::serve(&pool, role, networks.as_ref()));
+        thread.map(|thread| threads.push(thread)).map_err(EngineError::Thread)
+    };
+    let started = if on_gpu {
+        let pixels = (0..config.threads).try_for_each(|n| spawn(format!("pixels-{n}"), Role::Pixels, None));
+        let mut networks = networks.into_iter().enumerate();
+        pixels.and_then(|()| networks.try_for_each(|(n, own)| spawn(format!("gpu-{n}"), Role::Networks, Some(own))))
+    } else {
+        let shared = networks.first().map(Networks::share);
+        (0..config.threads)
+            .try_for_each(|n| spawn(format!("engine-{n}"), Role::Everything, shared.as_ref().map(Networks::share)))
+    };
+    if let Err(error) = started {
+        pool.close();
+        return Err(error);
+    }
+    announce(config, targets, dimension, limits.max_batch);
+    Ok((Engine(Arc::new(Handle { pool, dimension })), EngineThreads(threads)))
+}
+
+/// Default batch limits: beyond them passes gain little and callers wait longer.
+const CPU_BATCH: usize = 32;
+const GPU_BATCH: usize = 256;
+
+fn announce(config: &EngineConfig, targets: &[Target], dimension: usize, max_batch: usize) {
+    for target in targets {
+        info!(
+            device = %target.name(),
+            precision = %target.precision,
+            kernels = target.kernels(),
+            detector = %config.detector.display(),
+            embedder = %config.embedder.display(),
+            dimension,
+            threads = config.threads,
+            max_batch,
+            "networks loaded"
+        );
+        let labels = [
+            ("device", target.name()),
+            ("precision", target.precision.to_string()),
+            ("kernels", target.kernels().to_owned()),
+        ];
+        metrics::gauge!("faceid_engine_info", &labels).set(1.0);
+    }
 }

@@ -14,6 +14,9 @@ mod subjects;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -32,6 +35,8 @@ pub use subjects::{Subject, SubjectChange};
 #[derive(Debug, Clone)]
 pub struct Galleries {
     pool: PgPool,
+    /// Of the models that were asked for; a model never changes its dimension.
+    dimensions: Arc<Mutex<HashMap<ModelId, usize>>>,
 }
 
 /// What a deletion erased for good.
@@ -44,12 +49,23 @@ pub struct Erased {
 
 impl Galleries {
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self { pool, dimensions: Arc::default() }
     }
 
     /// Whether the database answers at all.
     pub async fn ping(&self) -> Result<(), GalleryError> {
         Ok(crate::db::ping(&self.pool).await?)
+    }
+
+    /// [`dimension_of`], asked once for each model.
+    async fn known_dimension(&self, connection: &mut PgConnection, model: ModelId) -> Result<usize, GalleryError> {
+        let known = || self.dimensions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dimension) = known().get(&model).copied() {
+            return Ok(dimension);
+        }
+        let dimension = dimension_of(connection, model).await?;
+        known().insert(model, dimension);
+        Ok(dimension)
     }
 
     /// The id of a gallery given by id or name.

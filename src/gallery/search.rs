@@ -7,7 +7,7 @@ use pgvector::HalfVector;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Galleries, GalleryError, check_dimension, dimension_of};
+use super::{Galleries, GalleryError, check_dimension};
 use crate::types::{Embedding, FaceId, GalleryId, ModelId, SubjectId};
 
 /// A subject that a probe resembles, by the most similar of its faces.
@@ -46,7 +46,7 @@ impl Galleries {
         min_similarity: Option<f32>,
     ) -> Result<Vec<Vec<SubjectMatch>>, GalleryError> {
         let mut connection = self.pool.acquire().await?;
-        let dimension = dimension_of(&mut connection, model).await?;
+        let dimension = self.known_dimension(&mut connection, model).await?;
         let mut found = Vec::with_capacity(probes.len());
         for probe in probes {
             check_dimension(dimension, probe.dimension())?;
@@ -121,9 +121,6 @@ async fn most_similar_faces(
     .bind(HalfVector::from_f32_slice(query.probe.as_slice()))
     .bind(query.except.map_or(Uuid::nil(), |subject| subject.0))
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    // Planned anew each time: galleries differ in size by orders of magnitude, so one plan for all is wrong for
-    // most (an index scan for a small gallery, a parallel scan for one that fills the table).
-    .persistent(false)
     .fetch_all(connection)
     .await?;
     Ok(faces)

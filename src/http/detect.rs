@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::form::{Fields, Form, FromForm};
 use super::photo;
 use super::problem::Problem;
 use crate::service::answers::{Detected, Embedded};
-use crate::service::{PhotoBytes, Services};
+use crate::service::{PhotoRequest, Services};
 
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
@@ -17,14 +17,27 @@ pub struct PhotoForm {
     /// The photo: a file in a form, base64 or a data: URL in JSON.
     #[schema(value_type = String, format = Binary)]
     pub image: Vec<u8>,
+    #[serde(flatten)]
+    pub fields: PhotoFields,
 }
 
-impl FromForm for PhotoBytes {
+/// The field of POST /detect and POST /embed beside the image.
+#[derive(Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
+pub struct PhotoFields {
+    /// Only so many faces of the photo, the largest. Defaults to all.
+    #[schema(minimum = 1)]
+    #[param(minimum = 1)]
+    pub max_faces: Option<u32>,
+}
+
+impl FromForm for PhotoRequest {
     const IMAGES: &'static [&'static str] = &["image"];
-    const FIELDS: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["max_faces"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
-        photo(&mut form, "image")
+        Ok(Self { image: photo(&mut form, "image")?, most_faces: form.most_faces()? })
     }
 }
 
@@ -32,7 +45,7 @@ impl FromForm for PhotoBytes {
 ///
 /// Boxes, landmarks and quality of every face, largest first; an empty list if there is none.
 #[utoipa::path(
-    post, path = "/detect", tag = "recognition",
+    post, path = "/detect", tag = "recognition", params(PhotoFields),
     request_body(content((PhotoForm = "multipart/form-data"), (PhotoForm = "application/json"), (super::openapi::RawImage = "image/*"))),
     responses(
         (status = 200, description = "The faces", body = Detected),
@@ -41,16 +54,16 @@ impl FromForm for PhotoBytes {
 )]
 pub async fn detect_faces(
     State(services): State<Services>,
-    Fields(image): Fields<PhotoBytes>,
+    Fields(request): Fields<PhotoRequest>,
 ) -> Result<Json<Detected>, Problem> {
-    Ok(Json(services.detect(image).await?))
+    Ok(Json(services.detect(request).await?))
 }
 
 /// Embed faces
 ///
 /// The embedding of every face, largest first.
 #[utoipa::path(
-    post, path = "/embed", tag = "recognition",
+    post, path = "/embed", tag = "recognition", params(PhotoFields),
     request_body(content((PhotoForm = "multipart/form-data"), (PhotoForm = "application/json"), (super::openapi::RawImage = "image/*"))),
     responses(
         (status = 200, description = "The faces with embeddings", body = Embedded),
@@ -60,7 +73,7 @@ pub async fn detect_faces(
 )]
 pub async fn embed_faces(
     State(services): State<Services>,
-    Fields(image): Fields<PhotoBytes>,
+    Fields(request): Fields<PhotoRequest>,
 ) -> Result<Json<Embedded>, Problem> {
-    Ok(Json(services.embed(image).await?))
+    Ok(Json(services.embed(request).await?))
 }

@@ -55,6 +55,9 @@ impl<T: FromForm> FromRequest<AppState> for Fields<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        if !T::IMAGES.is_empty() {
+            state.services.check_room()?;
+        }
         let limit = state.request_timeout;
         let form = tokio::time::timeout(limit, Form::read(request, state, T::IMAGES, T::FIELDS));
         match form.await {
@@ -151,6 +154,17 @@ impl Form {
     pub fn threshold(&mut self) -> Result<Option<Threshold>, Problem> {
         let value: Option<f32> = self.value("threshold", "a number from -1 to 1")?;
         value.map(|value| Threshold::try_from(value).map_err(|error| invalid("threshold", error))).transpose()
+    }
+
+    /// The `max_faces` field: how many faces to look at, the largest; all if it is not given.
+    pub fn most_faces(&mut self) -> Result<usize, Problem> {
+        const EXPECTED: &str = "a number from 1 on";
+        let most: Option<u32> = self.value("max_faces", EXPECTED)?;
+        match most {
+            Some(0) => Err(invalid("max_faces", format!("{EXPECTED} is expected"))),
+            Some(most) => Ok(most as usize),
+            None => Ok(usize::MAX),
+        }
     }
 
     /// The `metadata` field, a JSON object: a member of a JSON body, or text.

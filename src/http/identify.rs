@@ -28,6 +28,10 @@ pub struct IdentifyFields {
     #[schema(minimum = 1, maximum = 100, default = 5)]
     #[param(minimum = 1, maximum = 100, default = 5)]
     pub top_k: Option<u32>,
+    /// Only so many faces of the photo, the largest. Defaults to all.
+    #[schema(minimum = 1)]
+    #[param(minimum = 1)]
+    pub max_faces: Option<u32>,
     /// The similarity from which on a face is known, -1 to 1. Defaults to the model's.
     #[schema(minimum = -1.0, maximum = 1.0)]
     #[param(minimum = -1.0, maximum = 1.0)]
@@ -46,7 +50,7 @@ pub struct IdentifyForm {
 
 impl FromForm for IdentifyRequest {
     const IMAGES: &'static [&'static str] = &["image"];
-    const FIELDS: &'static [&'static str] = &["gallery", "top_k", "threshold"];
+    const FIELDS: &'static [&'static str] = &["gallery", "top_k", "max_faces", "threshold"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         let top_k = form.value("top_k", "a number from 1 to 100")?.unwrap_or(DEFAULT_TOP_K);
@@ -57,6 +61,7 @@ impl FromForm for IdentifyRequest {
             image: photo(&mut form, "image")?,
             gallery: gallery(&mut form)?,
             top_k,
+            most_faces: form.most_faces()?,
             threshold: form.threshold()?,
         })
     }

@@ -11,6 +11,7 @@ mod form;
 mod galleries;
 mod health;
 mod identify;
+mod metrics;
 pub mod openapi;
 mod problem;
 mod server;
@@ -45,7 +46,7 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The documented routes, unguarded: only good for the document.
 fn api() -> OpenApiRouter<AppState> {
     let document = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi());
-    document.merge(recognition()).merge(administration()).merge(operations())
+    document.merge(recognition()).merge(administration()).merge(monitoring()).merge(operations())
 }
 
 fn recognition() -> OpenApiRouter<AppState> {
@@ -69,6 +70,10 @@ fn administration() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(admin::list_models))
 }
 
+fn monitoring() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(metrics::show_metrics))
+}
+
 fn operations() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz))
 }
@@ -78,8 +83,9 @@ pub fn router(state: AppState) -> Router {
     let client = from_fn_with_state(state.clone(), auth::require_client);
     let admin = from_fn_with_state(state.clone(), auth::require_admin);
     let (routes, document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
-        .merge(recognition().route_layer(client))
+        .merge(recognition().route_layer(client.clone()))
         .merge(administration().route_layer(admin))
+        .merge(monitoring().route_layer(client))
         .merge(operations())
         .split_for_parts();
     // A request may take its time to arrive, and the same again to be answered.
@@ -96,6 +102,7 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn(problem::no_bare_failure))
         .layer(from_fn(move |request: Request, next| body::drain_refused(longest, patience, request, next)))
         .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(from_fn(metrics::count))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID.clone()))
         .layer(
             TraceLayer::new_for_http()

@@ -198,7 +198,9 @@ impl From<EngineError> for Problem {
             EngineError::Overloaded => Self::new(Code::Overloaded, error.to_string()),
             EngineError::Stopped
             | EngineError::Network { .. }
+            | EngineError::Device(_)
             | EngineError::Inference(_)
+            | EngineError::Panicked
             | EngineError::Embedding(_)
             | EngineError::Thread(_) => Self::internal(error),
         }

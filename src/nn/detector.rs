@@ -48,14 +48,15 @@ impl Detector {
 
     /// Runs the network on RGB images, interleaved bytes, all of `width x height` pixels: one result per image.
     pub fn forward(&self, images: &[&[u8]], width: u32, height: u32) -> Result<Vec<DetectorOutput>, NetworkError> {
-        if images.is_empty() {
-            return Ok(Vec::new());
+        let mut results = Vec::with_capacity(images.len());
+        for images in images.chunks(pixels::images_per_run((width, height), &self.network)) {
+            results.extend(no_grad(|| {
+                let input = pixels::batch(images, (width, height), &NORMALISATION, &self.network)?;
+                let outputs = self.network.forward(&input)?;
+                split_by_image(&outputs, images.len())
+            })?);
         }
-        no_grad(|| {
-            let input = pixels::batch(images, (width, height), &NORMALISATION, &self.network)?;
-            let outputs = self.network.forward(&input)?;
-            split_by_image(&outputs, images.len())
-        })
+        Ok(results)
     }
 }
 

@@ -66,8 +66,12 @@ impl Embedder {
             return Ok(Vec::new());
         }
         let images: Vec<&[u8]> = chips.iter().map(Chip::as_rgb).collect();
-        let numbers = no_grad(|| pixels::to_floats(&self.run(&images)?))?;
-        Ok(numbers.chunks_exact(self.dimension).map(<[f32]>::to_vec).collect())
+        let mut rows = Vec::with_capacity(chips.len());
+        for images in images.chunks(pixels::images_per_run((Chip::SIDE, Chip::SIDE), &self.network)) {
+            let numbers = no_grad(|| pixels::to_floats(&self.run(images)?))?;
+            rows.extend(numbers.chunks_exact(self.dimension).map(<[f32]>::to_vec));
+        }
+        Ok(rows)
     }
 
     /// `N x D` for N images of a chip's size.

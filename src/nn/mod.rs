@@ -13,10 +13,11 @@ mod pixels;
 mod shim;
 mod target;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use detector::Detector;
 pub use embedder::{Channels, Embedder, InputNormalisation};
 pub use error::{NetworkError, UnsupportedOperator};
 pub use network::Network;
-pub use target::{Precision, Target, load_cuda};
+pub use shim::Family;
+pub use target::{Precision, Target, load_cuda, use_threads};

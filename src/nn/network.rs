@@ -9,8 +9,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::error::{NetworkError, brief_text};
 use super::onnx::Graph;
-use super::shim::{ReadOnly, Script};
-use super::target::Target;
+use super::shim::{self, ReadOnly, Script};
+use super::target::{self, Target};
 
 /// Larger files are refused before they are read.
 const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -31,6 +31,7 @@ impl Network {
     /// A zip archive, which TorchScript files are, and the endings `.pt`, `.ts` and `.torchscript` count as
     /// TorchScript, anything else as ONNX. A TorchScript file is a program: load only those that you trust.
     pub fn load(path: &Path, target: &Target) -> Result<Self, NetworkError> {
+        shim::tune_heap();
         let content = read(path)?;
         let kind = target.precision.kind();
         if content.starts_with(b"PK\x03\x04") || has_torchscript_ending(path) {
@@ -50,6 +51,7 @@ impl Network {
     /// Returns the outputs, as float, in the order in which the file declares them; the tensors, lists and tuples that
     /// a TorchScript module returns are flattened into one list.
     pub fn forward(&self, input: &Tensor) -> Result<Vec<Tensor>, NetworkError> {
+        target::use_libtorch_threads(matches!(self, Self::Onnx(graph) if graph.is_fused()));
         no_grad(|| match self {
             Self::Onnx(graph) => graph.run(input),
             Self::Script(script) => {

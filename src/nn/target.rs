@@ -1,5 +1,6 @@
 //! Where a network runs, and in which number format.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -18,16 +19,16 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// What `auto` stands for on a device.
+    /// What `auto` stands for on a GPU or on the CPU.
     ///
     /// A rule, not a measurement at start-up, so that a machine gives the same embeddings from one start to the next.
     /// On CUDA half precision; on a processor with AVX-512 BF16 that format, which is twice as fast there; else
     /// float32, because without the instruction bfloat16 has to be emulated.
-    pub fn auto(device: Device) -> Self {
-        match device {
-            Device::Cuda(_) => Self::Fp16,
-            _ if Family::best(Kind::BFloat16).is_some() => Self::Bf16,
-            _ => Self::Fp32,
+    pub fn auto(on_gpu: bool) -> Self {
+        match on_gpu {
+            true => Self::Fp16,
+            false if Family::best(Kind::BFloat16).is_some() => Self::Bf16,
+            false => Self::Fp32,
         }
     }
 
@@ -59,12 +60,56 @@ pub struct Target {
 
 impl Target {
     /// The processor, in float32.
-    pub const CPU: Self = Self { device: Device::Cpu, precision: Precision::Fp32 };
+    pub const CPU: Self = Self::cpu(Precision::Fp32);
+
+    pub const fn cpu(precision: Precision) -> Self {
+        Self { device: Device::Cpu, precision }
+    }
+
+    /// A CUDA device by number; [`load_cuda`] says how many there are.
+    pub const fn cuda(number: usize, precision: Precision) -> Self {
+        Self { device: Device::Cuda(number), precision }
+    }
+
+    pub fn is_gpu(&self) -> bool {
+        matches!(self.device, Device::Cuda(_))
+    }
+
+    /// Its name as `--device` takes it.
+    pub fn name(&self) -> String {
+        match self.device {
+            Device::Cuda(number) => format!("cuda:{number}"),
+            _ => "cpu".to_owned(),
+        }
+    }
 
     /// Which convolutions of ours a network runs with on this target: an instruction set, or libtorch's own.
     pub fn kernels(&self) -> &'static str {
         let family = if self.device == Device::Cpu { Family::best(self.precision.kind()) } else { None };
         family.map_or("libtorch", Family::name)
+    }
+}
+
+thread_local! {
+    /// Threads that passes of this thread may use, and what libtorch was last told.
+    static THREADS: Cell<usize> = const { Cell::new(1) };
+    static OF_LIBTORCH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Lets passes that this thread starts use `count` threads, itself counted; one without this.
+pub fn use_threads(count: usize) {
+    THREADS.set(count);
+    shim::use_threads(i32::try_from(count).unwrap_or(i32::MAX));
+}
+
+/// Tells libtorch how many threads its own operations may use: all of them where a network has no other operations.
+///
+/// It keeps the number per thread, so that threads which start passes do not disturb each other. Its threads wait
+/// actively, so they are kept out of networks whose convolutions have threads of their own.
+pub(super) fn use_libtorch_threads(has_own: bool) {
+    let count = if has_own { 1 } else { THREADS.get() };
+    if OF_LIBTORCH.replace(count) != count {
+        tch::set_num_threads(i32::try_from(count).unwrap_or(i32::MAX));
     }
 }
 

@@ -1,22 +1,31 @@
 //! Detection and embedding without a gallery.
 
+use tracing::{Instrument, debug_span};
+
 use super::answers::{Detected, Embedded, EmbeddedFace};
 use super::{PhotoBytes, PhotoFace, ServiceError, Services};
 use crate::types::{Chip, Embedding};
 
+/// A photo to look at, without a gallery.
+pub struct PhotoRequest {
+    pub image: PhotoBytes,
+    /// Only so many faces, the largest.
+    pub most_faces: usize,
+}
+
 impl Services {
     /// Finds the faces of a photo; none is an empty list.
-    pub async fn detect(&self, image: PhotoBytes) -> Result<Detected, ServiceError> {
+    pub async fn detect(&self, request: PhotoRequest) -> Result<Detected, ServiceError> {
         let _admitted = self.admit()?;
-        let photo = self.0.photos.read(image).await?;
+        let photo = self.0.photos.read(request.image, request.most_faces).await?;
         let faces = photo.faces.iter().map(PhotoFace::found).collect();
         Ok(Detected { width: photo.width, height: photo.height, faces })
     }
 
     /// Embeds the faces of a photo; none is an error.
-    pub async fn embed(&self, image: PhotoBytes) -> Result<Embedded, ServiceError> {
+    pub async fn embed(&self, request: PhotoRequest) -> Result<Embedded, ServiceError> {
         let _admitted = self.admit()?;
-        let photo = self.0.photos.read(image).await?.not_empty()?;
+        let photo = self.0.photos.read(request.image, request.most_faces).await?.not_empty()?;
         let embeddings = self.embeddings(photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
         let faces = photo.faces.iter().zip(embeddings);
         Ok(Embedded {
@@ -30,7 +39,7 @@ impl Services {
 
     /// One embedding per chip, in order.
     pub(super) async fn embeddings(&self, chips: Vec<Chip>) -> Result<Vec<Embedding>, ServiceError> {
-        Ok(self.0.engine.embed(chips).await?)
+        Ok(self.0.engine.embed(chips).instrument(debug_span!("embed")).await?)
     }
 
     /// The embedding of one chip.

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::answers::Enrolled;
 use super::{PhotoBytes, ServiceError, Services};
+use crate::engine::Step;
 use crate::gallery::{Metadata, NewFace, OnDuplicate};
 use crate::types::Name;
 use crate::vision;
@@ -38,14 +39,14 @@ impl Services {
         // Before any inference: is there such a gallery at all?
         self.0.galleries.gallery_id(request.gallery.as_str()).await?;
         let image_sha256: [u8; 32] = Sha256::digest(&request.image.bytes).into();
-        let photo = self.0.photos.read(request.image).await?;
+        let photos = &self.0.photos;
         let face = match request.face {
-            FaceChoice::Only => photo.only()?,
-            FaceChoice::Largest => photo.largest()?,
+            FaceChoice::Only => photos.read(request.image, usize::MAX).await?.only()?,
+            FaceChoice::Largest => photos.read(request.image, 1).await?.largest()?,
         };
         let found = face.found();
         let embedding = self.embedding(face.chip.clone()).await?;
-        let chip = self.0.photos.on_cpu(move || vision::encode_chip(&face.chip)).await?;
+        let chip = self.0.engine.on_cpu(Step::Chips, move || vision::encode_chip(&face.chip)).await?;
         let chip = chip.map_err(|error| ServiceError::Internal(error.to_string()))?;
         let new = NewFace {
             gallery: request.gallery.as_str(),

@@ -1,5 +1,9 @@
 //! Whom do the faces of a photo resemble?
 
+use std::time::Instant;
+
+use tracing::{Instrument, debug_span};
+
 use super::answers::{Identified, IdentifiedFace, Match};
 use super::{PhotoBytes, ServiceError, Services};
 use crate::gallery::SubjectMatch;
@@ -10,6 +14,8 @@ pub struct IdentifyRequest {
     pub gallery: Name,
     /// Subjects per face.
     pub top_k: u32,
+    /// Only so many faces, the largest.
+    pub most_faces: usize,
     pub threshold: Option<Threshold>,
 }
 
@@ -18,11 +24,14 @@ impl Services {
         let _admitted = self.admit()?;
         // Before any inference: is there such a gallery at all?
         let gallery = self.0.galleries.gallery_id(request.gallery.as_str()).await?;
-        let photo = self.0.photos.read(request.image).await?;
+        let photo = self.0.photos.read(request.image, request.most_faces).await?;
         let threshold = self.threshold(request.threshold);
         let probes = self.embeddings(photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
         let search = self.0.galleries.search(gallery, self.0.model.id, &probes, request.top_k as usize, None);
-        let faces = photo.faces.iter().zip(search.await?).map(|(face, found)| IdentifiedFace {
+        let began = Instant::now();
+        let found = search.instrument(debug_span!("search")).await?;
+        metrics::histogram!("faceid_stage_seconds", "stage" => "search").record(began.elapsed());
+        let faces = photo.faces.iter().zip(found).map(|(face, found)| IdentifiedFace {
             face: face.found(),
             known: found.first().is_some_and(|best| best.similarity >= threshold.get()),
             matches: found.into_iter().map(|found| self.match_answer(found)).collect(),

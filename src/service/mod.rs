@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use embed::PhotoRequest;
 pub use enroll::{EnrollRequest, FaceChoice};
 pub use error::ServiceError;
 pub use identify::IdentifyRequest;
@@ -25,7 +26,7 @@ pub use verify::VerifyRequest;
 pub use crate::gallery::DEFAULT_GALLERY_NAME;
 
 use crate::config::RecognitionConfig;
-use crate::engine::Engine;
+use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
 use crate::registry::{Calibration, Model, Registry};
 use crate::types::Threshold;
@@ -43,6 +44,7 @@ struct Parts {
     calibration: Calibration,
     threshold: Threshold,
     requests: Arc<Semaphore>,
+    max_requests: usize,
 }
 
 impl Services {
@@ -64,6 +66,7 @@ impl Services {
             threshold: config.threshold.unwrap_or(calibration.threshold),
             calibration,
             requests: Arc::new(Semaphore::new(config.max_requests)),
+            max_requests: config.max_requests,
         }))
     }
 
@@ -74,11 +77,33 @@ impl Services {
 
     /// A place among the requests in work, or `Overloaded`: whoever is refused is refused at once.
     fn admit(&self) -> Result<OwnedSemaphorePermit, ServiceError> {
-        Arc::clone(&self.0.requests).try_acquire_owned().map_err(|_| ServiceError::Overloaded)
+        Arc::clone(&self.0.requests).try_acquire_owned().map_err(|_| rejected("service"))
+    }
+
+    /// Fails when a request that begins now would be refused once it has arrived: no need to read it.
+    ///
+    /// It holds no place while it arrives, so that slow clients keep none from others.
+    pub fn check_room(&self) -> Result<(), ServiceError> {
+        if self.0.requests.available_permits() == 0 { Err(rejected("door")) } else { Ok(()) }
+    }
+
+    /// Notes for the metrics how busy the service is now.
+    pub fn record_load(&self) {
+        let in_work = self.0.max_requests - self.0.requests.available_permits();
+        metrics::gauge!("faceid_requests_in_work").set(in_work as f64);
+        let Depth { first, detect, later, embed } = self.0.engine.depth();
+        for (stage, depth) in [("decode", first), ("detect", detect), ("align", later), ("embed", embed)] {
+            metrics::gauge!("faceid_queue_depth", "stage" => stage).set(depth as f64);
+        }
     }
 
     /// The threshold that a request asked for, or the default.
     fn threshold(&self, asked: Option<Threshold>) -> Threshold {
         asked.unwrap_or(self.0.threshold)
     }
+}
+
+fn rejected(at: &'static str) -> ServiceError {
+    metrics::counter!("faceid_rejected_total", "at" => at).increment(1);
+    ServiceError::Overloaded
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use image::RgbImage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::{debug, instrument};
+use tracing::{Instrument, debug, debug_span, instrument};
 
 use super::ServiceError;
 use super::answers::FoundFace;
 use crate::config::RecognitionConfig;
-use crate::engine::Engine;
+use crate::engine::{Engine, Step};
 use crate::types::{Chip, Detection, Quality};
 use crate::vision::{self, DecodeLimits, DetectOptions, Shrunk};
 
@@ -74,13 +74,12 @@ impl Photo {
     }
 }
 
-/// Reads photos, a bounded number of them and of their pixels at a time.
+/// Reads photos, a bounded number of their pixels at a time.
 pub struct PhotoReader {
     engine: Engine,
     limits: DecodeLimits,
     options: DetectOptions,
     detector_side: u32,
-    workers: Arc<Semaphore>,
     pixels: Arc<Semaphore>,
 }
 
@@ -91,14 +90,13 @@ impl PhotoReader {
             limits: DecodeLimits { max_bytes: config.max_image_bytes, max_pixels: config.max_image_pixels },
             options: DetectOptions { min_score: config.min_detection_score, ..DetectOptions::default() },
             detector_side: config.detector_side,
-            workers: Arc::new(Semaphore::new(config.threads)),
             pixels: Arc::new(Semaphore::new(permits(config.pixel_budget) as usize)),
         }
     }
 
-    /// Finds and aligns the faces of a photo.
+    /// Finds the faces of a photo and aligns the largest of them, `most` at most.
     #[instrument(skip_all, fields(field = photo.field))]
-    pub async fn read(&self, photo: PhotoBytes) -> Result<Photo, ServiceError> {
+    pub async fn read(&self, photo: PhotoBytes, most: usize) -> Result<Photo, ServiceError> {
         let PhotoBytes { field, bytes } = photo;
         let refused = |source| ServiceError::Image { field, source };
         let header = vision::read_header(&bytes, &self.limits).map_err(refused)?;
@@ -106,40 +104,26 @@ impl PhotoReader {
         let held = acquire(&self.pixels, permits(pixels)).await?;
 
         let (limits, side) = (self.limits, self.detector_side);
-        let decoded = self.on_cpu(move || {
+        let decoded = self.engine.on_cpu(Step::Decode, move || {
             let image = vision::decode(&bytes, &limits)?;
             let Shrunk { image: small, scale } = vision::shrink(&image, side);
             let small = small.into_owned();
             Ok((image, small, scale))
         });
-        let (image, small, scale) = decoded.await?.map_err(refused)?;
+        let (image, small, scale) = decoded.instrument(debug_span!("decode")).await?.map_err(refused)?;
         let (small_width, small_height) = small.dimensions();
-        let output = self.engine.detect(small.into()).await?;
+        let output = self.engine.detect(small.into()).instrument(debug_span!("detect")).await?;
 
         let options = self.options;
-        self.on_cpu(move || {
+        let aligned = self.engine.on_cpu(Step::Align, move || {
             let _held = held;
             let (width, height) = image.dimensions();
             let found = vision::detections(&output, small_width, small_height, scale, &options)
                 .map_err(|error| ServiceError::Internal(error.to_string()))?;
-            let faces = found.into_iter().filter_map(|detection| align(&image, detection)).collect();
+            let faces = found.into_iter().filter_map(|detection| align(&image, detection)).take(most).collect();
             Ok(Photo { width, height, faces, field })
-        })
-        .await?
-    }
-
-    /// Runs CPU work off the async threads, as much at once as there are threads for it.
-    pub async fn on_cpu<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, ServiceError> {
-        let worker = acquire(&self.workers, 1).await?;
-        // The permit goes along: a caller who leaves does not stop the work, so it must still count.
-        let task = tokio::task::spawn_blocking(move || {
-            let _worker = worker;
-            work()
         });
-        task.await.map_err(|error| ServiceError::Internal(error.to_string()))
+        aligned.instrument(debug_span!("align")).await?
     }
 }
 

@@ -3,6 +3,7 @@
 use tracing::info;
 
 use super::{ServiceError, Services};
+use crate::engine::Step;
 use crate::vision;
 
 /// Chips per round trip to the database.
@@ -19,7 +20,8 @@ impl Services {
                 break;
             }
             let (faces, jpegs): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
-            let chips = self.0.photos.on_cpu(move || jpegs.iter().map(|jpeg| vision::decode_chip(jpeg)).collect());
+            let chips =
+                self.0.engine.on_cpu(Step::Chips, move || jpegs.iter().map(|jpeg| vision::decode_chip(jpeg)).collect());
             let chips: Result<Vec<_>, _> = chips.await?;
             let chips = chips.map_err(|error| ServiceError::Internal(format!("a stored chip: {error}")))?;
             let embeddings = self.embeddings(chips).await?;

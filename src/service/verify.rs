@@ -15,7 +15,7 @@ impl Services {
     pub async fn verify(&self, request: VerifyRequest) -> Result<Verified, ServiceError> {
         let _admitted = self.admit()?;
         let photos = &self.0.photos;
-        let (a, b) = tokio::try_join!(photos.read(request.image_a), photos.read(request.image_b))?;
+        let (a, b) = tokio::try_join!(photos.read(request.image_a, 1), photos.read(request.image_b, 1))?;
         let (a, b) = (a.largest()?, b.largest()?);
         let embeddings = self.embeddings(vec![a.chip.clone(), b.chip.clone()]).await?;
         let [of_a, of_b] = embeddings.as_slice() else {

@@ -105,52 +105,92 @@ fn warp(image: &RgbImage, to_image: &Similarity) -> RgbImage {
     // Within rounding of a whole number of pixels is that number, so that an unscaled face is drawn as it is.
     let samples = ((to_image.scale() - 1e-3).ceil() as u32).clamp(1, MAX_SAMPLES);
     let step = 1.0 / f64::from(samples);
-    // Positions of the samples about the centre of a chip pixel.
-    let offset = |i: u32| (f64::from(i) + 0.5) * step - 0.5;
     let norm = 1.0 / (samples * samples) as f32;
-    RgbImage::from_fn(Chip::SIDE, Chip::SIDE, |u, v| {
-        let mut sum = [0f32; 3];
+    let side = Chip::SIDE as usize;
+    let mut chip = Vec::with_capacity(side * side * 3);
+    let mut sums = vec![[0f32; 4]; side];
+    for v in 0..side {
+        sums.fill([0.0; 4]);
         for j in 0..samples {
-            let (mut x, mut y) = to_image.apply(f64::from(u) + offset(0), f64::from(v) + offset(j));
-            for _ in 0..samples {
-                add_bilinear(image, x, y, &mut sum);
-                x += to_image.a * step;
-                y += to_image.b * step;
-            }
+            // One row of samples: `samples` to a chip pixel, evenly spaced about its centre.
+            let offset = |i: u32| (f64::from(i) + 0.5) * step - 0.5;
+            let (x, y) = to_image.apply(offset(0), v as f64 + offset(j));
+            let line = Line { x, y, dx: to_image.a * step, dy: to_image.b * step };
+            sample_line(image, &line, samples as usize, &mut sums);
         }
-        image::Rgb(sum.map(|channel| (channel * norm + 0.5) as u8))
-    })
+        for sum in &sums {
+            chip.extend([0, 1, 2].map(|channel| (sum[channel] * norm + 0.5) as u8));
+        }
+    }
+    // Three bytes were written for each pixel, so this never falls back.
+    RgbImage::from_raw(Chip::SIDE, Chip::SIDE, chip).unwrap_or_default()
 }
 
-/// Adds the image's colour between the four pixels about (x, y).
-#[inline]
-fn add_bilinear(image: &RgbImage, x: f64, y: f64, sum: &mut [f32; 3]) {
+/// Evenly spaced points of the image, in pixels.
+struct Line {
+    x: f64,
+    y: f64,
+    dx: f64,
+    dy: f64,
+}
+
+impl Line {
+    fn at(&self, i: usize) -> (f64, f64) {
+        (self.x + self.dx * i as f64, self.y + self.dy * i as f64)
+    }
+}
+
+/// Adds `samples` points of the line to each of the sums, one after the other.
+fn sample_line(image: &RgbImage, line: &Line, samples: usize, sums: &mut [[f32; 4]]) {
+    let count = samples * sums.len();
+    // Four bytes are read where a pixel has three, so the last column is left to the careful way.
+    let (right, bottom) = (f64::from(image.width()) - 2.0, f64::from(image.height()) - 1.0);
+    let is_inside = |(x, y): (f64, f64)| x >= 0.0 && y >= 0.0 && x < right && y < bottom;
+    // Between two points inside, all are.
+    if is_inside(line.at(0)) && is_inside(line.at(count - 1)) {
+        for (n, sum) in sums.iter_mut().enumerate() {
+            for i in n * samples..(n + 1) * samples {
+                let (x, y) = line.at(i);
+                add_inside(image, x as f32, y as f32, sum);
+            }
+        }
+    } else {
+        for (n, sum) in sums.iter_mut().enumerate() {
+            for i in n * samples..(n + 1) * samples {
+                let (x, y) = line.at(i);
+                add_anywhere(image, x, y, sum);
+            }
+        }
+    }
+}
+
+/// Adds the image's colour between the four pixels about (x, y), which all lie in the image, and one more column.
+#[inline(always)]
+fn add_inside(image: &RgbImage, x: f32, y: f32, sum: &mut [f32; 4]) {
+    // Not negative, so that cutting off is rounding down.
+    let (column, row) = (x as i32, y as i32);
+    let (fx, fy) = (x - column as f32, y - row as f32);
+    let stride = image.width() as usize * 3;
+    let start = row as usize * stride + column as usize * 3;
+    let pixels = image.as_raw();
+    let (upper, lower) = (&pixels[start..start + 7], &pixels[start + stride..start + stride + 7]);
+    let pixel = |row: &[u8], at: usize| [row[at], row[at + 1], row[at + 2], row[at + 3]].map(f32::from);
+    let between = |from: [f32; 4], to: [f32; 4], part: f32| -> [f32; 4] {
+        std::array::from_fn(|channel| from[channel] + (to[channel] - from[channel]) * part)
+    };
+    let above = between(pixel(upper, 0), pixel(upper, 3), fx);
+    let below = between(pixel(lower, 0), pixel(lower, 3), fx);
+    let colour = between(above, below, fy);
+    *sum = std::array::from_fn(|channel| sum[channel] + colour[channel]);
+}
+
+/// [`add_inside`] for any point: pixels outside the image count as black.
+fn add_anywhere(image: &RgbImage, x: f64, y: f64, sum: &mut [f32; 4]) {
     let (left, top) = (x.floor(), y.floor());
     let (fx, fy) = ((x - left) as f32, (y - top) as f32);
     // A point far outside saturates, and stays outside.
     let (column, row) = (left as i64, top as i64);
     let weights = [(1.0 - fx) * (1.0 - fy), fx * (1.0 - fy), (1.0 - fx) * fy, fx * fy];
-    let (width, height) = (i64::from(image.width()), i64::from(image.height()));
-    let inside = column >= 0 && row >= 0 && column < width - 1 && row < height - 1;
-    if inside {
-        let stride = width as usize * 3;
-        let start = row as usize * stride + column as usize * 3;
-        let pixels = image.as_raw();
-        let (upper, lower) = (&pixels[start..start + 6], &pixels[start + stride..start + stride + 6]);
-        for channel in 0..3 {
-            sum[channel] += f32::from(upper[channel]) * weights[0]
-                + f32::from(upper[channel + 3]) * weights[1]
-                + f32::from(lower[channel]) * weights[2]
-                + f32::from(lower[channel + 3]) * weights[3];
-        }
-    } else {
-        add_at_edge(image, column, row, &weights, sum);
-    }
-}
-
-/// [`add_bilinear`] where some of the four pixels lie outside the image and count as black.
-#[cold]
-fn add_at_edge(image: &RgbImage, column: i64, row: i64, weights: &[f32; 4], sum: &mut [f32; 3]) {
     for (i, weight) in weights.iter().enumerate() {
         let x = u32::try_from(column.saturating_add(i as i64 % 2));
         let y = u32::try_from(row.saturating_add(i as i64 / 2));

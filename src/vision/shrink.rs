@@ -91,33 +91,36 @@ fn area_average(image: &RgbImage, new_width: u32, new_height: u32) -> RgbImage {
     let cell_area = (f64::from(width) / f64::from(new_width)) * (f64::from(height) / f64::from(new_height));
     let norm = (1.0 / cell_area) as f32;
     let mut pixels = Vec::with_capacity(new_width as usize * new_height as usize * 3);
-    let mut sums = vec![0f32; row_length];
+    // One more than there are: colours are summed four at a time, which is what processors do at once.
+    let mut sums = vec![0f32; row_length + 1];
     for rows in spans(height, new_height) {
-        sums.fill(0.0);
-        for i in 0..rows.count {
+        let row = |i: usize| {
             let start = (rows.first + i) * row_length;
-            add_row(&mut sums, &image.as_raw()[start..start + row_length], rows.weight(i));
+            (&image.as_raw()[start..start + row_length], rows.weight(i) * norm)
+        };
+        let (first, weight) = row(0);
+        sums.iter_mut().zip(first).for_each(|(sum, value)| *sum = f32::from(*value) * weight);
+        for i in 1..rows.count {
+            let (next, weight) = row(i);
+            sums.iter_mut().zip(next).for_each(|(sum, value)| *sum += f32::from(*value) * weight);
         }
         for span in &columns {
-            let cell = &sums[span.first * 3..(span.first + span.count) * 3];
-            pixels.extend(cell_sum(cell, span).map(|sum| (sum * norm + 0.5) as u8));
+            let [red, green, blue, _] = cell_sum(&sums[span.first * 3..(span.first + span.count) * 3 + 1], span);
+            pixels.extend([red, green, blue].map(|sum| (sum + 0.5) as u8));
         }
     }
     // One pixel was pushed for each column of each row, so this never falls back.
     RgbImage::from_raw(new_width, new_height, pixels).unwrap_or_default()
 }
 
-fn add_row(sums: &mut [f32], row: &[u8], weight: f32) {
-    for (sum, value) in sums.iter_mut().zip(row) {
-        *sum += f32::from(*value) * weight;
-    }
-}
-
-fn cell_sum(cell: &[f32], span: &Span) -> [f32; 3] {
-    let mut sum = [0f32; 3];
-    for (i, pixel) in cell.chunks_exact(3).enumerate() {
+/// The weighted sum of a span's pixels, of three numbers each; the fourth number of the sum means nothing.
+#[inline(always)]
+fn cell_sum(cell: &[f32], span: &Span) -> [f32; 4] {
+    let mut sum = [0f32; 4];
+    for i in 0..span.count {
+        let pixel = &cell[i * 3..i * 3 + 4];
         let weight = span.weight(i);
-        for channel in 0..3 {
+        for channel in 0..4 {
             sum[channel] += pixel[channel] * weight;
         }
     }

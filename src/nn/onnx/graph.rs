@@ -15,6 +15,8 @@ pub struct Graph {
     pub(super) device: Device,
     /// The type in which the input is read: float, or what the network was reduced to.
     pub(super) kind: Kind,
+    /// Its convolutions are ours, with threads of their own.
+    pub(super) fused: bool,
     pub(super) input: Input,
     pub(super) outputs: Vec<Slot>,
     pub(super) output_names: Vec<String>,
@@ -65,6 +67,11 @@ impl Graph {
 
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// Whether convolutions run in kernels of ours, on threads of ours.
+    pub fn is_fused(&self) -> bool {
+        self.fused
     }
 
     /// The type of the input that needs no conversion.

@@ -125,7 +125,16 @@ impl Loader {
             self.reduce_weights(&nodes).map_err(|OpError(reason)| malformed(reason))?;
         }
         let (nodes, constants) = keep_needed(nodes, self.constants, &outputs);
-        Ok(Graph { device: self.device, kind: self.kind, input, outputs, output_names, constants, nodes })
+        Ok(Graph {
+            device: self.device,
+            kind: self.kind,
+            fused: family.is_some(),
+            input,
+            outputs,
+            output_names,
+            constants,
+            nodes,
+        })
     }
 
     /// Casts the weights of a network that runs node by node.

@@ -30,7 +30,7 @@ inline typename V::Reg load_some(const Element* from, int64_t count) {
 
 // Activation, residual and store of one vector of one output position.
 template <class V, class Element, class Out, bool Residual>
-inline void finish(const Conv& conv, typename V::Reg value, int64_t position, int64_t channel) {
+__attribute__((always_inline)) inline void finish(const Conv& conv, typename V::Reg value, int64_t position, int64_t channel) {
     value = V::leaky(value, V::load(conv.slopes + channel));
     const int64_t at = position * conv.out_channels + channel;
     const int64_t count = conv.out_channels - channel;

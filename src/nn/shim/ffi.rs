@@ -35,6 +35,7 @@ pub struct ConvSpec {
 
 unsafe extern "C" {
     pub fn faceid_has_kernels(family: i32) -> bool;
+    pub fn faceid_use_threads(count: i32);
     pub fn faceid_conv_new(spec: *const ConvSpec, family: i32) -> *mut Conv;
     pub fn faceid_conv_free(conv: *mut Conv);
     pub fn faceid_conv_run(

@@ -289,6 +289,12 @@ impl<T> std::ops::Deref for ReadOnly<T> {
     }
 }
 
+/// How many threads convolutions that the calling thread starts may use, itself counted.
+pub fn use_threads(count: i32) {
+    // SAFETY: sets a number of the calling thread.
+    unsafe { ffi::faceid_use_threads(count) }
+}
+
 /// Opens a shared library for the whole process.
 pub fn open_library(path: &Path) -> Result<(), String> {
     let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|error| error.to_string())?;

@@ -16,6 +16,9 @@ struct faceid_module;
 // the processor runs it.
 bool faceid_has_kernels(int family);
 
+// How many threads convolutions that the calling thread starts may use, itself counted.
+void faceid_use_threads(int count);
+
 struct faceid_conv_spec {
     int64_t out_channels, channels, groups;  // channels of the whole input
     int64_t kernel_height, kernel_width, stride_y, stride_x;

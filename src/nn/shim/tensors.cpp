@@ -1,6 +1,5 @@
 // Tensors in and out of the convolutions: packing, threads, types.
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cstring>
@@ -10,6 +9,7 @@
 
 #include "conv.h"
 #include "shim.h"
+#include "threads.h"
 
 using faceid::bf16;
 using faceid::Conv;
@@ -136,6 +136,9 @@ void copy_padded(const Element* from, Conv& run, const faceid_conv_spec& spec) {
     run.kernel_width = 1;
 }
 
+// A multiple of the positions in every kernel's tiles.
+constexpr int64_t whole_tiles = 168;
+
 // Multiplications that are worth a thread of their own.
 constexpr int64_t work_per_thread = 400'000;
 
@@ -146,7 +149,7 @@ void run_kernels(const faceid_conv& conv, const Conv& run) {
     const int64_t per_item = conv.depthwise ? per_position * run.out_width : per_position;
     const int64_t grain = std::max<int64_t>(1, work_per_thread / std::max<int64_t>(1, per_item));
     const auto kernel = conv.depthwise ? conv.kernels->depthwise : conv.kernels->dense;
-    at::parallel_for(0, items, grain, [&](int64_t first, int64_t last) { kernel(run, first, last); });
+    faceid::parallel(items, grain, conv.depthwise ? 1 : whole_tiles, [&](int64_t first, int64_t last) { kernel(run, first, last); });
 }
 
 at::Tensor prepared(const at::Tensor& tensor, at::ScalarType type) {
@@ -223,6 +226,8 @@ char* message_of(const char* text) { return strdup(text); }
 extern "C" {
 
 bool faceid_has_kernels(int family) { return kernels_of(family) != nullptr; }
+
+void faceid_use_threads(int count) { faceid::use_threads(count); }
 
 faceid_conv* faceid_conv_new(const faceid_conv_spec* spec, int family) {
     const Kernels* kernels = kernels_of(family);

@@ -1,4 +1,6 @@
-//! Logging: one line per event on standard error, for people or for machines.
+//! Logging: one line per event on standard error, for people or for machines. Numbers for machines are in [`metrics`].
+
+pub mod metrics;
 
 use std::io::IsTerminal;
 

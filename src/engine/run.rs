@@ -1,0 +1,134 @@
+//! What the engine's threads do: take work, run it, answer.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use tracing::{error, trace};
+
+use super::lanes::{DetectEntry, EmbedEntry, Entry, Work};
+use super::pool::{Pool, Role};
+use super::{EngineError, Networks};
+use crate::nn::{self, NetworkError};
+use crate::types::{Chip, Embedding};
+
+/// Serves until every handle is gone and the lanes are empty.
+pub(super) fn serve(pool: &Pool, role: Role, networks: Option<&Networks>) {
+    while let Some((work, threads)) = pool.take(role) {
+        match (work, networks) {
+            (Work::Pixels(task), _) => pixels(task),
+            (Work::Detect(entries), Some(networks)) => {
+                nn::use_threads(threads);
+                detect(networks, entries);
+            }
+            (Work::Embed(entries), Some(networks)) => {
+                nn::use_threads(threads);
+                embed(networks, entries, pool.max_batch());
+            }
+            // A thread without networks takes none of their work.
+            (Work::Detect(_) | Work::Embed(_), None) => {}
+        }
+        pool.done(role);
+    }
+}
+
+fn pixels(task: super::Task) {
+    let waited = task.queued.elapsed();
+    if task.run() {
+        metrics::histogram!("faceid_queue_wait_seconds", "stage" => "pixels").record(waited);
+    } else {
+        metrics::counter!("faceid_dropped_total", "reason" => "abandoned").increment(1);
+    }
+}
+
+/// Notes how long a stage took.
+pub(super) fn measured(stage: &'static str, began: Instant) {
+    metrics::histogram!("faceid_stage_seconds", "stage" => stage).record(began.elapsed());
+}
+
+/// `None` if the work panicked: that must cost nobody but its caller.
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(value) => Some(value),
+        Err(_) => {
+            error!("work on an image panicked");
+            None
+        }
+    }
+}
+
+fn embed(networks: &Networks, entries: Vec<EmbedEntry>, max_batch: usize) {
+    let chips: Vec<Chip> = entries.iter().flat_map(|entry| entry.input.iter().cloned()).collect();
+    let began = begin("embed", &entries, chips.len());
+    match guarded(|| embed_chips(networks, &chips, max_batch)) {
+        Ok(rows) => {
+            measured("embed", began);
+            metrics::counter!("faceid_faces_total").increment(rows.len() as u64);
+            let mut rows = rows.into_iter();
+            for entry in entries {
+                let own: Result<Vec<_>, _> = rows.by_ref().take(entry.input.len()).map(normalised).collect();
+                entry.answer(own);
+            }
+        }
+        Err(_) if entries.len() > 1 => entries.into_iter().for_each(|e| embed(networks, vec![e], max_batch)),
+        Err(failure) => answer_all(entries, &failure),
+    }
+}
+
+fn normalised(row: Vec<f32>) -> Result<Embedding, EngineError> {
+    Ok(Embedding::normalised(row)?)
+}
+
+/// Only a photo with more faces than a batch may have needs several passes.
+fn embed_chips(networks: &Networks, chips: &[Chip], max_batch: usize) -> Result<Vec<Vec<f32>>, NetworkError> {
+    let mut rows = Vec::with_capacity(chips.len());
+    for batch in chips.chunks(max_batch) {
+        rows.extend(networks.embedder.forward(batch)?);
+    }
+    Ok(rows)
+}
+
+/// Entries of one size.
+fn detect(networks: &Networks, entries: Vec<DetectEntry>) {
+    let Some((width, height)) = entries.first().map(|first| (first.input.width, first.input.height)) else {
+        return;
+    };
+    let began = begin("detect", &entries, entries.len());
+    let images: Vec<&[u8]> = entries.iter().map(|entry| entry.input.rgb.as_slice()).collect();
+    match guarded(|| networks.detector.forward(&images, width, height)) {
+        Ok(outputs) => {
+            measured("detect", began);
+            entries.into_iter().zip(outputs).for_each(|(entry, output)| entry.answer(Ok(output)));
+        }
+        Err(_) if entries.len() > 1 => entries.into_iter().for_each(|e| detect(networks, vec![e])),
+        Err(failure) => answer_all(entries, &failure),
+    }
+}
+
+/// Notes what a pass is about to do, also in the story of each request in it.
+fn begin<I, O>(stage: &'static str, entries: &[Entry<I, O>], items: usize) -> Instant {
+    let now = Instant::now();
+    metrics::histogram!("faceid_batch_size", "network" => stage).record(items as f64);
+    for entry in entries {
+        let waited = now.duration_since(entry.queued);
+        metrics::histogram!("faceid_queue_wait_seconds", "stage" => stage).record(waited);
+        trace!(parent: &entry.span, stage, batch = items, waited_ms = waited.as_secs_f64() * 1e3, "inference");
+    }
+    now
+}
+
+/// One failed pass, or a panic in it, must neither end the thread nor leave a caller without an answer.
+fn guarded<T>(pass: impl FnOnce() -> Result<T, NetworkError>) -> Result<T, String> {
+    let failure = match catch_unwind(AssertUnwindSafe(pass)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the network panicked".to_owned(),
+    };
+    error!(%failure, "a pass through a network failed");
+    Err(failure)
+}
+
+fn answer_all<I, O>(entries: Vec<Entry<I, O>>, failure: &str) {
+    for entry in entries {
+        entry.answer(Err(EngineError::Inference(failure.to_owned())));
+    }
+}

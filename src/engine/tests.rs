@@ -1,0 +1,242 @@
+//! The lanes, and the engine with real networks: what is batched, refused, dropped.
+
+use std::time::{Duration, Instant};
+
+use super::lanes::{Answer, DetectEntry, EmbedEntry, Entry, Lanes, Limits, Role, Task, Work};
+use super::{DetectorInput, Engine, EngineError, EngineThreads, InputNormalisation, Step};
+use crate::config::{DeviceChoice, EngineConfig, PrecisionChoice, Settings};
+use crate::types::{Chip, DetectorOutput, Embedding};
+
+const LIMITS: Limits =
+    Limits { max_batch: 8, max_wait: Duration::from_millis(5), max_age: Duration::from_secs(10), max_entries: 100 };
+
+/// An image that nobody looks at.
+fn image(width: u32) -> (DetectEntry, Answer<DetectorOutput>) {
+    Entry::new(DetectorInput { rgb: Vec::new(), width, height: 10 })
+}
+
+fn chips(count: usize) -> (EmbedEntry, Answer<Vec<Embedding>>) {
+    let chip = Chip::try_from(image::RgbImage::new(Chip::SIDE, Chip::SIDE)).unwrap();
+    Entry::new(vec![chip; count])
+}
+
+/// What would be taken: the stage and its number of entries, and the threads for it.
+fn take(lanes: &mut Lanes, role: Role, idle: usize, now: Instant) -> Option<(&'static str, usize, usize)> {
+    let (work, threads) = lanes.take(role, idle, &LIMITS, now)?;
+    Some(match work {
+        Work::Pixels(task) => {
+            task.run();
+            ("pixels", 1, threads)
+        }
+        Work::Detect(entries) => ("detect", entries.len(), threads),
+        Work::Embed(entries) => ("embed", entries.len(), threads),
+    })
+}
+
+#[test]
+fn batches_wait_for_more_only_while_there_is_other_work() {
+    let (mut lanes, mut answers) = (Lanes::default(), Vec::new());
+    let now = Instant::now();
+    let (entry, answer) = chips(1);
+    lanes.push_embed(entry, &LIMITS).unwrap();
+    answers.push(answer);
+    lanes.push_task(Step::Decode, Task::new(|_| true), &LIMITS).unwrap();
+    // Decoding may bring more chips, so it goes first; then nothing is worth waiting for.
+    assert_eq!(take(&mut lanes, Role::Everything, 1, now), Some(("pixels", 1, 1)));
+    assert_eq!(take(&mut lanes, Role::Everything, 1, now), Some(("embed", 1, 1)));
+    assert_eq!(take(&mut lanes, Role::Everything, 1, now), None);
+    // A batch that has waited long enough, or is full, goes before all else.
+    for (count, when) in [(1, now + LIMITS.max_wait * 2), (LIMITS.max_batch, now)] {
+        let (entry, _answer) = chips(count);
+        lanes.push_embed(entry, &LIMITS).unwrap();
+        lanes.push_task(Step::Decode, Task::new(|_| true), &LIMITS).unwrap();
+        assert_eq!(take(&mut lanes, Role::Everything, 1, when), Some(("embed", 1, 1)));
+        assert_eq!(take(&mut lanes, Role::Everything, 1, when), Some(("pixels", 1, 1)));
+    }
+}
+
+#[test]
+fn later_stages_go_first() {
+    let mut lanes = Lanes::default();
+    let now = Instant::now() + LIMITS.max_wait * 2;
+    lanes.push_task(Step::Decode, Task::new(|_| panic!("the first step came first")), &LIMITS).unwrap();
+    lanes.push_task(Step::Align, Task::new(|_| true), &LIMITS).unwrap();
+    let ((face, _a), (photo, _b)) = (chips(1), image(10));
+    lanes.push_detect(photo, &LIMITS).unwrap();
+    lanes.push_embed(face, &LIMITS).unwrap();
+    for expected in ["embed", "detect", "pixels"] {
+        assert_eq!(take(&mut lanes, Role::Everything, 1, now).unwrap().0, expected);
+    }
+    assert_eq!(lanes.depth().first, 1);
+}
+
+#[test]
+fn only_images_of_one_size_share_a_pass_and_the_oldest_is_in_it() {
+    let (mut lanes, mut answers) = (Lanes::default(), Vec::new());
+    for width in [30, 20, 30, 30, 20] {
+        let (entry, answer) = image(width);
+        lanes.push_detect(entry, &LIMITS).unwrap();
+        answers.push(answer);
+    }
+    let now = Instant::now();
+    assert_eq!(take(&mut lanes, Role::Everything, 1, now), Some(("detect", 3, 1)));
+    assert_eq!(take(&mut lanes, Role::Everything, 1, now), Some(("detect", 2, 1)));
+}
+
+#[test]
+fn the_faces_of_a_photo_stay_together_and_a_batch_keeps_its_limit() {
+    let (mut lanes, mut answers) = (Lanes::default(), Vec::new());
+    for count in [3, 5, 1, 40, 2] {
+        let (entry, answer) = chips(count);
+        lanes.push_embed(entry, &LIMITS).unwrap();
+        answers.push(answer);
+    }
+    assert_eq!(lanes.depth().embed, 51);
+    let now = Instant::now();
+    for expected in [2, 1, 1, 1] {
+        assert_eq!(take(&mut lanes, Role::Everything, 1, now), Some(("embed", expected, 1)));
+    }
+    assert_eq!(take(&mut lanes, Role::Everything, 1, now), None);
+}
+
+#[test]
+fn idle_threads_share_what_waits() {
+    let (mut lanes, mut answers) = (Lanes::default(), Vec::new());
+    let mut push = |lanes: &mut Lanes, count: usize| {
+        for _ in 0..count {
+            let (entry, answer) = chips(1);
+            lanes.push_embed(entry, &LIMITS).unwrap();
+            answers.push(answer);
+        }
+    };
+    let now = Instant::now();
+    // More entries than threads: a part each. Fewer: several threads for one.
+    push(&mut lanes, 7);
+    assert_eq!(take(&mut lanes, Role::Everything, 4, now), Some(("embed", 2, 1)));
+    assert_eq!(take(&mut lanes, Role::Everything, 3, now), Some(("embed", 2, 1)));
+    assert_eq!(take(&mut lanes, Role::Everything, 1, now), Some(("embed", 3, 1)));
+    push(&mut lanes, 1);
+    assert_eq!(take(&mut lanes, Role::Everything, 2, now), Some(("embed", 1, 2)));
+}
+
+#[test]
+fn threads_take_only_what_is_theirs() {
+    let mut lanes = Lanes::default();
+    let (entry, _answer) = chips(1);
+    lanes.push_embed(entry, &LIMITS).unwrap();
+    let now = Instant::now();
+    assert_eq!(take(&mut lanes, Role::Pixels, 1, now), None);
+    lanes.push_task(Step::Decode, Task::new(|_| true), &LIMITS).unwrap();
+    assert_eq!(take(&mut lanes, Role::Networks, 1, now), Some(("embed", 1, 1)));
+    assert_eq!(take(&mut lanes, Role::Networks, 1, now), None);
+    assert_eq!(take(&mut lanes, Role::Pixels, 1, now), Some(("pixels", 1, 1)));
+}
+
+#[test]
+fn lanes_are_bounded_in_entries_and_in_age() {
+    let (mut lanes, mut answers) = (Lanes::default(), Vec::new());
+    for n in 0..=LIMITS.max_entries {
+        let (entry, answer) = image(10);
+        assert_eq!(lanes.push_detect(entry, &LIMITS).is_err(), n == LIMITS.max_entries);
+        answers.push(answer);
+    }
+    drop(answers.remove(1));
+    let now = Instant::now();
+    assert_eq!(lanes.sweep(&LIMITS, now), (1, 0));
+    assert_eq!(lanes.sweep(&LIMITS, now + LIMITS.max_age * 2), (0, LIMITS.max_entries - 1));
+    assert!(matches!(answers[0].try_recv(), Ok(Err(EngineError::Overloaded))));
+    assert_eq!(lanes.depth().detect, 0);
+}
+
+/// An engine with the real networks, if `make setup` has brought them.
+async fn engine(change: impl FnOnce(&mut EngineConfig)) -> Option<(Engine, EngineThreads)> {
+    let folder = crate::nn::testing::weights("mobilefacenet-512.onnx")?.parent()?.to_owned();
+    let settings = Settings { weights_dir: Some(folder), threads: Some(1), ..Settings::default() };
+    let mut config = settings.into_config().unwrap().engine;
+    change(&mut config);
+    Some(Engine::start(config, InputNormalisation::default()).await.unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn chip(n: u32) -> Chip {
+    let image = image::RgbImage::from_fn(Chip::SIDE, Chip::SIDE, |x, y| {
+        image::Rgb([(x * n) as u8, (y * (n + 1)) as u8, (x + y) as u8])
+    });
+    Chip::try_from(image).unwrap()
+}
+
+#[tokio::test]
+async fn everyone_gets_the_embeddings_of_their_own_chips() {
+    for threads in [1, 3] {
+        let Some((engine, _threads)) = engine(|config| config.threads = threads).await else { return };
+        let mut alone = Vec::new();
+        for n in 0..12 {
+            alone.extend(engine.embed(vec![chip(n)]).await.unwrap());
+        }
+        let together = (0..4).map(|n| engine.embed(vec![chip(3 * n), chip(3 * n + 1), chip(3 * n + 2)]));
+        let together = futures_util::future::try_join_all(together).await.unwrap().concat();
+        for (a, b) in alone.iter().zip(&together) {
+            assert!(a.similarity(b) > 0.9999, "{}", a.similarity(b));
+        }
+        assert!(alone[0].similarity(&together[7]) < 0.99);
+    }
+}
+
+#[tokio::test]
+async fn work_of_callers_who_left_is_never_begun() {
+    let Some((engine, threads)) = engine(|_| ()).await else { return };
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    // The only thread is held up, so that everything else waits.
+    let holder = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.on_cpu(Step::Align, move || released.recv().is_ok()).await }
+    });
+    while engine.depth().later > 0 || holder.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    let begun = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let abandoned = {
+        let (engine, begun) = (engine.clone(), begun.clone());
+        tokio::spawn(async move {
+            let decode = engine.on_cpu(Step::Decode, move || begun.store(true, std::sync::atomic::Ordering::SeqCst));
+            let embed = engine.embed(vec![chip(1)]);
+            let _ = tokio::join!(decode, embed);
+        })
+    };
+    while engine.depth().first == 0 || engine.depth().embed == 0 {
+        tokio::task::yield_now().await;
+    }
+    abandoned.abort();
+    assert!(abandoned.await.unwrap_err().is_cancelled());
+    release.send(()).unwrap();
+    assert!(holder.await.unwrap().unwrap());
+    assert_eq!(engine.embed(vec![chip(2)]).await.unwrap().len(), 1);
+    drop(engine);
+    tokio::task::spawn_blocking(|| threads.join()).await.unwrap();
+    assert!(!begun.load(std::sync::atomic::Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn a_panic_costs_only_its_caller() {
+    let Some((engine, _threads)) = engine(|_| ()).await else { return };
+    let failed = engine.on_cpu(Step::Align, || panic!("a broken image")).await;
+    assert!(matches!(failed, Err::<(), _>(EngineError::Panicked)));
+    assert_eq!(engine.on_cpu(Step::Align, || 7).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn a_device_that_is_not_there_is_a_clear_error() {
+    let asked = |device, precision| {
+        let mut config = Settings::default().into_config().unwrap().engine;
+        (config.device, config.precision) = (device, precision);
+        config.cuda_libraries = Some("/no/such/folder".into());
+        super::targets(&config)
+    };
+    for device in [DeviceChoice::Cuda(None), DeviceChoice::Cuda(Some(7))] {
+        let error = asked(device, PrecisionChoice::Auto).unwrap_err().to_string();
+        assert!(error.contains("--device cuda") && error.contains("libtorch_cuda.so"), "{error}");
+    }
+    let error = asked(DeviceChoice::Cpu, PrecisionChoice::Fp16).unwrap_err().to_string();
+    assert!(error.contains("needs a GPU"), "{error}");
+    let targets = asked(DeviceChoice::Auto, PrecisionChoice::Auto).unwrap();
+    assert_eq!(targets.iter().map(|target| target.name()).collect::<Vec<_>>(), ["cpu"]);
+}
