@@ -97,7 +97,7 @@ settings! {
     /// Seconds that work may wait for a network before it gets 503 `overloaded` [default: 10]
     #[arg(long, env = "FACEID_QUEUE_TIMEOUT", value_name = "SECONDS")]
     queue_timeout: u64,
-    /// Most requests in work or waiting; one more gets 503 `overloaded` [default: 16 for each thread]
+    /// Most requests in work or waiting; one more gets 503 `overloaded` [default: 24 for each thread]
     #[arg(long, env = "FACEID_MAX_REQUESTS", value_name = "N")]
     max_requests: usize,
     /// Seconds to receive a request, and again to answer it [default: 30]
@@ -223,7 +223,7 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         max_batch: None,
         max_wait_ms: Some(5),
         queue_timeout: Some(10),
-        max_requests: Some(16 * threads),
+        max_requests: Some(24 * threads),
         request_timeout: Some(30),
         shutdown_timeout: Some(30),
         max_body_bytes: Some(44 << 20),

@@ -37,7 +37,7 @@ void depthwise(const Conv& conv, int64_t first, int64_t last) {
     }
 }
 
-const Kernels kernels = {"avx2_f32", Vec::lanes, Vec::depth, false, dense<Vec, float, 6, 12>, depthwise};
+const Kernels kernels = {"avx2_f32", Vec::lanes, Vec::depth, 6, false, dense<Vec, float, 6, 12>, depthwise};
 
 }  // namespace
 

@@ -81,7 +81,7 @@ void depthwise(const Conv& conv, int64_t first, int64_t last) {
     for (; channel < conv.channels; channel += 8) depthwise_channels<Narrow, bf16>(conv, first, last, channel);
 }
 
-const Kernels kernels = {"avx512_bf16", Wide::lanes, Wide::depth, true, dense<Wide, bf16, 14, 24>, depthwise};
+const Kernels kernels = {"avx512_bf16", Wide::lanes, Wide::depth, 14, true, dense<Wide, bf16, 14, 24>, depthwise};
 
 }  // namespace
 

@@ -54,7 +54,7 @@ void depthwise(const Conv& conv, int64_t first, int64_t last) {
     for (; channel < conv.channels; channel += 8) depthwise_channels<Narrow, float>(conv, first, last, channel);
 }
 
-const Kernels kernels = {"avx512_f32", Wide::lanes, Wide::depth, false, dense<Wide, float, 14, 24>, depthwise};
+const Kernels kernels = {"avx512_f32", Wide::lanes, Wide::depth, 14, false, dense<Wide, float, 14, 24>, depthwise};
 
 }  // namespace
 

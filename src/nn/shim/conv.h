@@ -29,6 +29,7 @@ struct Kernels {
     const char* name;
     int64_t lanes;         // output channels in a vector
     int64_t depth;         // input channels that one instruction sums
+    int64_t tile;          // output positions that `dense` computes at once
     bool is_bf16;
     // Groups of one: first..last of the images * out_height * out_width output positions, in an order of the kernel's.
     void (*dense)(const Conv&, int64_t first, int64_t last);

@@ -136,9 +136,6 @@ void copy_padded(const Element* from, Conv& run, const faceid_conv_spec& spec) {
     run.kernel_width = 1;
 }
 
-// A multiple of the positions in every kernel's tiles.
-constexpr int64_t whole_tiles = 168;
-
 // Multiplications that are worth a thread of their own.
 constexpr int64_t work_per_thread = 400'000;
 
@@ -149,7 +146,7 @@ void run_kernels(const faceid_conv& conv, const Conv& run) {
     const int64_t per_item = conv.depthwise ? per_position * run.out_width : per_position;
     const int64_t grain = std::max<int64_t>(1, work_per_thread / std::max<int64_t>(1, per_item));
     const auto kernel = conv.depthwise ? conv.kernels->depthwise : conv.kernels->dense;
-    faceid::parallel(items, grain, conv.depthwise ? 1 : whole_tiles, [&](int64_t first, int64_t last) { kernel(run, first, last); });
+    faceid::parallel(items, grain, conv.depthwise ? 1 : 2 * conv.kernels->tile, [&](int64_t first, int64_t last) { kernel(run, first, last); });
 }
 
 at::Tensor prepared(const at::Tensor& tensor, at::ScalarType type) {

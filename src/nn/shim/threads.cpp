@@ -12,8 +12,8 @@ namespace {
 
 using Body = std::function<void(int64_t, int64_t)>;
 
-// Longer than what lies between two layers, shorter than anybody would notice.
-constexpr auto patience = std::chrono::microseconds(40);
+// Longer than most of what lies between two layers; waking a thread that sleeps on an idle core costs as much as a layer.
+constexpr auto patience = std::chrono::microseconds(300);
 
 // Pieces for each thread: enough that one which comes late does little.
 constexpr int64_t pieces = 4;

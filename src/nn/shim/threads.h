@@ -2,7 +2,7 @@
 //
 // Not OpenMP: its threads wait actively for the next piece of work, and every piece ends when the slowest thread does.
 // Alone on the machine that is fastest; beside a database, or a neighbour, it is many times slower than one thread.
-// Here waiting threads sleep after some microseconds, and pieces are small and taken by whoever is free, so that a
+// Here waiting threads sleep after a fraction of a millisecond, and pieces are small and taken by whoever is free, so that a
 // thread which does not get a core holds up nobody.
 #pragma once
 #include <cstdint>
