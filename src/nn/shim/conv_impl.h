@@ -295,6 +295,31 @@ inline void depthwise_one(const Conv& conv, int64_t image, int64_t oy, int64_t o
     finish<V, Element, Out, Residual>(conv, sum, (image * conv.out_height + oy) * conv.out_width + ox, channel);
 }
 
+// The same for 3 x 3 kernels and whole vectors, at an edge: columns outside the image read zeros, and nothing else is
+// asked at each tap.
+template <class V, class Element, class Out, bool Residual>
+inline void depthwise_edge(const Conv& conv, int64_t image, int64_t oy, int64_t ox, int64_t channel) {
+    const auto* zeros = static_cast<const Element*>(conv.zeros);
+    const auto* input = static_cast<const Element*>(conv.input) + image * conv.height * conv.width * conv.pixel + channel;
+    const auto* weights = static_cast<const float*>(conv.weights) + channel;
+    const int64_t padded = (conv.channels + V::packed - 1) / V::packed * V::packed;
+    auto sum = V::load(conv.bias + channel);
+    const int64_t left = ox * conv.stride_x - conv.pad_left, top = oy * conv.stride_y - conv.pad_top;
+#pragma GCC unroll 3
+    for (int ky = 0; ky < 3; ky++) {
+        const int64_t y = top + ky;
+        const bool has_row = y >= 0 && y < conv.height;
+#pragma GCC unroll 3
+        for (int kx = 0; kx < 3; kx++) {
+            const int64_t x = left + kx;
+            const bool within = has_row && x >= 0 && x < conv.width;
+            const Element* from = within ? input + (y * conv.width + x) * conv.pixel : zeros;
+            sum = V::fma(sum, V::load(from), V::load(weights + (ky * 3 + kx) * padded));
+        }
+    }
+    finish<V, Element, Out, Residual>(conv, sum, (image * conv.out_height + oy) * conv.out_width + ox, channel);
+}
+
 // A 3 x 3 row, `Wide` outputs at a time, where every column of the kernel lies inside the image.
 template <class V, class Element, class Out, bool Residual, int Stride, int Wide>
 inline int64_t depthwise_row(const Conv& conv, int64_t image, int64_t oy, int64_t ox, int64_t end, int64_t channel) {
@@ -344,14 +369,15 @@ void depthwise_rows(const Conv& conv, int64_t first, int64_t last, int64_t chann
     const bool three = conv.kernel_height == 3 && conv.kernel_width == 3 && channel + V::lanes <= conv.channels;
     for (int64_t row = first; row < last; row++) {
         const int64_t image = row / conv.out_height, oy = row % conv.out_height;
+        const auto edge = three ? depthwise_edge<V, Element, Out, Residual> : depthwise_one<V, Element, Out, Residual>;
         int64_t ox = 0;
-        for (; ox < inside.left; ox++) depthwise_one<V, Element, Out, Residual>(conv, image, oy, ox, channel);
+        for (; ox < inside.left; ox++) edge(conv, image, oy, ox, channel);
         if (three && conv.stride_x == 1 && conv.stride_y == 1) {
             ox = depthwise_row<V, Element, Out, Residual, 1, 4>(conv, image, oy, ox, inside.right, channel);
         } else if (three && conv.stride_x == 2 && conv.stride_y == 2) {
             ox = depthwise_row<V, Element, Out, Residual, 2, 4>(conv, image, oy, ox, inside.right, channel);
         }
-        for (; ox < conv.out_width; ox++) depthwise_one<V, Element, Out, Residual>(conv, image, oy, ox, channel);
+        for (; ox < conv.out_width; ox++) edge(conv, image, oy, ox, channel);
     }
 }
 
