@@ -1,6 +1,6 @@
 # Every step of work on faceid is a target here; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test build fmt lint openapi docs clean
+.PHONY: help setup run test build bench fmt lint openapi docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 17
@@ -17,6 +17,9 @@ test: setup ## run every test; make test ARGS="--lib vision" for some
 
 build: setup ## build the release binary
 	cargo build --release
+
+bench: build ## compare with the reference peer and write benches/RESULTS.md (about 20 minutes, needs wrk)
+	python3 scripts/bench.py $(ARGS)
 
 fmt: ## format the code
 	cargo fmt

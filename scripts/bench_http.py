@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
@@ -22,13 +23,21 @@ HEADER = ["what", "faceid", "peer", "ratio", "bar", "met", "failed (faceid, peer
 PIPELINE_HEADER = ["photos", "faceid over HTTP, requests/s", "its pipeline alone, photos/s", "share", "bar", "met"]
 
 
+@dataclasses.dataclass(frozen=True)
+class PhotoSet:
+    """Photos to send, relative to the data folder, and how many faces of each faceid is to look at."""
+
+    photos: list[str]
+    max_faces: int | None = None
+
+
 def measure(bench, threads: list[int], about: str) -> str:
     sets = photo_sets(bench.data)
-    names = " and ".join(f"{len(photos)} photos of {name}" for name, photos in sets.items())
+    names = " and ".join(f"{len(sets[name].photos)} photos of {name}" for name in ("lfw100", "scenes"))
     how = (
         f"Each run sends {names} (those of {MEGAPIXELS[0]} to {MEGAPIXELS[1]} megapixels) in turn for {bench.http_seconds:g} s, over 8 "
         "connections or one. Ten people are enrolled; both sides were checked to name the right person on a second photo of each. "
-        "faceid embeds every face of a photo, the peer only the largest."
+        "The peer embeds only the largest face of a photo, and so does faceid with max_faces=1; without it, it embeds every face."
     )
     sections = ["### HTTP", about, paragraph(how)]
     for count in threads:
@@ -36,8 +45,8 @@ def measure(bench, threads: list[int], about: str) -> str:
     return "\n\n".join(sections)
 
 
-def photo_sets(data: Path) -> dict[str, list[str]]:
-    """The photos to send, by name of the set, relative to the data folder."""
+def photo_sets(data: Path) -> dict[str, PhotoSet]:
+    """The photos to send, by name of the set."""
 
     def names(paths) -> list[str]:
         return [str(path.relative_to(data)) for path in sorted(paths)]
@@ -47,21 +56,24 @@ def photo_sets(data: Path) -> dict[str, list[str]]:
         return width * height / 1e6
 
     scenes = [path for path in (data / "scenes").glob("*.jpg") if MEGAPIXELS[0] <= megapixels(path) <= MEGAPIXELS[1]]
-    sets = {"lfw100": names((data / "lfw100").glob("*/*.jpg")), "scenes": names(scenes)}
-    for name, photos in sets.items():
-        if not photos:
+    lfw, scenes = names((data / "lfw100").glob("*/*.jpg")), names(scenes)
+    sets = {"lfw100": PhotoSet(lfw), "scenes, largest face": PhotoSet(scenes, 1), "scenes": PhotoSet(scenes)}
+    for name, chosen in sets.items():
+        if not chosen.photos:
             raise BenchError(f"{data / name} holds no photos to send")
     return sets
 
 
-def with_threads(bench, threads: int, sets: dict[str, list[str]]) -> str:
+def with_threads(bench, threads: int, sets: dict[str, PhotoSet]) -> str:
     every = sorted(os.sched_getaffinity(0))
     cores, client = every[:threads], every[-1:] if threads < len(every) else []
     label = f"{threads} thread{'s' * (threads > 1)}"
     loads, pipelines = defaultdict(list), defaultdict(list)
 
     def send(at: Server, photos: str, connections: int, seconds: float) -> Load:
-        return wrk(bench.peer / "post.lua", sets[photos], bench.data, at, connections, seconds, client)
+        most = sets[photos].max_faces if at.layout == "faceid" else None
+        query = f"&max_faces={most}" if most else ""
+        return wrk(bench.peer / "post.lua", sets[photos].photos, bench.data, at, connections, seconds, client, query)
 
     with contextlib.ExitStack() as stack:
         layouts = dict.fromkeys([(threads, 1), (1, threads)])  # workers, threads of each
@@ -138,9 +150,10 @@ def our_server(bench, cores: list[int]) -> Iterator[Server]:
         yield up
 
 
-def pipeline(bench, cores: list[int], photos: list[str]) -> float:
+def pipeline(bench, cores: list[int], chosen: PhotoSet) -> float:
     command = [bench.binary, "bench", "--json", "--threads", len(cores), "--stages", "pipeline", "--concurrency", 8]
-    command += ["--seconds", f"{min(5, bench.http_seconds):g}", "--photos", *photos]
+    command += ["--max-faces", chosen.max_faces] if chosen.max_faces else []
+    command += ["--seconds", f"{min(5, bench.http_seconds):g}", "--photos", *chosen.photos]
     report = json.loads(finished(pinned(cores, command), cwd=bench.data, env=bench.faceid_environment()))
     for result in report["results"]:
         if result["stage"] == "pipeline":

@@ -170,9 +170,9 @@ class Load:
     failed: int
 
 
-def wrk(script: Path, photos: list[str], data: Path, at: Server, connections: int, seconds: float, core: list[int]) -> Load:
+def wrk(script: Path, photos: list[str], data: Path, at: Server, connections: int, seconds: float, core: list[int], query: str = "") -> Load:
     """Sends the photos, named relative to `data`, in turn; `core` is where wrk runs, empty for anywhere."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "--latency", "-s", script, at.url("/identify?top_k=5")]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "--latency", "-s", script, at.url(f"/identify?top_k=5{query}")]
     command = pinned(core, command) if core else [str(word) for word in command]
     output = finished(command, cwd=data, env=environment(PHOTOS=" ".join(photos), FIELD="image"))
     line = re.search(r"requests ([1-9]\d*)  failed (\d+)  per_second ([\d.]+)  p50_ms ([\d.]+)", output)

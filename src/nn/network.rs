@@ -26,7 +26,8 @@ pub enum Network {
 }
 
 impl Network {
-    /// Loads an ONNX or a TorchScript file onto the target's device, to run in its precision.
+    /// Loads an ONNX or a TorchScript file onto the target's device, to run in its precision; on the CPU, TorchScript
+    /// always runs in float32.
     ///
     /// A zip archive, which TorchScript files are, and the endings `.pt`, `.ts` and `.torchscript` count as
     /// TorchScript, anything else as ONNX. A TorchScript file is a program: load only those that you trust.
@@ -35,6 +36,8 @@ impl Network {
         let content = read(path)?;
         let kind = target.precision.kind();
         if content.starts_with(b"PK\x03\x04") || has_torchscript_ending(path) {
+            // Less than float32 is for our own convolutions on the CPU; libtorch's are not known to be exact enough.
+            let kind = if target.is_gpu() { kind } else { Kind::Float };
             let script = Script::load(&content, target.device, kind, true).map_err(torch)?;
             return Ok(Self::Script(Arc::new(script)));
         }

@@ -33,7 +33,7 @@ async fn connect(server: &Server) -> TcpStream {
 async fn every_acknowledged_face_survives_kill_9() {
     let Some(folder) = photos::folder("lfw100") else { return };
     let data = data_dir();
-    let mut server = Server::start(data.path(), &[]).await;
+    let mut server = Server::start(data.path(), &["--max-requests", "200"]).await;
     let app = TestApp::at(server.url.clone()).await;
     let photos: Vec<_> = photos::people(&folder).into_iter().flat_map(|(_, files)| files).collect();
 

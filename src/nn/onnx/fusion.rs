@@ -70,13 +70,14 @@ impl Geometry {
 
 /// Replaces every convolution that the family has kernels for, together with what it can take in.
 ///
-/// `nodes` are in an order in which every node comes after those it reads, and so is the result.
+/// `nodes` are in an order in which every node comes after those it reads, and so is the result. Comes with the values
+/// that must be float, because somebody reads them who is not fused.
 pub(super) fn fuse(
     nodes: Vec<Node>,
     constants: &[Option<Tensor>],
     outputs: &[Slot],
     family: Family,
-) -> OpResult<Vec<Node>> {
+) -> OpResult<(Vec<Node>, HashSet<Slot>)> {
     let plans = plan(&nodes, constants, outputs, family)?;
     let refused = refused(&nodes, &plans, outputs);
     let mut plans = siblings::merge(plans, &refused, family);
@@ -85,7 +86,7 @@ pub(super) fn fuse(
         Some(plan) => Some(plan.node(node, &refused)),
         None => (!replaced.contains(&index)).then_some(node),
     });
-    Ok(fused.collect())
+    Ok((fused.collect(), refused))
 }
 
 /// A convolution and what it takes in; known by the index of the last node of the chain.

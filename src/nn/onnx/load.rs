@@ -118,23 +118,19 @@ impl Loader {
             return Err(malformed("it declares no output"));
         }
         let family = if self.device == Device::Cpu { Family::best(self.kind) } else { None };
+        let mut kind = self.kind;
         if let Some(family) = family {
-            nodes =
-                fusion::fuse(nodes, &self.constants, &outputs, family).map_err(|OpError(reason)| malformed(reason))?;
+            let fused = fusion::fuse(nodes, &self.constants, &outputs, family);
+            let (fused, float_values) = fused.map_err(|OpError(reason)| malformed(reason))?;
+            nodes = fused;
+            if float_values.contains(&input.slot) {
+                kind = Kind::Float;
+            }
         } else if self.kind != Kind::Float {
             self.reduce_weights(&nodes).map_err(|OpError(reason)| malformed(reason))?;
         }
         let (nodes, constants) = keep_needed(nodes, self.constants, &outputs);
-        Ok(Graph {
-            device: self.device,
-            kind: self.kind,
-            fused: family.is_some(),
-            input,
-            outputs,
-            output_names,
-            constants,
-            nodes,
-        })
+        Ok(Graph { device: self.device, kind, fused: family.is_some(), input, outputs, output_names, constants, nodes })
     }
 
     /// Casts the weights of a network that runs node by node.

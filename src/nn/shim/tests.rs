@@ -147,6 +147,27 @@ fn broken_scripts_are_messages() {
     assert!(Script::load(b"", Device::Cpu, Kind::Int64, true).err().unwrap().contains("Int64"));
 }
 
+/// Threads help one caller at a time, come late or not at all: results are the same.
+#[test]
+fn threads_that_help_change_nothing() {
+    let spec = spec(48, 32, 1, [3, 3], [1, 1], [1; 4]);
+    let Some(family) = FAMILIES.into_iter().find(|family| family.is_available()) else { return };
+    let conv = FusedConv::new(&spec, family).unwrap();
+    let alone = conv.run(&made_input(&[2, 32, 40, 50]), None, true).unwrap();
+    let alone = ReadOnly::new(alone);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                use_threads(3);
+                let input = made_input(&[2, 32, 40, 50]);
+                for _ in 0..50 {
+                    assert_eq!(largest_difference(&conv.run(&input, None, true).unwrap(), &alone), 0.0);
+                }
+            });
+        }
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

@@ -1,1 +1,173 @@
+//! Fused graphs against the same graphs node by node, in every family of this processor.
 
+use std::collections::HashMap;
+
+use prost::Message;
+use tch::{Device, Kind, Tensor};
+
+use crate::nn::onnx::Graph;
+use crate::nn::onnx::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, attribute_type,
+    data_type,
+};
+use crate::nn::shim::Family;
+use crate::nn::testing::made_input;
+
+fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: attribute_type::INTS, ints: ints.to_vec(), ..Default::default() }
+}
+
+fn int(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: attribute_type::INT, i, ..Default::default() }
+}
+
+fn node(op_type: &str, inputs: &[&str], outputs: &[&str], attribute: Vec<AttributeProto>) -> NodeProto {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    NodeProto { op_type: op_type.into(), input: names(inputs), output: names(outputs), attribute, ..Default::default() }
+}
+
+fn conv(inputs: &[&str], output: &str, pad: i64) -> NodeProto {
+    node("Conv", inputs, &[output], vec![ints("pads", &[pad; 4])])
+}
+
+fn weight(name: &str, dims: &[i64]) -> TensorProto {
+    let count: i64 = dims.iter().product();
+    let summands = (count / dims[0]).max(1) as f32;
+    let value = |i: i64| ((i * 7919 % 211) as f32 / 105.0 - 1.0) / summands.sqrt();
+    let raw: Vec<u8> = (0..count).flat_map(|i| value(i).to_le_bytes()).collect();
+    TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: data_type::FLOAT,
+        raw_data: raw.into(),
+        ..Default::default()
+    }
+}
+
+fn value(name: &str) -> ValueInfoProto {
+    let mut value = ValueInfoProto { name: name.into(), ..Default::default() };
+    let tensor = &mut value.r#type.get_or_insert_default().tensor_type;
+    tensor.get_or_insert_default().elem_type = data_type::FLOAT;
+    value
+}
+
+fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>, outputs: &[&str]) -> Vec<u8> {
+    let graph = GraphProto {
+        node,
+        initializer,
+        input: vec![value("x")],
+        output: outputs.iter().map(|name| value(name)).collect(),
+        ..Default::default()
+    };
+    let opset_import = vec![OperatorSetIdProto { version: 17, ..Default::default() }];
+    ModelProto { graph: Some(graph), opset_import }.encode_to_vec()
+}
+
+/// Runs the graph node by node in double precision, where there is no family, and fused in each family.
+fn check(content: Vec<u8>, channels: i64) {
+    let input = made_input(&[2, channels, 9, 11]);
+    let reference = Graph::load(content.clone(), Device::Cpu, Kind::Double).unwrap();
+    let expected = reference.run(&input).unwrap();
+    assert!(!reference.is_fused());
+    for (kind, tolerance) in [(Kind::Float, 1e-4), (Kind::BFloat16, 0.05)] {
+        if Family::best(kind).is_none() {
+            continue;
+        }
+        let fused = Graph::load(content.clone(), Device::Cpu, kind).unwrap();
+        assert!(fused.is_fused());
+        for (output, expected) in fused.run(&input).unwrap().iter().zip(&expected) {
+            assert_eq!(output.size(), expected.size());
+            let difference = |a: &Tensor, b: &Tensor| {
+                (a.to_kind(Kind::Double) - b.to_kind(Kind::Double)).abs().max().double_value(&[])
+            };
+            let largest = difference(output, expected);
+            let scale = expected.to_kind(Kind::Double).abs().max().double_value(&[]).max(1.0);
+            assert!(largest <= tolerance * scale, "{kind:?}: {largest} of {scale}");
+        }
+    }
+}
+
+#[test]
+fn activations_and_residuals_are_taken_in() {
+    let nodes = vec![
+        conv(&["x", "w1", "b1"], "a", 1),
+        node("PRelu", &["a", "slopes"], &["b"], vec![]),
+        conv(&["b", "w2"], "c", 1),
+        node("Add", &["b", "c"], &["d"], vec![]),
+        conv(&["d", "w1", "b1"], "e", 1),
+        node("LeakyRelu", &["e"], &["y"], vec![]),
+    ];
+    let weights = vec![
+        weight("w1", &[8, 8, 3, 3]),
+        weight("b1", &[8]),
+        weight("slopes", &[8, 1, 1]),
+        weight("w2", &[8, 8, 3, 3]),
+    ];
+    check(model(nodes, weights, &["y"]), 8);
+}
+
+#[test]
+fn values_that_others_read_stay_as_they_are() {
+    // What the convolution gives is an output and is read twice: neither activation nor addition may be taken in.
+    let nodes = vec![
+        conv(&["x", "w"], "a", 1),
+        node("Relu", &["a"], &["b"], vec![]),
+        node("Add", &["a", "b"], &["c"], vec![]),
+        node("Sigmoid", &["c"], &["y"], vec![]),
+    ];
+    check(model(nodes, vec![weight("w", &[16, 8, 3, 3])], &["y", "a"]), 8);
+}
+
+#[test]
+fn heads_that_read_one_value_become_one() {
+    let nodes = vec![
+        conv(&["x", "w1"], "a", 0),
+        conv(&["x", "w2"], "b", 0),
+        conv(&["x", "w3"], "c", 0),
+        node("Softmax", &["a"], &["p"], vec![int("axis", 1)]),
+        node("Concat", &["p", "b"], &["d"], vec![int("axis", 1)]),
+    ];
+    let weights = vec![weight("w1", &[4, 8, 1, 1]), weight("w2", &[20, 8, 1, 1]), weight("w3", &[8, 8, 1, 1])];
+    check(model(nodes, weights, &["d", "c"]), 8);
+}
+
+#[test]
+fn an_activation_of_joined_channels_moves_to_the_parts() {
+    let nodes = vec![
+        conv(&["x", "w1"], "a", 1),
+        conv(&["x", "w2"], "b", 1),
+        node("Concat", &["a", "b"], &["c"], vec![int("axis", 1)]),
+        node("Relu", &["c"], &["d"], vec![]),
+        conv(&["d", "w3"], "y", 0),
+    ];
+    let weights = vec![weight("w1", &[8, 8, 3, 3]), weight("w2", &[16, 8, 3, 3]), weight("w3", &[5, 24, 1, 1])];
+    check(model(nodes, weights, &["y"]), 8);
+}
+
+#[test]
+fn what_is_computed_twice_is_computed_once() {
+    // Equal weights under two names, equal nodes that read them.
+    let nodes = vec![
+        conv(&["x", "w1"], "a", 1),
+        conv(&["x", "w2"], "b", 1),
+        node("Relu", &["a"], &["c"], vec![]),
+        node("Relu", &["b"], &["d"], vec![]),
+        node("Add", &["c", "d"], &["y"], vec![]),
+    ];
+    let content = model(nodes, vec![weight("w1", &[8, 8, 3, 3]), weight("w2", &[8, 8, 3, 3])], &["y"]);
+    let graph = Graph::load(content.clone(), Device::Cpu, Kind::Float).unwrap();
+    let mut operators: HashMap<&str, usize> = HashMap::new();
+    for node in &graph.nodes {
+        *operators.entry(node.label.operator.as_str()).or_default() += 1;
+    }
+    assert_eq!(graph.nodes.len(), if graph.is_fused() { 2 } else { 3 }, "{operators:?}");
+    check(content, 8);
+}
+
+#[test]
+fn shapes_without_a_kernel_run_beside_those_with_one() {
+    let grouped = node("Conv", &["x", "w1"], &["a"], vec![int("group", 2), ints("pads", &[1; 4])]);
+    let dilated = node("Conv", &["b", "w2"], &["y"], vec![ints("dilations", &[2, 2]), ints("pads", &[2; 4])]);
+    let nodes = vec![grouped, conv(&["a", "w2"], "b", 1), dilated];
+    check(model(nodes, vec![weight("w1", &[8, 4, 3, 3]), weight("w2", &[8, 8, 3, 3])], &["y"]), 8);
+}
