@@ -17,6 +17,9 @@ const CAPACITY_TIME: Duration = Duration::from_secs(10);
 const LOAD_TIME: Duration = Duration::from_secs(30);
 const OVERLOAD_TIME: Duration = Duration::from_secs(60);
 
+/// After this the client closes a connection, which is a task of the server.
+const IDLE_TIME: Duration = Duration::from_secs(2);
+
 /// Killed when dropped; its private Postgres stops by itself.
 struct Server(Child);
 
@@ -158,13 +161,15 @@ async fn main() {
     std::fs::set_permissions(data_dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let _server = start(data_dir.path(), port);
-    let target = Target { client: Client::new(), url: format!("http://127.0.0.1:{port}"), photos: Arc::new(photos) };
+    let client = Client::builder().pool_idle_timeout(IDLE_TIME).build().unwrap();
+    let target = Target { client, url: format!("http://127.0.0.1:{port}"), photos: Arc::new(photos) };
     while !target.client.get(format!("{}/readyz", target.url)).send().await.is_ok_and(|r| r.status().is_success()) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     target.capacity().await; // warms up
     let capacity = target.capacity().await;
     println!("capacity: {capacity:.0} requests/s");
+    tokio::time::sleep(2 * IDLE_TIME).await;
     let tasks_before = target.metric("faceid_async_tasks").await;
     let (mut normal, memory_before) = target.load(0.8 * capacity, LOAD_TIME).await;
     show("80 %", 0.8 * capacity, &mut normal);
@@ -187,5 +192,6 @@ async fn main() {
         percentile(&mut over.accepted, 0.99) / percentile(&mut normal.accepted, 0.99)
     );
     println!("resident memory: {:.0} MB at 80 %, {:.0} MB at 10 times", memory_before / 1e6, memory / 1e6);
+    tokio::time::sleep(2 * IDLE_TIME).await;
     println!("async tasks: {tasks_before} before, {} after", target.metric("faceid_async_tasks").await);
 }

@@ -26,8 +26,9 @@ const MIN_SERVER: i32 = 140_000;
 /// Advisory lock that serialises servers creating the extension in one database. Any constant of ours serves.
 const EXTENSION_LOCK: i64 = 0x6661_6365_6964;
 
-/// A connection that was idle for longer is asked whether it still works before it is used.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// A connection that was idle for longer is asked whether it still works before it is used: less than a server that
+/// died needs to come back, so that nobody gets a connection to the one before.
+const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 

@@ -95,10 +95,17 @@ struct InsideWalk {
         place.locate(conv, image, y, x);
     }
 
-    void step(const Conv& conv, const Inside& inside) {
-        if (++x < inside.right) {
-            place.corner += conv.stride_x * conv.pixel;
-            place.position++;
+    void step(const Conv& conv, const Inside& inside) { advance(conv, inside, 1); }
+
+    // Positions up to the end of this one's row.
+    int64_t in_row(const Inside& inside) const { return inside.right - x; }
+
+    // Goes on by at most the positions of the row.
+    void advance(const Conv& conv, const Inside& inside, int64_t count) {
+        x += count;
+        if (x < inside.right) {
+            place.corner += count * conv.stride_x * conv.pixel;
+            place.position += count;
             return;
         }
         x = inside.left;
@@ -153,6 +160,19 @@ struct Tile {
     template <class Walk>
     void fill(const Conv& conv, const Inside& inside, Walk& walk, int64_t count) {
         const auto* input = static_cast<const Element*>(conv.input);
+        if constexpr (!Border) {
+            // Mostly a tile is full and lies in one row.
+            if (count == M && walk.in_row(inside) >= M) {
+                const Element* first = input + walk.place.corner;
+                const int64_t step = conv.stride_x * conv.pixel;
+                for (int m = 0; m < M; m++) {
+                    taps[m] = first + m * step;
+                    position[m] = walk.place.position + m;
+                }
+                walk.advance(conv, inside, M);
+                return;
+            }
+        }
         for (int m = 0; m < M; m++) {
             position[m] = walk.place.position;
             if (Border) {

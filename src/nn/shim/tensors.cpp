@@ -194,6 +194,13 @@ at::Tensor run_conv(const faceid_conv& conv, const at::Tensor& given, const at::
     if (conv.rows && conv.kernels->is_bf16) copy_padded(static_cast<const bf16*>(run.input), run, spec);
     if (conv.rows && !conv.kernels->is_bf16) copy_padded(static_cast<const float*>(run.input), run, spec);
     run.zeros = zeros(run.width * run.pixel + 64);
+    const bool pointwise = spec.kernel_height * spec.kernel_width * spec.stride_y * spec.stride_x == 1 &&
+                           spec.pad_top + spec.pad_left + spec.pad_bottom + spec.pad_right == 0;
+    if (pointwise && !conv.depthwise) {
+        // Rows and images do not matter then: all of it is one long row.
+        run.width = run.out_width = run.images * run.height * run.width;
+        run.images = run.height = run.out_height = 1;
+    }
     if (output.numel() > 0) run_kernels(conv, run);
     return residual && !fits ? output.add(*residual) : output;
 }
