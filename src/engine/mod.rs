@@ -1,7 +1,7 @@
 //! The inference engine: threads that own the cores and the networks; everyone else holds a cheap handle.
 //!
 //! Pixels go in, plain numbers come out; no tensor leaves this module. Work waits in lanes, one for each network and
-//! two for what is done to pixels (see [`lanes`](self)); as many threads as the machine has cores for us take it from
+//! two for what is done to pixels (`lanes` says which goes first); as many threads as the machine has cores for us take it from
 //! there, so that decoding and inference never fight for a core.
 
 mod device;

@@ -186,13 +186,12 @@ async fn work_of_callers_who_left_is_never_begun() {
     let Some((engine, threads)) = engine(|_| ()).await else { return };
     let (release, released) = std::sync::mpsc::channel::<()>();
     // The only thread is held up, so that everything else waits.
+    let (began, held) = tokio::sync::oneshot::channel();
     let holder = tokio::spawn({
         let engine = engine.clone();
-        async move { engine.on_cpu(Step::Align, move || released.recv().is_ok()).await }
+        async move { engine.on_cpu(Step::Align, move || began.send(()).is_ok() && released.recv().is_ok()).await }
     });
-    while engine.depth().later > 0 || holder.is_finished() {
-        tokio::task::yield_now().await;
-    }
+    held.await.unwrap();
     let begun = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let abandoned = {
         let (engine, begun) = (engine.clone(), begun.clone());
