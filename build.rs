@@ -45,6 +45,9 @@ fn compile_shim(libtorch: &Path) {
     objects.extend(of(&cpp, "avx2_f32", flags(&["-mavx2", "-mfma"])));
     objects.extend(of(&cpp, "avx512_f32", avx512));
     objects.extend(of(&cpp, "avx512_bf16", &[avx512, flags(&["-mavx512bf16"])].concat()));
+    objects.extend(of(&cpp, "dot", &[]));
+    objects.extend(of(&cpp, "dot_avx2", flags(&["-mavx2"])));
+    objects.extend(of(&cpp, "dot_avx512_vnni", &[avx512, flags(&["-mavx512vnni"])].concat()));
     // Torch's own headers are no place for our warnings.
     for include in ["include", "include/torch/csrc/api/include"] {
         cpp.flag("-isystem").flag(libtorch.join(include));

@@ -19,5 +19,5 @@ pub use detector::Detector;
 pub use embedder::{Channels, Embedder, InputNormalisation};
 pub use error::{NetworkError, UnsupportedOperator};
 pub use network::Network;
-pub use shim::Family;
+pub use shim::{Family, dots_i8};
 pub use target::{Precision, Target, load_cuda, use_threads};

@@ -72,6 +72,26 @@ unsafe extern "C" {
         limit: i64,
         error: *mut *mut c_char,
     ) -> i64;
+    pub fn faceid_dots_i8(
+        rows: *const i8,
+        row_sums: *const i32,
+        row_count: i64,
+        stride: i64,
+        queries: *const i8,
+        query_count: i64,
+        out: *mut i32,
+    );
+    #[cfg(test)]
+    pub fn faceid_dots_i8_by(
+        family: i32,
+        rows: *const i8,
+        row_sums: *const i32,
+        row_count: i64,
+        stride: i64,
+        queries: *const i8,
+        query_count: i64,
+        out: *mut i32,
+    ) -> bool;
     pub fn faceid_open_library(path: *const c_char) -> *mut c_char;
     pub fn faceid_tune_heap();
     pub fn faceid_free_message(message: *mut c_char);

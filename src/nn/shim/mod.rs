@@ -3,12 +3,14 @@
 //! - [`FusedConv`]: convolutions of channels-last images with bias, activation and residual in one pass over memory.
 //! - [`pixels`]: bytes of images to the input of a network in one pass.
 //! - [`Script`]: TorchScript, frozen and optimised for inference.
+//! - [`dots_i8`]: dot products of bytes, for the exact search.
 //! - [`open_library`]: CUDA's backend, opened at run time by a binary that was linked without it.
 //!
 //! This is the only place with `unsafe`. Tensors cross as `at::Tensor*`: we lend pointers of tensors that outlive the
 //! call and that the C++ side only reads, and take ownership of those it returns. C++ exceptions are caught there and
 //! come back as messages.
 
+mod dots;
 mod ffi;
 
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -16,6 +18,8 @@ use std::path::Path;
 use std::ptr::{self, NonNull};
 
 use tch::{Device, Kind, Tensor};
+
+pub use dots::dots_i8;
 
 /// An instruction set with convolutions of its own, and the type of its activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

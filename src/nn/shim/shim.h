@@ -1,5 +1,5 @@
 // What tch cannot do, against the same libtorch: fused convolutions, pixels to network inputs, frozen TorchScript,
-// CUDA opened at run time. Plain C, called from ffi.rs. A `tensor` is an at::Tensor* as in torch-sys; those that
+// CUDA opened at run time; and dot products of bytes. Plain C, called from ffi.rs. A `tensor` is an at::Tensor* as in torch-sys; those that
 // come back belong to the caller. Where a function takes `error`, it returns null (or -1) after setting it to a
 // message that the caller frees with faceid_free_message.
 #pragma once
@@ -46,6 +46,15 @@ void faceid_module_free(faceid_module* module);
 // Runs it; its tensors, lists and tuples are flattened into at most `limit` outputs. Returns how many there are.
 int64_t faceid_module_run(const faceid_module* module, const void* input, faceid_tensor* outputs, int64_t limit,
                           char** error);
+
+// Dot products of bytes, exact: out[q * row_count + r] = sum over i of rows[r * stride + i] * queries[q * stride + i].
+// Every byte is in -127..127; row_sums[r] is the sum of row r; stride is a multiple of 64 (rows are padded with zeros)
+// up to 2^16, so that sums stay within 32 bits. On the calling thread. Rows are read from memory once, in order.
+void faceid_dots_i8(const int8_t* rows, const int32_t* row_sums, int64_t row_count, int64_t stride,
+                    const int8_t* queries, int64_t query_count, int32_t* out);
+// The same by one of the kernels, for tests: 0 plain C++, 1 AVX2, 2 AVX-512 VNNI. False if it is not to be had here.
+bool faceid_dots_i8_by(int family, const int8_t* rows, const int32_t* row_sums, int64_t row_count, int64_t stride,
+                       const int8_t* queries, int64_t query_count, int32_t* out);
 
 // Opens a shared library for the whole process, for backends that register themselves. Null, or a message.
 char* faceid_open_library(const char* path);
