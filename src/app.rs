@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::{Config, DatabaseConfig};
@@ -40,7 +40,7 @@ pub struct App {
     pub services: Services,
     database: Database,
     inference: EngineThreads,
-    upkeep: AbortHandle,
+    upkeep: JoinSet<()>,
 }
 
 impl App {
@@ -64,7 +64,8 @@ impl App {
         let database = database?;
         match serve_model(config, &manifest, sha256, engine, &database).await {
             Ok(services) => {
-                let upkeep = tokio::spawn(metrics::upkeep()).abort_handle();
+                let mut upkeep = services.start_upkeep();
+                upkeep.spawn(metrics::upkeep());
                 Ok(Self { services, database, inference, upkeep })
             }
             Err(error) => {
@@ -75,8 +76,8 @@ impl App {
     }
 
     /// Waits for what is in work, then closes the database. Drop every clone of `services` first.
-    pub async fn stop(self) {
-        self.upkeep.abort();
+    pub async fn stop(mut self) {
+        self.upkeep.shutdown().await;
         drop(self.services);
         let inference = tokio::task::spawn_blocking(move || self.inference.join());
         if tokio::time::timeout(LAST_BATCH, inference).await.is_err() {

@@ -2,6 +2,7 @@
 //!
 //! A value of one of these types is valid by construction, so no layer checks it twice.
 
+use half::f16;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
@@ -229,7 +230,10 @@ impl TryFrom<image::RgbImage> for Chip {
 
 /// An L2-normalised vector of a face; all components are finite.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Embedding(Vec<f32>);
+pub struct Embedding {
+    vector: Vec<f32>,
+    norm: f32,
+}
 
 impl Embedding {
     /// Scales `raw` to length 1. An all-zero or non-finite vector is an error.
@@ -239,10 +243,41 @@ impl Embedding {
             return Err(InvalidValue::EmbeddingNorm(norm as f32));
         }
         raw.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
-        Ok(Self(raw))
+        Ok(Self { vector: raw, norm: norm as f32 })
     }
 
     pub fn as_slice(&self) -> &[f32] {
+        &self.vector
+    }
+
+    pub fn dimension(&self) -> usize {
+        self.vector.len()
+    }
+
+    /// Length of the vector before it was normalised: networks give short vectors for what is no face
+    /// (Meng et al. 2021, "MagFace", use it as quality).
+    pub fn norm(&self) -> f32 {
+        self.norm
+    }
+
+    /// Cosine of the angle between two embeddings of one model, -1..=1.
+    pub fn similarity(&self, other: &Self) -> f32 {
+        debug_assert_eq!(self.dimension(), other.dimension());
+        self.vector.iter().zip(&other.vector).map(|(a, b)| a * b).sum::<f32>().clamp(-1.0, 1.0)
+    }
+}
+
+/// An embedding as it is stored and searched: in 16-bit floats, of length 1 but for their rounding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredEmbedding(Box<[f16]>);
+
+impl StoredEmbedding {
+    /// Only for vectors of length 1.
+    pub fn new(vector: Vec<f16>) -> Self {
+        Self(vector.into())
+    }
+
+    pub fn as_slice(&self) -> &[f16] {
         &self.0
     }
 
@@ -250,11 +285,26 @@ impl Embedding {
         self.0.len()
     }
 
-    /// Cosine of the angle between two embeddings of one model, -1..=1.
-    pub fn similarity(&self, other: &Self) -> f32 {
-        debug_assert_eq!(self.dimension(), other.dimension());
-        self.0.iter().zip(&other.0).map(|(a, b)| a * b).sum::<f32>().clamp(-1.0, 1.0)
+    /// The similarity that every search ranks by, -1..=1 but for rounding of the vectors.
+    ///
+    /// It is exact, so it is the same on every processor and in whatever order it is summed: a product of two 16-bit
+    /// floats is a multiple of 2^-48, and no partial sum of unit vectors reaches 2, which takes 50 bits of the 53 that a
+    /// double has.
+    pub fn similarity(&self, other: &Self) -> f64 {
+        exact_similarity(&self.0, &other.0)
     }
+}
+
+impl From<&Embedding> for StoredEmbedding {
+    fn from(embedding: &Embedding) -> Self {
+        Self(embedding.vector.iter().map(|value| f16::from_f32(*value)).collect())
+    }
+}
+
+/// [`StoredEmbedding::similarity`] of two vectors of one length.
+pub fn exact_similarity(a: &[f16], b: &[f16]) -> f64 {
+    debug_assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| f64::from(a.to_f32() * b.to_f32())).sum()
 }
 
 #[cfg(test)]
@@ -277,6 +327,15 @@ mod tests {
         for bad in [vec![0.0, 0.0], vec![f32::NAN, 1.0], vec![f32::INFINITY, 1.0]] {
             assert!(Embedding::normalised(bad).is_err());
         }
+    }
+
+    #[test]
+    fn stored_similarities_do_not_depend_on_the_order() {
+        let raw = |seed: u32| (0..512).map(|i| ((i * 7919 + seed) % 1009) as f32 - 504.0).collect();
+        let [a, b] = [1, 5].map(|seed| StoredEmbedding::from(&Embedding::normalised(raw(seed)).unwrap()));
+        let backwards = |e: &StoredEmbedding| StoredEmbedding::new(e.as_slice().iter().rev().copied().collect());
+        assert_eq!(a.similarity(&b).to_bits(), backwards(&a).similarity(&backwards(&b)).to_bits());
+        assert!((a.similarity(&a) - 1.0).abs() < 1e-3);
     }
 
     #[test]

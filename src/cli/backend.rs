@@ -11,7 +11,7 @@ use super::{CliError, configure};
 use crate::app::{App, AppError};
 use crate::config::{ConfigArgs, Secret};
 use crate::db::DbError;
-use crate::gallery::{Metadata, OnDuplicate};
+use crate::gallery::{Metadata, OnDuplicate, Policy};
 use crate::http::Problem;
 use crate::service::answers::{Enrolled, Identified, Verified};
 use crate::service::{EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, VerifyRequest};
@@ -128,7 +128,14 @@ impl Backend {
                 let gallery = gallery.clone();
                 Ok(app
                     .services
-                    .identify(IdentifyRequest { image, gallery, top_k, most_faces: usize::MAX, threshold })
+                    .identify(IdentifyRequest {
+                        image,
+                        gallery,
+                        top_k,
+                        most_faces: usize::MAX,
+                        policy: threshold.map(by_threshold),
+                        unique_subjects: true,
+                    })
                     .await?)
             }
         }
@@ -143,7 +150,7 @@ impl Backend {
             Self::Direct(app) => {
                 let image_a = PhotoBytes { field: "image_a", bytes: a };
                 let image_b = PhotoBytes { field: "image_b", bytes: b };
-                Ok(app.services.verify(VerifyRequest { image_a, image_b, threshold }).await?)
+                Ok(app.services.verify(VerifyRequest { image_a, image_b, policy: threshold.map(by_threshold) }).await?)
             }
         }
     }
@@ -191,6 +198,10 @@ impl Backend {
 fn part(photo: Bytes) -> Part {
     let length = photo.len() as u64;
     Part::stream_with_length(photo, length).file_name("photo")
+}
+
+fn by_threshold(threshold: Threshold) -> Policy {
+    Policy::Threshold(threshold.get())
 }
 
 fn with_threshold(form: Form, threshold: Option<Threshold>) -> Form {

@@ -66,6 +66,18 @@ pub enum PrecisionChoice {
     Fp16,
 }
 
+/// Where the templates of the active model are searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SearchChoice {
+    /// In memory as long as they fit `resident_memory`, else in Postgres.
+    Auto,
+    /// In Postgres.
+    Pgvector,
+    /// In memory, whatever it takes.
+    Resident,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
-pub use choices::{DeviceChoice, PrecisionChoice};
+pub use choices::{DeviceChoice, PrecisionChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings};
 
 use crate::types::Threshold;
@@ -138,6 +138,16 @@ pub struct RecognitionConfig {
     /// Overrides the threshold of the embedder's calibration.
     pub threshold: Option<Threshold>,
     pub max_requests: usize,
+    pub search: SearchConfig,
+}
+
+#[derive(Debug, Clone)]
+pub struct SearchConfig {
+    pub place: SearchChoice,
+    /// Bytes that templates may take in memory.
+    pub resident_memory: u64,
+    /// Threads that one search may use.
+    pub threads: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -195,6 +205,11 @@ impl Settings {
                 min_detection_score: in_range("min_detection_score", s.min_detection_score, 0.01..=1.0)?,
                 threshold: s.threshold.map(threshold).transpose()?,
                 max_requests,
+                search: SearchConfig {
+                    place: said(s.search),
+                    resident_memory: in_range("resident_memory", s.resident_memory, 1 << 20..=1 << 44)?,
+                    threads,
+                },
             },
             log: LogConfig { format: said(s.log_format), filter: said(s.log) },
         })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::choices::{DeviceChoice, PrecisionChoice};
+use super::choices::{DeviceChoice, PrecisionChoice, SearchChoice};
 use super::{ConfigError, Secret};
 
 /// The folder in [`home`] that `make setup` fills with Postgres and pgvector.
@@ -134,6 +134,13 @@ settings! {
     /// Default similarity threshold, -1..1 [default: the embedder's calibration]
     #[arg(long, env = "FACEID_THRESHOLD", value_name = "SIMILARITY", allow_negative_numbers = true)]
     threshold: f32,
+    /// Where galleries are searched: resident (in memory), pgvector (in Postgres), or auto: in memory while they fit
+    /// [default: auto]
+    #[arg(long, env = "FACEID_SEARCH", value_name = "PLACE")]
+    search: SearchChoice,
+    /// Bytes of memory that galleries may take for searches, about 1.6 KB a subject of 512 dimensions [default: 2 GiB]
+    #[arg(long, env = "FACEID_RESIDENT_MEMORY", value_name = "N")]
+    resident_memory: u64,
     /// Format of the log on standard error [default: pretty]
     #[arg(long, env = "FACEID_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormat,
@@ -235,6 +242,8 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         detector_side: Some(640),
         min_detection_score: Some(0.8),
         threshold: None,
+        search: Some(SearchChoice::Auto),
+        resident_memory: Some(2 << 30),
         log_format: Some(LogFormat::Pretty),
         log: Some("info".to_owned()),
     })

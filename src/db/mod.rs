@@ -17,8 +17,8 @@ use sqlx::{Connection, PgConnection};
 pub use database::Database;
 pub use error::{DbError, NoPgvector, OnConstraint, violates};
 
-/// The first pgvector whose halfvec and index scans we rely on.
-pub const MIN_PGVECTOR: &str = "0.8.0";
+/// The first pgvector whose iterative index scans and parallel HNSW builds we rely on.
+pub const MIN_PGVECTOR: &str = "0.8.4";
 
 /// The first PostgreSQL that we test with, as `server_version_num` counts.
 const MIN_SERVER: i32 = 140_000;

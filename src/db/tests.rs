@@ -12,10 +12,10 @@ async fn run(options: &PgConnectOptions, sql: &str) {
 
 #[test]
 fn versions_compare_by_number() {
-    assert!(version_reaches("0.8.0", "0.8.0"));
-    assert!(version_reaches("0.10.1", "0.8.0"));
-    assert!(version_reaches("1.0.0", "0.8.0"));
-    assert!(!version_reaches("0.7.4", "0.8.0"));
+    assert!(version_reaches("0.8.4", "0.8.4"));
+    assert!(version_reaches("0.10.1", "0.8.4"));
+    assert!(version_reaches("1.0.0", "0.8.4"));
+    assert!(!version_reaches("0.8.3", "0.8.4"));
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ pub enum Step {
     Align,
     /// Chips become files, or come from them.
     Chips,
+    /// Embeddings are compared with galleries.
+    Search,
 }
 
 impl Step {
@@ -33,6 +35,7 @@ impl Step {
             Self::Decode => "decode",
             Self::Align => "align",
             Self::Chips => "chips",
+            Self::Search => "scan",
         }
     }
 }

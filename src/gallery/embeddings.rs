@@ -7,7 +7,7 @@ use super::{Galleries, GalleryError, check_dimension, dimension_of};
 use crate::types::{Embedding, FaceId, ModelId};
 
 impl Galleries {
-    /// Up to `limit` faces of all galleries that have no embedding of the model, with their chips (JPEG), by id
+    /// Up to `limit` faces of all galleries that have a chip (JPEG) but no embedding of the model, with it, by id
     /// from after `after` on. Faces enrolled meanwhile may come before `after`: the work is done when a pass from
     /// the start (`None`) finds nothing.
     pub async fn missing_embeddings(
@@ -17,7 +17,7 @@ impl Galleries {
         limit: u32,
     ) -> Result<Vec<(FaceId, Vec<u8>)>, GalleryError> {
         let rows: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
-            "select f.id, f.chip from faces f where f.id > $2 \
+            "select f.id, f.chip from faces f where f.id > $2 and f.chip is not null \
              and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1) \
              order by f.id limit $3",
         )
@@ -29,11 +29,11 @@ impl Galleries {
         Ok(rows.into_iter().map(|(id, chip)| (FaceId(id), chip)).collect())
     }
 
-    /// How many faces of all galleries have no embedding of the model.
+    /// How many faces of all galleries have a chip but no embedding of the model.
     pub async fn count_missing_embeddings(&self, model: ModelId) -> Result<u64, GalleryError> {
         let count: i64 = sqlx::query_scalar(
             "select count(*) from faces f \
-             where not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
+             where f.chip is not null and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
         )
         .bind(model.0)
         .fetch_one(&self.pool)
@@ -55,19 +55,21 @@ impl Galleries {
         }
         let (faces, vectors): (Vec<Uuid>, Vec<HalfVector>) =
             embeddings.iter().map(|(face, e)| (face.0, HalfVector::from_f32_slice(e.as_slice()))).unzip();
+        let norms: Vec<f32> = embeddings.iter().map(|(_, e)| e.norm()).collect();
         // Locked in the order of ids, so that two such statements cannot block each other for good.
         let stored = sqlx::query(
             "with present as ( \
                select id, gallery_id, subject_id from faces where id = any($2) order by id for key share \
              ) \
-             insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding) \
-             select p.id, $1, p.gallery_id, p.subject_id, e.embedding \
-             from present p join unnest($2::uuid[], $3::halfvec[]) as e (face_id, embedding) on e.face_id = p.id \
+             insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding, norm) \
+             select p.id, $1, p.gallery_id, p.subject_id, e.embedding, e.norm from present p \
+             join unnest($2::uuid[], $3::halfvec[], $4::real[]) as e (face_id, embedding, norm) on e.face_id = p.id \
              on conflict on constraint embedding_pkey do nothing",
         )
         .bind(model.0)
         .bind(faces)
         .bind(vectors)
+        .bind(norms)
         .execute(&mut *connection)
         .await?;
         Ok(stored.rows_affected())

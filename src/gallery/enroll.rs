@@ -1,14 +1,14 @@
 //! Enrolment: a face of a subject, all of it or nothing.
 
 use pgvector::HalfVector;
-use sqlx::PgConnection;
 use sqlx::types::Json;
+use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::search::{Query, best_subjects};
-use super::{Galleries, GalleryError, Metadata, as_id, as_name, check_dimension, dimension_of};
+use super::{Galleries, GalleryError, Metadata, as_id, as_name, check_dimension};
+use crate::index::{Hit, Query};
 use crate::types::{
-    BoundingBox, Embedding, FaceId, GalleryId, Landmarks, ModelId, Name, Quality, SubjectId, Threshold,
+    BoundingBox, Embedding, FaceId, GalleryId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId, Threshold,
 };
 
 /// How many duplicates are reported at most.
@@ -51,13 +51,16 @@ pub struct NewFace<'a> {
     pub duplicate_threshold: Threshold,
 }
 
-/// Another subject of the gallery that an enrolled face matches.
+/// A subject of the gallery that an enrolled face matches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Duplicate {
     pub subject_id: SubjectId,
     pub subject: String,
-    /// Cosine, -1..=1, of the most similar face.
+    /// Cosine, -1..=1, of the face and the subject's template; of the two faces if they are of one image.
     pub similarity: f32,
+    /// Whether the very same image was enrolled, rather than one that looks alike. Only then it can be the subject
+    /// itself.
+    pub same_image: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -71,30 +74,130 @@ pub struct Enrolled {
     pub gallery_id: GalleryId,
     /// The name of the gallery, which may have been given by id.
     pub gallery: String,
-    /// Best first, at most ten. Always empty for [`OnDuplicate::Allow`].
+    /// Same images first, then most similar first, at most ten. Always empty for [`OnDuplicate::Allow`].
     pub duplicates: Vec<Duplicate>,
 }
 
+/// An enrolment under way: a transaction that keeps its place among those of the gallery. Dropped, it leaves nothing.
+pub struct Enrolment<'a> {
+    galleries: &'a Galleries,
+    transaction: Transaction<'static, Postgres>,
+    gallery_id: GalleryId,
+    gallery: String,
+    subject_id: SubjectId,
+    subject: String,
+    subject_created: bool,
+}
+
 impl Galleries {
-    /// Enrolls a face in one transaction. With [`OnDuplicate::Reject`] no face of another subject can slip in
-    /// between the check and the commit, however the other was enrolled.
-    pub async fn enroll(&self, face: &NewFace<'_>) -> Result<Enrolled, GalleryError> {
+    /// Begins to enroll a face. With [`OnDuplicate::Reject`] no face of another subject can slip in between here and
+    /// the commit, however the other is enrolled.
+    pub async fn begin_enrolment(&self, face: &NewFace<'_>) -> Result<Enrolment<'_>, GalleryError> {
         let mut transaction = self.pool.begin().await?;
-        check_dimension(dimension_of(&mut transaction, face.model).await?, face.embedding.dimension())?;
+        check_dimension(self.known_dimension(&mut transaction, face.model).await?, face.embedding.dimension())?;
         let (gallery_id, gallery) = hold_gallery(&mut transaction, face.gallery).await?;
         await_turn(&mut transaction, gallery_id, face.on_duplicate).await?;
         let (subject_id, subject, subject_created) =
             find_or_create_subject(&mut transaction, gallery_id, face.subject).await?;
-        let duplicates = find_duplicates(&mut transaction, gallery_id, subject_id, face).await?;
+        Ok(Enrolment { galleries: self, transaction, gallery_id, gallery, subject_id, subject, subject_created })
+    }
+}
+
+impl Enrolment<'_> {
+    pub fn gallery_id(&self) -> GalleryId {
+        self.gallery_id
+    }
+
+    /// What to look for in search of duplicates; `None` if nobody wants to know.
+    pub fn duplicates_query(&self, face: &NewFace<'_>) -> Option<Query> {
+        (face.on_duplicate != OnDuplicate::Allow).then(|| Query {
+            probe: StoredEmbedding::from(face.embedding),
+            top_k: MAX_DUPLICATES,
+            min_similarity: Some(f64::from(face.duplicate_threshold.get())),
+            except: Some(self.subject_id),
+        })
+    }
+
+    /// Runs a query in Postgres, as part of the enrolment.
+    pub async fn search(&mut self, model: ModelId, query: &Query) -> Result<Vec<Hit>, GalleryError> {
+        let plan = self.galleries.plan(&mut self.transaction, self.gallery_id, model).await?;
+        let queries = std::slice::from_ref(query);
+        let found = self.galleries.search_with(&mut self.transaction, plan, self.gallery_id, model, queries).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Stores the face for good, unless `similar` subjects or an equal image forbid it.
+    pub async fn finish(mut self, face: &NewFace<'_>, similar: Vec<Hit>) -> Result<Enrolled, GalleryError> {
+        let mut duplicates = match face.on_duplicate {
+            OnDuplicate::Allow => Vec::new(),
+            OnDuplicate::Warn | OnDuplicate::Reject => {
+                same_images(&mut self.transaction, self.gallery_id, face).await?
+            }
+        };
+        for hit in similar {
+            if duplicates.iter().all(|known| known.subject_id != hit.about.subject_id) {
+                duplicates.push(hit.into());
+            }
+        }
+        duplicates.truncate(MAX_DUPLICATES);
         if face.on_duplicate == OnDuplicate::Reject && !duplicates.is_empty() {
-            transaction.rollback().await?;
+            self.transaction.rollback().await?;
             return Err(GalleryError::DuplicateFace { matches: duplicates });
         }
         let face_id = FaceId::new();
-        insert_face(&mut transaction, face_id, gallery_id, subject_id, face).await?;
-        transaction.commit().await?;
-        Ok(Enrolled { face_id, subject_id, subject, subject_created, gallery_id, gallery, duplicates })
+        insert_face(&mut self.transaction, face_id, self.gallery_id, self.subject_id, face).await?;
+        self.transaction.commit().await?;
+        Ok(Enrolled {
+            face_id,
+            subject_id: self.subject_id,
+            subject: self.subject,
+            subject_created: self.subject_created,
+            gallery_id: self.gallery_id,
+            gallery: self.gallery,
+            duplicates,
+        })
     }
+}
+
+impl From<Hit> for Duplicate {
+    fn from(hit: Hit) -> Self {
+        Self {
+            subject_id: hit.about.subject_id,
+            subject: hit.about.name.into(),
+            similarity: (hit.similarity as f32).clamp(-1.0, 1.0),
+            same_image: false,
+        }
+    }
+}
+
+/// Subjects that have a face of the very same image, the one enrolled included.
+async fn same_images(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    face: &NewFace<'_>,
+) -> Result<Vec<Duplicate>, GalleryError> {
+    let rows: Vec<(Uuid, String, Option<HalfVector>)> = sqlx::query_as(
+        "select distinct on (s.id) s.id, s.name, e.embedding from faces f join subjects s on s.id = f.subject_id \
+         left join embeddings e on e.face_id = f.id and e.model_id = $3 \
+         where f.gallery_id = $1 and f.image_sha256 = $2 order by s.id limit $4",
+    )
+    .bind(gallery.0)
+    .bind(face.image_sha256.as_slice())
+    .bind(face.model.0)
+    .bind(MAX_DUPLICATES as i64)
+    .fetch_all(connection)
+    .await?;
+    let own = StoredEmbedding::from(face.embedding);
+    let similarity = |other: HalfVector| StoredEmbedding::new(other.to_vec()).similarity(&own);
+    Ok(rows
+        .into_iter()
+        .map(|(id, subject, embedding)| Duplicate {
+            subject_id: SubjectId(id),
+            subject,
+            similarity: embedding.map_or(1.0, |other| similarity(other) as f32).clamp(-1.0, 1.0),
+            same_image: true,
+        })
+        .collect())
 }
 
 /// Finds the gallery and keeps it from being deleted until the transaction ends.
@@ -127,14 +230,14 @@ pub(super) async fn await_turn(
 }
 
 /// Returns the subject, its name and whether it is new; keeps it from being deleted until the transaction ends.
-async fn find_or_create_subject(
+pub(super) async fn find_or_create_subject(
     connection: &mut PgConnection,
     gallery: GalleryId,
     name: &Name,
 ) -> Result<(SubjectId, String, bool), GalleryError> {
     if let Some(id) = as_id(name.as_str()) {
         let found: Option<String> =
-            sqlx::query_scalar("select name from subjects where gallery_id = $1 and id = $2 for key share")
+            sqlx::query_scalar("select name from subjects where gallery_id = $1 and id = $2 for no key update")
                 .bind(gallery.0)
                 .bind(id)
                 .fetch_optional(&mut *connection)
@@ -155,30 +258,6 @@ async fn find_or_create_subject(
     .fetch_one(connection)
     .await?;
     Ok((SubjectId(id), name.to_string(), id == new.0))
-}
-
-async fn find_duplicates(
-    connection: &mut PgConnection,
-    gallery: GalleryId,
-    subject: SubjectId,
-    face: &NewFace<'_>,
-) -> Result<Vec<Duplicate>, GalleryError> {
-    if face.on_duplicate == OnDuplicate::Allow {
-        return Ok(Vec::new());
-    }
-    let query = Query {
-        gallery,
-        model: face.model,
-        probe: face.embedding,
-        top_k: MAX_DUPLICATES,
-        min_similarity: Some(face.duplicate_threshold.get()),
-        except: Some(subject),
-    };
-    let matches = best_subjects(connection, &query).await?;
-    let duplicates = matches.into_iter();
-    Ok(duplicates
-        .map(|found| Duplicate { subject_id: found.subject_id, subject: found.subject, similarity: found.similarity })
-        .collect())
 }
 
 async fn insert_face(
@@ -205,13 +284,15 @@ async fn insert_face(
     .execute(&mut *connection)
     .await?;
     sqlx::query(
-        "insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding) values ($1, $2, $3, $4, $5)",
+        "insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding, norm) \
+         values ($1, $2, $3, $4, $5, $6)",
     )
     .bind(id.0)
     .bind(face.model.0)
     .bind(gallery.0)
     .bind(subject.0)
     .bind(HalfVector::from_f32_slice(face.embedding.as_slice()))
+    .bind(face.embedding.norm())
     .execute(connection)
     .await?;
     Ok(())

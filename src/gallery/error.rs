@@ -21,8 +21,17 @@ pub enum GalleryError {
     #[error("there is already a subject {0:?} in this gallery")]
     DuplicateSubject(String),
     /// Nothing was stored. At least one match; best first.
-    #[error("the face matches {} other subject(s) of this gallery", matches.len())]
+    #[error("the face matches {} subject(s) of this gallery", matches.len())]
     DuplicateFace { matches: Vec<Duplicate> },
+    #[error("the face {0} was enrolled without its chip")]
+    NoChip(FaceId),
+    #[error("a subject cannot be merged into itself")]
+    SameSubject,
+    #[error("{0}")]
+    InvalidPolicy(String),
+    /// The database holds what it cannot hold.
+    #[error("the database is inconsistent: {0}")]
+    Inconsistent(&'static str),
     #[error("the gallery `default` cannot be renamed or deleted")]
     DefaultGallery,
     #[error("the cursor is not one that this list gave")]

@@ -5,8 +5,9 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
+use super::enroll::find_or_create_subject;
 use super::{Erased, Galleries, GalleryError, Page, PageRequest};
-use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};
+use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Name, Quality, SubjectId};
 
 /// One enrolled image of a subject.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,14 +19,21 @@ pub struct Face {
     pub gallery_id: GalleryId,
     /// The name of the gallery.
     pub gallery: String,
-    /// In the original image, which `image_sha256` names.
+    /// Where it was in its image; `None` for one that was imported as an embedding alone.
+    pub found: Option<FoundIn>,
+    /// Of the image that was sent.
+    pub image_sha256: Option<Vec<u8>>,
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// What was found out about a face in its image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FoundIn {
     pub bounding_box: BoundingBox,
     pub landmarks: Landmarks,
     pub detection_score: f32,
     pub quality: Quality,
-    pub image_sha256: Vec<u8>,
-    pub metadata: serde_json::Map<String, serde_json::Value>,
-    pub created_at: DateTime<Utc>,
 }
 
 #[derive(FromRow)]
@@ -35,11 +43,11 @@ struct FaceRow {
     subject: String,
     gallery_id: Uuid,
     gallery: String,
-    bounding_box: Json<BoundingBox>,
-    landmarks: Json<Landmarks>,
-    detection_score: f32,
-    quality: Json<Quality>,
-    image_sha256: Vec<u8>,
+    bounding_box: Option<Json<BoundingBox>>,
+    landmarks: Option<Json<Landmarks>>,
+    detection_score: Option<f32>,
+    quality: Option<Json<Quality>>,
+    image_sha256: Option<Vec<u8>>,
     metadata: Json<serde_json::Map<String, serde_json::Value>>,
     created_at: DateTime<Utc>,
 }
@@ -51,16 +59,22 @@ const SELECT: &str = "select f.id, f.subject_id, s.name as subject, f.gallery_id
 
 impl From<FaceRow> for Face {
     fn from(row: FaceRow) -> Self {
+        let found = match (row.bounding_box, row.landmarks, row.detection_score, row.quality) {
+            (Some(bounding_box), Some(landmarks), Some(detection_score), Some(quality)) => Some(FoundIn {
+                bounding_box: bounding_box.0,
+                landmarks: landmarks.0,
+                detection_score,
+                quality: quality.0,
+            }),
+            _ => None,
+        };
         Self {
             id: FaceId(row.id),
             subject_id: SubjectId(row.subject_id),
             subject: row.subject,
             gallery_id: GalleryId(row.gallery_id),
             gallery: row.gallery,
-            bounding_box: row.bounding_box.0,
-            landmarks: row.landmarks.0,
-            detection_score: row.detection_score,
-            quality: row.quality.0,
+            found,
             image_sha256: row.image_sha256,
             metadata: row.metadata.0,
             created_at: row.created_at,
@@ -110,9 +124,28 @@ impl Galleries {
 
     /// The chip of a face, in the bytes that it was enrolled with.
     pub async fn chip(&self, id: FaceId) -> Result<Vec<u8>, GalleryError> {
-        let chip =
+        let chip: Option<Option<Vec<u8>>> =
             sqlx::query_scalar("select chip from faces where id = $1").bind(id.0).fetch_optional(&self.pool).await?;
-        chip.ok_or(GalleryError::FaceNotFound(id))
+        chip.ok_or(GalleryError::FaceNotFound(id))?.ok_or(GalleryError::NoChip(id))
+    }
+
+    /// Gives the face to another subject of its gallery, who is made if there is none of that name. The former subject
+    /// stays, perhaps without a face.
+    pub async fn move_face(&self, id: FaceId, subject: &Name) -> Result<Face, GalleryError> {
+        let mut transaction = self.pool.begin().await?;
+        let gallery: Option<Uuid> = sqlx::query_scalar("select gallery_id from faces where id = $1 for update")
+            .bind(id.0)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let gallery = GalleryId(gallery.ok_or(GalleryError::FaceNotFound(id))?);
+        let (subject, ..) = find_or_create_subject(&mut transaction, gallery, subject).await?;
+        sqlx::query("update faces set subject_id = $2 where id = $1")
+            .bind(id.0)
+            .bind(subject.0)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        self.face(id).await
     }
 
     /// Erases the face with its embeddings. Its subject stays, even without a face.

@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use super::{Erased, Galleries, GalleryError, Page, PageRequest};
+use super::{Erased, Galleries, GalleryError, Page, PageRequest, Policy, as_id, as_name};
 use crate::db::OnConstraint;
 use crate::types::{GalleryId, Name};
 
@@ -20,7 +21,17 @@ pub const DEFAULT_GALLERY_NAME: &str = "default";
 pub struct Gallery {
     pub id: GalleryId,
     pub name: String,
+    /// When a face counts as known here; `None`: as the server says.
+    pub policy: Option<Policy>,
     pub created_at: DateTime<Utc>,
+}
+
+/// What to change of a gallery; `None` leaves it as it is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GalleryChange {
+    pub name: Option<Name>,
+    /// `Some(None)`: back to what the server says.
+    pub policy: Option<Option<Policy>>,
 }
 
 impl FromRow<'_, PgRow> for Gallery {
@@ -28,6 +39,7 @@ impl FromRow<'_, PgRow> for Gallery {
         Ok(Self {
             id: GalleryId(row.try_get("id")?),
             name: row.try_get("name")?,
+            policy: row.try_get::<Option<Json<Policy>>, _>("policy")?.map(|policy| policy.0),
             created_at: row.try_get("created_at")?,
         })
     }
@@ -43,7 +55,7 @@ pub struct GalleryContents {
 
 impl Galleries {
     pub async fn create_gallery(&self, name: &Name) -> Result<Gallery, GalleryError> {
-        sqlx::query_as("insert into galleries (id, name) values ($1, $2) returning id, name, created_at")
+        sqlx::query_as("insert into galleries (id, name) values ($1, $2) returning id, name, policy, created_at")
             .bind(GalleryId::new().0)
             .bind(name.as_str())
             .fetch_one(&self.pool)
@@ -53,7 +65,7 @@ impl Galleries {
 
     pub async fn list_galleries(&self, request: PageRequest) -> Result<Page<Gallery>, GalleryError> {
         let rows: Vec<Gallery> =
-            sqlx::query_as("select id, name, created_at from galleries where id > $1 order by id limit $2")
+            sqlx::query_as("select id, name, policy, created_at from galleries where id > $1 order by id limit $2")
                 .bind(request.after())
                 .bind(request.rows_to_fetch())
                 .fetch_all(&self.pool)
@@ -63,32 +75,55 @@ impl Galleries {
 
     pub async fn gallery(&self, gallery: &str) -> Result<GalleryContents, GalleryError> {
         let id = self.gallery_id(gallery).await?;
-        let row: Option<(String, DateTime<Utc>, i64, i64)> = sqlx::query_as(
-            "select name, created_at, (select count(*) from subjects where gallery_id = g.id), \
+        let row: Option<(String, Option<Json<Policy>>, DateTime<Utc>, i64, i64)> = sqlx::query_as(
+            "select name, policy, created_at, (select count(*) from subjects where gallery_id = g.id), \
              (select count(*) from faces where gallery_id = g.id) from galleries g where id = $1",
         )
         .bind(id.0)
         .fetch_optional(&self.pool)
         .await?;
-        let (name, created_at, subjects, faces) =
+        let (name, policy, created_at, subjects, faces) =
             row.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))?;
         Ok(GalleryContents {
-            gallery: Gallery { id, name, created_at },
+            gallery: Gallery { id, name, policy: policy.map(|policy| policy.0), created_at },
             subjects: subjects.unsigned_abs(),
             faces: faces.unsigned_abs(),
         })
     }
 
-    pub async fn rename_gallery(&self, gallery: &str, name: &Name) -> Result<Gallery, GalleryError> {
-        let id = self.changeable_gallery(gallery).await?;
-        let renamed: Option<Gallery> =
-            sqlx::query_as("update galleries set name = $2 where id = $1 returning id, name, created_at")
-                .bind(id.0)
-                .bind(name.as_str())
-                .fetch_optional(&self.pool)
-                .await
-                .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.to_string()))?;
-        renamed.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
+    /// The gallery that is given by id or name, without its size.
+    pub async fn find_gallery(&self, gallery: &str) -> Result<Gallery, GalleryError> {
+        let found = sqlx::query_as(
+            "select id, name, policy, created_at from galleries \
+             where id = $1 or name = $2 order by id = $1 desc nulls last limit 1",
+        )
+        .bind(as_id(gallery))
+        .bind(as_name(gallery))
+        .fetch_optional(&self.pool)
+        .await?;
+        found.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
+    }
+
+    /// Renames a gallery and/or changes its policy. The default gallery keeps its name.
+    pub async fn update_gallery(&self, gallery: &str, change: &GalleryChange) -> Result<Gallery, GalleryError> {
+        let id = self.gallery_id(gallery).await?;
+        if id == DEFAULT_GALLERY && change.name.is_some() {
+            return Err(GalleryError::DefaultGallery);
+        }
+        let policy = change.policy.map(|policy| policy.map(Policy::checked).transpose()).transpose()?;
+        let name = change.name.as_ref().map(Name::as_str);
+        let updated: Option<Gallery> = sqlx::query_as(
+            "update galleries set name = coalesce($2, name), policy = case when $3 then $4 else policy end \
+             where id = $1 returning id, name, policy, created_at",
+        )
+        .bind(id.0)
+        .bind(name)
+        .bind(policy.is_some())
+        .bind(policy.flatten().map(Json))
+        .fetch_optional(&self.pool)
+        .await
+        .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.unwrap_or_default().to_owned()))?;
+        updated.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
     }
 
     /// Erases the gallery with all its subjects, faces and embeddings.
@@ -104,7 +139,8 @@ impl Galleries {
         // By hand rather than by cascade, which would not count, and would go row by row.
         let mut erased = [0; 3];
         for (count, statement) in erased.iter_mut().zip([
-            "delete from embeddings where gallery_id = $1",
+            "with gone as (delete from templates where gallery_id = $1) \
+             delete from embeddings where gallery_id = $1",
             "delete from faces where gallery_id = $1",
             "delete from subjects where gallery_id = $1",
         ]) {

@@ -2,6 +2,8 @@
 //!
 //! A gallery and a subject are addressed by id or by name; where a text could be either, the id wins.
 
+mod approximate;
+mod changes;
 mod embeddings;
 mod enroll;
 mod error;
@@ -9,10 +11,13 @@ mod faces;
 mod galleries;
 mod metadata;
 mod page;
+mod policy;
+mod review;
 mod search;
 mod subjects;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,14 +27,20 @@ use uuid::Uuid;
 
 use crate::types::{GalleryId, ModelId, SubjectId};
 
-pub use enroll::{Duplicate, Enrolled, NewFace, OnDuplicate};
+pub use approximate::{INDEX_FROM, IndexDue, SearchIndex};
+pub use changes::{Announcements, CHANGES_KEPT, Changes, Feed, Template};
+pub use enroll::{Duplicate, Enrolled, Enrolment, NewFace, OnDuplicate};
 pub use error::GalleryError;
-pub use faces::Face;
-pub use galleries::{DEFAULT_GALLERY, DEFAULT_GALLERY_NAME, Gallery, GalleryContents};
+pub use faces::{Face, FoundIn};
+pub use galleries::{DEFAULT_GALLERY, DEFAULT_GALLERY_NAME, Gallery, GalleryChange, GalleryContents};
 pub use metadata::Metadata;
 pub use page::{Page, PageRequest};
-pub use search::SubjectMatch;
+pub use policy::Policy;
+pub use review::{
+    DueSubject, FaceToReview, Finding, FindingKind, FindingsRequest, NewFinding, ReviewBatch, ReviewProgress,
+};
 pub use subjects::{Subject, SubjectChange};
+pub use turns::{Held, Turn};
 
 /// Everything about galleries in one database. Cheap to clone.
 #[derive(Debug, Clone)]

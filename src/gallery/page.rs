@@ -28,15 +28,18 @@ impl PageRequest {
 
     /// `limit` is 1..=200 (50 when not given), `cursor` a former page's `next_cursor` (the start when not given).
     pub fn new(limit: Option<u32>, cursor: Option<&str>) -> Result<Self, GalleryError> {
-        let limit = limit.unwrap_or(Self::DEFAULT_LIMIT);
-        if !(1..=Self::MAX_LIMIT).contains(&limit) {
-            return Err(GalleryError::InvalidLimit(limit));
-        }
+        let limit = Self::check_limit(limit)?;
         let after = cursor.map_or(Ok(Uuid::nil()), |cursor| {
             let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| GalleryError::InvalidCursor)?;
             Uuid::from_slice(&bytes).map_err(|_| GalleryError::InvalidCursor)
         })?;
         Ok(Self { after, limit })
+    }
+
+    /// Items of a page: as many as asked for, if that is allowed.
+    pub(super) fn check_limit(limit: Option<u32>) -> Result<u32, GalleryError> {
+        let limit = limit.unwrap_or(Self::DEFAULT_LIMIT);
+        if (1..=Self::MAX_LIMIT).contains(&limit) { Ok(limit) } else { Err(GalleryError::InvalidLimit(limit)) }
     }
 
     /// The page has ids greater than this.

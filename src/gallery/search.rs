@@ -1,137 +1,212 @@
-//! Identification: the subjects of a gallery that a probe resembles most. Every embedding is compared, so none
-//! is missed.
-
-use std::collections::HashSet;
+//! Identification in Postgres: the subjects of a gallery whose templates a probe resembles most.
+//!
+//! Postgres sums 32-bit floats in an order of its own, so it only shortlists: similarities are computed anew, exactly,
+//! and the list is as long as it must be for none to be missed.
 
 use pgvector::HalfVector;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, check_dimension};
-use crate::types::{Embedding, FaceId, GalleryId, ModelId, SubjectId};
+use crate::index::{About, Hit, Hits, Query};
+use crate::types::{FaceId, GalleryId, ModelId, StoredEmbedding, SubjectId};
 
-/// A subject that a probe resembles, by the most similar of its faces.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SubjectMatch {
-    pub subject_id: SubjectId,
-    /// The name of the subject.
-    pub subject: String,
-    /// The most similar face.
-    pub face_id: FaceId,
-    /// Cosine, -1..=1. Embeddings are stored in 16-bit floats, which moves it by less than 0.001.
-    pub similarity: f32,
-}
+/// What a sum of 32-bit floats can be off by: n·2^-24 for n terms whose absolute values sum up to 1 at most, rounded
+/// generously.
+const SUM_ERROR: f64 = 3e-4;
 
-/// What to look for among the embeddings of one model in one gallery.
-pub(super) struct Query<'a> {
-    pub gallery: GalleryId,
-    pub model: ModelId,
-    pub probe: &'a Embedding,
-    /// How many subjects at most.
-    pub top_k: usize,
-    pub min_similarity: Option<f32>,
-    /// A subject to leave out.
-    pub except: Option<SubjectId>,
+/// How the database finds the shortlist.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Plan {
+    /// Compares every template.
+    Exact,
+    /// Asks the HNSW index, as widely as this.
+    Index { ef_search: u32 },
 }
 
 impl Galleries {
-    /// For each probe the `top_k` most similar subjects (not faces) of the gallery, best first, equally similar
-    /// ones by id; only those of at least `min_similarity`, if given. Exact.
-    pub async fn search(
+    /// For each query the most similar subjects (not faces) of the gallery: most similar first, equally similar ones by
+    /// id. Exact, unless the gallery has an index: then the best is found with the recall that was measured for it.
+    pub async fn search(&self, gallery: GalleryId, model: ModelId, queries: &[Query]) -> Result<Hits, GalleryError> {
+        let mut connection = self.pool.acquire().await?;
+        let plan = self.plan(&mut connection, gallery, model).await?;
+        self.search_with(&mut connection, plan, gallery, model, queries).await
+    }
+
+    pub(super) async fn search_with(
+        &self,
+        connection: &mut PgConnection,
+        plan: Plan,
+        gallery: GalleryId,
+        model: ModelId,
+        queries: &[Query],
+    ) -> Result<Hits, GalleryError> {
+        let dimension = self.known_dimension(connection, model).await?;
+        if let Plan::Index { ef_search } = plan {
+            // Strict order: whatever the index gives first is nearer than what it gives later.
+            sqlx::query(
+                "select set_config('hnsw.ef_search', $1, false), \
+                 set_config('hnsw.iterative_scan', 'strict_order', false)",
+            )
+            .bind(ef_search.to_string())
+            .execute(&mut *connection)
+            .await?;
+        }
+        let mut found = Vec::with_capacity(queries.len());
+        for query in queries {
+            check_dimension(dimension, query.probe.dimension())?;
+            found.push(best_subjects(connection, plan, gallery, model, query).await?);
+        }
+        Ok(found)
+    }
+
+    /// One face each of up to `limit` subjects of a gallery, chosen as if by lot but the same every time.
+    pub async fn sample_faces(
         &self,
         gallery: GalleryId,
         model: ModelId,
-        probes: &[Embedding],
-        top_k: usize,
-        min_similarity: Option<f32>,
-    ) -> Result<Vec<Vec<SubjectMatch>>, GalleryError> {
-        let mut connection = self.pool.acquire().await?;
-        let dimension = self.known_dimension(&mut connection, model).await?;
-        let mut found = Vec::with_capacity(probes.len());
-        for probe in probes {
-            check_dimension(dimension, probe.dimension())?;
-            let query = Query { gallery, model, probe, top_k, min_similarity, except: None };
-            found.push(best_subjects(&mut connection, &query).await?);
+        limit: u32,
+    ) -> Result<Vec<(SubjectId, StoredEmbedding)>, GalleryError> {
+        let rows: Vec<(Uuid, HalfVector)> = sqlx::query_as(
+            "select distinct on (e.subject_id) e.subject_id, e.embedding from ( \
+               select subject_id from templates where model_id = $1 and gallery_id = $2 \
+               order by md5(subject_id::text) limit $3 \
+             ) chosen join embeddings e on e.model_id = $1 and e.gallery_id = $2 and e.subject_id = chosen.subject_id \
+             order by e.subject_id, md5(e.face_id::text)",
+        )
+        .bind(model.0)
+        .bind(gallery.0)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let face =
+            |(subject, embedding): (Uuid, HalfVector)| (SubjectId(subject), StoredEmbedding::new(embedding.to_vec()));
+        Ok(rows.into_iter().map(face).collect())
+    }
+
+    /// For each hit whose subject has several faces the one that resembles the probe most.
+    pub async fn fill_faces(
+        &self,
+        gallery: GalleryId,
+        model: ModelId,
+        probe: &StoredEmbedding,
+        hits: &mut [Hit],
+    ) -> Result<(), GalleryError> {
+        let unknown: Vec<Uuid> =
+            hits.iter().filter(|hit| hit.about.face_id.is_none()).map(|hit| hit.about.subject_id.0).collect();
+        if unknown.is_empty() {
+            return Ok(());
         }
-        Ok(found)
+        let faces: Vec<(Uuid, Uuid)> = sqlx::query_as(
+            "select distinct on (subject_id) subject_id, face_id from embeddings \
+             where gallery_id = $1 and model_id = $2 and subject_id = any($3) \
+             order by subject_id, embedding <#> $4, face_id",
+        )
+        .bind(gallery.0)
+        .bind(model.0)
+        .bind(unknown)
+        .bind(HalfVector::from(probe.as_slice().to_vec()))
+        .fetch_all(&self.pool)
+        .await?;
+        for (subject, face) in faces {
+            let hit = hits.iter_mut().find(|hit| hit.about.subject_id.0 == subject);
+            hit.into_iter().for_each(|hit| hit.about.face_id = Some(FaceId(face)));
+        }
+        Ok(())
     }
 }
 
 /// Runs a query.
-///
-/// Sorting all faces by subject would cost far more than the comparisons, so this reads the most similar faces
-/// until they belong to `top_k` subjects, nearly always in one go.
 pub(super) async fn best_subjects(
     connection: &mut PgConnection,
-    query: &Query<'_>,
-) -> Result<Vec<SubjectMatch>, GalleryError> {
-    let mut faces_to_read = query.top_k.saturating_mul(4).max(32);
+    plan: Plan,
+    gallery: GalleryId,
+    model: ModelId,
+    query: &Query,
+) -> Result<Vec<Hit>, GalleryError> {
+    if query.top_k == 0 {
+        return Ok(Vec::new());
+    }
+    let mut rows_to_read = query.top_k.saturating_add(8);
     loop {
-        let faces = most_similar_faces(connection, query, faces_to_read).await?;
-        // Below the last face there may be more that are equal to it, of subjects with smaller ids.
-        let unread_below = (faces.len() == faces_to_read).then(|| faces.last().map(|face| face.similarity)).flatten();
-        let best = best_face_per_subject(faces, query);
-        let complete = unread_below.is_none_or(|bound| match best.get(query.top_k.saturating_sub(1)) {
-            Some(last_wanted) => last_wanted.similarity > bound,
-            None => query.min_similarity.is_some_and(|least| f64::from(least) > bound),
+        let rows = shortlist(connection, plan, gallery, model, query, rows_to_read).await?;
+        let all_read = rows.len() < rows_to_read;
+        let mut hits: Vec<Hit> = rows.into_iter().map(|row| row.into_hit(&query.probe)).collect();
+        // What was not read is no more similar than this.
+        let unread = hits.last().filter(|_| !all_read).map(|last| last.similarity + 2.0 * SUM_ERROR);
+        hits.retain(|hit| query.min_similarity.is_none_or(|least| hit.similarity >= least));
+        hits.sort_by(|a, b| {
+            b.similarity.total_cmp(&a.similarity).then_with(|| a.about.subject_id.cmp(&b.about.subject_id))
         });
-        if complete {
-            return Ok(best.into_iter().take(query.top_k).map(FaceRow::into_match).collect());
+        hits.truncate(query.top_k);
+        let complete = unread.is_none_or(|bound| match hits.get(query.top_k - 1) {
+            Some(last_wanted) => last_wanted.similarity > bound,
+            None => query.min_similarity.is_some_and(|least| least > bound),
+        });
+        // An index has its own measure of completeness.
+        if complete || matches!(plan, Plan::Index { .. }) {
+            return Ok(hits);
         }
-        faces_to_read = faces_to_read.saturating_mul(8);
+        rows_to_read = rows_to_read.saturating_mul(4);
     }
 }
 
 #[derive(sqlx::FromRow)]
-struct FaceRow {
-    subject_id: Uuid,
+pub(super) struct TemplateRow {
+    pub(super) subject_id: Uuid,
     subject: String,
-    face_id: Uuid,
-    similarity: f64,
+    faces: i32,
+    face_id: Option<Uuid>,
+    embedding: HalfVector,
 }
 
-impl FaceRow {
-    fn into_match(self) -> SubjectMatch {
-        SubjectMatch {
+impl TemplateRow {
+    pub(super) fn into_parts(self) -> (About, StoredEmbedding) {
+        let about = About {
             subject_id: SubjectId(self.subject_id),
-            subject: self.subject,
-            face_id: FaceId(self.face_id),
-            // Rounding to 16 bits can take a vector's length a little past 1.
-            similarity: (self.similarity as f32).clamp(-1.0, 1.0),
-        }
+            name: self.subject.into(),
+            faces: self.faces.unsigned_abs(),
+            face_id: self.face_id.map(FaceId),
+        };
+        (about, StoredEmbedding::new(self.embedding.to_vec()))
+    }
+
+    fn into_hit(self, probe: &StoredEmbedding) -> Hit {
+        let (about, embedding) = self.into_parts();
+        Hit { similarity: embedding.similarity(probe), about }
     }
 }
 
-async fn most_similar_faces(
+async fn shortlist(
     connection: &mut PgConnection,
-    query: &Query<'_>,
+    plan: Plan,
+    gallery: GalleryId,
+    model: ModelId,
+    query: &Query,
     limit: usize,
-) -> Result<Vec<FaceRow>, GalleryError> {
-    // `<#>` is the negative inner product; of unit vectors that is the negative cosine.
-    let faces = sqlx::query_as(
-        "select nearest.subject_id, s.name as subject, nearest.face_id, -nearest.distance as similarity from ( \
-           select subject_id, face_id, embedding <#> $3 as distance from embeddings \
-           where model_id = $1 and gallery_id = $2 and subject_id <> $4 \
-           order by distance, face_id limit $5 \
-         ) nearest join subjects s on s.id = nearest.subject_id \
-         order by nearest.distance, nearest.face_id",
-    )
-    .bind(query.model.0)
-    .bind(query.gallery.0)
-    .bind(HalfVector::from_f32_slice(query.probe.as_slice()))
-    .bind(query.except.map_or(Uuid::nil(), |subject| subject.0))
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(connection)
-    .await?;
-    Ok(faces)
-}
-
-/// The first face of each subject, of faces in the order of similarity.
-fn best_face_per_subject(faces: Vec<FaceRow>, query: &Query<'_>) -> Vec<FaceRow> {
-    let least = query.min_similarity.map_or(f64::NEG_INFINITY, f64::from);
-    let mut seen = HashSet::new();
-    let mut best: Vec<FaceRow> =
-        faces.into_iter().filter(|face| face.similarity >= least && seen.insert(face.subject_id)).collect();
-    best.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.subject_id.cmp(&b.subject_id)));
-    best
+) -> Result<Vec<TemplateRow>, GalleryError> {
+    // `<#>` is the negative inner product; of unit vectors that is the negative cosine. An index is on the column as a
+    // vector of known length, so that the plain column never meets it.
+    let distance = match plan {
+        Plan::Exact => "embedding <#> $3".to_owned(),
+        Plan::Index { .. } => {
+            let dimension = query.probe.dimension();
+            format!("(embedding::halfvec({dimension})) <#> $3::halfvec({dimension})")
+        }
+    };
+    let sql = format!(
+        "select nearest.subject_id, s.name as subject, nearest.faces, nearest.face_id, nearest.embedding from ( \
+           select subject_id, faces, face_id, embedding, {distance} as distance from templates \
+           where model_id = $1 and gallery_id = $2 and subject_id <> $4 order by {distance} limit $5 \
+         ) nearest join subjects s on s.id = nearest.subject_id order by nearest.distance"
+    );
+    let rows = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(model.0)
+        .bind(gallery.0)
+        .bind(HalfVector::from(query.probe.as_slice().to_vec()))
+        .bind(query.except.map_or(Uuid::nil(), |subject| subject.0))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(connection)
+        .await?;
+    Ok(rows)
 }

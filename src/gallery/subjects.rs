@@ -171,6 +171,36 @@ impl Galleries {
         Ok(Erased { subjects, faces, embeddings })
     }
 
+    /// Gives all faces of `from` to `into`, both of one gallery, and erases `from`. Returns `into`.
+    pub async fn merge_subjects(&self, gallery: &str, into: &str, from: &str) -> Result<Subject, GalleryError> {
+        let (gallery_id, into_id) = self.subject_id(gallery, into).await?;
+        let (_, from_id) = self.subject_id(gallery, from).await?;
+        if into_id == from_id {
+            return Err(GalleryError::SameSubject);
+        }
+        let mut transaction = self.pool.begin().await?;
+        // In the order of ids, so that two merges cannot block each other for good. Enrolments under way are waited
+        // for.
+        let held: Vec<Uuid> = sqlx::query_scalar("select id from subjects where id = any($1) order by id for update")
+            .bind([into_id.0, from_id.0])
+            .fetch_all(&mut *transaction)
+            .await?;
+        for (name, id) in [(into, into_id), (from, from_id)] {
+            if !held.contains(&id.0) {
+                return Err(GalleryError::SubjectNotFound(name.to_owned()));
+            }
+        }
+        sqlx::query("update faces set subject_id = $3 where gallery_id = $1 and subject_id = $2")
+            .bind(gallery_id.0)
+            .bind(from_id.0)
+            .bind(into_id.0)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("delete from subjects where id = $1").bind(from_id.0).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        self.subject_by_id(into_id).await
+    }
+
     async fn subject_by_id(&self, id: SubjectId) -> Result<Subject, GalleryError> {
         let row: Option<SubjectRow> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} where s.id = $1")))
             .bind(id.0)

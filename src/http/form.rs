@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 use super::body::{self, Share};
 use super::problem::{Code, Problem};
 use super::state::AppState;
-use crate::gallery::Metadata;
+use crate::gallery::{Metadata, Policy};
 use crate::types::{Name, Threshold};
 
 /// Longest body of a route that takes no image.
@@ -150,10 +150,24 @@ impl Form {
         parsed.map(Some).ok_or_else(|| invalid(name, format!("{expected} is expected")))
     }
 
-    /// The `threshold` field.
-    pub fn threshold(&mut self) -> Result<Option<Threshold>, Problem> {
-        let value: Option<f32> = self.value("threshold", "a number from -1 to 1")?;
-        value.map(|value| Threshold::try_from(value).map_err(|error| invalid("threshold", error))).transpose()
+    /// A field that holds a similarity.
+    pub fn similarity(&mut self, name: &str) -> Result<Option<Threshold>, Problem> {
+        let value: Option<f32> = self.value(name, "a number from -1 to 1")?;
+        value.map(|value| Threshold::try_from(value).map_err(|error| invalid(name, error))).transpose()
+    }
+
+    /// The fields `threshold`, `fmr` and, if a gallery is searched, `fpir`: one of them at most.
+    pub fn policy(&mut self) -> Result<Option<Policy>, Problem> {
+        const RATE: &str = "a number above 0 and below 1";
+        let threshold = self.similarity("threshold")?.map(|threshold| Policy::Threshold(threshold.get()));
+        let fmr = self.value("fmr", RATE)?.map(Policy::Fmr);
+        let fpir = self.value("fpir", RATE)?.map(Policy::Fpir);
+        let mut said = [("threshold", threshold), ("fmr", fmr), ("fpir", fpir)].into_iter();
+        let Some((name, policy)) = said.find_map(|(name, policy)| Some((name, policy?))) else { return Ok(None) };
+        if let Some((other, _)) = said.find(|(_, policy)| policy.is_some()) {
+            return Err(invalid(other, format!("`{name}` is given as well; say one of them")));
+        }
+        policy.checked().map(Some).map_err(|error| invalid(name, error))
     }
 
     /// The `max_faces` field: how many faces to look at, the largest; all if it is not given.

@@ -9,12 +9,12 @@ use utoipa::ToSchema;
 use super::extract::{PageQuery, Path};
 use super::form::{Fields, Form, FromForm};
 use super::problem::Problem;
-use crate::gallery::PageRequest;
+use crate::gallery::{GalleryChange, PageRequest, Policy};
 use crate::service::Services;
 use crate::service::answers::{Erased, Gallery, GalleryEntry, Page};
 use crate::types::Name;
 
-/// A new gallery, or a gallery's new name.
+/// A new gallery.
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
 pub struct GalleryForm {
@@ -31,6 +31,49 @@ impl FromForm for GalleryName {
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         Ok(Self(form.required_name("name")?))
+    }
+}
+
+/// What to change of a gallery.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
+pub struct GalleryChangeForm {
+    /// The new name.
+    pub name: Option<String>,
+    /// By what a face is called known: `{"fpir": 0.003}`, `{"fmr": 0.0001}`, `{"threshold": 0.4}`, or `"default"` for what
+    /// the server says.
+    #[schema(example = json!({"fpir": 0.003}))]
+    pub policy: Option<PolicyChoice>,
+}
+
+/// A policy of a gallery's own, or none.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum PolicyChoice {
+    Own(Policy),
+    Server(ServerPolicy),
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerPolicy {
+    Default,
+}
+
+pub struct ChangeOfGallery(GalleryChange);
+
+impl FromForm for ChangeOfGallery {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["name", "policy"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        const EXPECTED: &str = "an object with one of threshold, fmr, fpir, or \"default\",";
+        let policy: Option<PolicyChoice> = form.value("policy", EXPECTED)?;
+        let policy = policy.map(|choice| match choice {
+            PolicyChoice::Own(policy) => Some(policy),
+            PolicyChoice::Server(ServerPolicy::Default) => None,
+        });
+        Ok(Self(GalleryChange { name: form.name("name")?, policy }))
     }
 }
 
@@ -71,7 +114,7 @@ pub async fn list_galleries(
     get, path = "/galleries/{gallery}", tag = "galleries",
     params(("gallery" = String, Path, description = "Its name or id")),
     responses(
-        (status = 200, description = "The gallery with its size", body = Gallery),
+        (status = 200, description = "The gallery, its size, how it is searched, and how far its review is", body = Gallery),
         (status = 404, description = "`gallery_not_found`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
@@ -84,23 +127,25 @@ pub async fn get_gallery(
     Ok(Json(services.get_gallery(&gallery).await?))
 }
 
-/// Rename a gallery
+/// Change a gallery
+///
+/// Renames it and/or says by what a face is called known in it. The gallery `default` keeps its name.
 #[utoipa::path(
     patch, path = "/galleries/{gallery}", tag = "galleries",
     params(("gallery" = String, Path, description = "Its name or id")),
-    request_body(content((GalleryForm = "application/json"), (GalleryForm = "multipart/form-data"))),
+    request_body(content((GalleryChangeForm = "application/json"), (GalleryChangeForm = "multipart/form-data"))),
     responses(
-        (status = 200, description = "Renamed", body = GalleryEntry),
+        (status = 200, description = "Changed", body = GalleryEntry),
         (status = 409, description = "`duplicate_gallery`, `default_gallery`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn rename_gallery(
+pub async fn change_gallery(
     State(services): State<Services>,
     Path(gallery): Path<String>,
-    Fields(GalleryName(name)): Fields<GalleryName>,
+    Fields(ChangeOfGallery(change)): Fields<ChangeOfGallery>,
 ) -> Result<Json<GalleryEntry>, Problem> {
-    Ok(Json(services.rename_gallery(&gallery, &name).await?))
+    Ok(Json(services.change_gallery(&gallery, &change).await?))
 }
 
 /// Delete a gallery

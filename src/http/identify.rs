@@ -32,10 +32,24 @@ pub struct IdentifyFields {
     #[schema(minimum = 1)]
     #[param(minimum = 1)]
     pub max_faces: Option<u32>,
-    /// The similarity from which on a face is known, -1 to 1. Defaults to the model's.
+    /// The similarity from which on a face is known, -1 to 1. Without it, `fmr` and `fpir`, the gallery's policy decides,
+    /// else the server's threshold.
     #[schema(minimum = -1.0, maximum = 1.0)]
     #[param(minimum = -1.0, maximum = 1.0)]
     pub threshold: Option<f32>,
+    /// Instead of `threshold`: how often one comparison of two people may match (false match rate).
+    #[schema(exclusive_minimum = 0.0, exclusive_maximum = 1.0)]
+    #[param(exclusive_minimum = 0.0, exclusive_maximum = 1.0)]
+    pub fmr: Option<f64>,
+    /// Instead of `threshold`: how often a stranger may be taken for anybody of this gallery at its present size (false
+    /// positive identification rate).
+    #[schema(exclusive_minimum = 0.0, exclusive_maximum = 1.0, example = 0.003)]
+    #[param(exclusive_minimum = 0.0, exclusive_maximum = 1.0, example = 0.003)]
+    pub fpir: Option<f64>,
+    /// Whether a subject is on the photo once at most, on the face that resembles them most. Defaults to true.
+    #[schema(default = true)]
+    #[param(default = true)]
+    pub unique_subjects: Option<bool>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -50,7 +64,8 @@ pub struct IdentifyForm {
 
 impl FromForm for IdentifyRequest {
     const IMAGES: &'static [&'static str] = &["image"];
-    const FIELDS: &'static [&'static str] = &["gallery", "top_k", "max_faces", "threshold"];
+    const FIELDS: &'static [&'static str] =
+        &["gallery", "top_k", "max_faces", "threshold", "fmr", "fpir", "unique_subjects"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         let top_k = form.value("top_k", "a number from 1 to 100")?.unwrap_or(DEFAULT_TOP_K);
@@ -62,7 +77,8 @@ impl FromForm for IdentifyRequest {
             gallery: gallery(&mut form)?,
             top_k,
             most_faces: form.most_faces()?,
-            threshold: form.threshold()?,
+            policy: form.policy()?,
+            unique_subjects: form.value("unique_subjects", "true or false")?.unwrap_or(true),
         })
     }
 }
@@ -70,7 +86,8 @@ impl FromForm for IdentifyRequest {
 /// Identify faces
 ///
 /// For every face of a photo, largest first: the most similar subjects of a gallery, and whether the best of them is
-/// similar enough to be called `known`. A photo without a face gets an empty list.
+/// similar enough to be called `known`. A subject is compared by its template, the mean of its faces. A photo without a
+/// face gets an empty list.
 #[utoipa::path(
     post, path = "/identify", tag = "recognition", params(IdentifyFields),
     request_body(content((IdentifyForm = "multipart/form-data"), (IdentifyForm = "application/json"), (super::openapi::RawImage = "image/*"))),

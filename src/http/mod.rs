@@ -7,6 +7,7 @@ mod detect;
 mod enroll;
 mod extract;
 mod faces;
+mod findings;
 mod form;
 mod galleries;
 mod health;
@@ -57,13 +58,17 @@ fn recognition() -> OpenApiRouter<AppState> {
         .routes(routes!(detect::detect_faces))
         .routes(routes!(detect::embed_faces))
         .routes(routes!(galleries::create_gallery, galleries::list_galleries))
-        .routes(routes!(galleries::get_gallery, galleries::rename_gallery, galleries::delete_gallery))
+        .routes(routes!(galleries::get_gallery, galleries::change_gallery, galleries::delete_gallery))
         .routes(routes!(subjects::create_subject, subjects::list_subjects))
         .routes(routes!(subjects::get_subject, subjects::change_subject, subjects::delete_subject))
         .routes(routes!(subjects::list_subject_faces))
+        .routes(routes!(subjects::merge_subjects))
         .routes(routes!(faces::list_faces))
         .routes(routes!(faces::get_face, faces::delete_face))
         .routes(routes!(faces::get_chip))
+        .routes(routes!(faces::move_face))
+        .routes(routes!(findings::list_duplicates))
+        .routes(routes!(findings::list_anomalies))
 }
 
 fn administration() -> OpenApiRouter<AppState> {

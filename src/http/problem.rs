@@ -50,6 +50,8 @@ pub enum Code {
     DuplicateSubject,
     DuplicateFace,
     DefaultGallery,
+    SameSubject,
+    NoChip,
     // The door.
     Unauthorized,
     Forbidden,
@@ -73,14 +75,16 @@ impl Code {
             | Self::InvalidCursor => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::GalleryNotFound | Self::SubjectNotFound | Self::FaceNotFound | Self::RouteNotFound => {
+            Self::GalleryNotFound | Self::SubjectNotFound | Self::FaceNotFound | Self::NoChip | Self::RouteNotFound => {
                 StatusCode::NOT_FOUND
             }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::DuplicateGallery | Self::DuplicateSubject | Self::DuplicateFace | Self::DefaultGallery => {
-                StatusCode::CONFLICT
-            }
+            Self::DuplicateGallery
+            | Self::DuplicateSubject
+            | Self::DuplicateFace
+            | Self::DefaultGallery
+            | Self::SameSubject => StatusCode::CONFLICT,
             Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType | Self::UnsupportedImage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MissingField
@@ -173,6 +177,7 @@ impl From<ServiceError> for Problem {
             ServiceError::NoFace { field } => Self::new(Code::NoFace, detail).with_field(field),
             ServiceError::MultipleFaces { field, .. } => Self::new(Code::MultipleFaces, detail).with_field(field),
             ServiceError::Overloaded => Self::new(Code::Overloaded, detail),
+            ServiceError::UnsupportedRate(_) => Self::new(Code::InvalidField, detail),
             ServiceError::Engine(error) => error.into(),
             ServiceError::Gallery(error) => error.into(),
             ServiceError::Registry(error) => error.into(),
@@ -216,6 +221,9 @@ impl From<GalleryError> for Problem {
             GalleryError::FaceNotFound(_) => Self::new(Code::FaceNotFound, detail),
             GalleryError::DuplicateGallery(_) => Self::new(Code::DuplicateGallery, detail),
             GalleryError::DuplicateSubject(_) => Self::new(Code::DuplicateSubject, detail),
+            GalleryError::SameSubject => Self::new(Code::SameSubject, detail),
+            GalleryError::NoChip(_) => Self::new(Code::NoChip, detail),
+            GalleryError::InvalidPolicy(_) => Self::new(Code::InvalidField, detail).with_field("policy"),
             GalleryError::DefaultGallery => Self::new(Code::DefaultGallery, detail),
             GalleryError::InvalidCursor => Self::new(Code::InvalidCursor, detail).with_field("cursor"),
             GalleryError::DuplicateFace { matches } => Self {
@@ -226,7 +234,9 @@ impl From<GalleryError> for Problem {
             GalleryError::MetadataNotObject | GalleryError::MetadataNul | GalleryError::MetadataTooLarge(_) => {
                 Self::new(Code::InvalidField, detail).with_field("metadata")
             }
-            GalleryError::ModelNotFound(_) | GalleryError::Dimension { .. } => Self::internal(detail),
+            GalleryError::ModelNotFound(_) | GalleryError::Dimension { .. } | GalleryError::Inconsistent(_) => {
+                Self::internal(detail)
+            }
             GalleryError::Db(error) => error.into(),
         }
     }

@@ -148,6 +148,53 @@ pub async fn change_subject(
     Ok(Json(services.change_subject(&gallery, &subject, &change).await?))
 }
 
+/// Who is merged into a subject.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
+pub struct MergeForm {
+    /// Name or id of the subject that gives its faces and is erased.
+    #[schema(example = "Ada L.")]
+    pub subject: String,
+    /// The gallery that both are in; rather say it in the query. Defaults to `default`.
+    pub gallery: Option<String>,
+}
+
+pub struct MergeInGallery {
+    gallery: Name,
+    subject: Name,
+}
+
+impl FromForm for MergeInGallery {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["subject", "gallery"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        Ok(Self { gallery: gallery(&mut form)?, subject: form.required_name("subject")? })
+    }
+}
+
+/// Merge another subject into this one
+///
+/// For a person who was enrolled under two names: all faces of the other become this subject's, and the other is erased.
+#[utoipa::path(
+    post, path = "/subjects/{subject}/merge", tag = "subjects",
+    params(("subject" = String, Path, description = "Its name or id"), GalleryQuery),
+    request_body(content((MergeForm = "application/json"), (MergeForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "The subject, with the faces of both", body = Subject),
+        (status = 404, description = "`subject_not_found`, `gallery_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`same_subject`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn merge_subjects(
+    State(services): State<Services>,
+    Path(subject): Path<String>,
+    Fields(merge): Fields<MergeInGallery>,
+) -> Result<Json<Subject>, Problem> {
+    Ok(Json(services.merge_subjects(&merge.gallery, &subject, merge.subject.as_str()).await?))
+}
+
 /// Delete a subject
 ///
 /// Erases the subject with all its faces, chips and embeddings.

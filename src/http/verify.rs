@@ -20,20 +20,24 @@ pub struct VerifyForm {
     /// The other photo.
     #[schema(value_type = String, format = Binary)]
     pub image_b: Vec<u8>,
-    /// The similarity from which on both are one person, -1 to 1. Defaults to the model's.
+    /// The similarity from which on both are one person, -1 to 1. Defaults to the
+    /// server's.
     #[schema(minimum = -1.0, maximum = 1.0)]
     pub threshold: Option<f32>,
+    /// Instead of `threshold`: how often two photos of different people may match (false match rate).
+    #[schema(exclusive_minimum = 0.0, exclusive_maximum = 1.0)]
+    pub fmr: Option<f64>,
 }
 
 impl FromForm for VerifyRequest {
     const IMAGES: &'static [&'static str] = &["image_a", "image_b"];
-    const FIELDS: &'static [&'static str] = &["threshold"];
+    const FIELDS: &'static [&'static str] = &["threshold", "fmr"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         Ok(Self {
             image_a: photo(&mut form, "image_a")?,
             image_b: photo(&mut form, "image_b")?,
-            threshold: form.threshold()?,
+            policy: form.policy()?,
         })
     }
 }

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::db::DbError;
 use crate::types::ModelId;
 
-pub use calibration::{Calibration, ChannelOrder, Logistic, Manifest, ManifestError};
+pub use calibration::{Calibration, ChannelOrder, FmrPoint, Logistic, Manifest, ManifestError, NormScale};
 
 /// Advisory lock under which models change state, one at a time. Any constant of ours serves.
 const ACTIVATION_LOCK: i64 = 0x6d6f_6465_6c73;

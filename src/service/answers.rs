@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::gallery::Policy;
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};
 
 /// A face that was found in a photo.
@@ -59,17 +60,56 @@ pub struct Enrolled {
     pub model: String,
     #[serde(flatten)]
     pub face: FoundFace,
-    /// Other subjects of the gallery that look like the same person, most similar first.
+    /// How unlike any face it is, 0..1, if the model is calibrated for it.
+    #[schema(required)]
+    pub anomaly: Option<f32>,
+    /// Subjects of the gallery who look like the same person: same images first, then most similar first.
     pub duplicates: Vec<Duplicate>,
 }
 
-/// Another subject that looks like the same person.
+/// A subject that looks like the same person.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Duplicate {
     pub subject: String,
     pub subject_id: SubjectId,
     /// Cosine, -1..1.
     pub similarity: f32,
+    /// Whether the very same image was enrolled before; then it can be the subject itself.
+    pub same_image: bool,
+}
+
+/// By what a face is called known.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Decision {
+    /// What was asked for: a similarity, or a rate of errors.
+    pub policy: Policy,
+    /// The similarity from which on a face is known.
+    pub threshold: f32,
+    /// 95 % interval of the threshold that the rate needs, where it is an estimate.
+    #[schema(required)]
+    pub threshold_interval: Option<[f32; 2]>,
+    /// Where the threshold comes from.
+    pub basis: Basis,
+    /// Subjects with faces in the gallery, which a stranger is compared with; 1 for a pair.
+    pub subjects: u64,
+    /// At this threshold, how often one comparison of two people matches, if the model is calibrated.
+    #[schema(required)]
+    pub estimated_fmr: Option<f64>,
+    /// At this threshold, how often a stranger is taken for anybody of the gallery, if it can be told.
+    #[schema(required)]
+    pub estimated_fpir: Option<f64>,
+}
+
+/// What a threshold rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// A similarity that was asked for or configured.
+    Given,
+    /// The calibration of the model; for a rate of strangers with the number of subjects.
+    Model,
+    /// Similarities between subjects of the gallery.
+    Gallery,
 }
 
 /// POST /identify
@@ -78,6 +118,7 @@ pub struct Identified {
     pub model: String,
     /// The similarity from which on a face is `known`.
     pub threshold: f32,
+    pub decision: Decision,
     /// Largest first.
     pub faces: Vec<IdentifiedFace>,
 }
@@ -89,6 +130,9 @@ pub struct IdentifiedFace {
     pub face: FoundFace,
     /// Whether the best match reaches the threshold.
     pub known: bool,
+    /// How unlike any face it is, 0..1, if the model is calibrated for it.
+    #[schema(required)]
+    pub anomaly: Option<f32>,
     /// The most similar subjects, best first, whether or not they reach the threshold.
     pub matches: Vec<Match>,
 }
@@ -98,9 +142,10 @@ pub struct IdentifiedFace {
 pub struct Match {
     pub subject: String,
     pub subject_id: SubjectId,
-    /// The subject's face that is most similar.
-    pub face_id: FaceId,
-    /// Cosine, -1..1.
+    /// The subject's face that is most similar; null if it was deleted at this moment.
+    #[schema(required)]
+    pub face_id: Option<FaceId>,
+    /// Cosine, -1..1, of the face and the subject's template.
     pub similarity: f32,
     /// Probability that both are one person, 0..1, if the model is calibrated.
     #[schema(required)]
@@ -118,7 +163,10 @@ pub struct Verified {
     #[schema(required)]
     pub probability: Option<f32>,
     pub threshold: f32,
+    pub decision: Decision,
     pub model: String,
+    /// How unlike any face each of them is, 0..1, if the model is calibrated for it.
+    pub anomalies: [Option<f32>; 2],
     /// The faces that were compared: that of `image_a`, that of `image_b`.
     pub faces: [FoundFace; 2],
 }
@@ -137,16 +185,126 @@ pub struct Page<T> {
 pub struct GalleryEntry {
     pub id: GalleryId,
     pub name: String,
+    /// By what a face is called known here; null: as the server is configured.
+    #[schema(required)]
+    pub policy: Option<Policy>,
     pub created_at: DateTime<Utc>,
 }
 
-/// A gallery and its size.
+/// A gallery, its size and how it is searched.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Gallery {
     #[serde(flatten)]
     pub entry: GalleryEntry,
     pub subjects: u64,
     pub faces: u64,
+    pub search: GallerySearch,
+    pub review: ReviewState,
+}
+
+/// How a gallery is searched.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct GallerySearch {
+    pub place: SearchPlace,
+    /// Subjects with faces of the active model: the templates that a probe is compared with.
+    pub templates: u64,
+    /// Of `index`: how widely it is searched.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ef_search: Option<u32>,
+    /// Of `index`: share of probes whose best match was the one of an exact search, as measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recall: Option<f32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SearchPlace {
+    /// In memory, exactly.
+    Resident,
+    /// In Postgres, exactly.
+    Exact,
+    /// In Postgres by an HNSW index.
+    Index,
+}
+
+/// How far the search for duplicates and anomalies is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReviewState {
+    /// Subjects that were looked at since they last changed.
+    pub reviewed: u64,
+    /// Subjects with faces.
+    pub total: u64,
+}
+
+/// GET /duplicates
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DuplicatePairs {
+    /// Most similar first.
+    pub items: Vec<DuplicatePair>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_cursor: Option<String>,
+    /// The least similarity that is listed.
+    pub min_similarity: f32,
+    pub review: ReviewState,
+}
+
+/// Two subjects that look like one person.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DuplicatePair {
+    pub subject: String,
+    pub subject_id: SubjectId,
+    pub other: String,
+    pub other_id: SubjectId,
+    /// Cosine of the two templates, -1..1.
+    pub similarity: f32,
+    /// Probability that both are one person, 0..1, if the model is calibrated.
+    #[schema(required)]
+    pub probability: Option<f32>,
+    pub found_at: DateTime<Utc>,
+}
+
+/// GET /anomalies
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Anomalies {
+    /// Highest score first.
+    pub items: Vec<Anomaly>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_cursor: Option<String>,
+    pub review: ReviewState,
+}
+
+/// A face or a subject that looks wrong.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Anomaly {
+    pub kind: AnomalyKind,
+    pub subject: String,
+    pub subject_id: SubjectId,
+    /// Of `mislabelled` and `not_a_face`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub face_id: Option<FaceId>,
+    /// Of `mislabelled`: whom the face resembles more.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub other: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub other_id: Option<SubjectId>,
+    /// `mislabelled`: by how much the other is more similar. `two_people`: 1 - similarity of the groups. `not_a_face`: the
+    /// anomaly score.
+    pub score: f32,
+    /// The numbers behind it.
+    #[schema(value_type = Object)]
+    pub evidence: Value,
+    pub found_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AnomalyKind {
+    /// A face that is nearer to another subject than to the other faces of its own.
+    Mislabelled,
+    /// A subject whose faces fall into two groups that do not look alike.
+    TwoPeople,
+    /// A face that is unlike any face, such as a bad crop.
+    NotAFace,
 }
 
 /// A subject of a gallery.
@@ -168,8 +326,9 @@ pub struct EnrolledFace {
     pub subject: String,
     pub subject_id: SubjectId,
     pub gallery: String,
+    /// Absent from a face that was imported as an embedding alone.
     #[serde(flatten)]
-    pub face: FoundFace,
+    pub face: Option<FoundFace>,
     #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
     pub created_at: DateTime<Utc>,

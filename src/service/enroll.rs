@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::answers::Enrolled;
 use super::{PhotoBytes, ServiceError, Services};
 use crate::engine::Step;
-use crate::gallery::{Metadata, NewFace, OnDuplicate};
+use crate::gallery::{self, Metadata, NewFace, OnDuplicate};
 use crate::types::Name;
 use crate::vision;
 
@@ -37,7 +37,7 @@ impl Services {
     pub async fn enroll(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
         let _admitted = self.admit()?;
         // Before any inference: is there such a gallery at all?
-        self.0.galleries.gallery_id(request.gallery.as_str()).await?;
+        self.find_gallery(request.gallery.as_str()).await?;
         let image_sha256: [u8; 32] = Sha256::digest(&request.image.bytes).into();
         let photos = &self.0.photos;
         let face = match request.face {
@@ -63,7 +63,7 @@ impl Services {
             on_duplicate: request.on_duplicate,
             duplicate_threshold: self.0.threshold,
         };
-        let stored = self.0.galleries.enroll(&new).await?;
+        let stored = self.store(&new).await?;
         Ok(Enrolled {
             face_id: stored.face_id,
             subject: stored.subject,
@@ -71,7 +71,29 @@ impl Services {
             gallery: stored.gallery,
             model: self.model_name().to_owned(),
             face: found,
+            anomaly: self.anomaly(&embedding),
             duplicates: stored.duplicates.into_iter().map(Into::into).collect(),
         })
+    }
+
+    /// Looks for duplicates, then stores the face.
+    async fn store(&self, face: &NewFace<'_>) -> Result<gallery::Enrolled, ServiceError> {
+        let mut enrolment = self.0.galleries.begin_enrolment(face).await?;
+        let similar = match enrolment.duplicates_query(face) {
+            None => Vec::new(),
+            Some(query) => {
+                if face.on_duplicate == OnDuplicate::Reject {
+                    // The enrolment holds the gallery, so this sees every other that came before it.
+                    self.settle().await;
+                }
+                match self.0.resident.current() {
+                    Some(_) => self.search(enrolment.gallery_id(), vec![query]).await?.into_iter().flatten().collect(),
+                    None => enrolment.search(face.model, &query).await?,
+                }
+            }
+        };
+        let stored = enrolment.finish(face, similar).await?;
+        self.settle().await;
+        Ok(stored)
     }
 }

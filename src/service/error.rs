@@ -18,6 +18,9 @@ pub enum ServiceError {
     MultipleFaces { field: &'static str, count: usize },
     #[error("the server has as many requests in work as it takes; try again shortly")]
     Overloaded,
+    /// A rate that the model was not calibrated for.
+    #[error("{0}")]
+    UnsupportedRate(String),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]

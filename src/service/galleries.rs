@@ -1,10 +1,13 @@
 //! Galleries, subjects and faces as collections; and the models.
 
-use super::answers::{Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, ModelEntry, Page, Subject};
+use super::answers::{
+    Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, GallerySearch, ModelEntry, Page, SearchPlace,
+    Subject,
+};
 use super::{ServiceError, Services};
-use crate::gallery::{self, Metadata, PageRequest, SubjectChange};
+use crate::gallery::{self, GalleryChange, Metadata, PageRequest, SubjectChange};
 use crate::registry::ModelState;
-use crate::types::{FaceId, Name};
+use crate::types::{FaceId, GalleryId, Name};
 
 /// A subject to create without a photo.
 pub struct NewSubject {
@@ -15,7 +18,9 @@ pub struct NewSubject {
 
 impl Services {
     pub async fn create_gallery(&self, name: &Name) -> Result<GalleryEntry, ServiceError> {
-        Ok(self.0.galleries.create_gallery(name).await?.into())
+        let created = self.0.galleries.create_gallery(name).await?;
+        self.settle().await;
+        Ok(created.into())
     }
 
     pub async fn list_galleries(&self, page: PageRequest) -> Result<Page<GalleryEntry>, ServiceError> {
@@ -24,16 +29,39 @@ impl Services {
 
     pub async fn get_gallery(&self, gallery: &str) -> Result<Gallery, ServiceError> {
         let gallery::GalleryContents { gallery, subjects, faces } = self.0.galleries.gallery(gallery).await?;
-        Ok(Gallery { entry: gallery.into(), subjects, faces })
+        let review = self.review_state(gallery.id).await?;
+        let search = self.search_of(gallery.id, review.total).await?;
+        Ok(Gallery { entry: gallery.into(), subjects, faces, search, review })
     }
 
-    pub async fn rename_gallery(&self, gallery: &str, name: &Name) -> Result<GalleryEntry, ServiceError> {
-        Ok(self.0.galleries.rename_gallery(gallery, name).await?.into())
+    async fn search_of(&self, gallery: GalleryId, templates: u64) -> Result<GallerySearch, ServiceError> {
+        let (mut ef_search, mut recall) = (None, None);
+        let place = if self.0.resident.current().is_some() {
+            SearchPlace::Resident
+        } else {
+            match self.0.galleries.search_index(gallery, self.0.model.id).await? {
+                Some(index) if index.is_used() => {
+                    (ef_search, recall) = (Some(index.ef_search), Some(index.recall));
+                    SearchPlace::Index
+                }
+                _ => SearchPlace::Exact,
+            }
+        };
+        Ok(GallerySearch { place, templates, ef_search, recall })
+    }
+
+    /// Renames a gallery and/or changes its policy.
+    pub async fn change_gallery(&self, gallery: &str, change: &GalleryChange) -> Result<GalleryEntry, ServiceError> {
+        let changed = self.0.galleries.update_gallery(gallery, change).await?;
+        self.settle().await;
+        Ok(changed.into())
     }
 
     /// Erases the gallery with everything in it.
     pub async fn delete_gallery(&self, gallery: &str) -> Result<Erased, ServiceError> {
-        Ok(self.0.galleries.delete_gallery(gallery).await?.into())
+        let erased = self.0.galleries.delete_gallery(gallery).await?;
+        self.settle().await;
+        Ok(erased.into())
     }
 
     pub async fn create_subject(&self, new: NewSubject) -> Result<Subject, ServiceError> {
@@ -56,12 +84,23 @@ impl Services {
         subject: &str,
         change: &SubjectChange,
     ) -> Result<Subject, ServiceError> {
-        Ok(self.0.galleries.update_subject(gallery.as_str(), subject, change).await?.into())
+        let changed = self.0.galleries.update_subject(gallery.as_str(), subject, change).await?;
+        self.settle().await;
+        Ok(changed.into())
+    }
+
+    /// Gives the faces of `from` to `into` and erases `from`.
+    pub async fn merge_subjects(&self, gallery: &Name, into: &str, from: &str) -> Result<Subject, ServiceError> {
+        let merged = self.0.galleries.merge_subjects(gallery.as_str(), into, from).await?;
+        self.settle().await;
+        Ok(merged.into())
     }
 
     /// Erases the subject with all its faces.
     pub async fn delete_subject(&self, gallery: &Name, subject: &str) -> Result<Erased, ServiceError> {
-        Ok(self.0.galleries.delete_subject(gallery.as_str(), subject).await?.into())
+        let erased = self.0.galleries.delete_subject(gallery.as_str(), subject).await?;
+        self.settle().await;
+        Ok(erased.into())
     }
 
     pub async fn list_faces(&self, gallery: &Name, page: PageRequest) -> Result<Page<EnrolledFace>, ServiceError> {
@@ -87,7 +126,16 @@ impl Services {
     }
 
     pub async fn delete_face(&self, face: FaceId) -> Result<Erased, ServiceError> {
-        Ok(self.0.galleries.delete_face(face).await?.into())
+        let erased = self.0.galleries.delete_face(face).await?;
+        self.settle().await;
+        Ok(erased.into())
+    }
+
+    /// Gives a face to another subject of its gallery, who is created if there is none of that name.
+    pub async fn move_face(&self, face: FaceId, subject: &Name) -> Result<EnrolledFace, ServiceError> {
+        let moved = self.0.galleries.move_face(face, subject).await?;
+        self.settle().await;
+        Ok(moved.into())
     }
 
     /// The embedders that the database knows, oldest first.
@@ -119,7 +167,7 @@ impl<T, U: From<T>> From<gallery::Page<T>> for Page<U> {
 
 impl From<gallery::Gallery> for GalleryEntry {
     fn from(gallery: gallery::Gallery) -> Self {
-        Self { id: gallery.id, name: gallery.name, created_at: gallery.created_at }
+        Self { id: gallery.id, name: gallery.name, policy: gallery.policy, created_at: gallery.created_at }
     }
 }
 
@@ -143,12 +191,12 @@ impl From<gallery::Face> for EnrolledFace {
             subject: face.subject,
             subject_id: face.subject_id,
             gallery: face.gallery,
-            face: FoundFace {
-                bounding_box: face.bounding_box,
-                landmarks: face.landmarks,
-                detection_score: face.detection_score,
-                quality: face.quality,
-            },
+            face: face.found.map(|found| FoundFace {
+                bounding_box: found.bounding_box,
+                landmarks: found.landmarks,
+                detection_score: found.detection_score,
+                quality: found.quality,
+            }),
             metadata: face.metadata,
             created_at: face.created_at,
         }
@@ -157,7 +205,12 @@ impl From<gallery::Face> for EnrolledFace {
 
 impl From<gallery::Duplicate> for Duplicate {
     fn from(duplicate: gallery::Duplicate) -> Self {
-        Self { subject: duplicate.subject, subject_id: duplicate.subject_id, similarity: duplicate.similarity }
+        Self {
+            subject: duplicate.subject,
+            subject_id: duplicate.subject_id,
+            similarity: duplicate.similarity,
+            same_image: duplicate.same_image,
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! Whom do the faces of a photo resemble?
 
-use std::time::Instant;
-
-use tracing::{Instrument, debug_span};
-
 use super::answers::{Identified, IdentifiedFace, Match};
+use super::search::one_face_per_subject;
 use super::{PhotoBytes, ServiceError, Services};
-use crate::gallery::SubjectMatch;
-use crate::types::{Name, Threshold};
+use crate::gallery::Policy;
+use crate::index::{Hit, Query};
+use crate::types::{Embedding, Name, StoredEmbedding};
+
+/// Faces of one photo whose lists are made longer, so that what others take away can be filled up again.
+const MOST_SPARE: usize = 64;
 
 pub struct IdentifyRequest {
     pub image: PhotoBytes,
@@ -16,37 +17,67 @@ pub struct IdentifyRequest {
     pub top_k: u32,
     /// Only so many faces, the largest.
     pub most_faces: usize,
-    pub threshold: Option<Threshold>,
+    /// By what a face is known, if not by what the gallery or the server says.
+    pub policy: Option<Policy>,
+    /// Whether a subject is on a photo once at most.
+    pub unique_subjects: bool,
 }
 
 impl Services {
     pub async fn identify(&self, request: IdentifyRequest) -> Result<Identified, ServiceError> {
         let _admitted = self.admit()?;
-        // Before any inference: is there such a gallery at all?
-        let gallery = self.0.galleries.gallery_id(request.gallery.as_str()).await?;
+        // Before any inference: is there such a gallery, and such a policy?
+        let gallery = self.find_gallery(request.gallery.as_str()).await?;
+        let decision = self.decide(&gallery, request.policy).await?;
         let photo = self.0.photos.read(request.image, request.most_faces).await?;
-        let threshold = self.threshold(request.threshold);
-        let probes = self.embeddings(photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
-        let search = self.0.galleries.search(gallery, self.0.model.id, &probes, request.top_k as usize, None);
-        let began = Instant::now();
-        let found = search.instrument(debug_span!("search")).await?;
-        metrics::histogram!("faceid_stage_seconds", "stage" => "search").record(began.elapsed());
-        let faces = photo.faces.iter().zip(found).map(|(face, found)| IdentifiedFace {
+        let embeddings = self.embeddings(photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
+
+        let top_k = request.top_k as usize;
+        let unique = request.unique_subjects && embeddings.len() > 1;
+        let spare = if unique { (embeddings.len() - 1).min(MOST_SPARE) } else { 0 };
+        let probes: Vec<StoredEmbedding> = embeddings.iter().map(StoredEmbedding::from).collect();
+        let query = |probe: &StoredEmbedding| Query {
+            probe: probe.clone(),
+            top_k: top_k + spare,
+            min_similarity: None,
+            except: None,
+        };
+        let mut found = self.search(gallery.id, probes.iter().map(query).collect()).await?;
+        if unique {
+            one_face_per_subject(&mut found, decision.threshold);
+        }
+        for (hits, probe) in found.iter_mut().zip(&probes) {
+            hits.truncate(top_k);
+            self.fill_faces(gallery.id, probe, hits).await?;
+        }
+        let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), hits)| IdentifiedFace {
             face: face.found(),
-            known: found.first().is_some_and(|best| best.similarity >= threshold.get()),
-            matches: found.into_iter().map(|found| self.match_answer(found)).collect(),
+            known: hits.first().is_some_and(|best| similarity(best) >= decision.threshold),
+            anomaly: self.anomaly(embedding),
+            matches: hits.into_iter().map(|hit| self.match_answer(hit)).collect(),
         });
         let faces = faces.collect();
-        Ok(Identified { model: self.model_name().to_owned(), threshold: threshold.get(), faces })
+        Ok(Identified { model: self.model_name().to_owned(), threshold: decision.threshold, decision, faces })
     }
 
-    fn match_answer(&self, found: SubjectMatch) -> Match {
+    /// How unlike any face a probe is, 0..=1, if the model is calibrated for it.
+    pub(super) fn anomaly(&self, embedding: &Embedding) -> Option<f32> {
+        self.0.calibration.anomaly(embedding.norm())
+    }
+
+    fn match_answer(&self, hit: Hit) -> Match {
+        let similarity = similarity(&hit);
         Match {
-            subject: found.subject,
-            subject_id: found.subject_id,
-            face_id: found.face_id,
-            similarity: found.similarity,
-            probability: self.0.calibration.probability(found.similarity),
+            subject: hit.about.name.into(),
+            subject_id: hit.about.subject_id,
+            face_id: hit.about.face_id,
+            similarity,
+            probability: self.0.calibration.probability(similarity),
         }
     }
+}
+
+/// Rounding to 16 bits can take a vector's length a little past 1.
+fn similarity(hit: &Hit) -> f32 {
+    (hit.similarity as f32).clamp(-1.0, 1.0)
 }

@@ -1,19 +1,26 @@
 //! What faceid does, without a word of HTTP: one file per use case.
 
 pub mod answers;
+mod decide;
 mod embed;
 mod enroll;
 mod error;
+pub mod findings;
 pub mod galleries;
 mod identify;
+mod indexes;
 mod photo;
 mod ready;
 mod reembed;
+mod resident;
+mod review;
+mod search;
 mod verify;
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 
 pub use embed::PhotoRequest;
 pub use enroll::{EnrollRequest, FaceChoice};
@@ -30,6 +37,8 @@ use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
 use crate::registry::{Calibration, Model, Registry};
 use crate::types::Threshold;
+use decide::Tails;
+use resident::Resident;
 
 /// The service. Cloning is cheap.
 #[derive(Clone)]
@@ -39,6 +48,9 @@ struct Parts {
     engine: Engine,
     photos: PhotoReader,
     galleries: Galleries,
+    resident: Resident,
+    search_threads: usize,
+    tails: Tails,
     registry: Registry,
     model: Model,
     calibration: Calibration,
@@ -60,6 +72,9 @@ impl Services {
         Self(Arc::new(Parts {
             photos: PhotoReader::new(engine.clone(), config),
             engine,
+            resident: Resident::start(&galleries, &model, &config.search),
+            search_threads: config.search.threads,
+            tails: Tails::default(),
             galleries,
             registry,
             model,
@@ -73,6 +88,19 @@ impl Services {
     /// The name of the embedder in use.
     pub fn model_name(&self) -> &str {
         &self.0.model.name
+    }
+
+    /// Starts what goes on in the background for as long as the returned set lives.
+    pub fn start_upkeep(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.clone().keep_reviewing());
+        tasks.spawn(self.clone().keep_indexes());
+        tasks
+    }
+
+    /// Waits until searches see what was committed before; called after each write.
+    async fn settle(&self) {
+        self.0.resident.settle().await;
     }
 
     /// A place among the requests in work, or `Overloaded`: whoever is refused is refused at once.
@@ -95,11 +123,6 @@ impl Services {
         for (stage, depth) in [("decode", first), ("detect", detect), ("align", later), ("embed", embed)] {
             metrics::gauge!("faceid_queue_depth", "stage" => stage).set(depth as f64);
         }
-    }
-
-    /// The threshold that a request asked for, or the default.
-    fn threshold(&self, asked: Option<Threshold>) -> Threshold {
-        asked.unwrap_or(self.0.threshold)
     }
 }
 

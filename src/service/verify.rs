@@ -2,18 +2,20 @@
 
 use super::answers::Verified;
 use super::{PhotoBytes, ServiceError, Services};
-use crate::types::Threshold;
+use crate::gallery::Policy;
 
 pub struct VerifyRequest {
     pub image_a: PhotoBytes,
     pub image_b: PhotoBytes,
-    pub threshold: Option<Threshold>,
+    /// By what they count as one person, if not by what the server says.
+    pub policy: Option<Policy>,
 }
 
 impl Services {
     /// Compares the largest faces of two photos.
     pub async fn verify(&self, request: VerifyRequest) -> Result<Verified, ServiceError> {
         let _admitted = self.admit()?;
+        let decision = self.decide_pair(request.policy)?;
         let photos = &self.0.photos;
         let (a, b) = tokio::try_join!(photos.read(request.image_a, 1), photos.read(request.image_b, 1))?;
         let (a, b) = (a.largest()?, b.largest()?);
@@ -22,13 +24,14 @@ impl Services {
             return Err(ServiceError::Internal("the engine gave no embedding for a chip".to_owned()));
         };
         let similarity = of_a.similarity(of_b);
-        let threshold = self.threshold(request.threshold).get();
         Ok(Verified {
-            same_person: similarity >= threshold,
+            same_person: similarity >= decision.threshold,
             similarity,
             probability: self.0.calibration.probability(similarity),
-            threshold,
+            threshold: decision.threshold,
+            decision,
             model: self.model_name().to_owned(),
+            anomalies: [self.anomaly(of_a), self.anomaly(of_b)],
             faces: [a.found(), b.found()],
         })
     }

@@ -9,15 +9,16 @@ async fn a_face_comes_back_as_it_was_enrolled() {
     let metadata = Metadata::try_from(json!({ "camera": "door 3" })).unwrap();
     let embedding = axis(0);
     let new = face(db.model, "default", &subject, &metadata, &embedding);
-    let enrolled = db.galleries.enroll(&new).await.unwrap();
+    let enrolled = db.enroll_face(&new).await.unwrap();
     assert!(enrolled.subject_created);
     assert_eq!((enrolled.gallery_id, enrolled.gallery.as_str()), (DEFAULT_GALLERY, "default"));
 
     let stored = db.galleries.face(enrolled.face_id).await.unwrap();
     assert_eq!((stored.subject_id, stored.subject.as_str()), (enrolled.subject_id, "Ada"));
-    assert_eq!((stored.bounding_box, stored.landmarks), (new.bounding_box, new.landmarks));
-    assert_eq!((stored.detection_score, stored.quality), (new.detection_score, new.quality));
-    assert_eq!(stored.image_sha256, new.image_sha256);
+    let found = stored.found.unwrap();
+    assert_eq!((found.bounding_box, found.landmarks), (new.bounding_box, new.landmarks));
+    assert_eq!((found.detection_score, found.quality), (new.detection_score, new.quality));
+    assert_eq!(stored.image_sha256.as_deref(), Some(new.image_sha256.as_slice()));
     assert_eq!(&stored.metadata, metadata.as_object());
     assert_eq!(db.galleries.chip(enrolled.face_id).await.unwrap(), new.chip);
     // The metadata is the face's, not the subject's.
@@ -54,6 +55,27 @@ async fn duplicates_are_other_subjects_of_this_gallery() {
     assert!(names.len() == 2 && names.contains(&"Ada") && names.contains(&"Ada 2"), "{names:?}");
     assert!(warned.duplicates[0].similarity >= warned.duplicates[1].similarity);
     assert!(warned.duplicates.iter().all(|duplicate| duplicate.similarity >= 0.9));
+}
+
+#[tokio::test]
+async fn the_same_image_is_told_apart_from_the_same_person() {
+    let db = Fixture::new().await;
+    let (ada, eve) = (name("Ada"), name("Eve"));
+    let metadata = Metadata::default();
+    let embedding = axis(0);
+    let again = |subject, on_duplicate| NewFace {
+        on_duplicate,
+        image_sha256: [7; 32],
+        ..face(db.model, "default", subject, &metadata, &embedding)
+    };
+    assert_eq!(db.enroll_face(&again(&ada, OnDuplicate::Warn)).await.unwrap().duplicates, []);
+    // Her own image once more, and that of somebody else who looks like her.
+    let own = db.enroll_face(&again(&ada, OnDuplicate::Warn)).await.unwrap();
+    assert!(matches!(&own.duplicates[..], [Duplicate { subject, same_image: true, .. }] if subject == "Ada"));
+    let stolen = db.enroll_face(&again(&eve, OnDuplicate::Reject)).await.unwrap_err();
+    assert!(matches!(stolen, GalleryError::DuplicateFace { matches } if matches.len() == 1 && matches[0].same_image));
+    let alike = db.enroll_as(OnDuplicate::Warn, "default", "Eve", &axis(0)).await.unwrap();
+    assert!(matches!(&alike.duplicates[..], [Duplicate { subject, same_image: false, .. }] if subject == "Ada"));
 }
 
 #[tokio::test]
@@ -145,10 +167,11 @@ async fn embeddings_of_another_dimension_or_model_are_refused() {
     let wrong = Random(3).embedding_of(DIMENSION + 1);
     let error = db.enroll_as(OnDuplicate::Warn, "default", "Ada", &wrong).await.unwrap_err();
     assert!(matches!(error, GalleryError::Dimension { expected: 32, found: 33 }), "{error}");
-    let error = db.galleries.search(DEFAULT_GALLERY, db.model, &[wrong], 5, None).await.unwrap_err();
+    let query = |probe| Query { probe: StoredEmbedding::from(probe), top_k: 5, min_similarity: None, except: None };
+    let error = db.galleries.search(DEFAULT_GALLERY, db.model, &[query(&wrong)]).await.unwrap_err();
     assert!(matches!(error, GalleryError::Dimension { .. }), "{error}");
     let unknown = ModelId::new();
-    let error = db.galleries.search(DEFAULT_GALLERY, unknown, &[axis(0)], 5, None).await.unwrap_err();
+    let error = db.galleries.search(DEFAULT_GALLERY, unknown, &[query(&axis(0))]).await.unwrap_err();
     assert!(matches!(error, GalleryError::ModelNotFound(model) if model == unknown), "{error}");
     assert_eq!(db.rows("subjects").await, 0);
 }

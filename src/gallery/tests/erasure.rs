@@ -34,11 +34,11 @@ async fn a_deleted_subject_leaves_no_row() {
     assert!(matches!(db.galleries.subject("team", "Ada").await, Err(GalleryError::SubjectNotFound(_))));
     assert!(matches!(db.galleries.delete_subject("team", "Ada").await, Err(GalleryError::SubjectNotFound(_))));
     let team = db.galleries.gallery_id("team").await.unwrap();
-    let found = db.galleries.search(team, db.model, &[axis(0)], 5, None).await.unwrap().remove(0);
-    assert_eq!(found.iter().map(|found| found.subject.as_str()).collect::<Vec<_>>(), ["Bob"]);
+    let found = db.search(team, &[axis(0)], 5, None).await.remove(0);
+    assert_eq!(found.iter().map(|found| &*found.about.name).collect::<Vec<_>>(), ["Bob"]);
     // The Ada of another gallery is another person.
     assert_eq!(db.galleries.subject("default", "Ada").await.unwrap().faces, 1);
-    for table in ["faces", "embeddings", "subjects"] {
+    for table in ["faces", "embeddings", "subjects", "templates", "review_queue"] {
         assert_eq!(db.rows(table).await, 2, "{table}");
     }
 }
@@ -49,7 +49,7 @@ async fn a_deleted_gallery_takes_all_with_it() {
     let erased = db.galleries.delete_gallery("team").await.unwrap();
     assert_eq!(erased, Erased { subjects: 2, faces: 3, embeddings: 3 });
     assert!(matches!(db.galleries.gallery("team").await, Err(GalleryError::GalleryNotFound(_))));
-    for table in ["galleries", "subjects", "faces", "embeddings"] {
+    for table in ["galleries", "subjects", "faces", "embeddings", "templates"] {
         assert_eq!(db.rows(table).await, 1, "{table}");
     }
 }
@@ -58,7 +58,7 @@ async fn a_deleted_gallery_takes_all_with_it() {
 async fn the_schema_cascades_by_itself() {
     let (db, _) = two_galleries().await;
     sqlx::query("delete from galleries").execute(&db.pool).await.unwrap();
-    for table in ["subjects", "faces", "embeddings"] {
+    for table in ["subjects", "faces", "embeddings", "templates", "review_queue"] {
         assert_eq!(db.rows(table).await, 0, "{table}");
     }
 }
@@ -100,7 +100,7 @@ async fn enrolling_while_deleting_leaves_nothing_half_there() {
             enrolment.await.unwrap();
         }
     }
-    for table in ["subjects", "faces", "embeddings"] {
+    for table in ["subjects", "faces", "embeddings", "templates", "review_queue"] {
         assert_eq!(db.rows(table).await, 0, "{table}");
     }
 }

@@ -1,5 +1,6 @@
 //! Tests against a real Postgres, each in a database of its own.
 
+mod changes;
 mod embeddings;
 mod enrolment;
 mod erasure;
@@ -10,7 +11,10 @@ mod search;
 use super::*;
 use crate::db::testing::database;
 use crate::registry::Registry;
-use crate::types::{BoundingBox, Embedding, Landmarks, Name, Point, Pose, Quality, Threshold};
+use sha2::Digest;
+
+use crate::index::{Hit, Query};
+use crate::types::{BoundingBox, Embedding, FaceId, Landmarks, Name, Point, Pose, Quality, StoredEmbedding, Threshold};
 
 /// Dimensions of the test model's embeddings.
 const DIMENSION: usize = 32;
@@ -46,9 +50,42 @@ impl Fixture {
     ) -> Result<Enrolled, GalleryError> {
         let subject = name(subject);
         let metadata = Metadata::default();
-        self.galleries
-            .enroll(&NewFace { on_duplicate, ..face(self.model, gallery, &subject, &metadata, embedding) })
-            .await
+        let face = NewFace { on_duplicate, ..face(self.model, gallery, &subject, &metadata, embedding) };
+        self.enroll_face(&face).await
+    }
+
+    /// Looks for duplicates in Postgres.
+    async fn enroll_face(&self, face: &NewFace<'_>) -> Result<Enrolled, GalleryError> {
+        let mut enrolment = self.galleries.begin_enrolment(face).await?;
+        let similar = match enrolment.duplicates_query(face) {
+            Some(query) => enrolment.search(face.model, &query).await?,
+            None => Vec::new(),
+        };
+        enrolment.finish(face, similar).await
+    }
+
+    /// For each probe its best subjects.
+    async fn search(
+        &self,
+        gallery: GalleryId,
+        probes: &[Embedding],
+        top_k: usize,
+        min_similarity: Option<f64>,
+    ) -> Vec<Vec<Hit>> {
+        self.search_model(gallery, self.model, probes, top_k, min_similarity).await
+    }
+
+    async fn search_model(
+        &self,
+        gallery: GalleryId,
+        model: ModelId,
+        probes: &[Embedding],
+        top_k: usize,
+        min_similarity: Option<f64>,
+    ) -> Vec<Vec<Hit>> {
+        let query = |probe| Query { probe: StoredEmbedding::from(probe), top_k, min_similarity, except: None };
+        let queries: Vec<Query> = probes.iter().map(query).collect();
+        self.galleries.search(gallery, model, &queries).await.unwrap()
     }
 
     async fn rows(&self, table: &'static str) -> i64 {
@@ -72,7 +109,7 @@ fn face<'a>(
         subject,
         metadata,
         chip: b"\xff\xd8 not really a JPEG \xff\xd9",
-        image_sha256: [7; 32],
+        image_sha256: sha2::Sha256::digest(uuid::Uuid::now_v7()).into(),
         bounding_box: BoundingBox { x: -0.1, y: 20.5, width: 112.3, height: 140.0 },
         landmarks: Landmarks::from([at(1.5, 2.25), at(3.1, 4.0), at(5.0, 6.0), at(7.0, 8.0), at(9.0, 10.7)]),
         detection_score: 0.987,

@@ -15,6 +15,10 @@ const ODD_NAMES: [&str; 10] = [
     "a/b?c=d&e#f",
 ];
 
+fn renamed_to(new: &str) -> GalleryChange {
+    GalleryChange { name: Some(name(new)), policy: None }
+}
+
 #[tokio::test]
 async fn any_name_is_kept_as_it_is() {
     let db = Fixture::new().await;
@@ -75,7 +79,10 @@ async fn names_are_unique() {
         let again = galleries.create_gallery(&name(taken)).await;
         assert!(matches!(again, Err(GalleryError::DuplicateGallery(name)) if name == taken));
     }
-    assert!(matches!(galleries.rename_gallery("team", &name("default")).await, Err(GalleryError::DuplicateGallery(_))));
+    assert!(matches!(
+        galleries.update_gallery("team", &renamed_to("default")).await,
+        Err(GalleryError::DuplicateGallery(_))
+    ));
     for gallery in ["default", "team"] {
         galleries.create_subject(gallery, &name("Ada"), &Metadata::default()).await.unwrap();
         galleries.create_subject(gallery, &name("Bob"), &Metadata::default()).await.unwrap();
@@ -95,7 +102,7 @@ async fn the_default_gallery_stays() {
     assert_eq!(contents.gallery.name, DEFAULT_GALLERY_NAME);
     for address in ["default", &DEFAULT_GALLERY.to_string()] {
         assert!(matches!(db.galleries.delete_gallery(address).await, Err(GalleryError::DefaultGallery)));
-        let renamed = db.galleries.rename_gallery(address, &name("mine")).await;
+        let renamed = db.galleries.update_gallery(address, &renamed_to("mine")).await;
         assert!(matches!(renamed, Err(GalleryError::DefaultGallery)));
     }
 }
@@ -105,7 +112,7 @@ async fn renaming_keeps_everything_else() {
     let db = Fixture::new().await;
     let gallery = db.galleries.create_gallery(&name("old")).await.unwrap();
     let enrolled = db.enroll("old", "Ada", &axis(0)).await;
-    assert_eq!(db.galleries.rename_gallery("old", &name("new")).await.unwrap().id, gallery.id);
+    assert_eq!(db.galleries.update_gallery("old", &renamed_to("new")).await.unwrap().id, gallery.id);
     let change = SubjectChange { name: Some(name("Ada Lovelace")), metadata: None };
     let renamed = db.galleries.update_subject("new", "Ada", &change).await.unwrap();
     assert_eq!((renamed.id, renamed.faces), (enrolled.subject_id, 1));
@@ -139,4 +146,21 @@ fn metadata_that_postgres_cannot_hold_is_refused() {
     }
     let large = json!({ "a": "x".repeat(Metadata::MAX_BYTES) });
     assert!(matches!(Metadata::try_from(large), Err(GalleryError::MetadataTooLarge(_))));
+}
+
+#[tokio::test]
+async fn a_gallery_has_a_policy_of_its_own_or_none() {
+    let db = Fixture::new().await;
+    let change = |policy| GalleryChange { name: None, policy: Some(policy) };
+    for policy in [Some(Policy::Fpir(0.003)), Some(Policy::Fmr(1e-4)), Some(Policy::Threshold(-0.2)), None] {
+        let changed = db.galleries.update_gallery("default", &change(policy)).await.unwrap();
+        assert_eq!(changed.policy, policy);
+        assert_eq!(db.galleries.find_gallery("default").await.unwrap(), changed);
+        // What is not mentioned stays.
+        assert_eq!(db.galleries.update_gallery("default", &GalleryChange::default()).await.unwrap(), changed);
+    }
+    for nonsense in [Policy::Fpir(0.0), Policy::Fmr(1.0), Policy::Fmr(f64::NAN), Policy::Threshold(1.5)] {
+        let refused = db.galleries.update_gallery("default", &change(Some(nonsense))).await;
+        assert!(matches!(refused, Err(GalleryError::InvalidPolicy(_))), "{nonsense:?}");
+    }
 }

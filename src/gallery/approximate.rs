@@ -1,0 +1,216 @@
+//! HNSW indexes for large galleries in Postgres, each with the recall that was measured for it.
+//!
+//! An index covers one model in one gallery and nothing else (a partial index), so that no tenant's faces stand in the
+//! way of another's. How far it must be searched is found by asking: for probes that each have a mate in the gallery, the
+//! best match of the index is compared with that of an exact search.
+
+use sqlx::{AssertSqlSafe, PgConnection};
+use tracing::{info, warn};
+
+use super::search::Plan;
+use super::{Galleries, GalleryError};
+use crate::index::Query;
+use crate::types::{GalleryId, ModelId, StoredEmbedding};
+
+/// Templates from which on a gallery gets an index: an exact scan of fewer takes about as long.
+pub const INDEX_FROM: u64 = 50_000;
+
+/// The share of right answers that an index must reach to be used.
+const LEAST_RECALL: f32 = 0.999;
+
+/// How widely an index is searched, in the order tried. pgvector's default is 40, its limit 1,000.
+const EF_SEARCH: [u32; 6] = [40, 80, 160, 320, 640, 1000];
+
+/// A gallery that grew or shrank by this factor since its index was measured is measured anew.
+const REMEASURE: f64 = 1.5;
+
+/// An index and how it does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SearchIndex {
+    pub ef_search: u32,
+    /// Share of probes whose best match was the one of an exact search.
+    pub recall: f32,
+    /// Templates when it was measured.
+    pub templates: u64,
+}
+
+impl SearchIndex {
+    /// Whether searches use it.
+    pub fn is_used(&self) -> bool {
+        self.recall >= LEAST_RECALL
+    }
+}
+
+/// A gallery that needs an index, or whose index needs to be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexDue {
+    pub gallery: GalleryId,
+    pub templates: u64,
+}
+
+impl Galleries {
+    /// How a gallery is searched now.
+    pub(super) async fn plan(
+        &self,
+        connection: &mut PgConnection,
+        gallery: GalleryId,
+        model: ModelId,
+    ) -> Result<Plan, GalleryError> {
+        let index = read_index(connection, gallery, model).await?;
+        Ok(match index {
+            Some(index) if index.is_used() => Plan::Index { ef_search: index.ef_search },
+            _ => Plan::Exact,
+        })
+    }
+
+    pub async fn search_index(&self, gallery: GalleryId, model: ModelId) -> Result<Option<SearchIndex>, GalleryError> {
+        read_index(&mut *self.pool.acquire().await?, gallery, model).await
+    }
+
+    /// Galleries that are large enough for an index and have none that was measured at about their size.
+    pub async fn indexes_due(&self, model: ModelId) -> Result<Vec<IndexDue>, GalleryError> {
+        let rows: Vec<(uuid::Uuid, i64)> = sqlx::query_as(
+            "select t.gallery_id, t.count from ( \
+               select gallery_id, count(*) as count from templates where model_id = $1 group by gallery_id \
+             ) t left join search_indexes i on i.gallery_id = t.gallery_id and i.model_id = $1 \
+             where t.count >= $2 and (i.templates is null or t.count > i.templates * $3 or t.count * $3 < i.templates)",
+        )
+        .bind(model.0)
+        .bind(INDEX_FROM.cast_signed())
+        .bind(REMEASURE)
+        .fetch_all(&self.pool)
+        .await?;
+        let due = |(gallery, count): (uuid::Uuid, i64)| IndexDue {
+            gallery: GalleryId(gallery),
+            templates: count.unsigned_abs(),
+        };
+        Ok(rows.into_iter().map(due).collect())
+    }
+
+    /// Builds the index if there is none, finds how far it must be searched for `probes`, and has it used from now on.
+    pub async fn build_index(
+        &self,
+        due: IndexDue,
+        model: ModelId,
+        probes: &[StoredEmbedding],
+    ) -> Result<SearchIndex, GalleryError> {
+        let mut connection = self.pool.acquire().await?;
+        let dimension = self.known_dimension(&mut connection, model).await?;
+        let name = index_name(due.gallery, model);
+        create_index(&mut connection, &name, due.gallery, model, dimension).await?;
+        let found = self.measure(&mut connection, due, model, probes).await?;
+        sqlx::query(
+            "insert into search_indexes (model_id, gallery_id, name, ef_search, recall, templates) \
+             values ($1, $2, $3, $4, $5, $6) on conflict on constraint search_index_pkey do update \
+             set ef_search = excluded.ef_search, recall = excluded.recall, templates = excluded.templates, \
+                 measured_at = now()",
+        )
+        .bind(model.0)
+        .bind(due.gallery.0)
+        .bind(&name)
+        .bind(found.ef_search.cast_signed())
+        .bind(found.recall)
+        .bind(found.templates.cast_signed())
+        .execute(&mut *connection)
+        .await?;
+        if !found.is_used() {
+            warn!(gallery = %due.gallery, recall = found.recall, "the index misses too much; searches stay exact");
+        } else {
+            info!(gallery = %due.gallery, ef_search = found.ef_search, recall = found.recall, "a gallery has an index");
+        }
+        Ok(found)
+    }
+
+    async fn measure(
+        &self,
+        connection: &mut PgConnection,
+        due: IndexDue,
+        model: ModelId,
+        probes: &[StoredEmbedding],
+    ) -> Result<SearchIndex, GalleryError> {
+        let query =
+            |probe: &StoredEmbedding| Query { probe: probe.clone(), top_k: 1, min_similarity: None, except: None };
+        let queries: Vec<Query> = probes.iter().map(query).collect();
+        let exact = self.search_with(connection, Plan::Exact, due.gallery, model, &queries).await?;
+        let mut best = SearchIndex { ef_search: 0, recall: 0.0, templates: due.templates };
+        for ef_search in EF_SEARCH {
+            let plan = Plan::Index { ef_search };
+            let found = self.search_with(connection, plan, due.gallery, model, &queries).await?;
+            // Equally similar is as good.
+            let same = |(a, b): (&Vec<_>, &Vec<_>)| {
+                let similarity = |hits: &Vec<crate::index::Hit>| hits.first().map(|hit| hit.similarity);
+                similarity(a) == similarity(b)
+            };
+            let right = exact.iter().zip(&found).filter(|pair| same(*pair)).count();
+            best = SearchIndex { ef_search, recall: right as f32 / probes.len().max(1) as f32, ..best };
+            if best.recall >= LEAST_RECALL {
+                break;
+            }
+        }
+        Ok(best)
+    }
+
+    /// Drops indexes of galleries and models that are gone.
+    pub async fn drop_stale_indexes(&self) -> Result<(), GalleryError> {
+        let stale: Vec<String> = sqlx::query_scalar(
+            "select c.relname::text from pg_index i join pg_class c on c.oid = i.indexrelid \
+             where i.indrelid = 'templates'::regclass and c.relname like 'template\\_hnsw\\_%' \
+             and (not i.indisvalid or not exists (select from search_indexes s where s.name = c.relname))",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for name in stale {
+            // The name is one of ours: letters, digits and underscores.
+            sqlx::query(AssertSqlSafe(format!("drop index concurrently if exists {name}"))).execute(&self.pool).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn read_index(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    model: ModelId,
+) -> Result<Option<SearchIndex>, GalleryError> {
+    let row: Option<(i32, f32, i64)> = sqlx::query_as(
+        "select ef_search, recall, templates from search_indexes where model_id = $1 and gallery_id = $2",
+    )
+    .bind(model.0)
+    .bind(gallery.0)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(ef_search, recall, templates)| SearchIndex {
+        ef_search: ef_search.unsigned_abs(),
+        recall,
+        templates: templates.unsigned_abs(),
+    }))
+}
+
+/// Postgres cuts names at 63 characters; this has 61.
+fn index_name(gallery: GalleryId, model: ModelId) -> String {
+    let (_, model) = model.0.as_u64_pair();
+    format!("template_hnsw_{:032x}_{:012x}", gallery.0.as_u128(), model & 0xffff_ffff_ffff)
+}
+
+/// Without locking out enrolments, which takes two passes.
+async fn create_index(
+    connection: &mut PgConnection,
+    name: &str,
+    gallery: GalleryId,
+    model: ModelId,
+    dimension: usize,
+) -> Result<(), GalleryError> {
+    // The graph is built in memory as far as this reaches, which is several times faster.
+    sqlx::query("set maintenance_work_mem = '2GB'").execute(&mut *connection).await?;
+    // Ids and a number: nothing that would need quoting beyond this.
+    let create = format!(
+        "create index concurrently if not exists {name} on templates \
+         using hnsw ((embedding::halfvec({dimension})) halfvec_ip_ops) \
+         where model_id = '{}' and gallery_id = '{}'",
+        model.0, gallery.0
+    );
+    let created = sqlx::query(AssertSqlSafe(create)).execute(&mut *connection).await;
+    sqlx::query("reset maintenance_work_mem").execute(&mut *connection).await?;
+    created?;
+    Ok(())
+}

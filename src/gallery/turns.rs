@@ -1,0 +1,27 @@
+//! Work that one server of a database does at a time.
+
+use sqlx::{Postgres, Transaction};
+
+use super::{Galleries, GalleryError};
+
+/// What is done by turns. The numbers are advisory locks; any constants of ours serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Review = 0x7265_7669_6577,
+    Indexes = 0x696e_6465_7865,
+}
+
+/// Holds a turn until it is dropped or this process dies.
+pub struct Held(#[allow(dead_code, reason = "its end gives the turn back")] Transaction<'static, Postgres>);
+
+impl Galleries {
+    /// `None` if another server has the turn.
+    pub async fn take_turn(&self, turn: Turn) -> Result<Option<Held>, GalleryError> {
+        let mut transaction = self.pool.begin().await?;
+        let taken: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
+            .bind(turn as i64)
+            .fetch_one(&mut *transaction)
+            .await?;
+        Ok(taken.then_some(Held(transaction)))
+    }
+}

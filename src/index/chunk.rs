@@ -1,0 +1,64 @@
+//! A part of a gallery's rows. Parts are shared with the scans that read them and copied before they change.
+
+use half::f16;
+
+use super::About;
+use super::quantised::{Scale, quantise, stride};
+use crate::types::StoredEmbedding;
+
+/// Rows of a chunk: few enough to be copied within a millisecond or so.
+pub const ROWS: usize = 1024;
+
+#[derive(Clone, Default)]
+pub struct Chunk {
+    /// `stride` bytes a row.
+    pub quantised: Vec<i8>,
+    /// Of each row of `quantised`, for the kernels.
+    pub sums: Vec<i32>,
+    pub scales: Vec<Scale>,
+    /// `dimension` values a row.
+    exact: Vec<f16>,
+    pub about: Vec<About>,
+}
+
+impl Chunk {
+    pub fn len(&self) -> usize {
+        self.about.len()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.len() == ROWS
+    }
+
+    pub fn push(&mut self, about: About, embedding: &[f16]) {
+        let start = self.quantised.len();
+        self.scales.push(quantise(embedding, &mut self.quantised));
+        self.sums.push(self.quantised[start..].iter().map(|value| i32::from(*value)).sum());
+        self.exact.extend_from_slice(embedding);
+        self.about.push(about);
+    }
+
+    pub fn set(&mut self, row: usize, about: About, embedding: &[f16]) {
+        let mut quantised = Vec::with_capacity(stride(embedding.len()));
+        self.scales[row] = quantise(embedding, &mut quantised);
+        self.sums[row] = quantised.iter().map(|value| i32::from(*value)).sum();
+        self.quantised[row * quantised.len()..][..quantised.len()].copy_from_slice(&quantised);
+        self.exact[row * embedding.len()..][..embedding.len()].copy_from_slice(embedding);
+        self.about[row] = about;
+    }
+
+    /// Takes the last row off.
+    pub fn pop(&mut self, dimension: usize) -> Option<(About, StoredEmbedding)> {
+        let about = self.about.pop()?;
+        self.scales.pop();
+        self.sums.pop();
+        self.quantised.truncate(self.about.len() * stride(dimension));
+        let embedding = self.exact.split_off(self.about.len() * dimension);
+        Some((about, StoredEmbedding::new(embedding)))
+    }
+
+    /// The vector of a row as it is stored.
+    pub fn exact(&self, row: usize, dimension: usize) -> &[f16] {
+        &self.exact[row * dimension..][..dimension]
+    }
+}

@@ -1,0 +1,176 @@
+//! Exact search in memory: the templates of one model, gallery by gallery.
+//!
+//! Rows are kept twice: in 8-bit integers, which a scan reads, and in the 16-bit floats that are stored. A scan bounds
+//! each row's similarity from above and below by what rounding to 8 bits can have changed, and whatever the bounds leave
+//! open is compared exactly. So the answers are those of an exact search, equal similarities included, for a third of the
+//! memory traffic of 16-bit floats and their queries' share of the processor's integer units.
+
+mod chunk;
+mod quantised;
+mod scan;
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use tokio::sync::oneshot;
+
+use crate::types::{FaceId, GalleryId, StoredEmbedding, SubjectId};
+use shelf::Shelf;
+
+/// Queries that share a scan: more make it no cheaper for each, and wait longer for the first.
+const MOST_QUERIES: usize = 32;
+
+/// What is known of a subject beside its template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    pub subject_id: SubjectId,
+    /// The subject's name.
+    pub name: Box<str>,
+    /// How many faces its template is the mean of.
+    pub faces: u32,
+    /// The only one of them; `None` if there are several.
+    pub face_id: Option<FaceId>,
+}
+
+/// What to look for in a gallery.
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub probe: StoredEmbedding,
+    /// Subjects at most.
+    pub top_k: usize,
+    /// Only subjects at least this similar.
+    pub min_similarity: Option<f64>,
+    /// A subject to leave out.
+    pub except: Option<SubjectId>,
+}
+
+/// A subject that was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hit {
+    pub about: About,
+    /// [`StoredEmbedding::similarity`] of probe and template.
+    pub similarity: f64,
+}
+
+/// For each query its hits: most similar first, equally similar ones by id.
+pub type Hits = Vec<Vec<Hit>>;
+
+/// The templates of one model. Searches see each change whole or not at all, and never wait for one.
+pub struct Index {
+    dimension: usize,
+    shelves: RwLock<HashMap<GalleryId, Shelf>>,
+    waiting: Mutex<VecDeque<Waiting>>,
+}
+
+/// Queries whose caller waits.
+struct Waiting {
+    gallery: GalleryId,
+    queries: Vec<Query>,
+    reply: oneshot::Sender<Hits>,
+}
+
+impl Index {
+    pub fn new(dimension: usize) -> Self {
+        Self { dimension, shelves: RwLock::default(), waiting: Mutex::default() }
+    }
+
+    /// Memory that a subject takes, in bytes, about: vectors, numbers, name and the place in the index.
+    pub fn bytes_per_subject(dimension: usize) -> u64 {
+        (quantised::stride(dimension) + 2 * dimension + 192) as u64
+    }
+
+    /// Puts a template in, in place of the subject's former one. An embedding of another dimension is left out.
+    pub fn put(&self, gallery: GalleryId, about: About, embedding: &StoredEmbedding) {
+        if embedding.dimension() == self.dimension {
+            self.write().entry(gallery).or_insert_with(|| Shelf::new(self.dimension)).put(about, embedding);
+        }
+    }
+
+    pub fn remove(&self, gallery: GalleryId, subject: SubjectId) {
+        if let Some(shelf) = self.write().get_mut(&gallery) {
+            shelf.remove(subject);
+        }
+    }
+
+    pub fn remove_gallery(&self, gallery: GalleryId) {
+        let shelf = self.write().remove(&gallery);
+        // Gigabytes may be freed here, and not while others wait.
+        drop(shelf);
+    }
+
+    /// Templates of one gallery.
+    pub fn len_of(&self, gallery: GalleryId) -> usize {
+        self.read().get(&gallery).map_or(0, Shelf::len)
+    }
+
+    /// Templates of all galleries.
+    pub fn len(&self) -> usize {
+        self.read().values().map(Shelf::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Searches a gallery, scanning it once for all queries with up to `threads` threads.
+    pub fn search(&self, gallery: GalleryId, queries: &[Query], threads: usize) -> Hits {
+        let rows = self.read().get(&gallery).map(Shelf::rows).unwrap_or_default();
+        scan::search(&rows, self.dimension, queries, threads)
+    }
+
+    /// Leaves queries to whoever calls [`Self::run_waiting`] next: the caller itself should, unless another was
+    /// first and took these along.
+    pub fn submit(&self, gallery: GalleryId, queries: Vec<Query>) -> oneshot::Receiver<Hits> {
+        let (reply, answer) = oneshot::channel();
+        self.queue().push_back(Waiting { gallery, queries, reply });
+        answer
+    }
+
+    /// Searches for the callers who waited longest and for others who wait for the same gallery, in one scan.
+    pub fn run_waiting(&self, threads: usize) {
+        let batch = self.take_batch();
+        let Some(gallery) = batch.first().map(|waiting| waiting.gallery) else { return };
+        let queries: Vec<Query> = batch.iter().flat_map(|waiting| waiting.queries.iter().cloned()).collect();
+        let mut hits = self.search(gallery, &queries, threads).into_iter();
+        for waiting in batch {
+            let own = hits.by_ref().take(waiting.queries.len()).collect();
+            // A caller who left meanwhile needs no answer.
+            let _ = waiting.reply.send(own);
+        }
+    }
+
+    fn take_batch(&self) -> Vec<Waiting> {
+        let mut queue = self.queue();
+        queue.retain(|waiting| !waiting.reply.is_closed());
+        let Some(first) = queue.pop_front() else { return Vec::new() };
+        let mut room = MOST_QUERIES.saturating_sub(first.queries.len());
+        let mut batch = vec![first];
+        let mut rest = VecDeque::new();
+        for waiting in queue.drain(..) {
+            if waiting.gallery == batch[0].gallery && waiting.queries.len() <= room {
+                room -= waiting.queries.len();
+                batch.push(waiting);
+            } else {
+                rest.push_back(waiting);
+            }
+        }
+        *queue = rest;
+        batch
+    }
+
+    // A panic while one of these was held leaves data that is whole: rows are added and taken away last.
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<GalleryId, Shelf>> {
+        self.shelves.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<GalleryId, Shelf>> {
+        self.shelves.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

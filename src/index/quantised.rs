@@ -1,0 +1,82 @@
+//! Vectors in 8-bit integers, with a bound on what the rounding changed.
+//!
+//! A vector x becomes s·q, with q in -127..=127 and one scale s for each vector. With e = x - s·q, for a row x and a query
+//! y: x·y = s_x s_y (q_x·q_y) + (s_x q_x)·e_y + e_x·y, and by Cauchy-Schwarz the last two terms are at most
+//! |s_x q_x| |e_y| + |e_x| |y|.
+
+use half::f16;
+
+/// Rows are padded with zeros to a multiple of this, for the kernels.
+const LANES: usize = 64;
+
+/// Largest length of a stored vector: 1 but for rounding to 16 bits.
+const MAX_NORM: f32 = 1.001;
+
+/// What the 32-bit floats of a bound can be off by.
+const SLACK: f32 = 4e-6;
+
+/// Bytes of a row of `dimension` components.
+pub fn stride(dimension: usize) -> usize {
+    dimension.next_multiple_of(LANES)
+}
+
+/// How a quantised vector relates to the one it stands for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    /// s
+    pub scale: f32,
+    /// |e|
+    pub error: f32,
+}
+
+/// Appends the quantised `vector` to `rows`, padded to its stride.
+pub fn quantise(vector: &[f16], rows: &mut Vec<i8>) -> Scale {
+    let largest = vector.iter().map(|value| value.to_f32().abs()).fold(0.0, f32::max);
+    let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+    let mut squares = 0.0_f64;
+    for value in vector {
+        let value = value.to_f32();
+        let quantised = (value / scale).round().clamp(-127.0, 127.0);
+        squares += f64::from(value - quantised * scale).powi(2);
+        rows.push(quantised as i8);
+    }
+    rows.resize(rows.len() + stride(vector.len()) - vector.len(), 0);
+    Scale { scale, error: squares.sqrt() as f32 * 1.0001 }
+}
+
+/// Queries as a scan needs them.
+pub struct Queries {
+    /// One row after the other.
+    pub rows: Vec<i8>,
+    pub scales: Vec<Scale>,
+}
+
+impl Queries {
+    pub fn new<'a>(probes: impl Iterator<Item = &'a [f16]>) -> Self {
+        let (mut rows, mut scales) = (Vec::new(), Vec::new());
+        for probe in probes {
+            scales.push(quantise(probe, &mut rows));
+        }
+        Self { rows, scales }
+    }
+}
+
+/// Estimates of similarities to one query.
+#[derive(Clone, Copy)]
+pub struct Estimator(Scale);
+
+impl Estimator {
+    pub fn new(query: Scale) -> Self {
+        Self(query)
+    }
+
+    /// The similarity of a row whose 8-bit product with the query is `dot`, about.
+    pub fn estimate(self, row: Scale, dot: i32) -> f32 {
+        dot as f32 * (row.scale * self.0.scale)
+    }
+
+    /// How far the exact similarity of a row can be from the estimate.
+    pub fn bound(self, row: Scale) -> f32 {
+        (MAX_NORM + row.error) * self.0.error + row.error * MAX_NORM + SLACK
+    }
+}

@@ -1,0 +1,190 @@
+//! One pass over the rows of a gallery for a batch of queries.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::chunk::Chunk;
+use super::quantised::{Estimator, Queries, stride};
+use super::{Hit, Hits, Query};
+use crate::nn::dots_i8;
+use crate::types::exact_similarity;
+
+/// Rows that are multiplied before their products are looked at: those products stay in the cache.
+const BLOCK: usize = 256;
+
+/// Rows for which another thread is worth starting.
+const ROWS_PER_THREAD: usize = 8192;
+
+/// Open candidates from which on those that fell behind are cleared away.
+const CLEAR_AT: usize = 4096;
+
+/// Searches `rows` for all queries.
+pub fn search(rows: &[Arc<Chunk>], dimension: usize, queries: &[Query], threads: usize) -> Hits {
+    let quantised = Queries::new(queries.iter().map(|query| query.probe.as_slice()));
+    let scan = Scan { rows, dimension, queries, quantised, next: AtomicUsize::new(0) };
+    let total: usize = rows.iter().map(|chunk| chunk.len()).sum();
+    let threads = threads.min(total / ROWS_PER_THREAD).max(1);
+    let found = if threads == 1 {
+        vec![scan.work()]
+    } else {
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| scan.work())).collect();
+            let mut found = vec![scan.work()];
+            // A panic of a thread becomes one of ours, which the caller of the search survives.
+            found.extend(others.into_iter().map(|other| match other.join() {
+                Ok(found) => found,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }));
+            found
+        })
+    };
+    (0..queries.len()).map(|number| scan.settle(number, &found)).collect()
+}
+
+struct Scan<'a> {
+    rows: &'a [Arc<Chunk>],
+    dimension: usize,
+    queries: &'a [Query],
+    quantised: Queries,
+    /// The next chunk that nobody works on.
+    next: AtomicUsize,
+}
+
+/// A row that may belong to the answer.
+#[derive(Clone, Copy)]
+struct Candidate {
+    chunk: usize,
+    row: usize,
+    /// What its similarity is at most.
+    upper: f32,
+}
+
+/// What a thread found for one query.
+struct Found {
+    candidates: Vec<Candidate>,
+    /// The highest lower bounds, as many as subjects are wanted: the least of them is what others must reach.
+    lower: BinaryHeap<Reverse<Ordered>>,
+    wanted: usize,
+    /// What is asked for at least.
+    floor: f32,
+    clear_at: usize,
+}
+
+/// A float in its total order.
+#[derive(Clone, Copy, PartialEq)]
+struct Ordered(f32);
+
+impl Eq for Ordered {}
+
+impl Ord for Ordered {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Ordered {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Found {
+    fn new(query: &Query) -> Self {
+        // Rounded down, so that nothing is lost that is exactly as similar as asked for.
+        let floor = query.min_similarity.map_or(f32::NEG_INFINITY, |least| (least as f32).next_down());
+        Self { candidates: Vec::new(), lower: BinaryHeap::new(), wanted: query.top_k, floor, clear_at: CLEAR_AT }
+    }
+
+    /// Rows below this cannot belong to the answer.
+    fn bar(&self) -> f32 {
+        match self.lower.peek() {
+            Some(Reverse(least)) if self.lower.len() >= self.wanted => least.0.max(self.floor),
+            _ => self.floor,
+        }
+    }
+
+    fn add(&mut self, candidate: Candidate, lower: f32) {
+        self.candidates.push(candidate);
+        self.lower.push(Reverse(Ordered(lower)));
+        if self.lower.len() > self.wanted {
+            self.lower.pop();
+        }
+        if self.candidates.len() >= self.clear_at {
+            let bar = self.bar();
+            self.candidates.retain(|candidate| candidate.upper >= bar);
+            self.clear_at = CLEAR_AT.max(2 * self.candidates.len());
+        }
+    }
+}
+
+impl Scan<'_> {
+    /// Works through chunks until none is left.
+    fn work(&self) -> Vec<Found> {
+        let mut found: Vec<Found> = self.queries.iter().map(Found::new).collect();
+        if self.queries.iter().all(|query| query.top_k == 0) {
+            return found;
+        }
+        let stride = stride(self.dimension);
+        let mut products = vec![0; BLOCK * self.queries.len()];
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(chunk) = self.rows.get(number) else { return found };
+            for first in (0..chunk.len()).step_by(BLOCK) {
+                let count = BLOCK.min(chunk.len() - first);
+                let products = &mut products[..count * self.queries.len()];
+                let rows = &chunk.quantised[first * stride..][..count * stride];
+                dots_i8(rows, &chunk.sums[first..][..count], stride, &self.quantised.rows, products);
+                for (query, products) in products.chunks_exact(count).enumerate() {
+                    self.weigh(&mut found[query], query, (number, first), products);
+                }
+            }
+        }
+    }
+
+    /// Keeps of a block of rows those that may belong to the answer of a query.
+    fn weigh(&self, found: &mut Found, query: usize, (chunk, first): (usize, usize), products: &[i32]) {
+        let estimator = Estimator::new(self.quantised.scales[query]);
+        let except = self.queries[query].except;
+        let (scales, about) = (&self.rows[chunk].scales[first..], &self.rows[chunk].about[first..]);
+        let mut bar = found.bar();
+        for (row, (product, scale)) in products.iter().zip(scales).enumerate() {
+            let (estimate, bound) = (estimator.estimate(*scale, *product), estimator.bound(*scale));
+            if estimate + bound >= bar && Some(about[row].subject_id) != except && found.wanted > 0 {
+                found.add(Candidate { chunk, row: first + row, upper: estimate + bound }, estimate - bound);
+                bar = found.bar();
+            }
+        }
+    }
+
+    /// Compares what the threads left open exactly.
+    fn settle(&self, number: usize, found: &[Vec<Found>]) -> Vec<Hit> {
+        let query = &self.queries[number];
+        let mut all = Found::new(query);
+        for Reverse(lower) in found.iter().flat_map(|found| &found[number].lower) {
+            all.lower.push(Reverse(*lower));
+            if all.lower.len() > all.wanted {
+                all.lower.pop();
+            }
+        }
+        let bar = all.bar();
+        let open = found.iter().flat_map(|found| &found[number].candidates).filter(|open| open.upper >= bar);
+        let mut settled: Vec<(f64, &Candidate)> = open
+            .map(|open| (exact_similarity(self.exact(open), query.probe.as_slice()), open))
+            .filter(|(similarity, _)| query.min_similarity.is_none_or(|least| *similarity >= least))
+            .collect();
+        let subject = |open: &Candidate| self.rows[open.chunk].about[open.row].subject_id;
+        settled.sort_unstable_by(|(a, x), (b, y)| b.total_cmp(a).then_with(|| subject(x).cmp(&subject(y))));
+        settled.truncate(query.top_k);
+        let hit = |(similarity, open): (f64, &Candidate)| Hit {
+            about: self.rows[open.chunk].about[open.row].clone(),
+            similarity,
+        };
+        settled.into_iter().map(hit).collect()
+    }
+
+    fn exact(&self, open: &Candidate) -> &[half::f16] {
+        self.rows[open.chunk].exact(open.row, self.dimension)
+    }
+}

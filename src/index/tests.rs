@@ -1,0 +1,146 @@
+//! The index against a plain loop over all rows.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::types::Embedding;
+
+const GALLERY: GalleryId = GalleryId(uuid::Uuid::from_u128(1));
+
+fn subject(number: u128) -> SubjectId {
+    SubjectId(uuid::Uuid::from_u128(number))
+}
+
+fn about(number: u128) -> About {
+    About { subject_id: subject(number), name: format!("{number}").into(), faces: 1, face_id: None }
+}
+
+/// Numbers that look random and are the same in every run (xorshift64*, Vigna 2016).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40) as f32 / (1 << 24) as f32 - 0.5
+    }
+
+    fn embedding(&mut self, dimension: usize) -> StoredEmbedding {
+        let raw = (0..dimension).map(|_| self.next()).collect();
+        StoredEmbedding::from(&Embedding::normalised(raw).unwrap())
+    }
+}
+
+fn query(probe: &StoredEmbedding, top_k: usize) -> Query {
+    Query { probe: probe.clone(), top_k, min_similarity: None, except: None }
+}
+
+fn expected(rows: &BTreeMap<u128, StoredEmbedding>, query: &Query) -> Vec<(SubjectId, f64)> {
+    let mut all: Vec<(SubjectId, f64)> =
+        rows.iter().map(|(number, row)| (subject(*number), row.similarity(&query.probe))).collect();
+    all.retain(|(id, similarity)| {
+        Some(*id) != query.except && query.min_similarity.is_none_or(|least| *similarity >= least)
+    });
+    all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    all.truncate(query.top_k);
+    all
+}
+
+fn found(hits: Vec<Hit>) -> Vec<(SubjectId, f64)> {
+    hits.into_iter().map(|hit| (hit.about.subject_id, hit.similarity)).collect()
+}
+
+#[test]
+fn a_large_gallery_is_searched_exactly_by_any_number_of_threads() {
+    let (index, mut random) = (Index::new(96), Random(3));
+    let mut rows = BTreeMap::new();
+    for number in 0..20_000 {
+        let row = random.embedding(96);
+        index.put(GALLERY, about(number), &row);
+        rows.insert(number, row);
+    }
+    let queries: Vec<Query> = [1, 5, 100, 20_001].map(|top_k| query(&random.embedding(96), top_k)).into();
+    for threads in [1, 2, 3] {
+        for (hits, query) in index.search(GALLERY, &queries, threads).into_iter().zip(&queries) {
+            assert_eq!(found(hits), expected(&rows, query));
+        }
+    }
+}
+
+#[test]
+fn equal_rows_are_ordered_by_subject() {
+    let (index, probe) = (Index::new(64), Random(1).embedding(64));
+    for number in (0..3000).rev() {
+        index.put(GALLERY, about(number), &probe);
+    }
+    let hits = index.search(GALLERY, &[query(&probe, 7)], 1).remove(0);
+    assert_eq!(
+        hits.iter().map(|hit| hit.about.subject_id).collect::<Vec<_>>(),
+        (0..7).map(subject).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn those_who_wait_for_one_gallery_share_a_scan() {
+    let (index, mut random) = (Index::new(64), Random(9));
+    let other = GalleryId(uuid::Uuid::from_u128(2));
+    let (a, b) = (random.embedding(64), random.embedding(64));
+    index.put(GALLERY, about(1), &a);
+    index.put(other, about(2), &b);
+    let first = index.submit(GALLERY, vec![query(&a, 1), query(&b, 1)]);
+    let elsewhere = index.submit(other, vec![query(&a, 1)]);
+    let gone = index.submit(GALLERY, vec![query(&a, 1)]);
+    let second = index.submit(GALLERY, vec![query(&a, 0)]);
+    drop(gone);
+    index.run_waiting(1);
+    assert_eq!(first.await.unwrap().len(), 2);
+    assert_eq!(second.await.unwrap(), [[]]);
+    index.run_waiting(1);
+    assert_eq!(elsewhere.await.unwrap()[0][0].about.subject_id, subject(2));
+    index.run_waiting(1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is put, replaced and removed: the answers are those of a plain loop.
+    #[test]
+    fn answers_are_those_of_a_plain_loop(
+        changes in prop::collection::vec((0_u128..40, prop::option::weighted(0.7, 0_u64..12)), 0..200),
+        dimension in 1_usize..130,
+        top_k in 0_usize..12,
+        floor in prop::option::of(-0.5_f64..0.9),
+        except in prop::option::of(0_u128..40),
+    ) {
+        let index = Index::new(dimension);
+        let mut rows = BTreeMap::new();
+        for (number, seed) in changes {
+            match seed {
+                // Few seeds, so that many rows are equal.
+                Some(seed) => {
+                    let row = Random(seed + 1).embedding(dimension);
+                    index.put(GALLERY, about(number), &row);
+                    rows.insert(number, row);
+                }
+                None => {
+                    index.remove(GALLERY, subject(number));
+                    rows.remove(&number);
+                }
+            }
+        }
+        prop_assert_eq!(index.len_of(GALLERY), rows.len());
+        let probes: Vec<Query> = (0..3)
+            .map(|seed| Query {
+                min_similarity: floor,
+                except: except.map(subject),
+                ..query(&Random(seed + 5).embedding(dimension), top_k)
+            })
+            .collect();
+        for (hits, query) in index.search(GALLERY, &probes, 1).into_iter().zip(&probes) {
+            prop_assert_eq!(found(hits), expected(&rows, query));
+        }
+    }
+}

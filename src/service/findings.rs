@@ -1,0 +1,95 @@
+//! What the review of a gallery found: duplicates and anomalies.
+
+use super::answers::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs, ReviewState};
+use super::{ServiceError, Services};
+use crate::gallery::{Finding, FindingKind, FindingsRequest};
+use crate::types::{GalleryId, Name, Threshold};
+
+/// The rates that a calibration knows.
+const RATES: std::ops::RangeInclusive<f64> = 1e-6..=1e-1;
+
+impl Services {
+    /// Pairs of subjects that look like one person, of at least `min_similarity`; if not given, what about one pair of
+    /// different people in the whole gallery reaches.
+    pub async fn duplicates(
+        &self,
+        gallery: &Name,
+        min_similarity: Option<Threshold>,
+        page: &FindingsRequest,
+    ) -> Result<DuplicatePairs, ServiceError> {
+        let gallery = self.find_gallery(gallery.as_str()).await?.id;
+        let review = self.review_state(gallery).await?;
+        let least = min_similarity.map_or_else(|| self.least_likely_pair(review.total), Threshold::get);
+        let kinds = [FindingKind::Duplicate];
+        let found = self.0.galleries.list_findings(gallery, self.0.model.id, &kinds, least, page).await?;
+        let items = found.items.into_iter().filter_map(|finding| self.pair(finding)).collect();
+        Ok(DuplicatePairs { items, next_cursor: found.next_cursor, min_similarity: least, review })
+    }
+
+    /// The similarity that about one pair of different people is expected to reach, of all of a gallery.
+    fn least_likely_pair(&self, subjects: u64) -> f32 {
+        let pairs = (subjects as f64 * (subjects.saturating_sub(1)) as f64 / 2.0).max(1.0);
+        let rate = (1.0 / pairs).clamp(*RATES.start(), *RATES.end());
+        let point = self.0.calibration.threshold_at_fmr(rate);
+        point.map_or(self.0.threshold.get(), |point| point.threshold).max(self.0.threshold.get())
+    }
+
+    fn pair(&self, finding: Finding) -> Option<DuplicatePair> {
+        let (other_id, other) = finding.other?;
+        Some(DuplicatePair {
+            subject: finding.subject,
+            subject_id: finding.subject_id,
+            other,
+            other_id,
+            similarity: finding.score,
+            probability: self.0.calibration.probability(finding.score),
+            found_at: finding.found_at,
+        })
+    }
+
+    /// Faces and subjects that look wrong; of one kind, or of all.
+    pub async fn anomalies(
+        &self,
+        gallery: &Name,
+        kind: Option<AnomalyKind>,
+        page: &FindingsRequest,
+    ) -> Result<Anomalies, ServiceError> {
+        let gallery = self.find_gallery(gallery.as_str()).await?.id;
+        let review = self.review_state(gallery).await?;
+        let kinds: &[FindingKind] = match kind {
+            None => &[FindingKind::Mislabelled, FindingKind::TwoPeople, FindingKind::NotAFace],
+            Some(AnomalyKind::Mislabelled) => &[FindingKind::Mislabelled],
+            Some(AnomalyKind::TwoPeople) => &[FindingKind::TwoPeople],
+            Some(AnomalyKind::NotAFace) => &[FindingKind::NotAFace],
+        };
+        let found = self.0.galleries.list_findings(gallery, self.0.model.id, kinds, f32::MIN, page).await?;
+        let items = found.items.into_iter().filter_map(anomaly).collect();
+        Ok(Anomalies { items, next_cursor: found.next_cursor, review })
+    }
+
+    pub(super) async fn review_state(&self, gallery: GalleryId) -> Result<ReviewState, ServiceError> {
+        let progress = self.0.galleries.review_progress(gallery, self.0.model.id).await?;
+        Ok(ReviewState { reviewed: progress.subjects.saturating_sub(progress.waiting), total: progress.subjects })
+    }
+}
+
+fn anomaly(finding: Finding) -> Option<Anomaly> {
+    let kind = match finding.kind {
+        FindingKind::Mislabelled => AnomalyKind::Mislabelled,
+        FindingKind::TwoPeople => AnomalyKind::TwoPeople,
+        FindingKind::NotAFace => AnomalyKind::NotAFace,
+        FindingKind::Duplicate => return None,
+    };
+    let (other_id, other) = finding.other.unzip();
+    Some(Anomaly {
+        kind,
+        subject: finding.subject,
+        subject_id: finding.subject_id,
+        face_id: finding.face_id,
+        other,
+        other_id,
+        score: finding.score,
+        evidence: finding.evidence,
+        found_at: finding.found_at,
+    })
+}

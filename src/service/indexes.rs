@@ -1,0 +1,69 @@
+//! Indexes for large galleries that are searched in Postgres.
+
+use std::time::Duration;
+
+use half::f16;
+use tracing::warn;
+
+use super::{ServiceError, Services};
+use crate::gallery::{IndexDue, Turn};
+use crate::types::{Embedding, StoredEmbedding};
+
+/// How often galleries are looked at.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Probes with which an index is measured: enough to tell 99.9 % from less.
+const PROBES: u32 = 1000;
+
+/// What a probe's similarity to its mate is made to be, about: that of two photos of one person at their worst.
+const MATE_SIMILARITY: f32 = 0.6;
+
+impl Services {
+    /// Builds and measures the indexes that are due, for as long as the service lives. With galleries in memory none
+    /// is.
+    pub(super) async fn keep_indexes(self) {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            if self.0.resident.is_on() {
+                continue;
+            }
+            if let Err(error) = self.build_indexes().await {
+                warn!(%error, "cannot build the index of a gallery; it is searched exactly");
+            }
+        }
+    }
+
+    async fn build_indexes(&self) -> Result<(), ServiceError> {
+        let galleries = &self.0.galleries;
+        let Some(_turn) = galleries.take_turn(Turn::Indexes).await? else { return Ok(()) };
+        galleries.drop_stale_indexes().await?;
+        for due in galleries.indexes_due(self.0.model.id).await? {
+            let probes = self.probes(&due).await?;
+            galleries.build_index(due, self.0.model.id, &probes).await?;
+        }
+        Ok(())
+    }
+
+    /// Faces of the gallery, moved away from themselves as far as another photo of the person would be.
+    async fn probes(&self, due: &IndexDue) -> Result<Vec<StoredEmbedding>, ServiceError> {
+        let faces = self.0.galleries.sample_faces(due.gallery, self.0.model.id, PROBES).await?;
+        Ok(faces.iter().enumerate().filter_map(|(number, (_, face))| moved(face, number as u64)).collect())
+    }
+}
+
+/// `face` turned towards a direction that looks random but is the same for each `seed`.
+fn moved(face: &StoredEmbedding, seed: u64) -> Option<StoredEmbedding> {
+    // xorshift64* (Vigna 2016), from a seed that is never 0.
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let direction = Embedding::normalised((0..face.dimension()).map(|_| next()).collect()).ok()?;
+    let aside = (1.0 - MATE_SIMILARITY * MATE_SIMILARITY).sqrt();
+    let mixed = face.as_slice().iter().zip(direction.as_slice());
+    let mixed = mixed.map(|(own, other)| f16::to_f32(*own) * MATE_SIMILARITY + other * aside).collect();
+    Some(StoredEmbedding::from(&Embedding::normalised(mixed).ok()?))
+}

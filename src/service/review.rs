@@ -1,0 +1,156 @@
+//! The review of galleries, in the background: who is enrolled twice, and what looks wrong.
+//!
+//! The database keeps a queue of subjects whose templates changed. One server at a time works it off, batch by batch, so a
+//! new gallery is reviewed as a whole and later only what changed: the faces of changed subjects are compared with all
+//! templates, and subjects of others with faces near a changed template are looked at again.
+
+mod examine;
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use serde_json::json;
+use tracing::{debug, warn};
+
+use super::{ServiceError, Services};
+use crate::gallery::{FaceToReview, FindingKind, NewFinding, ReviewBatch};
+use crate::index::{Hit, Query};
+use crate::types::{GalleryId, StoredEmbedding, SubjectId};
+use examine::{Examined, Seen, examine};
+
+/// Subjects in a batch.
+const BATCH: u32 = 64;
+
+/// Queries in one search.
+const QUERIES: usize = 32;
+
+/// Subjects like one that are looked at in search of duplicates.
+const ALIKE: usize = 20;
+
+/// How long to wait when there is nothing to do, or it failed.
+const PAUSE: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(10);
+
+impl Services {
+    /// Reviews what is due, for as long as the service lives.
+    pub(super) async fn keep_reviewing(self) {
+        loop {
+            match self.review_some().await {
+                Ok(true) => tokio::task::yield_now().await,
+                Ok(false) => tokio::time::sleep(PAUSE).await,
+                Err(error) => {
+                    warn!(%error, "the review of galleries failed; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Reviews a batch. `false`: nothing is due, or another server is at it.
+    async fn review_some(&self) -> Result<bool, ServiceError> {
+        let galleries = &self.0.galleries;
+        let Some(_turn) = galleries.take_turn(crate::gallery::Turn::Review).await? else { return Ok(false) };
+        let Some(batch) = galleries.next_review(self.0.model.id, BATCH).await? else { return Ok(false) };
+        let subjects: Vec<SubjectId> = batch.subjects.iter().map(|due| due.subject).collect();
+        let changed: Vec<SubjectId> = batch.subjects.iter().filter(|due| due.changed).map(|due| due.subject).collect();
+        let faces = galleries.faces_to_review(batch.gallery, self.0.model.id, &subjects).await?;
+        let findings = self.look_at(&batch, &faces).await?;
+        let same = self.0.threshold.get();
+        galleries.recheck_near(batch.gallery, self.0.model.id, &changed, same).await?;
+        galleries.finish_review(self.0.model.id, &batch, &findings).await?;
+        debug!(subjects = subjects.len(), findings = findings.len(), "reviewed a part of a gallery");
+        Ok(true)
+    }
+
+    async fn look_at(&self, batch: &ReviewBatch, faces: &[FaceToReview]) -> Result<Vec<NewFinding>, ServiceError> {
+        let mut findings = Vec::new();
+        let mut templates = Vec::new();
+        for (subject, examined) in self.examined(batch.gallery, faces).await? {
+            findings.extend(examined.findings);
+            templates.push((subject, examined.template));
+        }
+        findings.extend(self.look_alikes(batch.gallery, templates).await?);
+        Ok(findings)
+    }
+
+    /// Examines the subjects of some faces; all faces of a subject must be among them.
+    async fn examined(
+        &self,
+        gallery: GalleryId,
+        faces: &[FaceToReview],
+    ) -> Result<Vec<(SubjectId, Examined)>, ServiceError> {
+        let query = |face: &FaceToReview| Query {
+            probe: face.embedding.clone(),
+            top_k: 1,
+            min_similarity: None,
+            except: Some(face.subject),
+        };
+        let nearest = self.search_in_parts(gallery, faces.iter().map(query).collect()).await?;
+        let mut by_subject: HashMap<SubjectId, Vec<Seen<'_>>> = HashMap::new();
+        for (face, hits) in faces.iter().zip(&nearest) {
+            let anomaly = face.norm.and_then(|norm| self.0.calibration.anomaly(norm));
+            by_subject.entry(face.subject).or_default().push(Seen { face, other: hits.first(), anomaly });
+        }
+        let same = self.0.threshold.get();
+        let examined = by_subject.into_iter().map(|(subject, seen)| (subject, examine(subject, &seen, same)));
+        Ok(examined.collect())
+    }
+
+    /// Pairs of a subject of `templates` and any other that look like one person. A subject that only has a face too many
+    /// is no duplicate: templates here are without faces that seem to be another's.
+    async fn look_alikes(
+        &self,
+        gallery: GalleryId,
+        templates: Vec<(SubjectId, StoredEmbedding)>,
+    ) -> Result<Vec<NewFinding>, ServiceError> {
+        let same = self.0.threshold.get();
+        let queries = templates.iter().map(|(subject, template)| Query {
+            probe: template.clone(),
+            top_k: ALIKE,
+            min_similarity: Some(f64::from(same)),
+            except: Some(*subject),
+        });
+        let found = self.search_in_parts(gallery, queries.collect()).await?;
+        let mut others: HashMap<SubjectId, StoredEmbedding> = templates.iter().cloned().collect();
+        let ids = found.iter().flatten().map(|hit| hit.about.subject_id);
+        let unknown: HashSet<SubjectId> = ids.filter(|subject| !others.contains_key(subject)).collect();
+        let unknown: Vec<SubjectId> = unknown.into_iter().collect();
+        let faces = self.0.galleries.faces_to_review(gallery, self.0.model.id, &unknown).await?;
+        let examined = self.examined(gallery, &faces).await?.into_iter();
+        others.extend(examined.map(|(subject, examined)| (subject, examined.template)));
+        let mut pairs = HashSet::new();
+        let mut findings = Vec::new();
+        for ((subject, template), hits) in templates.iter().zip(&found) {
+            for hit in hits {
+                let other = hit.about.subject_id;
+                let Some(clean) = others.get(&other) else { continue };
+                let similarity = template.similarity(clean) as f32;
+                let pair = ((*subject).min(other), (*subject).max(other));
+                if similarity >= same && pairs.insert(pair) {
+                    findings.push(duplicate(pair, similarity));
+                }
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Leaves room for others between the searches.
+    async fn search_in_parts(&self, gallery: GalleryId, queries: Vec<Query>) -> Result<Vec<Vec<Hit>>, ServiceError> {
+        let mut found = Vec::with_capacity(queries.len());
+        for part in queries.chunks(QUERIES) {
+            found.extend(self.search(gallery, part.to_vec()).await?);
+        }
+        Ok(found)
+    }
+}
+
+fn duplicate((a, b): (SubjectId, SubjectId), similarity: f32) -> NewFinding {
+    NewFinding {
+        kind: FindingKind::Duplicate,
+        subject: a,
+        face: None,
+        other: Some(b),
+        score: similarity,
+        evidence: json!({"similarity": similarity}),
+    }
+}

@@ -1,0 +1,114 @@
+//! Finding subjects, wherever galleries are searched at present, and giving each subject to one face.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use tracing::{Instrument, debug_span};
+
+use super::{ServiceError, Services};
+use crate::engine::Step;
+use crate::gallery::Gallery;
+use crate::index::{Hit, Hits, Query};
+use crate::types::{GalleryId, StoredEmbedding};
+
+impl Services {
+    /// The gallery that is given by id or name.
+    pub(super) async fn find_gallery(&self, gallery: &str) -> Result<Gallery, ServiceError> {
+        if let Some(found) = self.0.resident.current().and_then(|view| view.gallery(gallery)) {
+            return Ok(found);
+        }
+        Ok(self.0.galleries.find_gallery(gallery).await?)
+    }
+
+    /// For each query its hits, best first. In memory all that wait for a gallery share one scan.
+    pub(super) async fn search(&self, gallery: GalleryId, queries: Vec<Query>) -> Result<Hits, ServiceError> {
+        if queries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let began = Instant::now();
+        let search = async {
+            let Some(view) = self.0.resident.current() else {
+                return Ok(self.0.galleries.search(gallery, self.0.model.id, &queries).await?);
+            };
+            let answer = view.index.submit(gallery, queries);
+            let threads = self.0.search_threads;
+            self.0.engine.on_cpu(Step::Search, move || view.index.run_waiting(threads)).await?;
+            answer.await.map_err(|_| ServiceError::Internal("a search failed".to_owned()))
+        };
+        let found: Result<Hits, ServiceError> = search.instrument(debug_span!("search")).await;
+        metrics::histogram!("faceid_stage_seconds", "stage" => "search").record(began.elapsed());
+        found
+    }
+
+    /// Names the face that a hit resembles most, of those of its subject.
+    pub(super) async fn fill_faces(
+        &self,
+        gallery: GalleryId,
+        probe: &StoredEmbedding,
+        hits: &mut [Hit],
+    ) -> Result<(), ServiceError> {
+        Ok(self.0.galleries.fill_faces(gallery, self.0.model.id, probe, hits).await?)
+    }
+}
+
+/// Leaves each subject that is named to the face that resembles it most: nobody is on a photo twice.
+///
+/// Pairs of a face and a subject that reach `threshold` are gone through from the most similar on; a pair holds if
+/// neither has been given away. Whoever belongs to one face is taken off the lists of the others, whose next best moves
+/// up. The most similar pair always holds, which a largest sum of similarities would not grant.
+pub(super) fn one_face_per_subject(found: &mut [Vec<Hit>], threshold: f32) {
+    let mut pairs: Vec<(usize, usize)> = Vec::new();
+    for (face, hits) in found.iter().enumerate() {
+        pairs.extend((0..hits.len()).filter(|hit| hits[*hit].similarity as f32 >= threshold).map(|hit| (face, hit)));
+    }
+    pairs.sort_by(|a, b| found[b.0][b.1].similarity.total_cmp(&found[a.0][a.1].similarity).then(a.cmp(b)));
+    let mut owners: Vec<Option<crate::types::SubjectId>> = vec![None; found.len()];
+    let mut taken = HashSet::new();
+    for (face, hit) in pairs {
+        let subject = found[face][hit].about.subject_id;
+        if owners[face].is_none() && taken.insert(subject) {
+            owners[face] = Some(subject);
+        }
+    }
+    for (hits, owner) in found.iter_mut().zip(owners) {
+        hits.retain(|hit| owner == Some(hit.about.subject_id) || !taken.contains(&hit.about.subject_id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::About;
+    use crate::types::SubjectId;
+
+    fn hits(similarities: &[(u128, f64)]) -> Vec<Hit> {
+        let hit = |(subject, similarity): &(u128, f64)| Hit {
+            about: About {
+                subject_id: SubjectId(uuid::Uuid::from_u128(*subject)),
+                name: "".into(),
+                faces: 1,
+                face_id: None,
+            },
+            similarity: *similarity,
+        };
+        similarities.iter().map(hit).collect()
+    }
+
+    #[test]
+    fn a_subject_is_named_once() {
+        let mut found =
+            [hits(&[(1, 0.7), (2, 0.5), (3, 0.1)]), hits(&[(1, 0.9), (2, 0.6)]), hits(&[(2, 0.3), (1, 0.2)])];
+        one_face_per_subject(&mut found, 0.4);
+        // The second face is nearest to 1, so the first gets 2, and the third nobody.
+        assert_eq!(found[0], hits(&[(2, 0.5), (3, 0.1)]));
+        assert_eq!(found[1], hits(&[(1, 0.9)]));
+        assert_eq!(found[2], hits(&[]));
+    }
+
+    #[test]
+    fn below_the_threshold_nobody_is_given_away() {
+        let mut found = [hits(&[(1, 0.3)]), hits(&[(1, 0.2)])];
+        one_face_per_subject(&mut found, 0.4);
+        assert_eq!(found, [hits(&[(1, 0.3)]), hits(&[(1, 0.2)])]);
+    }
+}
