@@ -87,6 +87,7 @@ void dots_of_any_count(const int8_t* rows, const int32_t* row_sums, int64_t row_
     int64_t row = 0;
     for (; query_count == 1 && row + tile_rows <= row_count; row += tile_rows) {
         __m512i sums[tile_rows];
+#pragma GCC unroll 8
         for (int64_t r = 0; r < tile_rows; r++) sums[r] = single(rows + (row + r) * stride, queries, stride);
         finish(sums, row_sums + row, out + row);
     }
