@@ -107,9 +107,9 @@ impl Feed {
 
     /// What was committed since the last call, or since [`Self::load`].
     pub async fn next(&mut self) -> Result<Changes, GalleryError> {
-        let rows: Vec<(String, Option<i64>, Option<Uuid>, Option<Uuid>)> = sqlx::query_as(
+        let rows: Vec<ChangeRow> = sqlx::query_as(
             "with now as materialized (select pg_snapshot_xmin(pg_current_snapshot()) as oldest) \
-             select now.oldest::text, c.sequence, c.gallery_id, c.subject_id \
+             select now.oldest::text as oldest, c.sequence, c.gallery_id, c.subject_id \
              from now left join changes c on c.transaction >= $1::text::xid8",
         )
         .bind(self.cursor.to_string())
@@ -118,14 +118,14 @@ impl Feed {
         let mut seen = HashSet::new();
         let (mut galleries, mut subjects) = (BTreeSet::new(), BTreeSet::new());
         let mut oldest = self.cursor;
-        for (number, sequence, gallery, subject) in rows {
-            oldest = number.parse().map_err(|_| GalleryError::Inconsistent("a transaction id is no number"))?;
-            let (Some(sequence), Some(gallery)) = (sequence, gallery) else { continue };
+        for row in rows {
+            oldest = row.oldest.parse().map_err(|_| GalleryError::Inconsistent("a transaction id is no number"))?;
+            let (Some(sequence), Some(gallery)) = (row.sequence, row.gallery_id) else { continue };
             seen.insert(sequence);
             if self.seen.contains(&sequence) {
                 continue;
             }
-            match subject {
+            match row.subject_id {
                 Some(subject) => _ = subjects.insert((gallery, subject)),
                 None => _ = galleries.insert(gallery),
             }
@@ -199,6 +199,15 @@ impl Announcements {
         self.0.recv().await?;
         Ok(())
     }
+}
+
+/// A change, with the oldest transaction that was running when it was read; without one if nothing changed.
+#[derive(sqlx::FromRow)]
+struct ChangeRow {
+    oldest: String,
+    sequence: Option<i64>,
+    gallery_id: Option<Uuid>,
+    subject_id: Option<Uuid>,
 }
 
 #[derive(sqlx::FromRow)]

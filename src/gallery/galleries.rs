@@ -74,21 +74,15 @@ impl Galleries {
     }
 
     pub async fn gallery(&self, gallery: &str) -> Result<GalleryContents, GalleryError> {
-        let id = self.gallery_id(gallery).await?;
-        let row: Option<(String, Option<Json<Policy>>, DateTime<Utc>, i64, i64)> = sqlx::query_as(
-            "select name, policy, created_at, (select count(*) from subjects where gallery_id = g.id), \
-             (select count(*) from faces where gallery_id = g.id) from galleries g where id = $1",
+        let gallery = self.find_gallery(gallery).await?;
+        let (subjects, faces): (i64, i64) = sqlx::query_as(
+            "select (select count(*) from subjects where gallery_id = $1), \
+             (select count(*) from faces where gallery_id = $1)",
         )
-        .bind(id.0)
-        .fetch_optional(&self.pool)
+        .bind(gallery.id.0)
+        .fetch_one(&self.pool)
         .await?;
-        let (name, policy, created_at, subjects, faces) =
-            row.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))?;
-        Ok(GalleryContents {
-            gallery: Gallery { id, name, policy: policy.map(|policy| policy.0), created_at },
-            subjects: subjects.unsigned_abs(),
-            faces: faces.unsigned_abs(),
-        })
+        Ok(GalleryContents { gallery, subjects: subjects.unsigned_abs(), faces: faces.unsigned_abs() })
     }
 
     /// The gallery that is given by id or name, without its size.

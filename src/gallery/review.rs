@@ -194,6 +194,18 @@ impl Galleries {
         let ids: Vec<Uuid> = batch.subjects.iter().map(|due| due.subject.0).collect();
         let tickets: Vec<i64> = batch.subjects.iter().map(|due| due.ticket).collect();
         let mut transaction = self.pool.begin().await?;
+        // First of all, and in the order of ids: whoever deletes these has them locked before anything else that is
+        // written here, so neither can block the other for good.
+        sqlx::query("select from galleries where id = $1 for key share")
+            .bind(batch.gallery.0)
+            .execute(&mut *transaction)
+            .await?;
+        let others = findings.iter().filter_map(|finding| finding.other).map(|other| other.0);
+        let involved: Vec<Uuid> = ids.iter().copied().chain(others).collect();
+        sqlx::query("select from subjects where id = any($1) order by id for key share")
+            .bind(involved)
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query(
             "delete from findings where model_id = $1 and gallery_id = $3 \
              and (subject_id = any($2) or (kind = 'duplicate' and other_id = any($2)))",

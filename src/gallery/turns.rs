@@ -4,11 +4,21 @@ use sqlx::{Postgres, Transaction};
 
 use super::{Galleries, GalleryError};
 
-/// What is done by turns. The numbers are advisory locks; any constants of ours serve.
+/// What is done by turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    Review = 0x7265_7669_6577,
-    Indexes = 0x696e_6465_7865,
+    Review,
+    Indexes,
+}
+
+impl Turn {
+    /// The advisory lock that stands for it. Any constants of ours serve.
+    fn lock(self) -> i64 {
+        match self {
+            Self::Review => 0x7265_7669_6577,
+            Self::Indexes => 0x696e_6465_7865,
+        }
+    }
 }
 
 /// Holds a turn until it is dropped or this process dies.
@@ -19,7 +29,7 @@ impl Galleries {
     pub async fn take_turn(&self, turn: Turn) -> Result<Option<Held>, GalleryError> {
         let mut transaction = self.pool.begin().await?;
         let taken: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
-            .bind(turn as i64)
+            .bind(turn.lock())
             .fetch_one(&mut *transaction)
             .await?;
         Ok(taken.then_some(Held(transaction)))

@@ -30,6 +30,7 @@ impl Services {
             self.0.galleries.store_embeddings(self.0.model.id, &stored).await?;
             info!(done, total, model = %self.model_name(), "embedding the faces that this embedder has not seen");
         }
+        self.settle().await;
         Ok(done)
     }
 }

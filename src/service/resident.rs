@@ -153,10 +153,11 @@ impl Resident {
     /// Waits until everything that was committed before this call is in memory, or the memory is not relied upon.
     pub async fn settle(&self) {
         let shared = &self.0.shared;
+        // Even if nothing is in memory yet: what is being filled must not be used before this write is in it.
+        let ticket = shared.asked.fetch_add(1, Ordering::AcqRel) + 1;
         if shared.view().is_none() || !self.is_on() {
             return;
         }
-        let ticket = shared.asked.fetch_add(1, Ordering::AcqRel) + 1;
         shared.wake.notify_one();
         let mut answered = shared.answered.subscribe();
         let heard = tokio::time::timeout(FRESH, answered.wait_for(|answered| *answered >= ticket)).await;
@@ -249,6 +250,9 @@ impl Keeper {
                     read_last = Instant::now();
                     let now = self.shared.started.elapsed().as_millis();
                     if self.shared.view().is_none() {
+                        if self.shared.asked.load(Ordering::Acquire) > asked {
+                            continue;
+                        }
                         self.shared.set_view(Some(Arc::clone(view)));
                     }
                     self.shared

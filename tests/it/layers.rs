@@ -12,6 +12,8 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("engine", &["sqlx", "axum", "crate::vision", "crate::gallery", "crate::service", "crate::http"]),
     ("db", &["tch", "axum", "crate::engine", "crate::gallery", "crate::service", "crate::http", "crate::vision"]),
     ("gallery", &["tch", "axum", "crate::engine", "crate::registry", "crate::service", "crate::http", "crate::vision"]),
+    ("index", &["tch", "sqlx", "axum", "crate::engine", "crate::gallery", "crate::service", "crate::http"]),
+    ("evaluation", &["tch", "sqlx", "axum", "crate::engine", "crate::gallery", "crate::service", "crate::http"]),
     ("registry", &["tch", "axum", "crate::engine", "crate::gallery", "crate::service", "crate::http", "crate::vision"]),
     ("service", &["tch", "sqlx", "axum", "crate::http", "crate::cli", "crate::app"]),
     ("http", &["tch", "sqlx", "crate::cli", "crate::app", "crate::nn"]),

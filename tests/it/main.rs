@@ -4,6 +4,7 @@
 mod auth;
 mod bad_input;
 mod cli;
+mod decisions;
 mod engine;
 mod enroll;
 mod galleries;
@@ -11,5 +12,7 @@ mod layers;
 mod models;
 mod openapi;
 mod recognition;
+mod replicas;
+mod review;
 mod serve;
 mod support;

@@ -39,11 +39,11 @@ async fn a_subject_is_matched_by_the_mean_of_its_faces() {
     let mean = Embedding::normalised(mean.collect()).unwrap();
     let probe = random.embedding();
     let similarity = |hits: Vec<Vec<Hit>>| hits[0][0].similarity as f32;
-    let found = similarity(db.search(DEFAULT_GALLERY, &[probe.clone()], 1, None).await);
+    let found = similarity(db.search(DEFAULT_GALLERY, std::slice::from_ref(&probe), 1, None).await);
     assert!((found - mean.similarity(&probe)).abs() < 2e-3);
     // Of one face it is the face itself.
     let bob = db.enroll("default", "Bob", &probe).await;
-    let best = db.search(DEFAULT_GALLERY, &[probe.clone()], 1, None).await.remove(0).remove(0);
+    let best = db.search(DEFAULT_GALLERY, std::slice::from_ref(&probe), 1, None).await.remove(0).remove(0);
     assert_eq!((best.about.subject_id, best.about.face_id), (bob.subject_id, Some(bob.face_id)));
     let stored = StoredEmbedding::from(&probe);
     assert_eq!(best.similarity, stored.similarity(&stored));

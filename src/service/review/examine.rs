@@ -51,7 +51,8 @@ pub fn examine(subject: SubjectId, faces: &[Seen<'_>], same: f32) -> Examined {
         let own_similarity = dot(&vectors[number], &rest) as f32;
         let Some(other) = seen.other else { continue };
         let other_similarity = other.similarity as f32;
-        if other_similarity >= same && other_similarity > own_similarity {
+        // A face that looks like its own subject is right, even if a second entry of the same person is nearer.
+        if other_similarity >= same && own_similarity < same {
             own[number] = false;
             findings.push(mislabelled(subject, seen.face.face, other, own_similarity));
         }

@@ -1,0 +1,164 @@
+//! When is a face known: policies, strangers, one person once, and what is no face.
+
+use faceid::gallery::Policy;
+use faceid::http::Code;
+use faceid::service::answers::{Basis, Gallery, GalleryEntry, Identified, Verified};
+use image::{DynamicImage, ImageFormat, RgbImage, imageops};
+use reqwest::multipart::Form;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::support::{TestApp, part, photos};
+
+/// Photos side by side.
+fn beside(photos: &[&[u8]]) -> Vec<u8> {
+    let images: Vec<RgbImage> = photos.iter().map(|photo| image::load_from_memory(photo).unwrap().to_rgb8()).collect();
+    let (width, height) = (images.iter().map(|i| i.width()).sum(), images.iter().map(|i| i.height()).max().unwrap());
+    let mut whole = RgbImage::new(width, height);
+    let mut x = 0;
+    for image in &images {
+        imageops::replace(&mut whole, image, x, 0);
+        x += i64::from(image.width());
+    }
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    DynamicImage::from(whole).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+impl TestApp {
+    fn identify_form(&self, photo: &[u8]) -> Form {
+        Form::new().part("image", part(photo)).text("gallery", self.gallery.clone())
+    }
+
+    async fn set_policy(&self, policy: serde_json::Value) -> GalleryEntry {
+        let path = format!("/galleries/{}", self.gallery);
+        let changed = self.send(self.request(Method::PATCH, &path).json(&json!({"policy": policy}))).await;
+        changed.expect(StatusCode::OK);
+        changed.json()
+    }
+}
+
+/// Five photos of each of ten people are enrolled; their other photos, and everybody else's, are probes.
+#[tokio::test]
+async fn strangers_stay_unknown_and_people_are_found_at_the_rate_asked_for() {
+    let (Some(people), Some(orl), Some(scenes)) =
+        (photos::folder("lfw100"), photos::folder("orl"), photos::folder("scenes"))
+    else {
+        return;
+    };
+    let app = TestApp::start().await;
+    let people = photos::people(&people);
+    for (person, files) in &people {
+        for file in &files[..5] {
+            app.enroll_largest(person, &photos::read(file)).await;
+        }
+    }
+    app.set_policy(json!({"fpir": 0.01})).await;
+    let (mut found, mut probes) = (0, 0);
+    for (person, files) in &people {
+        for file in &files[5..] {
+            let answer: Identified = app.post_photo("/identify", &photos::read(file)).await.json();
+            let largest = &answer.faces[0];
+            probes += 1;
+            found += usize::from(largest.known && largest.matches[0].subject == *person);
+        }
+    }
+    let (mut named, mut strangers) = (0, 0);
+    let orl = photos::people(&orl).into_iter().flat_map(|(_, files)| files);
+    let scenes = photos::files(&scenes).into_iter().filter(|file| file.extension().is_some_and(|e| e != "json"));
+    for file in orl.chain(scenes) {
+        let answer: Identified = app.post_photo("/identify", &photos::read(&file)).await.json();
+        assert_eq!(answer.decision.policy, Policy::Fpir(0.01));
+        strangers += answer.faces.len();
+        named += answer.faces.iter().filter(|face| face.known).count();
+    }
+    println!("fpir 0.01: {found} of {probes} people found, {named} of {strangers} strangers named");
+    assert!(strangers >= 440 && probes == 50);
+    assert!(found * 100 >= probes * 99, "{found} of {probes}");
+    assert!(named * 100 <= strangers, "{named} of {strangers}");
+}
+
+#[tokio::test]
+async fn a_request_wins_over_the_gallery_and_the_gallery_over_the_server() {
+    let Some(photo) = photos::lfw("Tony_Blair", 1) else { return };
+    let app = TestApp::start().await;
+    app.enroll_largest("Tony", &photo).await;
+    let ask = async |field: &str, value: &str| -> Identified {
+        let form = app.identify_form(&photo);
+        let form = if field.is_empty() { form } else { form.text(field.to_owned(), value.to_owned()) };
+        app.post_form("/identify", form).await.json()
+    };
+    let server = ask("", "").await.decision;
+    assert_eq!((server.basis, server.subjects), (Basis::Given, 1));
+    assert!(server.estimated_fpir.unwrap() < 1e-2);
+
+    let entry = app.set_policy(json!({"fmr": 1e-5})).await;
+    assert_eq!(entry.policy, Some(Policy::Fmr(1e-5)));
+    let gallery: Gallery = app.get(&format!("/galleries/{}", app.gallery)).await.json();
+    assert_eq!((gallery.entry.policy, gallery.search.templates), (Some(Policy::Fmr(1e-5)), 1));
+    let own = ask("", "").await.decision;
+    assert_eq!((own.policy, own.basis), (Policy::Fmr(1e-5), Basis::Model));
+    let [low, high] = own.threshold_interval.unwrap();
+    assert!(low <= own.threshold && own.threshold <= high && own.threshold > server.threshold);
+
+    let strict = ask("threshold", "0.9").await;
+    assert_eq!(strict.decision.policy, Policy::Threshold(0.9));
+    let lax = ask("fmr", "0.01").await;
+    assert!(lax.threshold < strict.threshold && lax.faces[0].known);
+
+    app.set_policy(json!("default")).await;
+    assert_eq!(ask("", "").await.decision.policy, server.policy);
+}
+
+#[tokio::test]
+async fn nonsense_policies_are_refused() {
+    let Some(photo) = photos::lfw("Tony_Blair", 1) else { return };
+    let app = TestApp::start().await;
+    for (field, value) in
+        [("fpir", "0"), ("fpir", "1"), ("fmr", "-1"), ("fmr", "x"), ("fmr", "1e-12"), ("threshold", "2")]
+    {
+        let form = app.identify_form(&photo).text(field, value);
+        app.post_form("/identify", form).await.expect_problem(422, Code::InvalidField);
+    }
+    let both = app.identify_form(&photo).text("fmr", "0.01").text("threshold", "0.4");
+    app.post_form("/identify", both).await.expect_problem(422, Code::InvalidField);
+    let path = format!("/galleries/{}", app.gallery);
+    for policy in [json!({"fpir": 2}), json!({"fpir": 0.1, "fmr": 0.1}), json!("mine"), json!({"x": 1}), json!(1)] {
+        let refused = app.send(app.request(Method::PATCH, &path).json(&json!({"policy": policy}))).await;
+        refused.expect_problem(422, Code::InvalidField);
+    }
+}
+
+#[tokio::test]
+async fn a_pair_is_decided_by_the_rate_asked_for() {
+    let (Some(a), Some(b)) = (photos::lfw("Tony_Blair", 1), photos::lfw("Tony_Blair", 2)) else { return };
+    let app = TestApp::start().await;
+    let form = || Form::new().part("image_a", part(&a)).part("image_b", part(&b));
+    let answer: Verified = app.post_form("/verify", form().text("fmr", "0.001")).await.json();
+    assert_eq!((answer.decision.policy, answer.decision.subjects), (Policy::Fmr(0.001), 1));
+    assert!(answer.same_person && answer.anomalies.iter().all(|anomaly| anomaly.unwrap() < 0.3));
+    app.post_form("/verify", form().text("fpir", "0.001")).await.expect_problem(422, Code::UnknownField);
+}
+
+#[tokio::test]
+async fn nobody_is_on_a_photo_twice_unless_that_is_allowed() {
+    let (Some(first), Some(second)) = (photos::lfw("Tony_Blair", 2), photos::lfw("Tony_Blair", 3)) else { return };
+    let app = TestApp::start().await;
+    app.enroll_largest("Tony", &photos::lfw("Tony_Blair", 1).unwrap()).await;
+    app.enroll_largest("George", &photos::lfw("George_W_Bush", 1).unwrap()).await;
+    let both = beside(&[&first, &second]);
+    let named = |answer: &Identified| -> Vec<String> {
+        let known = answer.faces.iter().filter(|face| face.known);
+        known.map(|face| face.matches[0].subject.clone()).collect()
+    };
+    let once: Identified = app.post_photo("/identify", &both).await.json();
+    assert_eq!(named(&once), ["Tony"]);
+    let form = app.identify_form(&both).text("unique_subjects", "false");
+    let twice: Identified = app.post_form("/identify", form).await.json();
+    assert_eq!(named(&twice), ["Tony", "Tony"]);
+    // He stays with the face that resembles him most.
+    let most = |answer: &Identified| {
+        answer.faces.iter().filter(|f| f.known).map(|face| face.matches[0].similarity).fold(0.0, f32::max)
+    };
+    assert_eq!(most(&once), most(&twice));
+}
