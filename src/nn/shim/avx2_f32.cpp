@@ -1,5 +1,5 @@
 // The convolutions in float for processors with AVX2 and FMA.
-#include "conv_impl.h"
+#include "winograd_impl.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -16,6 +16,7 @@ struct Vec {
     static Reg load(const float* from) { return _mm256_loadu_ps(from); }
     static Reg fma(Reg sum, Reg a, Reg b) { return _mm256_fmadd_ps(a, b, sum); }
     static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+    static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
     static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
     // Blends by the sign: minus zero times a slope is a zero, too.
     static Reg leaky(Reg value, Reg slope) { return _mm256_blendv_ps(value, mul(value, slope), value); }
@@ -37,7 +38,7 @@ void depthwise(const Conv& conv, int64_t first, int64_t last) {
     }
 }
 
-const Kernels kernels = {"avx2_f32", Vec::lanes, Vec::depth, 6, false, dense<Vec, float, 6, 12>, depthwise};
+const Kernels kernels = {"avx2_f32", Vec::lanes, Vec::depth, 6, false, dense<Vec, float, 6, 12>, winograd<Vec, float, 6>, depthwise};
 
 }  // namespace
 

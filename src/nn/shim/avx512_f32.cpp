@@ -1,5 +1,5 @@
 // The convolutions in float for processors with AVX-512.
-#include "conv_impl.h"
+#include "winograd_impl.h"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -16,6 +16,7 @@ struct Wide {
     static Reg load(const float* from) { return _mm512_loadu_ps(from); }
     static Reg fma(Reg sum, Reg a, Reg b) { return _mm512_fmadd_ps(a, b, sum); }
     static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+    static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
     static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
     static Reg leaky(Reg value, Reg slope) {
         const __mmask16 negative = _mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_LT_OQ);
@@ -54,7 +55,7 @@ void depthwise(const Conv& conv, int64_t first, int64_t last) {
     for (; channel < conv.channels; channel += 8) depthwise_channels<Narrow, float>(conv, first, last, channel);
 }
 
-const Kernels kernels = {"avx512_f32", Wide::lanes, Wide::depth, 14, false, dense<Wide, float, 14, 24>, depthwise};
+const Kernels kernels = {"avx512_f32", Wide::lanes, Wide::depth, 14, false, dense<Wide, float, 14, 24>, winograd<Wide, float, 14>, depthwise};
 
 }  // namespace
 

@@ -24,15 +24,21 @@ struct Conv {
     const void* zeros;                                     // a row of zeros, at least width * pixel + 64 elements
 };
 
+// Input channels of which `winograd` keeps a few transformed tiles on its stack.
+constexpr int64_t winograd_channels = 128;
+
 // The kernels of one instruction set. Ranges let several threads share a convolution.
 struct Kernels {
     const char* name;
     int64_t lanes;         // output channels in a vector
     int64_t depth;         // input channels that one instruction sums
-    int64_t tile;          // output positions that `dense` computes at once
+    int64_t tile;          // output positions that `dense`, and tiles of them that `winograd` computes at once
     bool is_bf16;
     // Groups of one: first..last of the images * out_height * out_width output positions, in an order of the kernel's.
     void (*dense)(const Conv&, int64_t first, int64_t last);
+    // Groups of one, 3 x 3 taps, stride one: tiles first..last of images * half the output's height * half its width, both
+    // rounded up. Wants a multiple of 16 channels, at most `winograd_channels`.
+    void (*winograd)(const Conv&, int64_t first, int64_t last);
     // As many groups as channels: output rows first..last of images * out_height.
     void (*depthwise)(const Conv&, int64_t first, int64_t last);
 };

@@ -35,6 +35,24 @@ int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step
 // To nearest, ties to even, as the processor rounds.
 bf16 to_bf16(float value) { return c10::BFloat16(value).x; }
 
+// An element of a 3 x 3 kernel transformed for Winograd's F(2x2, 3x3), see winograd_impl.h.
+float transformed_weight(const float* kernel, int64_t element) {
+    static constexpr float transform[4][3] = {{1, 0, 0}, {0.5f, 0.5f, 0.5f}, {0.5f, -0.5f, 0.5f}, {0, 0, 1}};
+    float sum = 0;
+    for (int64_t y = 0; y < 3; y++) {
+        for (int64_t x = 0; x < 3; x++) sum += transform[element / 4][y] * transform[element % 4][x] * kernel[y * 3 + x];
+    }
+    return sum;
+}
+
+// Whether the convolution is one for `Kernels::winograd`: measured, it is 1.2 (16 channels to 16) to 2 times as fast as
+// `dense` for all of these, on images of any size.
+bool suits_winograd(const faceid_conv_spec& spec) {
+    return spec.kernel_height == 3 && spec.kernel_width == 3 && spec.stride_y == 1 && spec.stride_x == 1 &&
+           spec.groups == 1 && spec.channels % 16 == 0 && spec.channels <= faceid::winograd_channels &&
+           spec.out_channels >= 16;
+}
+
 }  // namespace
 
 struct faceid_conv {
@@ -43,6 +61,7 @@ struct faceid_conv {
     bool depthwise;
     // Few input channels: the input is copied into padded rows, and a tap reads a whole row of the kernel.
     bool rows;
+    bool winograd;                      // taps are elements of the transformed kernel
     int64_t tap_channels;               // channels that one tap reads
     int64_t taps;
     std::vector<float> bias, slopes;    // padded to whole vectors
@@ -55,8 +74,9 @@ struct faceid_conv {
 
     // The weight of an output channel for a channel of a tap; zero beyond the channels.
     float weight(int64_t out, int64_t tap, int64_t channel) const {
-        const int64_t area = spec.kernel_height * spec.kernel_width;
         if (out >= spec.out_channels || channel >= tap_channels) return 0;
+        if (winograd) return transformed_weight(spec.weights + (out * tap_channels + channel) * 9, tap);
+        const int64_t area = spec.kernel_height * spec.kernel_width;
         if (!rows) return spec.weights[(out * tap_channels + channel) * area + tap];
         const int64_t kx = channel / spec.channels, in = channel % spec.channels;
         return spec.weights[(out * spec.channels + in) * area + tap * spec.kernel_width + kx];
@@ -141,12 +161,22 @@ constexpr int64_t work_per_thread = 400'000;
 
 void run_kernels(const faceid_conv& conv, const Conv& run) {
     const int64_t rows = run.images * run.out_height, positions = rows * run.out_width;
+    // Of a position, or of the tile that takes its place.
     const int64_t per_position = conv.taps * conv.tap_channels * (conv.depthwise ? 1 : conv.spec.out_channels);
-    const int64_t items = conv.depthwise ? rows : positions;
-    const int64_t per_item = conv.depthwise ? per_position * run.out_width : per_position;
+    int64_t items = positions, per_item = per_position, step = 2 * conv.kernels->tile;
+    auto kernel = conv.kernels->dense;
+    if (conv.depthwise) {
+        items = rows;
+        per_item = per_position * run.out_width;
+        step = 1;
+        kernel = conv.kernels->depthwise;
+    } else if (conv.winograd) {
+        items = run.images * ((run.out_height + 1) / 2) * ((run.out_width + 1) / 2);
+        step = conv.kernels->tile;
+        kernel = conv.kernels->winograd;
+    }
     const int64_t grain = std::max<int64_t>(1, work_per_thread / std::max<int64_t>(1, per_item));
-    const auto kernel = conv.depthwise ? conv.kernels->depthwise : conv.kernels->dense;
-    faceid::parallel(items, grain, conv.depthwise ? 1 : 2 * conv.kernels->tile, [&](int64_t first, int64_t last) { kernel(run, first, last); });
+    faceid::parallel(items, grain, step, [&](int64_t first, int64_t last) { kernel(run, first, last); });
 }
 
 at::Tensor prepared(const at::Tensor& tensor, at::ScalarType type) {
@@ -245,8 +275,9 @@ faceid_conv* faceid_conv_new(const faceid_conv_spec* spec, int family) {
     conv->spec = *spec;
     conv->depthwise = depthwise;
     conv->rows = rows;
+    conv->winograd = suits_winograd(*spec);
     conv->tap_channels = depthwise ? 1 : rows ? spec->channels * spec->kernel_width : spec->channels;
-    conv->taps = rows ? spec->kernel_height : spec->kernel_height * spec->kernel_width;
+    conv->taps = conv->winograd ? 16 : rows ? spec->kernel_height : spec->kernel_height * spec->kernel_width;
     const size_t padded = static_cast<size_t>(round_up(spec->out_channels, 16));
     conv->bias.assign(padded, 0.0f);
     conv->slopes.assign(padded, 1.0f);

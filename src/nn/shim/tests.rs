@@ -77,7 +77,12 @@ fn convolutions_of_face_networks_equal_libtorchs() {
         (64, 64, 64, 3, 1, 1), // depthwise
         (24, 24, 24, 3, 2, 1),
         (512, 512, 512, 7, 1, 0),
-        (48, 16, 1, 3, 1, 1),
+        (48, 16, 1, 3, 1, 1), // as by Winograd
+        (64, 128, 1, 3, 1, 1),
+        (35, 64, 1, 3, 1, 1),
+        (48, 24, 1, 3, 1, 1), // not so: channels do not fill vectors, are too many, too few
+        (16, 144, 1, 3, 1, 1),
+        (8, 32, 1, 3, 1, 1),
         (20, 64, 1, 1, 1, 0), // heads, not whole vectors
         (4, 6, 1, 5, 1, 2),
         (33, 10, 1, 3, 2, 0),
@@ -179,5 +184,13 @@ proptest! {
     ) {
         let (out_channels, groups) = if is_depthwise { (channels, channels) } else { (out_channels, 1) };
         check(&spec(out_channels, channels, groups, kernel.into(), stride.into(), pads), images, height, width);
+    }
+
+    #[test]
+    fn convolutions_by_winograd_equal_libtorchs(
+        out_channels in 16i64..72, sixteens in 1i64..=8, pads in prop::array::uniform4(0i64..4),
+        images in 1i64..4, height in 3i64..24, width in 3i64..24,
+    ) {
+        check(&spec(out_channels, 16 * sixteens, 1, [3, 3], [1, 1], pads), images, height, width);
     }
 }
