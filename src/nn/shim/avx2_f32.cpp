@@ -11,7 +11,7 @@ namespace {
 struct Vec {
     using Reg = __m256;
     using Weight = __m256;
-    static constexpr int64_t lanes = 8, depth = 1, packed = 16;
+    static constexpr int64_t lanes = 8, depth = 1, packed = 16, wide = 4;
 
     static Reg load(const float* from) { return _mm256_loadu_ps(from); }
     static Reg fma(Reg sum, Reg a, Reg b) { return _mm256_fmadd_ps(a, b, sum); }

@@ -11,7 +11,7 @@ namespace {
 struct Wide {
     using Reg = __m512;
     using Weight = __m512bh;
-    static constexpr int64_t lanes = 16, depth = 2, packed = 16;
+    static constexpr int64_t lanes = 16, depth = 2, packed = 16, wide = 7;
 
     static Reg load(const float* from) { return _mm512_loadu_ps(from); }
     static Reg fma(Reg sum, Reg a, Reg b) { return _mm512_fmadd_ps(a, b, sum); }
@@ -50,7 +50,7 @@ struct Wide {
 // 8 floats, or 8 bfloat16: for what is left of the channels of a depthwise convolution.
 struct Narrow {
     using Reg = __m256;
-    static constexpr int64_t lanes = 8, packed = 16;
+    static constexpr int64_t lanes = 8, packed = 16, wide = 7;
 
     static Reg load(const float* from) { return _mm256_loadu_ps(from); }
     static Reg fma(Reg sum, Reg a, Reg b) { return _mm256_fmadd_ps(a, b, sum); }

@@ -315,89 +315,93 @@ inline void depthwise_one(const Conv& conv, int64_t image, int64_t oy, int64_t o
     finish<V, Element, Out, Residual>(conv, sum, (image * conv.out_height + oy) * conv.out_width + ox, channel);
 }
 
-// The same for 3 x 3 kernels and whole vectors, at an edge: columns outside the image read zeros, and nothing else is
-// asked at each tap.
-template <class V, class Element, class Out, bool Residual>
-inline void depthwise_edge(const Conv& conv, int64_t image, int64_t oy, int64_t ox, int64_t channel) {
-    const auto* zeros = static_cast<const Element*>(conv.zeros);
-    const auto* input = static_cast<const Element*>(conv.input) + image * conv.height * conv.width * conv.pixel + channel;
-    const auto* weights = static_cast<const float*>(conv.weights) + channel;
-    const int64_t padded = (conv.channels + V::packed - 1) / V::packed * V::packed;
-    auto sum = V::load(conv.bias + channel);
-    const int64_t left = ox * conv.stride_x - conv.pad_left, top = oy * conv.stride_y - conv.pad_top;
-#pragma GCC unroll 3
-    for (int ky = 0; ky < 3; ky++) {
-        const int64_t y = top + ky;
-        const bool has_row = y >= 0 && y < conv.height;
-#pragma GCC unroll 3
-        for (int kx = 0; kx < 3; kx++) {
-            const int64_t x = left + kx;
-            const bool within = has_row && x >= 0 && x < conv.width;
-            const Element* from = within ? input + (y * conv.width + x) * conv.pixel : zeros;
-            sum = V::fma(sum, V::load(from), V::load(weights + (ky * 3 + kx) * padded));
+// What a row of 3 x 3 outputs reads: its kernel, and three rows of the input, zeros for those outside the image.
+template <class V, class Element>
+struct DepthwiseRow {
+    typename V::Reg kernel[9], bias;
+    const Element* rows[3];
+    int64_t channel;
+
+    DepthwiseRow(const Conv& conv, int64_t channel) : channel(channel) {
+        const auto* weights = static_cast<const float*>(conv.weights) + channel;
+        const int64_t padded = (conv.channels + V::packed - 1) / V::packed * V::packed;
+        for (int t = 0; t < 9; t++) kernel[t] = V::load(weights + t * padded);
+        bias = V::load(conv.bias + channel);
+    }
+
+    void point(const Conv& conv, int64_t image, int64_t oy) {
+        for (int ky = 0; ky < 3; ky++) {
+            const int64_t y = oy * conv.stride_y - conv.pad_top + ky;
+            rows[ky] = y < 0 || y >= conv.height
+                           ? static_cast<const Element*>(conv.zeros)
+                           : static_cast<const Element*>(conv.input) + (image * conv.height + y) * conv.width * conv.pixel;
         }
     }
-    finish<V, Element, Out, Residual>(conv, sum, (image * conv.out_height + oy) * conv.out_width + ox, channel);
-}
+};
 
-// A 3 x 3 row, `Wide` outputs at a time, where every column of the kernel lies inside the image.
-template <class V, class Element, class Out, bool Residual, int Stride, int Wide>
-inline int64_t depthwise_row(const Conv& conv, int64_t image, int64_t oy, int64_t ox, int64_t end, int64_t channel) {
-    const auto* input = static_cast<const Element*>(conv.input);
-    const auto* weights = static_cast<const float*>(conv.weights);
-    const int64_t padded = (conv.channels + V::packed - 1) / V::packed * V::packed;
-    typename V::Reg kernel[9];
-    for (int t = 0; t < 9; t++) kernel[t] = V::load(weights + t * padded + channel);
-    const auto bias = V::load(conv.bias + channel);
-    const Element* rows[3];
+// `Wide` outputs of a row from `position` on; the first reads from column x on. At an edge, columns outside the image
+// read zeros.
+template <class V, class Element, class Out, bool Residual, int Stride, int Wide, bool Edge>
+__attribute__((always_inline)) inline void depthwise_block(const Conv& conv, const DepthwiseRow<V, Element>& row, int64_t x,
+                                                           int64_t position) {
+    typename V::Reg sums[Wide];
+    for (int i = 0; i < Wide; i++) sums[i] = row.bias;
+#pragma GCC unroll 3
     for (int ky = 0; ky < 3; ky++) {
-        const int64_t y = oy * Stride - conv.pad_top + ky;
-        rows[ky] = y < 0 || y >= conv.height ? static_cast<const Element*>(conv.zeros)
-                                             : input + (image * conv.height + y) * conv.width * conv.pixel;
-    }
-    for (; ox + Wide <= end; ox += Wide) {
-        typename V::Reg sums[Wide];
-        for (int i = 0; i < Wide; i++) sums[i] = bias;
-        const int64_t at = (ox * Stride - conv.pad_left) * conv.pixel + channel;
+#pragma GCC unroll 24
+        for (int column = 0; column < (Wide - 1) * Stride + 3; column++) {
+            const bool within = !Edge || (x + column >= 0 && x + column < conv.width);
+            const Element* from = within ? row.rows[ky] + (x + column) * conv.pixel : static_cast<const Element*>(conv.zeros);
+            const auto value = V::load(from + row.channel);
 #pragma GCC unroll 3
-        for (int ky = 0; ky < 3; ky++) {
-            const Element* row = rows[ky] + at;
-#pragma GCC unroll 16
-            for (int column = 0; column < (Wide - 1) * Stride + 3; column++) {
-                const auto value = V::load(row + column * conv.pixel);
-#pragma GCC unroll 3
-                for (int kx = 0; kx < 3; kx++) {
-                    const int offset = column - kx;
-                    if (offset >= 0 && offset % Stride == 0 && offset / Stride < Wide) {
-                        auto& sum = sums[offset / Stride];
-                        sum = V::fma(sum, value, kernel[ky * 3 + kx]);
-                    }
+            for (int kx = 0; kx < 3; kx++) {
+                const int offset = column - kx;
+                if (offset >= 0 && offset % Stride == 0 && offset / Stride < Wide) {
+                    auto& sum = sums[offset / Stride];
+                    sum = V::fma(sum, value, row.kernel[ky * 3 + kx]);
                 }
             }
         }
-        for (int i = 0; i < Wide; i++) {
-            const int64_t position = (image * conv.out_height + oy) * conv.out_width + ox + i;
-            finish<V, Element, Out, Residual>(conv, sums[i], position, channel);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < Wide; i++) finish<V, Element, Out, Residual>(conv, sums[i], position + i, row.channel);
+}
+
+// 3 x 3 outputs of whole rows, `Wide` at a time and at least as many in a row. What is left of a row is computed with
+// some of what came before it, which is written again, the same.
+template <class V, class Element, class Out, bool Residual, int Stride, int Wide>
+void depthwise_three(const Conv& conv, int64_t first, int64_t last, int64_t channel) {
+    constexpr int64_t reach = (Wide - 1) * Stride + 3;
+    DepthwiseRow<V, Element> row(conv, channel);
+    for (int64_t y = first; y < last; y++) {
+        row.point(conv, y / conv.out_height, y % conv.out_height);
+        for (int64_t at = 0; at < conv.out_width; at += Wide) {
+            const int64_t ox = std::min(at, conv.out_width - Wide), x = ox * Stride - conv.pad_left;
+            const int64_t position = y * conv.out_width + ox;
+            if (x < 0 || x + reach > conv.width) {
+                depthwise_block<V, Element, Out, Residual, Stride, Wide, true>(conv, row, x, position);
+            } else {
+                depthwise_block<V, Element, Out, Residual, Stride, Wide, false>(conv, row, x, position);
+            }
         }
     }
-    return ox;
 }
 
 template <class V, class Element, class Out, bool Residual>
 void depthwise_rows(const Conv& conv, int64_t first, int64_t last, int64_t channel) {
-    const Inside inside(conv);
-    const bool three = conv.kernel_height == 3 && conv.kernel_width == 3 && channel + V::lanes <= conv.channels;
-    for (int64_t row = first; row < last; row++) {
-        const int64_t image = row / conv.out_height, oy = row % conv.out_height;
-        const auto edge = three ? depthwise_edge<V, Element, Out, Residual> : depthwise_one<V, Element, Out, Residual>;
-        int64_t ox = 0;
-        for (; ox < inside.left; ox++) edge(conv, image, oy, ox, channel);
-        if (three && conv.stride_x == 1 && conv.stride_y == 1) {
-            ox = depthwise_row<V, Element, Out, Residual, 1, 4>(conv, image, oy, ox, inside.right, channel);
-        } else if (three && conv.stride_x == 2 && conv.stride_y == 2) {
-            ox = depthwise_row<V, Element, Out, Residual, 2, 4>(conv, image, oy, ox, inside.right, channel);
+    constexpr int wide = V::wide;
+    const bool three = conv.kernel_height == 3 && conv.kernel_width == 3 && channel + V::lanes <= conv.channels &&
+                       conv.stride_x == conv.stride_y && conv.out_width >= wide;
+    if (three && conv.stride_x == 1) {
+        depthwise_three<V, Element, Out, Residual, 1, wide>(conv, first, last, channel);
+    } else if (three && conv.stride_x == 2) {
+        depthwise_three<V, Element, Out, Residual, 2, wide>(conv, first, last, channel);
+    } else {
+        for (int64_t row = first; row < last; row++) {
+            for (int64_t ox = 0; ox < conv.out_width; ox++) {
+                depthwise_one<V, Element, Out, Residual>(conv, row / conv.out_height, row % conv.out_height, ox, channel);
+            }
         }
-        for (; ox < conv.out_width; ox++) edge(conv, image, oy, ox, channel);
     }
 }
 

@@ -193,4 +193,12 @@ proptest! {
     ) {
         check(&spec(out_channels, 16 * sixteens, 1, [3, 3], [1, 1], pads), images, height, width);
     }
+
+    #[test]
+    fn depthwise_convolutions_of_face_networks_equal_libtorchs(
+        channels in 1i64..72, stride in 1i64..3, pads in prop::array::uniform4(0i64..3),
+        images in 1i64..3, height in 3i64..20, width in 3i64..40,
+    ) {
+        check(&spec(channels, channels, channels, [3, 3], [stride; 2], pads), images, height, width);
+    }
 }
