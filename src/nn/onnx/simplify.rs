@@ -12,6 +12,7 @@ use super::proto::{GraphProto, NodeProto, TensorProto};
 /// Simplifies a graph of ONNX's own operators.
 pub(super) fn simplify(graph: &mut GraphProto) {
     share_weights(graph);
+    skip_identities(graph);
     share_nodes(graph);
     activate_before_concat(graph);
 }
@@ -40,6 +41,28 @@ fn share_weights(graph: &mut GraphProto) {
         }
     });
     rename_inputs(&mut graph.node, &renamed);
+}
+
+/// Readers of a copy read the original, so that nodes which differ in that alone are found to be the same.
+///
+/// Exporters of PyTorch write a weight that two layers share as one of them and a copy.
+fn skip_identities(graph: &mut GraphProto) {
+    let fixed = declared(graph);
+    let mut renamed: HashMap<String, String> = HashMap::new();
+    graph.node.retain_mut(|node| {
+        rename_inputs(std::slice::from_mut(node), &renamed);
+        match (&node.input[..], &node.output[..]) {
+            ([original], [copy]) if is_identity(node) && !original.is_empty() && !fixed.contains(copy) => {
+                renamed.insert(copy.clone(), original.clone());
+                false
+            }
+            _ => true,
+        }
+    });
+}
+
+fn is_identity(node: &NodeProto) -> bool {
+    node.op_type == "Identity" && node.attribute.is_empty()
 }
 
 /// Of nodes that compute the same from the same, all but the first go.

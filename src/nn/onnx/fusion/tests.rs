@@ -144,17 +144,16 @@ fn an_activation_of_joined_channels_moves_to_the_parts() {
     check(model(nodes, weights, &["y"]), 8);
 }
 
-#[test]
-fn what_is_computed_twice_is_computed_once() {
-    // Equal weights under two names, equal nodes that read them.
-    let nodes = vec![
+/// The nodes that are left of a sum of two equal convolutions, each with an activation.
+fn check_equal_branches(first: Vec<NodeProto>, weights: Vec<TensorProto>) {
+    let branches = vec![
         conv(&["x", "w1"], "a", 1),
         conv(&["x", "w2"], "b", 1),
         node("Relu", &["a"], &["c"], vec![]),
         node("Relu", &["b"], &["d"], vec![]),
         node("Add", &["c", "d"], &["y"], vec![]),
     ];
-    let content = model(nodes, vec![weight("w1", &[8, 8, 3, 3]), weight("w2", &[8, 8, 3, 3])], &["y"]);
+    let content = model([first, branches].concat(), weights, &["y"]);
     let graph = Graph::load(content.clone(), Device::Cpu, Kind::Float).unwrap();
     let mut operators: HashMap<&str, usize> = HashMap::new();
     for node in &graph.nodes {
@@ -162,6 +161,20 @@ fn what_is_computed_twice_is_computed_once() {
     }
     assert_eq!(graph.nodes.len(), if graph.is_fused() { 2 } else { 3 }, "{operators:?}");
     check(content, 8);
+}
+
+#[test]
+fn what_is_computed_twice_is_computed_once() {
+    // Equal weights under two names, or a weight and its copy; equal nodes that read them.
+    check_equal_branches(vec![], vec![weight("w1", &[8, 8, 3, 3]), weight("w2", &[8, 8, 3, 3])]);
+    let copies = vec![node("Identity", &["w1"], &["w0"], vec![]), node("Identity", &["w0"], &["w2"], vec![])];
+    check_equal_branches(copies, vec![weight("w1", &[8, 8, 3, 3])]);
+}
+
+#[test]
+fn a_copy_that_is_an_output_stays() {
+    let nodes = vec![conv(&["x", "w"], "a", 1), node("Identity", &["a"], &["y"], vec![])];
+    check(model(nodes, vec![weight("w", &[8, 8, 3, 3])], &["y", "a"]), 8);
 }
 
 #[test]
