@@ -150,6 +150,11 @@ impl Form {
         parsed.map(Some).ok_or_else(|| invalid(name, format!("{expected} is expected")))
     }
 
+    /// A required field of the same kind.
+    pub fn required_value<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Result<T, Problem> {
+        self.value(name, expected)?.ok_or_else(|| missing(name))
+    }
+
     /// A field that holds a similarity.
     pub fn similarity(&mut self, name: &str) -> Result<Option<Threshold>, Problem> {
         let value: Option<f32> = self.value(name, "a number from -1 to 1")?;

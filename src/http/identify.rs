@@ -9,8 +9,8 @@ use super::extract::gallery;
 use super::form::{Fields, Form, FromForm, invalid};
 use super::photo;
 use super::problem::Problem;
-use crate::service::answers::Identified;
-use crate::service::{IdentifyRequest, Services};
+use crate::service::answers::{Identified, IdentifiedEmbedding};
+use crate::service::{IdentifyEmbeddingRequest, IdentifyRequest, Services};
 
 const DEFAULT_TOP_K: u32 = 5;
 const MAX_TOP_K: u32 = 100;
@@ -68,19 +68,79 @@ impl FromForm for IdentifyRequest {
         &["gallery", "top_k", "max_faces", "threshold", "fmr", "fpir", "unique_subjects"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
-        let top_k = form.value("top_k", "a number from 1 to 100")?.unwrap_or(DEFAULT_TOP_K);
-        if !(1..=MAX_TOP_K).contains(&top_k) {
-            return Err(invalid("top_k", "a number from 1 to 100 is expected"));
-        }
         Ok(Self {
             image: photo(&mut form, "image")?,
             gallery: gallery(&mut form)?,
-            top_k,
+            top_k: top_k(&mut form)?,
             most_faces: form.most_faces()?,
             policy: form.policy()?,
             unique_subjects: form.value("unique_subjects", "true or false")?.unwrap_or(true),
         })
     }
+}
+
+/// An embedding to look for.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
+pub struct IdentifyEmbeddingForm {
+    /// What POST /embed gives: as many numbers as the model has dimensions. It need not be normalised.
+    pub embedding: Vec<f32>,
+    /// Its name or id. Defaults to `default`.
+    #[schema(default = "default")]
+    pub gallery: Option<String>,
+    /// Subjects, 1 to 100. Defaults to 5.
+    #[schema(minimum = 1, maximum = 100, default = 5)]
+    pub top_k: Option<u32>,
+    /// As for POST /identify.
+    #[schema(minimum = -1.0, maximum = 1.0)]
+    pub threshold: Option<f32>,
+    /// As for POST /identify.
+    #[schema(exclusive_minimum = 0.0, exclusive_maximum = 1.0)]
+    pub fmr: Option<f64>,
+    /// As for POST /identify.
+    #[schema(exclusive_minimum = 0.0, exclusive_maximum = 1.0)]
+    pub fpir: Option<f64>,
+}
+
+impl FromForm for IdentifyEmbeddingRequest {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["embedding", "gallery", "top_k", "threshold", "fmr", "fpir"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        Ok(Self {
+            embedding: form.required_value("embedding", "an array of numbers")?,
+            gallery: gallery(&mut form)?,
+            top_k: top_k(&mut form)?,
+            policy: form.policy()?,
+        })
+    }
+}
+
+fn top_k(form: &mut Form) -> Result<u32, Problem> {
+    let top_k = form.value("top_k", "a number from 1 to 100")?.unwrap_or(DEFAULT_TOP_K);
+    if (1..=MAX_TOP_K).contains(&top_k) {
+        return Ok(top_k);
+    }
+    Err(invalid("top_k", "a number from 1 to 100 is expected"))
+}
+
+/// Identify an embedding
+///
+/// As POST /identify, for an embedding that was computed before, by the same model: the answer needs no inference.
+#[utoipa::path(
+    post, path = "/identify/embedding", tag = "recognition",
+    request_body(content((IdentifyEmbeddingForm = "application/json"))),
+    responses(
+        (status = 200, description = "The matches", body = IdentifiedEmbedding),
+        (status = 404, description = "`gallery_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn identify_embedding(
+    State(services): State<Services>,
+    Fields(request): Fields<IdentifyEmbeddingRequest>,
+) -> Result<Json<IdentifiedEmbedding>, Problem> {
+    Ok(Json(services.identify_embedding(request).await?))
 }
 
 /// Identify faces

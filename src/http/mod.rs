@@ -54,6 +54,7 @@ fn recognition() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(enroll::enroll_face))
         .routes(routes!(identify::identify_faces))
+        .routes(routes!(identify::identify_embedding))
         .routes(routes!(verify::verify_pair))
         .routes(routes!(detect::detect_faces))
         .routes(routes!(detect::embed_faces))

@@ -177,6 +177,9 @@ impl From<ServiceError> for Problem {
             ServiceError::NoFace { field } => Self::new(Code::NoFace, detail).with_field(field),
             ServiceError::MultipleFaces { field, .. } => Self::new(Code::MultipleFaces, detail).with_field(field),
             ServiceError::Overloaded => Self::new(Code::Overloaded, detail),
+            ServiceError::EmbeddingDimension { .. } | ServiceError::Embedding(_) => {
+                Self::new(Code::InvalidField, detail).with_field("embedding")
+            }
             ServiceError::UnsupportedRate(_) => Self::new(Code::InvalidField, detail),
             ServiceError::Engine(error) => error.into(),
             ServiceError::Gallery(error) => error.into(),

@@ -123,6 +123,19 @@ pub struct Identified {
     pub faces: Vec<IdentifiedFace>,
 }
 
+/// POST /identify/embedding
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct IdentifiedEmbedding {
+    pub model: String,
+    /// The similarity from which on it is `known`.
+    pub threshold: f32,
+    pub decision: Decision,
+    /// Whether the best match reaches the threshold.
+    pub known: bool,
+    /// The most similar subjects, best first, whether or not they reach the threshold.
+    pub matches: Vec<Match>,
+}
+
 /// A face of a photo and whom it resembles.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct IdentifiedFace {

@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
 use crate::registry::RegistryError;
+use crate::types::InvalidValue;
 use crate::vision::DecodeError;
 
 #[derive(Debug, Error)]
@@ -18,6 +19,11 @@ pub enum ServiceError {
     MultipleFaces { field: &'static str, count: usize },
     #[error("the server has as many requests in work as it takes; try again shortly")]
     Overloaded,
+    #[error("the model's embeddings have {expected} components; this one has {found}")]
+    EmbeddingDimension { expected: usize, found: usize },
+    /// Of the caller's.
+    #[error(transparent)]
+    Embedding(InvalidValue),
     /// A rate that the model was not calibrated for.
     #[error("{0}")]
     UnsupportedRate(String),

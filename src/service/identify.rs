@@ -1,6 +1,6 @@
 //! Whom do the faces of a photo resemble?
 
-use super::answers::{Identified, IdentifiedFace, Match};
+use super::answers::{Decision, Identified, IdentifiedEmbedding, IdentifiedFace, Match};
 use super::search::one_face_per_subject;
 use super::{PhotoBytes, ServiceError, Services};
 use crate::gallery::Policy;
@@ -23,7 +23,42 @@ pub struct IdentifyRequest {
     pub unique_subjects: bool,
 }
 
+/// An embedding that was computed elsewhere, by the same model.
+pub struct IdentifyEmbeddingRequest {
+    /// Of any length but 0.
+    pub embedding: Vec<f32>,
+    pub gallery: Name,
+    pub top_k: u32,
+    pub policy: Option<Policy>,
+}
+
 impl Services {
+    /// Searches for an embedding, such as POST /embed gives.
+    pub async fn identify_embedding(
+        &self,
+        request: IdentifyEmbeddingRequest,
+    ) -> Result<IdentifiedEmbedding, ServiceError> {
+        let _admitted = self.admit()?;
+        let (expected, found) = (self.0.engine.dimension(), request.embedding.len());
+        if expected != found {
+            return Err(ServiceError::EmbeddingDimension { expected, found });
+        }
+        let embedding = Embedding::normalised(request.embedding).map_err(ServiceError::Embedding)?;
+        let probe = StoredEmbedding::from(&embedding);
+        let gallery = self.find_gallery(request.gallery.as_str()).await?;
+        let decision = self.decide(&gallery, request.policy).await?;
+        let query = Query { probe: probe.clone(), top_k: request.top_k as usize, min_similarity: None, except: None };
+        let mut hits = self.search(gallery.id, vec![query]).await?.pop().unwrap_or_default();
+        self.fill_faces(gallery.id, &probe, &mut hits).await?;
+        Ok(IdentifiedEmbedding {
+            model: self.model_name().to_owned(),
+            threshold: decision.threshold,
+            known: is_known(&hits, &decision),
+            decision,
+            matches: hits.into_iter().map(|hit| self.match_answer(hit)).collect(),
+        })
+    }
+
     pub async fn identify(&self, request: IdentifyRequest) -> Result<Identified, ServiceError> {
         let _admitted = self.admit()?;
         // Before any inference: is there such a gallery, and such a policy?
@@ -52,7 +87,7 @@ impl Services {
         }
         let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), hits)| IdentifiedFace {
             face: face.found(),
-            known: hits.first().is_some_and(|best| similarity(best) >= decision.threshold),
+            known: is_known(&hits, &decision),
             anomaly: self.anomaly(embedding),
             matches: hits.into_iter().map(|hit| self.match_answer(hit)).collect(),
         });
@@ -75,6 +110,10 @@ impl Services {
             probability: self.0.calibration.probability(similarity),
         }
     }
+}
+
+fn is_known(hits: &[Hit], decision: &Decision) -> bool {
+    hits.first().is_some_and(|best| similarity(best) >= decision.threshold)
 }
 
 /// Rounding to 16 bits can take a vector's length a little past 1.

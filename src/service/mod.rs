@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 pub use embed::PhotoRequest;
 pub use enroll::{EnrollRequest, FaceChoice};
 pub use error::ServiceError;
-pub use identify::IdentifyRequest;
+pub use identify::{IdentifyEmbeddingRequest, IdentifyRequest};
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use ready::Readiness;
 pub use verify::VerifyRequest;

@@ -2,7 +2,9 @@
 
 use faceid::gallery::Policy;
 use faceid::http::Code;
-use faceid::service::answers::{Basis, Gallery, GalleryEntry, Identified, Verified};
+use faceid::service::answers::{
+    Basis, Embedded, Gallery, GalleryEntry, Identified, IdentifiedEmbedding, Match, Verified,
+};
 use image::{DynamicImage, ImageFormat, RgbImage, imageops};
 use reqwest::multipart::Form;
 use reqwest::{Method, StatusCode};
@@ -138,6 +140,34 @@ async fn a_pair_is_decided_by_the_rate_asked_for() {
     assert_eq!((answer.decision.policy, answer.decision.subjects), (Policy::Fmr(0.001), 1));
     assert!(answer.same_person && answer.anomalies.iter().all(|anomaly| anomaly.unwrap() < 0.3));
     app.post_form("/verify", form().text("fpir", "0.001")).await.expect_problem(422, Code::UnknownField);
+}
+
+#[tokio::test]
+async fn an_embedding_is_identified_like_the_photo_that_it_came_from() {
+    let (Some(photo), Some(other)) = (photos::lfw("Tony_Blair", 1), photos::lfw("Tony_Blair", 2)) else { return };
+    let app = TestApp::start().await;
+    app.enroll_largest("Tony", &photo).await;
+    app.enroll_largest("Tony", &other).await;
+    app.enroll_largest("George", &photos::lfw("George_W_Bush", 1).unwrap()).await;
+    let probe = photos::lfw("Tony_Blair", 3).unwrap();
+    let embedded: Embedded = app.post_photo("/embed", &probe).await.json();
+    let ask = |embedding: serde_json::Value| {
+        let body = json!({"embedding": embedding, "gallery": app.gallery, "fmr": 1e-4});
+        app.send(app.request(Method::POST, "/identify/embedding").json(&body))
+    };
+    let answer: IdentifiedEmbedding = ask(json!(embedded.faces[0].embedding)).await.json();
+    let by_photo: Identified = app.post_photo("/identify", &probe).await.json();
+    assert!(answer.known && answer.decision.policy == Policy::Fmr(1e-4));
+    let all = |matches: &[Match]| serde_json::to_value(matches).unwrap();
+    assert_eq!(all(&answer.matches), all(&by_photo.faces[0].matches));
+    assert_eq!(answer.matches[0].subject, "Tony");
+    assert!(answer.matches[0].face_id.is_some());
+
+    for nonsense in [json!([1.0, 2.0]), json!([]), json!(vec![0.0; 512]), json!("x"), json!({"a": 1})] {
+        ask(nonsense).await.expect_problem(422, Code::InvalidField);
+    }
+    let missing = app.send(app.request(Method::POST, "/identify/embedding").json(&json!({}))).await;
+    missing.expect_problem(422, Code::MissingField);
 }
 
 #[tokio::test]

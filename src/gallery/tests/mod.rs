@@ -1,5 +1,6 @@
 //! Tests against a real Postgres, each in a database of its own.
 
+mod approximate;
 mod changes;
 mod embeddings;
 mod enrolment;
