@@ -1,0 +1,122 @@
+//! Pairs of faces: whom they show, and how similar they are.
+
+use super::random::Random;
+use super::{EvaluationError, Faces};
+
+/// Two faces that were compared. The subjects are numbered from 0; the pair is genuine if they are the same.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pair {
+    /// Cosine, -1..=1.
+    pub similarity: f32,
+    pub a: u32,
+    pub b: u32,
+}
+
+impl Pair {
+    pub fn is_genuine(&self) -> bool {
+        self.a == self.b
+    }
+
+    /// How often the pair occurs among subjects of whom each occurs as often as its weight says (Owen 2007, "The pigeonhole
+    /// bootstrap").
+    pub(super) fn weight(&self, weights: &[f64]) -> f64 {
+        let a = weights[self.a as usize];
+        if self.is_genuine() { a } else { a * weights[self.b as usize] }
+    }
+}
+
+/// Pairs of both kinds, most similar first.
+#[derive(Debug, Clone)]
+pub struct Comparisons {
+    pairs: Vec<Pair>,
+    subjects: usize,
+    genuine: usize,
+}
+
+impl Comparisons {
+    pub fn new(mut pairs: Vec<Pair>) -> Result<Self, EvaluationError> {
+        if let Some(pair) = pairs.iter().find(|pair| !pair.similarity.is_finite()) {
+            return Err(EvaluationError::NotFinite(pair.a as usize, pair.b as usize));
+        }
+        let genuine = pairs.iter().filter(|pair| pair.is_genuine()).count();
+        if genuine == 0 {
+            return Err(EvaluationError::NoGenuinePair);
+        }
+        if genuine == pairs.len() {
+            return Err(EvaluationError::NoImpostorPair);
+        }
+        // Ties in an order of their own, so that it does not depend on where the pairs came from.
+        pairs.sort_unstable_by(|x, y| y.similarity.total_cmp(&x.similarity).then((x.a, x.b).cmp(&(y.a, y.b))));
+        let subjects = pairs.iter().map(|pair| pair.a.max(pair.b) as usize + 1).max().unwrap_or(0);
+        Ok(Self { pairs, subjects, genuine })
+    }
+
+    /// All genuine pairs of `faces`, and all impostor pairs or about `most` of them, chosen at random.
+    pub fn of_faces(faces: &Faces, most: usize, seed: u64) -> Result<Self, EvaluationError> {
+        let count = |n: usize| n * n.saturating_sub(1) / 2;
+        let genuine: usize = faces.by_subject().iter().map(|faces| count(faces.len())).sum();
+        let share = most as f64 / (count(faces.len()) - genuine).max(1) as f64;
+        let mut random = Random::new(seed, 0);
+        let mut pairs = Vec::new();
+        for i in 0..faces.len() {
+            for j in 0..i {
+                let (a, b) = (faces.subject(i), faces.subject(j));
+                if a == b || share >= 1.0 || random.unit() < share {
+                    pairs.push(Pair { similarity: faces.similarity(i, j), a: a as u32, b: b as u32 });
+                }
+            }
+        }
+        Self::new(pairs)
+    }
+
+    /// Most similar first.
+    pub fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+
+    /// Most similar first.
+    pub fn impostors(&self) -> impl Iterator<Item = &Pair> {
+        self.pairs.iter().filter(|pair| !pair.is_genuine())
+    }
+
+    /// One more than the largest number of a subject.
+    pub fn subjects(&self) -> usize {
+        self.subjects
+    }
+
+    /// Number of genuine pairs.
+    pub fn genuine(&self) -> usize {
+        self.genuine
+    }
+
+    /// Number of impostor pairs.
+    pub fn impostor(&self) -> usize {
+        self.pairs.len() - self.genuine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::faces::made;
+
+    #[test]
+    fn all_pairs_or_some() {
+        let faces = made::faces(10, 4, 1.0, 1);
+        let all = Comparisons::of_faces(&faces, usize::MAX, 0).unwrap();
+        assert_eq!((all.genuine(), all.impostor(), all.subjects()), (60, 720, 10));
+        assert!(all.pairs().is_sorted_by(|x, y| x.similarity >= y.similarity));
+        let some = Comparisons::of_faces(&faces, 200, 0).unwrap();
+        assert_eq!(some.genuine(), 60);
+        assert!((150..250).contains(&some.impostor()), "{}", some.impostor());
+    }
+
+    #[test]
+    fn both_kinds_are_needed() {
+        let pair = |similarity, a, b| Pair { similarity, a, b };
+        assert_eq!(Comparisons::new(vec![pair(0.5, 0, 0)]).unwrap_err(), EvaluationError::NoImpostorPair);
+        assert_eq!(Comparisons::new(vec![pair(0.5, 0, 1)]).unwrap_err(), EvaluationError::NoGenuinePair);
+        let nan = Comparisons::new(vec![pair(0.5, 0, 0), pair(f32::NAN, 0, 1)]);
+        assert_eq!(nan.unwrap_err(), EvaluationError::NotFinite(0, 1));
+    }
+}
