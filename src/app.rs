@@ -126,7 +126,7 @@ async fn serve_model(
 }
 
 /// What is known of an embedder file, and its sha256.
-async fn manifest(embedder: &Path) -> Result<(Manifest, [u8; 32]), AppError> {
+pub async fn manifest(embedder: &Path) -> Result<(Manifest, [u8; 32]), AppError> {
     let path = embedder.to_owned();
     let sha256 = tokio::task::spawn_blocking(move || file_sha256(&path)).await.map_err(join_error)??;
     Ok((Manifest::of(embedder, &hex(&sha256))?, sha256))
@@ -137,7 +137,8 @@ pub async fn input_normalisation(config: &Config) -> Result<InputNormalisation, 
     Ok(normalisation(&manifest(&config.engine.embedder).await?.0))
 }
 
-fn normalisation(manifest: &Manifest) -> InputNormalisation {
+/// How an embedder wants its chips.
+pub fn normalisation(manifest: &Manifest) -> InputNormalisation {
     InputNormalisation {
         mean: manifest.mean,
         scale: manifest.scale,

@@ -3,6 +3,7 @@
 mod backend;
 mod bench;
 mod enroll;
+mod evaluate;
 mod health;
 mod identify;
 mod openapi;
@@ -20,6 +21,7 @@ use crate::app::AppError;
 use crate::bench::BenchError;
 use crate::config::{Config, ConfigArgs, ConfigError};
 use crate::db::DbError;
+use crate::evaluation::EvaluationError;
 use crate::service::ServiceError;
 use crate::types::Name;
 
@@ -38,6 +40,7 @@ enum Command {
     Enroll(enroll::Enroll),
     Identify(identify::Identify),
     Verify(verify::Verify),
+    Evaluate(evaluate::Evaluate),
     Health(health::Health),
     Bench(bench::Bench),
     Openapi(openapi::Openapi),
@@ -64,6 +67,8 @@ pub enum CliError {
     Bench(#[from] BenchError),
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
     #[error("{action}: {source}")]
     Io { action: String, source: std::io::Error },
     #[error("cannot reach {server}: {source}")]
@@ -99,6 +104,7 @@ impl Cli {
                 Command::Enroll(command) => command.run().await,
                 Command::Identify(command) => command.run().await,
                 Command::Verify(command) => command.run().await,
+                Command::Evaluate(command) => command.run().await,
                 Command::Health(command) => command.run().await,
                 Command::Bench(command) => command.run().await,
                 Command::Openapi(command) => command.run(),

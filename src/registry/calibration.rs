@@ -26,10 +26,13 @@ pub enum ManifestError {
         "{weights} is not a network that faceid knows: describe it in {manifest} (see README.md, \"Your own networks\")"
     )]
     Missing { weights: PathBuf, manifest: PathBuf },
+    /// Measured figures that no manifest can hold.
+    #[error("these figures make no calibration: {0}")]
+    Unusable(String),
 }
 
 /// Order of the colour channels of a network's input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelOrder {
     #[default]
@@ -38,7 +41,7 @@ pub enum ChannelOrder {
 }
 
 /// Facts about an embedder's weights.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// What the model is called in answers.
@@ -53,11 +56,13 @@ pub struct Manifest {
     /// Similarity from which on two faces count as one person.
     threshold: f32,
     /// Logistic regression of "one person" on the similarity, if it was fitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
     probability: Option<Logistic>,
     /// Thresholds at false match rates, if they were measured; highest rate first.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fmr: Vec<FmrPoint>,
     /// What tells a face from what is none, if it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
     anomaly: Option<NormScale>,
 }
 
@@ -66,7 +71,7 @@ fn half_range() -> f32 {
 }
 
 /// probability = 1 / (1 + exp(-(slope * similarity + intercept)))
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logistic {
     pub slope: f32,
@@ -168,6 +173,19 @@ impl Manifest {
         }
     }
 
+    /// The same network with other figures: what [`Self::of`] reads, as text.
+    pub fn recalibrated(
+        &self,
+        threshold: Threshold,
+        probability: Option<Logistic>,
+        fmr: Vec<FmrPoint>,
+    ) -> Result<String, ManifestError> {
+        let manifest = Self { threshold: threshold.get(), probability, fmr, ..self.clone() };
+        let text = toml::to_string(&manifest).map_err(|error| ManifestError::Unusable(error.to_string()))?;
+        Self::parse(&text).map_err(ManifestError::Unusable)?;
+        Ok(text)
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         let manifest: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         if manifest.name.is_empty() || manifest.name.len() > 255 {
@@ -252,6 +270,27 @@ mod tests {
         assert_eq!((manifest.mean, manifest.channels), (127.5, ChannelOrder::Bgr));
         assert_eq!(manifest.calibration().threshold.get(), 0.3);
         assert_eq!(manifest.calibration().probability(0.5), None);
+    }
+
+    #[test]
+    fn what_was_measured_is_written_and_read() {
+        let bundled = mobilefacenet_512();
+        let fmr = vec![
+            FmrPoint { rate: 1e-2, threshold: 0.31, low: 0.29, high: 0.33 },
+            FmrPoint { rate: 1e-6, threshold: 0.52, low: 0.49, high: 0.6 },
+        ];
+        let threshold = Threshold::try_from(0.44).unwrap();
+        let text = bundled.recalibrated(threshold, None, fmr.clone()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("net.toml"), &text).unwrap();
+        let read = Manifest::of(&folder.path().join("net.onnx"), "00").unwrap();
+        assert_eq!((read.mean, read.scale, read.channels), (bundled.mean, bundled.scale, bundled.channels));
+        let calibration = read.calibration();
+        assert_eq!((calibration.threshold, calibration.logistic), (threshold, None));
+        assert_eq!((&calibration.fmr, calibration.anomaly), (&fmr, bundled.anomaly));
+        assert!(text.contains("threshold = 0.44\n") && text.contains("[[fmr]]"), "{text}");
+        let falling = fmr.into_iter().rev().collect();
+        assert!(matches!(bundled.recalibrated(threshold, None, falling), Err(ManifestError::Unusable(_))));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod cli;
 mod decisions;
 mod engine;
 mod enroll;
+mod evaluate;
 mod galleries;
 mod layers;
 mod models;

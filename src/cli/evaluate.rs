@@ -1,0 +1,240 @@
+mod embed;
+mod plots;
+mod sources;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+
+use self::embed::Outcome;
+use self::sources::Source;
+use super::{CliError, print_json};
+use crate::config::ConfigArgs;
+use crate::evaluation::{Comparisons, Faces, Pair, Plan, Report, Resampling, ThresholdPoint, Verification};
+use crate::registry::{FmrPoint, Logistic, Manifest};
+use crate::service::ServiceError;
+use crate::types::Threshold;
+
+/// Impostor pairs that are looked at; of more, as many are chosen at random.
+const MOST_IMPOSTORS: usize = 2_000_000;
+
+/// Figures do not change from run to run.
+const SEED: u64 = 1;
+
+/// Measure how well faces are told apart, on photos of yours
+///
+/// DIR has one folder for each person; folders of one name, in several DIRs, are one person. The largest face of each
+/// photo is embedded by the configured networks and compared with those of all others. Neither a server nor a database
+/// is needed, and nothing is stored. Intervals are of 95 %, over people.
+///
+/// Example: faceid evaluate ./people --plots ./plots --calibration my-net.toml
+#[derive(clap::Args)]
+pub struct Evaluate {
+    /// Folders with one folder for each person
+    #[arg(required_unless_present = "pairs", conflicts_with = "pairs", value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    /// Compare these pairs only: a file with lines of `path_a path_b same|different`, paths relative to its folder,
+    /// separated by tabs or spaces
+    #[arg(long, value_name = "FILE")]
+    pairs: Option<PathBuf>,
+    /// Photos that enroll a person in the open-set measurement
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
+    enrolled: u16,
+    /// Random halves of the people that are enrolled for it, one after the other
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
+    splits: u16,
+    /// Draws of people for the intervals
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(100..=100_000), value_name = "N")]
+    draws: u32,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+    /// Write det.svg and histogram.svg into this folder
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+    /// Write what was measured as a manifest, to lie beside the embedder's file under the same name with .toml
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// False match rate of the threshold in that manifest
+    #[arg(long, default_value_t = 1e-3, value_name = "RATE")]
+    fmr: f64,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// The embedder.
+    pub model: String,
+    pub photos: Photos,
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// What came of the photos.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Photos {
+    pub total: usize,
+    pub embedded: usize,
+    /// Those in which no face was found.
+    pub without_face: Vec<PathBuf>,
+    pub unreadable: Vec<Unreadable>,
+    /// Pairs that could not be compared, because of such photos; only for `--pairs`.
+    pub pairs_left_out: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Unreadable {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+impl Evaluate {
+    pub async fn run(self) -> Result<ExitCode, CliError> {
+        if !(self.fmr > 0.0 && self.fmr < 1.0) {
+            return Err(CliError::Usage("--fmr takes a rate above 0 and below 1".to_owned()));
+        }
+        let mut args = self.config.clone();
+        args.settings.log.get_or_insert_with(|| "warn".to_owned());
+        let config = super::configure(args)?;
+        let source = match &self.pairs {
+            Some(file) => sources::of_pairs(file)?,
+            None => sources::of_folders(&self.dirs)?,
+        };
+        let (manifest, _) = crate::app::manifest(&config.engine.embedder).await?;
+        let threshold = config.recognition.threshold.unwrap_or(manifest.calibration().threshold);
+        let outcomes = embed::embed(&config, &manifest, &source.photos).await?;
+        let plan = self.plan(threshold);
+        let measured = tokio::task::spawn_blocking(move || measure(source, outcomes, &plan)).await;
+        let (photos, comparisons, report) = measured.map_err(|error| ServiceError::Internal(error.to_string()))??;
+        if let Some(folder) = &self.plots {
+            plots::write(folder, &comparisons, &report.verification)?;
+        }
+        if let Some(file) = &self.calibration {
+            write_calibration(file, &manifest, &report.verification, self.fmr)?;
+        }
+        let evaluated = Evaluated { model: manifest.name, photos, report };
+        if self.json {
+            print_json(&evaluated)?
+        } else {
+            table::print(&evaluated)
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn plan(&self, threshold: Threshold) -> Plan {
+        let mut fmrs = vec![1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
+        if !fmrs.contains(&self.fmr) {
+            fmrs.push(self.fmr);
+            fmrs.sort_by(|a, b| f64::total_cmp(b, a));
+        }
+        Plan {
+            fars: vec![1e-4, 1e-3, 1e-2, 1e-1],
+            fmrs,
+            fpirs: vec![0.1, 0.01],
+            ranks: vec![1, 5],
+            photos: self.enrolled.into(),
+            splits: self.splits.into(),
+            threshold: threshold.get(),
+            resampling: Resampling { draws: self.draws as usize, seed: SEED },
+        }
+    }
+}
+
+fn measure(source: Source, outcomes: Vec<Outcome>, plan: &Plan) -> Result<(Photos, Comparisons, Report), CliError> {
+    let mut photos = Photos {
+        total: source.photos.len(),
+        embedded: 0,
+        without_face: Vec::new(),
+        unreadable: Vec::new(),
+        pairs_left_out: 0,
+    };
+    // The number of each photo among the embedded ones.
+    let mut faces_of = Vec::with_capacity(outcomes.len());
+    let (mut vectors, mut subjects) = (Vec::new(), Vec::new());
+    for ((path, subject), outcome) in source.photos.into_iter().zip(source.subjects).zip(outcomes) {
+        faces_of.push(matches!(outcome, Outcome::Face(_)).then_some(vectors.len()));
+        match outcome {
+            Outcome::Face(vector) => {
+                vectors.push(vector);
+                subjects.push(subject);
+            }
+            Outcome::NoFace => photos.without_face.push(path),
+            Outcome::Unreadable(reason) => photos.unreadable.push(Unreadable { path, reason }),
+        }
+    }
+    photos.embedded = vectors.len();
+    let faces = Faces::new(vectors, subjects)?;
+    let (comparisons, identification) = match source.pairs {
+        Some(pairs) => {
+            let both = |(a, b): &(usize, usize)| faces_of[*a].zip(faces_of[*b]);
+            let compared: Vec<Pair> = pairs.iter().filter_map(both).map(|(a, b)| pair(&faces, a, b)).collect();
+            photos.pairs_left_out = pairs.len() - compared.len();
+            (Comparisons::new(compared)?, None)
+        }
+        None => {
+            let comparisons = Comparisons::of_faces(&faces, MOST_IMPOSTORS, SEED)?;
+            (comparisons, crate::evaluation::identify(&faces, plan))
+        }
+    };
+    let subjects = faces.by_subject().iter().filter(|faces| !faces.is_empty()).count();
+    let verification = crate::evaluation::verify(&comparisons, plan);
+    Ok((photos, comparisons, Report { subjects, verification, identification }))
+}
+
+fn pair(faces: &Faces, a: usize, b: usize) -> Pair {
+    let subject = |face| faces.subject(face) as u32;
+    Pair { similarity: faces.similarity(a, b), a: subject(a), b: subject(b) }
+}
+
+/// Writes the manifest of the same network with what was measured.
+fn write_calibration(file: &Path, manifest: &Manifest, measured: &Verification, fmr: f64) -> Result<(), CliError> {
+    let Some(at) = measured.thresholds.iter().find(|point| point.fmr == fmr) else {
+        return Err(CliError::Usage(format!(
+            "{} impostor pairs do not tell a threshold at a false match rate of {fmr}: no calibration was written",
+            measured.impostor_pairs
+        )));
+    };
+    let threshold =
+        Threshold::try_from(round(at.threshold.value)).map_err(|error| CliError::Usage(error.to_string()))?;
+    let logistic = |fit: crate::evaluation::LogisticFit| Logistic {
+        slope: round_to(fit.slope, 100.0),
+        intercept: round_to(fit.intercept, 100.0),
+    };
+    let text = manifest.recalibrated(threshold, measured.logistic.map(logistic), points(&measured.thresholds));
+    let head = format!(
+        "# Measured by `faceid evaluate` on {} genuine and {} impostor pairs.\n",
+        measured.genuine_pairs, measured.impostor_pairs
+    );
+    let text = head + &text.map_err(crate::app::AppError::from)?;
+    std::fs::write(file, text).map_err(CliError::io(format!("cannot write {}", file.display())))
+}
+
+/// Those thresholds that rise as the rates fall; a tail that ends has the same one for the smallest rates.
+fn points(measured: &[ThresholdPoint]) -> Vec<FmrPoint> {
+    let mut points: Vec<FmrPoint> = Vec::new();
+    for ThresholdPoint { fmr, threshold, .. } in measured {
+        let point = FmrPoint {
+            rate: *fmr,
+            threshold: round(threshold.value),
+            low: round(threshold.low),
+            high: round(threshold.high),
+        };
+        if points.last().is_none_or(|last| last.threshold < point.threshold) {
+            points.push(point);
+        }
+    }
+    points
+}
+
+/// To the four decimals that mean anything.
+fn round(value: f64) -> f32 {
+    round_to(value, 1e4)
+}
+
+fn round_to(value: f64, parts: f64) -> f32 {
+    ((value * parts).round() / parts) as f32
+}

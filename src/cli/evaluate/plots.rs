@@ -1,0 +1,98 @@
+//! The figures as pictures: SVG files, without fonts of their own.
+
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::super::CliError;
+use crate::evaluation::{Comparisons, Curve, Verification};
+
+const SIZE: (u32, u32) = (720, 540);
+const GENUINE: RGBColor = RGBColor(31, 119, 180);
+const IMPOSTOR: RGBColor = RGBColor(214, 39, 40);
+
+/// Points of the DET curve, and bins of the histogram (0.02 wide).
+const POINTS: usize = 2000;
+const BINS: usize = 100;
+
+/// Writes det.svg and histogram.svg into `folder`, which is made if need be.
+pub fn write(folder: &Path, comparisons: &Comparisons, measured: &Verification) -> Result<(), CliError> {
+    std::fs::create_dir_all(folder).map_err(CliError::io(format!("cannot create {}", folder.display())))?;
+    let curve = Curve::of(comparisons, POINTS, BINS);
+    let threshold = f64::from(measured.at_threshold.threshold);
+    let operating = (measured.at_threshold.fmr.value, measured.at_threshold.fnmr.value);
+    let least = |pairs: usize| 0.5 / pairs as f64;
+    let floors = (least(comparisons.impostor()), least(comparisons.genuine()));
+    draw(&folder.join("det.svg"), |area| det(area, &curve, floors, threshold, operating))?;
+    draw(&folder.join("histogram.svg"), |area| histogram(area, &curve, threshold))
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+
+fn draw(path: &Path, plot: impl for<'a> Fn(&Area<'a>) -> Drawn<'a>) -> Result<(), CliError> {
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        let drawn = area.fill(&WHITE).and_then(|()| plot(&area)).and_then(|()| area.present());
+        drawn.map_err(|error| CliError::Render(error.to_string()))?;
+    }
+    std::fs::write(path, text).map_err(CliError::io(format!("cannot write {}", path.display())))
+}
+
+/// FNMR over FMR, both logarithmic. A rate of which no error was seen lies on the edge, at half a pair.
+fn det<'a>(area: &Area<'a>, curve: &Curve, floors: (f64, f64), threshold: f64, operating: (f64, f64)) -> Drawn<'a> {
+    let mut chart = ChartBuilder::on(area)
+        .caption("Detection error trade-off", ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(45)
+        .y_label_area_size(65)
+        .build_cartesian_2d((floors.0..1.0).log_scale(), (floors.1..1.0).log_scale())?;
+    let rate = |rate: &f64| format!("{rate:e}");
+    chart
+        .configure_mesh()
+        .x_desc("false match rate")
+        .y_desc("false non-match rate")
+        .x_label_formatter(&rate)
+        .y_label_formatter(&rate)
+        .draw()?;
+    let inside = |(fmr, fnmr): (f64, f64)| (fmr.max(floors.0), fnmr.max(floors.1));
+    chart.draw_series(LineSeries::new(curve.det.iter().copied().map(inside), GENUINE.stroke_width(2)))?;
+    let point = inside(operating);
+    chart.draw_series([Circle::new(point, 4, IMPOSTOR.filled())])?;
+    let label = Text::new(format!("  threshold {threshold:.3}"), point, ("sans-serif", 14).into_font());
+    chart.draw_series([label])?;
+    Ok(())
+}
+
+/// How similar genuine and impostor pairs are, each kind 1 in sum.
+fn histogram<'a>(area: &Area<'a>, curve: &Curve, threshold: f64) -> Drawn<'a> {
+    let width = 2.0 / curve.bins.len() as f64;
+    let highest = curve.bins.iter().map(|(genuine, impostor)| genuine.max(*impostor)).fold(0.0, f64::max) * 1.05;
+    let mut chart = ChartBuilder::on(area)
+        .caption("Similarities", ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(45)
+        .y_label_area_size(65)
+        .build_cartesian_2d(-1.0..1.0, 0.0..highest)?;
+    chart.configure_mesh().x_desc("similarity").y_desc("share of the pairs").draw()?;
+    for (name, colour, of) in
+        [("same person", GENUINE, (|bin| bin.0) as fn(&(f64, f64)) -> f64), ("different people", IMPOSTOR, |bin| bin.1)]
+    {
+        let bars = (curve.bins.iter().enumerate()).filter(|(_, bin)| of(bin) > 0.0).map(|(n, bin)| {
+            let left = n as f64 * width - 1.0;
+            Rectangle::new([(left, 0.0), (left + width, of(bin))], colour.mix(0.5).filled())
+        });
+        chart
+            .draw_series(bars)?
+            .label(name)
+            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.mix(0.5).filled()));
+    }
+    chart
+        .draw_series(LineSeries::new([(threshold, 0.0), (threshold, highest)], BLACK.stroke_width(1)))?
+        .label(format!("threshold {threshold:.3}"))
+        .legend(|(x, y)| PathElement::new([(x, y), (x + 12, y)], BLACK));
+    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    Ok(())
+}

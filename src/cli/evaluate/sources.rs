@@ -1,0 +1,190 @@
+//! Which photos are evaluated, and whom they show.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::super::CliError;
+
+/// Photos, and what is known of them.
+#[derive(Debug)]
+pub struct Source {
+    pub photos: Vec<PathBuf>,
+    /// Whom each photo shows, numbered from 0.
+    pub subjects: Vec<usize>,
+    /// The pairs to compare, as photos by number; all of them if `None`.
+    pub pairs: Option<Vec<(usize, usize)>>,
+}
+
+/// All photos of folders that have one folder for each person. Folders of one name show one person, wherever they are.
+pub fn of_folders(folders: &[PathBuf]) -> Result<Source, CliError> {
+    let mut source = Source { photos: Vec::new(), subjects: Vec::new(), pairs: None };
+    let mut people = HashMap::new();
+    for folder in folders {
+        if !folder.is_dir() {
+            return Err(CliError::Usage(format!("{} is not a folder", folder.display())));
+        }
+        let before = source.photos.len();
+        for person in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
+            let next = people.len();
+            let subject = *people.entry(person.file_name().unwrap_or_default().to_owned()).or_insert(next);
+            for photo in entries(&person)?.into_iter().filter(|path| path.is_file()) {
+                source.photos.push(photo);
+                source.subjects.push(subject);
+            }
+        }
+        if source.photos.len() == before {
+            let path = folder.display();
+            return Err(CliError::Usage(format!("{path} has no photos: it needs one folder for each person")));
+        }
+    }
+    Ok(source)
+}
+
+/// What a folder holds, by name, without hidden files.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let failed = || CliError::io(format!("cannot read {}", dir.display()));
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed())? {
+        let entry = entry.map_err(failed())?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// The pairs of a file: in each line two paths, relative to the file's folder, and `same` or `different`. Separated by tabs
+/// if there are any, else by spaces; lines that begin with # are comments.
+///
+/// Photos that are said to show the same person, directly or by way of others, show one subject.
+pub fn of_pairs(file: &Path) -> Result<Source, CliError> {
+    let text = std::fs::read_to_string(file).map_err(CliError::io(format!("cannot read {}", file.display())))?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let bad = |line: usize, what: String| CliError::Usage(format!("{}, line {line}: {what}", file.display()));
+    let mut numbers = HashMap::new();
+    let mut groups = Groups(Vec::new());
+    let (mut photos, mut pairs) = (Vec::new(), Vec::new());
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.trim().starts_with('#'));
+    for (number, line) in lines {
+        let (a, b, same) = parse(line).map_err(|what| bad(number, what))?;
+        let [a, b] = [a, b].map(|path| {
+            *numbers.entry(path.to_owned()).or_insert_with(|| {
+                photos.push(folder.join(path));
+                groups.add()
+            })
+        });
+        for photo in [a, b] {
+            if !photos[photo].is_file() {
+                return Err(bad(number, format!("there is no photo {}", photos[photo].display())));
+            }
+        }
+        if same {
+            groups.join(a, b);
+        }
+        pairs.push((number, a, b, same));
+    }
+    let contradiction = pairs.iter().find(|(_, a, b, same)| !same && groups.of(*a) == groups.of(*b));
+    if let Some((number, ..)) = contradiction {
+        return Err(bad(*number, "`different`, but other lines say that these two show the same person".to_owned()));
+    }
+    let mut subjects = HashMap::new();
+    let mut subject = |photo| {
+        let next = subjects.len();
+        *subjects.entry(groups.of(photo)).or_insert(next)
+    };
+    let subjects = (0..photos.len()).map(&mut subject).collect();
+    Ok(Source { photos, subjects, pairs: Some(pairs.into_iter().map(|(_, a, b, _)| (a, b)).collect()) })
+}
+
+/// Two paths and whether they show the same person.
+fn parse(line: &str) -> Result<(&str, &str, bool), String> {
+    let fields: Vec<&str> = if line.contains('\t') {
+        line.split('\t').map(str::trim).filter(|field| !field.is_empty()).collect()
+    } else {
+        line.split_whitespace().collect()
+    };
+    match fields[..] {
+        [a, b, "same"] => Ok((a, b, true)),
+        [a, b, "different"] => Ok((a, b, false)),
+        [_, _, other] => Err(format!("`same` or `different` is expected, not `{other}`")),
+        _ => Err(format!(
+            "`path_a path_b same|different` is expected, not {} fields (paths with spaces need tabs between the fields)",
+            fields.len()
+        )),
+    }
+}
+
+/// Photos that show the same person (union-find, Tarjan 1975).
+struct Groups(Vec<usize>);
+
+impl Groups {
+    fn add(&mut self) -> usize {
+        self.0.push(self.0.len());
+        self.0.len() - 1
+    }
+
+    fn of(&self, mut photo: usize) -> usize {
+        while self.0[photo] != photo {
+            photo = self.0[photo];
+        }
+        photo
+    }
+
+    fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.of(a), self.of(b));
+        self.0[a.max(b)] = a.min(b);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(text: &str) -> Result<Source, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for photo in ["a.jpg", "b.jpg", "c c.jpg", "d.jpg"] {
+            std::fs::write(folder.path().join(photo), "").unwrap();
+        }
+        let file = folder.path().join("pairs.txt");
+        std::fs::write(&file, text).unwrap();
+        of_pairs(&file).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn same_goes_by_way_of_others() {
+        let source = pairs("# who\na.jpg b.jpg same\n\nb.jpg\tc c.jpg\tsame\n d.jpg   a.jpg different\n").unwrap();
+        assert_eq!(source.subjects, [0, 0, 0, 1]);
+        assert_eq!(source.pairs.unwrap(), [(0, 1), (1, 2), (3, 0)]);
+        assert!(source.photos[2].ends_with("c c.jpg"));
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        for (text, line, what) in [
+            ("a.jpg b.jpg same\na.jpg b.jpg", 2, "2 fields"),
+            ("# c\n\na.jpg b.jpg maybe", 3, "`maybe`"),
+            ("a.jpg e.jpg same", 1, "e.jpg"),
+            ("a.jpg b.jpg same\nb.jpg d.jpg same\nd.jpg a.jpg different", 3, "other lines"),
+        ] {
+            let error = pairs(text).unwrap_err();
+            assert!(error.contains(&format!("line {line}: ")) && error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn folders_of_one_name_are_one_person() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = ["x", "y"].map(|folder| root.path().join(folder));
+        for (folder, person, photo) in
+            [(0, "ada", "1.jpg"), (0, "bob", "1.jpg"), (1, "ada", "2.jpg"), (1, "ada", ".3.jpg")]
+        {
+            std::fs::create_dir_all(folders[folder].join(person)).unwrap();
+            std::fs::write(folders[folder].join(person).join(photo), "").unwrap();
+        }
+        let source = of_folders(&folders).unwrap();
+        assert_eq!(source.subjects, [0, 1, 0]);
+        let empty = root.path().join("x/ada");
+        assert!(of_folders(&[empty]).unwrap_err().to_string().contains("one folder for each person"));
+    }
+}

@@ -1,0 +1,101 @@
+//! The figures for people to read.
+
+use super::super::say;
+use super::Evaluated;
+use crate::evaluation::{Basis, Estimate, Identification, Verification};
+
+/// Files that are named one by one; of more, only the number is said.
+const NAMED: usize = 20;
+
+pub fn print(evaluated: &Evaluated) {
+    let Evaluated { model, photos, report } = evaluated;
+    say(format_args!("{model}: {} people, {} photos, {} embedded", report.subjects, photos.total, photos.embedded));
+    let without_face = photos.without_face.iter().map(|path| path.display().to_string());
+    list("without a face", without_face.collect());
+    let unreadable = photos.unreadable.iter().map(|photo| format!("{}: {}", photo.path.display(), photo.reason));
+    list("cannot be read", unreadable.collect());
+    if photos.pairs_left_out > 0 {
+        say(format_args!("pairs left out because of such photos: {}", photos.pairs_left_out));
+    }
+    verification(&report.verification);
+    if let Some(found) = &report.identification {
+        identification(found);
+    }
+    thresholds(&report.verification);
+}
+
+fn list(what: &str, files: Vec<String>) {
+    if !files.is_empty() {
+        say(format_args!("{what}: {}", files.len()));
+        files.iter().take(NAMED).for_each(|file| say(format_args!("  {file}")));
+    }
+}
+
+fn verification(measured: &Verification) {
+    let Verification { genuine_pairs, impostor_pairs, at_far, eer, auc, at_threshold, .. } = measured;
+    say(format_args!("\nVerification: {genuine_pairs} genuine and {impostor_pairs} impostor pairs"));
+    say(format_args!("  {:<22}{:>9}   95 % interval", "", ""));
+    for point in at_far.iter().rev() {
+        row(&format!("TAR@FAR={}", power(point.far)), point.tar.as_ref());
+    }
+    for point in at_far.iter().rev() {
+        row(&format!("FNMR@FMR={}", power(point.far)), point.fnmr.as_ref());
+    }
+    row("EER", Some(eer));
+    row("AUC", Some(auc));
+    row(&format!("FMR at {:.3}, in use", at_threshold.threshold), Some(&at_threshold.fmr));
+    row("FNMR at it", Some(&at_threshold.fnmr));
+}
+
+fn identification(found: &Identification) {
+    say(format_args!("\nIdentification, one enrolled photo for each person: {} probes", found.probes));
+    for rank in &found.ranks {
+        row(&format!("rank-{}", rank.rank), Some(&rank.share));
+    }
+    let Some(open) = &found.open_set else { return };
+    say(format_args!(
+        "\nOpen set, mean of {} random halves: {} enrolled with photos: {}, probes of them: {}, of strangers: {}",
+        open.splits, open.subjects, open.photos, open.mated_probes, open.stranger_probes
+    ));
+    for point in &open.at_fpir {
+        row(&format!("FNIR@FPIR={}", power(point.fpir)), point.fnir.as_ref());
+        row("  threshold", point.threshold.as_ref());
+    }
+}
+
+fn thresholds(measured: &Verification) {
+    say(format_args!("\nThresholds"));
+    for point in &measured.thresholds {
+        let basis = match point.basis {
+            Basis::Counted => "",
+            Basis::Fitted => "   by the fitted tail",
+        };
+        let Estimate { value, low, high } = point.threshold;
+        say(format_args!("  {:<22}{value:>9.4}   {low:.4} .. {high:.4}{basis}", format!("FMR={}", power(point.fmr))));
+    }
+    if measured.thresholds.is_empty() {
+        say(format_args!("  too few impostor pairs"));
+    }
+    if let Some(fit) = measured.logistic {
+        let (slope, intercept) = (fit.slope, fit.intercept);
+        say(format_args!("  probability = 1 / (1 + exp(-({slope:.2} * similarity + {intercept:.2})))"));
+    }
+}
+
+fn row(name: &str, figure: Option<&Estimate>) {
+    match figure {
+        Some(Estimate { value, low, high }) => {
+            say(format_args!("  {name:<22}{}   {} .. {}", number(*value), number(*low).trim(), number(*high).trim()));
+        }
+        None => say(format_args!("  {name:<22}{:>9}   too few pairs or probes", "-")),
+    }
+}
+
+/// Four decimals, or the power of ten of what would be 0 in them.
+fn number(value: f64) -> String {
+    if value != 0.0 && value.abs() < 1e-3 { format!("{value:>9.1e}") } else { format!("{value:>9.4}") }
+}
+
+fn power(rate: f64) -> String {
+    format!("{rate:e}")
+}

@@ -1,0 +1,156 @@
+//! `faceid evaluate`, from the command line.
+
+use std::path::Path;
+use std::process::Output;
+
+use faceid::registry::Manifest;
+use serde_json::Value;
+
+use crate::support::process::{data_dir, faceid};
+use crate::support::{made_by_setup, photos};
+
+fn evaluate(arguments: &[&str]) -> Output {
+    faceid().arg("evaluate").args(arguments).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The figures of a run that succeeded.
+fn figures(arguments: &[&str]) -> Value {
+    let output = evaluate(arguments);
+    assert!(output.status.success(), "{}", text(&output));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output)))
+}
+
+/// Every element that is opened is closed, in order.
+fn check_svg(path: &Path) {
+    let svg = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(svg.starts_with("<svg"), "{}", path.display());
+    let (mut open, mut drawn) = (Vec::new(), 0);
+    for tag in svg.split('<').skip(1) {
+        let (tag, _) = tag.split_once('>').expect("a tag ends");
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name.trim()), "{}", path.display()),
+            None if tag.ends_with('/') || tag.starts_with(['!', '?']) => drawn += 1,
+            None => open.push(tag.split_whitespace().next().unwrap()),
+        }
+    }
+    assert!(open.is_empty() && drawn > 10, "{}: {open:?} is not closed", path.display());
+    assert!(!svg.contains("NaN") && !svg.contains("inf"), "{}", path.display());
+}
+
+fn estimate<'a>(of: impl IntoIterator<Item = &'a Value>, key: &str, rate: f64, figure: &str) -> f64 {
+    let point = of.into_iter().find(|point| point[key] == rate).unwrap_or_else(|| panic!("no {key} {rate}"));
+    let [value, low, high] = ["value", "low", "high"].map(|part| point[figure][part].as_f64().unwrap());
+    assert!(low <= value && value <= high, "{point}");
+    value
+}
+
+#[test]
+fn lfw100_is_measured_and_calibrated() {
+    let Some(folder) = photos::folder("lfw100") else { return };
+    let out = data_dir();
+    let [plots, manifest] = ["plots", "net.toml"].map(|name| out.path().join(name));
+    let arguments = [folder.as_path(), Path::new("--plots"), &plots, Path::new("--calibration"), &manifest];
+    let arguments = arguments.map(|argument| argument.to_str().unwrap());
+    let figures = figures(&[&arguments[..], &["--json", "--draws", "200", "--splits", "20"]].concat());
+
+    assert_eq!((&figures["subjects"], &figures["photos"]["embedded"]), (&10.into(), &100.into()), "{figures}");
+    let verification = &figures["verification"];
+    assert_eq!((&verification["genuine_pairs"], &verification["impostor_pairs"]), (&450.into(), &4500.into()));
+    let at_far = verification["at_far"].as_array().unwrap();
+    assert!(estimate(at_far, "far", 1e-3, "tar") >= 0.995, "{verification}");
+    assert!(at_far[0]["tar"].is_null(), "4,500 pairs do not tell a rate of 1e-4: {verification}");
+    assert!(verification["eer"]["value"].as_f64().unwrap() < 0.01);
+    assert!(verification["auc"]["value"].as_f64().unwrap() > 0.99);
+    let identification = &figures["identification"];
+    assert!(estimate(identification["ranks"].as_array().unwrap(), "rank", 1.0, "share") > 0.99, "{identification}");
+    let open_set = &identification["open_set"];
+    assert!(estimate(open_set["at_fpir"].as_array().unwrap(), "fpir", 0.1, "fnir") < 0.1, "{open_set}");
+
+    check_svg(&plots.join("det.svg"));
+    check_svg(&plots.join("histogram.svg"));
+    let calibration = Manifest::of(&manifest.with_extension("onnx"), "00").unwrap().calibration();
+    assert!((0.2..0.45).contains(&calibration.threshold.get()), "{calibration:?}");
+    assert!(calibration.threshold_at_fmr(1e-3).is_some() && calibration.logistic.is_some(), "{calibration:?}");
+}
+
+#[test]
+fn a_network_runs_with_the_manifest_that_was_written() {
+    let Some(folder) = photos::folder("lfw100") else { return };
+    let out = data_dir();
+    let network = out.path().join("net.onnx");
+    let bundled = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("mobilefacenet-512.onnx");
+    std::fs::copy(bundled, &network).unwrap();
+    let (folder, manifest) = (folder.to_str().unwrap(), network.with_extension("toml"));
+    let few = ["--draws", "100", "--splits", "2", "--json"];
+    figures(&[&[folder, "--fmr", "0.005", "--calibration", manifest.to_str().unwrap()][..], &few].concat());
+    let again = figures(&[&[folder, "--embedder", network.to_str().unwrap()][..], &few].concat());
+    let at_threshold = &again["verification"]["at_threshold"];
+    let fmr = at_threshold["fmr"]["value"].as_f64().unwrap();
+    assert!((0.003..=0.005).contains(&fmr), "{at_threshold}");
+}
+
+#[test]
+fn pairs_of_a_file_are_verified() {
+    let Some(folder) = photos::folder("lfw100") else { return };
+    let out = data_dir();
+    let mut lines = String::from("# two photos, and whether they show the same person\n");
+    let people = photos::people(&folder);
+    for ((_, files), (_, others)) in people.iter().zip(people.iter().cycle().skip(1)) {
+        for pair in files.windows(2) {
+            lines += &format!("{}\t{}\tsame\n", pair[0].display(), pair[1].display());
+        }
+        for (file, other) in files.iter().zip(others) {
+            lines += &format!("{} {} different\n", file.display(), other.display());
+        }
+    }
+    let empty = photos::folder("bad").map(|bad| photos::files(&bad).remove(0));
+    if let Some(empty) = &empty {
+        lines += &format!("{} {} different\n", empty.display(), people[0].1[0].display());
+    }
+    let file = out.path().join("pairs.txt");
+    std::fs::write(&file, lines).unwrap();
+    let figures = figures(&["--pairs", file.to_str().unwrap(), "--json", "--draws", "100"]);
+    let verification = &figures["verification"];
+    assert_eq!((&verification["genuine_pairs"], &verification["impostor_pairs"]), (&90.into(), &100.into()));
+    assert!(figures["identification"].is_null());
+    assert!(estimate(verification["at_far"].as_array().unwrap(), "far", 0.01, "tar") > 0.97, "{verification}");
+    if empty.is_some() {
+        assert_eq!(figures["photos"]["pairs_left_out"], 1, "{}", figures["photos"]);
+        assert_eq!(figures["photos"]["unreadable"].as_array().unwrap().len(), 1, "{}", figures["photos"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_evaluated_says_why() {
+    let out = data_dir();
+    let file = out.path().join("pairs.txt");
+    std::fs::write(out.path().join("a.jpg"), "no photo").unwrap();
+    std::fs::write(&file, "# photos\na.jpg a.jpg same\na.jpg b.jpg perhaps\n").unwrap();
+    let bad = evaluate(&["--pairs", file.to_str().unwrap()]);
+    assert_eq!(bad.status.code(), Some(1), "{}", text(&bad));
+    assert!(
+        text(&bad).contains("pairs.txt, line 3: `same` or `different` is expected, not `perhaps`"),
+        "{}",
+        text(&bad)
+    );
+    std::fs::write(&file, "a.jpg b.jpg same\n").unwrap();
+    let missing = evaluate(&["--pairs", file.to_str().unwrap()]);
+    assert!(
+        text(&missing).contains("line 1: there is no photo") && text(&missing).contains("b.jpg"),
+        "{}",
+        text(&missing)
+    );
+
+    let nobody = evaluate(&[out.path().to_str().unwrap()]);
+    assert!(text(&nobody).contains("one folder for each person"), "{}", text(&nobody));
+    assert_eq!(evaluate(&[]).status.code(), Some(2));
+    let Some(one) = photos::lfw("Tony_Blair", 1) else { return };
+    std::fs::create_dir(out.path().join("Tony")).unwrap();
+    std::fs::write(out.path().join("Tony/1.jpg"), one).unwrap();
+    let lonely = evaluate(&[out.path().to_str().unwrap()]);
+    assert!(text(&lonely).contains("two photos"), "{}", text(&lonely));
+}
