@@ -99,7 +99,7 @@ fn photos(dir: &Path) -> Result<Vec<Item>, CliError> {
 }
 
 /// What a folder holds, by name, without hidden files.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     let failed = || CliError::io(format!("cannot read {}", dir.display()));
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed())? {

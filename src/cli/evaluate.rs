@@ -3,9 +3,12 @@ mod plots;
 mod sources;
 mod table;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use self::embed::Outcome;
@@ -18,7 +21,7 @@ use crate::service::ServiceError;
 use crate::types::Threshold;
 
 /// Impostor pairs that are looked at; of more, as many are chosen at random.
-const MOST_IMPOSTORS: usize = 2_000_000;
+const MOST_IMPOSTORS: usize = 1_000_000;
 
 /// Figures do not change from run to run.
 const SEED: u64 = 1;
@@ -75,7 +78,7 @@ pub struct Evaluated {
 }
 
 /// What came of the photos.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Photos {
     pub total: usize,
     pub embedded: usize,
@@ -108,19 +111,23 @@ impl Evaluate {
         let threshold = config.recognition.threshold.unwrap_or(manifest.calibration().threshold);
         let outcomes = embed::embed(&config, &manifest, &source.photos).await?;
         let plan = self.plan(threshold);
+        let bar = ProgressBar::new_spinner().with_message("measuring");
+        bar.enable_steady_tick(Duration::from_millis(200));
         let measured = tokio::task::spawn_blocking(move || measure(source, outcomes, &plan)).await;
+        bar.finish_and_clear();
         let (photos, comparisons, report) = measured.map_err(|error| ServiceError::Internal(error.to_string()))??;
-        if let Some(folder) = &self.plots {
-            plots::write(folder, &comparisons, &report.verification)?;
-        }
-        if let Some(file) = &self.calibration {
-            write_calibration(file, &manifest, &report.verification, self.fmr)?;
-        }
-        let evaluated = Evaluated { model: manifest.name, photos, report };
+        let evaluated = Evaluated { model: manifest.name.clone(), photos, report };
         if self.json {
             print_json(&evaluated)?
         } else {
             table::print(&evaluated)
+        }
+        let verification = &evaluated.report.verification;
+        if let Some(folder) = &self.plots {
+            plots::write(folder, &comparisons, verification)?;
+        }
+        if let Some(file) = &self.calibration {
+            write_calibration(file, &manifest, verification, self.fmr)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -145,32 +152,11 @@ impl Evaluate {
 }
 
 fn measure(source: Source, outcomes: Vec<Outcome>, plan: &Plan) -> Result<(Photos, Comparisons, Report), CliError> {
-    let mut photos = Photos {
-        total: source.photos.len(),
-        embedded: 0,
-        without_face: Vec::new(),
-        unreadable: Vec::new(),
-        pairs_left_out: 0,
-    };
-    // The number of each photo among the embedded ones.
-    let mut faces_of = Vec::with_capacity(outcomes.len());
-    let (mut vectors, mut subjects) = (Vec::new(), Vec::new());
-    for ((path, subject), outcome) in source.photos.into_iter().zip(source.subjects).zip(outcomes) {
-        faces_of.push(matches!(outcome, Outcome::Face(_)).then_some(vectors.len()));
-        match outcome {
-            Outcome::Face(vector) => {
-                vectors.push(vector);
-                subjects.push(subject);
-            }
-            Outcome::NoFace => photos.without_face.push(path),
-            Outcome::Unreadable(reason) => photos.unreadable.push(Unreadable { path, reason }),
-        }
-    }
-    photos.embedded = vectors.len();
-    let faces = Faces::new(vectors, subjects)?;
-    let (comparisons, identification) = match source.pairs {
+    let Source { photos, subjects, pairs } = source;
+    let (mut photos, faces, face_of) = faces(photos, subjects, outcomes)?;
+    let (comparisons, identification) = match pairs {
         Some(pairs) => {
-            let both = |(a, b): &(usize, usize)| faces_of[*a].zip(faces_of[*b]);
+            let both = |(a, b): &(usize, usize)| face_of[*a].zip(face_of[*b]);
             let compared: Vec<Pair> = pairs.iter().filter_map(both).map(|(a, b)| pair(&faces, a, b)).collect();
             photos.pairs_left_out = pairs.len() - compared.len();
             (Comparisons::new(compared)?, None)
@@ -180,9 +166,35 @@ fn measure(source: Source, outcomes: Vec<Outcome>, plan: &Plan) -> Result<(Photo
             (comparisons, crate::evaluation::identify(&faces, plan))
         }
     };
-    let subjects = faces.by_subject().iter().filter(|faces| !faces.is_empty()).count();
     let verification = crate::evaluation::verify(&comparisons, plan);
-    Ok((photos, comparisons, Report { subjects, verification, identification }))
+    Ok((photos, comparisons, Report { subjects: faces.by_subject().len(), verification, identification }))
+}
+
+/// What came of the photos, the faces, and the number of the face of each photo.
+fn faces(
+    paths: Vec<PathBuf>,
+    subjects: Vec<usize>,
+    outcomes: Vec<Outcome>,
+) -> Result<(Photos, Faces, Vec<Option<usize>>), CliError> {
+    let mut photos = Photos { total: paths.len(), ..Photos::default() };
+    let mut face_of = Vec::with_capacity(paths.len());
+    let (mut vectors, mut shown) = (Vec::new(), Vec::new());
+    // Numbered anew: people of whom no face was found do not count.
+    let mut people = HashMap::new();
+    for ((path, subject), outcome) in paths.into_iter().zip(subjects).zip(outcomes) {
+        face_of.push(matches!(outcome, Outcome::Face(_)).then_some(vectors.len()));
+        match outcome {
+            Outcome::Face(vector) => {
+                let next = people.len();
+                shown.push(*people.entry(subject).or_insert(next));
+                vectors.push(vector);
+            }
+            Outcome::NoFace => photos.without_face.push(path),
+            Outcome::Unreadable(reason) => photos.unreadable.push(Unreadable { path, reason }),
+        }
+    }
+    photos.embedded = vectors.len();
+    Ok((photos, Faces::new(vectors, shown)?, face_of))
 }
 
 fn pair(faces: &Faces, a: usize, b: usize) -> Pair {

@@ -1,8 +1,9 @@
 //! From similarity to probability.
 
-use super::Comparisons;
+use super::{Comparisons, Pair};
 
 const ITERATIONS: usize = 100;
+const HALVINGS: i32 = 30;
 
 /// probability = 1 / (1 + exp(-(slope * similarity + intercept))) that a pair is genuine, if both kinds are equally likely
 /// beforehand.
@@ -13,40 +14,25 @@ pub struct LogisticFit {
 }
 
 impl LogisticFit {
-    /// Logistic regression by Newton's method with step halving. Each kind of pairs has the same weight in sum. Targets are
-    /// (n + 1) / (n + 2) and 1 / (n + 2) instead of 1 and 0 (Platt 1999), n the number of pairs of a kind: so the slope
-    /// stays finite when a threshold separates the kinds without error. `None` if similarity does not speak for a genuine
-    /// pair.
+    /// Logistic regression in which each kind of pairs has the same weight in sum, penalised by Jeffreys' prior (Firth
+    /// 1993): so the slope stays finite when a threshold separates the kinds without error (Heinze and Schemper 2002),
+    /// and hardly changes otherwise. The scarcer kind counts one for each pair. `None` if similarity does not speak for a
+    /// genuine pair.
     pub fn of(comparisons: &Comparisons) -> Option<Self> {
         let (genuine, impostor) = (comparisons.genuine() as f64, comparisons.impostor() as f64);
-        let samples: Vec<[f64; 3]> = (comparisons.pairs().iter())
-            .map(|pair| {
-                let similarity = f64::from(pair.similarity);
-                if pair.is_genuine() {
-                    [similarity, (genuine + 1.0) / (genuine + 2.0), 0.5 / genuine]
-                } else {
-                    [similarity, 1.0 / (impostor + 2.0), 0.5 / impostor]
-                }
-            })
-            .collect();
+        let scarcer = genuine.min(impostor);
+        let sample = |pair: &Pair| {
+            let (genuine, count) = if pair.is_genuine() { (1.0, genuine) } else { (0.0, impostor) };
+            Sample { similarity: f64::from(pair.similarity), genuine, weight: scarcer / count }
+        };
+        let samples: Vec<Sample> = comparisons.pairs().iter().map(sample).collect();
         let mut fit = Self { slope: 10.0, intercept: -3.0 };
         let mut loss = fit.loss(&samples);
         for _ in 0..ITERATIONS {
-            let step = fit.newton_step(&samples)?;
-            let mut part = 1.0;
-            let better = loop {
-                let next = Self { slope: fit.slope - part * step.0, intercept: fit.intercept - part * step.1 };
-                let next_loss = next.loss(&samples);
-                if next_loss <= loss {
-                    break Some((next, next_loss));
-                }
-                part /= 2.0;
-                if part < 1e-9 {
-                    break None;
-                }
-            };
-            let Some((next, next_loss)) = better else { break };
-            let done = loss - next_loss < 1e-13;
+            let step = fit.step(&samples)?;
+            let halved = (0..HALVINGS).map(|n| fit.less(step, 0.5_f64.powi(n))).map(|next| (next, next.loss(&samples)));
+            let Some((next, next_loss)) = halved.into_iter().find(|(_, next)| *next < loss) else { break };
+            let done = loss - next_loss < 1e-10 * scarcer;
             (fit, loss) = (next, next_loss);
             if done {
                 break;
@@ -59,39 +45,79 @@ impl LogisticFit {
         1.0 / (1.0 + (-(self.slope * similarity + self.intercept)).exp())
     }
 
-    /// Cross-entropy of samples of similarity, target and weight.
-    fn loss(&self, samples: &[[f64; 3]]) -> f64 {
-        let one = |[similarity, target, weight]: &[f64; 3]| {
-            let z = self.slope * similarity + self.intercept;
-            // ln(1 + e^z) without overflow.
-            weight * (z.max(0.0) + (-z.abs()).exp().ln_1p() - target * z)
-        };
-        samples.iter().map(one).sum()
+    fn less(self, step: [f64; 2], part: f64) -> Self {
+        Self { slope: self.slope - part * step[0], intercept: self.intercept - part * step[1] }
     }
 
-    fn newton_step(&self, samples: &[[f64; 3]]) -> Option<(f64, f64)> {
-        let (mut gradient, mut hessian) = ([0.0; 2], [0.0; 3]);
-        for &[similarity, target, weight] in samples {
-            let p = self.probability(similarity);
-            let (error, curvature) = (weight * (p - target), weight * p * (1.0 - p));
-            gradient = [gradient[0] + error * similarity, gradient[1] + error];
-            let [ss, s, one] = hessian;
-            hessian = [ss + curvature * similarity * similarity, s + curvature * similarity, one + curvature];
+    /// Cross-entropy less half the logarithm of the information's determinant.
+    fn loss(&self, samples: &[Sample]) -> f64 {
+        let one = |sample: &Sample| {
+            let z = self.slope * sample.similarity + self.intercept;
+            // ln(1 + e^z) without overflow.
+            sample.weight * (z.max(0.0) + (-z.abs()).exp().ln_1p() - sample.genuine * z)
+        };
+        samples.iter().map(one).sum::<f64>() - self.information(samples).determinant().ln() / 2.0
+    }
+
+    fn information(&self, samples: &[Sample]) -> Information {
+        let mut sum = Information { ss: 0.0, s: 0.0, one: 0.0 };
+        for sample in samples {
+            let p = self.probability(sample.similarity);
+            let curvature = sample.weight * p * (1.0 - p);
+            sum.ss += curvature * sample.similarity * sample.similarity;
+            sum.s += curvature * sample.similarity;
+            sum.one += curvature;
         }
-        let [ss, s, one] = hessian;
-        let determinant = ss * one - s * s;
+        sum
+    }
+
+    /// What a step of Fisher scoring takes off slope and intercept.
+    fn step(&self, samples: &[Sample]) -> Option<[f64; 2]> {
+        let information = self.information(samples);
         // All similarities are the same, or every answer is certain.
-        if determinant.is_nan() || determinant < 1e-18 {
+        if information.determinant().is_nan() || information.determinant() < 1e-18 {
             return None;
         }
-        Some(((one * gradient[0] - s * gradient[1]) / determinant, (ss * gradient[1] - s * gradient[0]) / determinant))
+        let mut gradient = [0.0; 2];
+        for Sample { similarity, genuine, weight } in samples {
+            let p = self.probability(*similarity);
+            let [a, b] = information.solve([*similarity, 1.0]);
+            let leverage = weight * p * (1.0 - p) * (a * similarity + b);
+            let error = weight * (p - genuine) + leverage * (p - 0.5);
+            gradient = [gradient[0] + error * similarity, gradient[1] + error];
+        }
+        Some(information.solve(gradient))
+    }
+}
+
+struct Sample {
+    similarity: f64,
+    /// 1 or 0.
+    genuine: f64,
+    weight: f64,
+}
+
+/// Fisher's information of slope and intercept.
+struct Information {
+    ss: f64,
+    s: f64,
+    one: f64,
+}
+
+impl Information {
+    fn determinant(&self) -> f64 {
+        self.ss * self.one - self.s * self.s
+    }
+
+    fn solve(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        let determinant = self.determinant();
+        [(self.one * x - self.s * y) / determinant, (self.ss * y - self.s * x) / determinant]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::Pair;
     use crate::evaluation::random::Random;
 
     fn of(pairs: impl Iterator<Item = (f32, bool)>) -> Option<LogisticFit> {
@@ -125,7 +151,7 @@ mod tests {
         let fit = of((0..100).map(|i| (if i % 2 == 0 { 0.7 } else { 0.1 }, i % 2 == 0))).unwrap();
         assert!(fit.slope.is_finite() && fit.slope > 0.0);
         assert!((fit.probability(0.4) - 0.5).abs() < 0.01, "{fit:?}");
-        assert!((fit.probability(0.7) - 51.0 / 52.0).abs() < 0.001, "{fit:?}");
+        assert!((fit.probability(0.7) - 50.5 / 51.0).abs() < 0.001, "{fit:?}");
     }
 
     #[test]

@@ -183,5 +183,4 @@ fn fit_excesses(values: &[f32], above: &[f64], level: f64) -> Option<(f64, f64)>
 }
 
 #[cfg(test)]
-#[path = "tail_tests.rs"]
 mod tests;

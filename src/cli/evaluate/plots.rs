@@ -76,7 +76,7 @@ fn histogram<'a>(area: &Area<'a>, curve: &Curve, threshold: f64) -> Drawn<'a> {
         .x_label_area_size(45)
         .y_label_area_size(65)
         .build_cartesian_2d(-1.0..1.0, 0.0..highest)?;
-    chart.configure_mesh().x_desc("similarity").y_desc("share of the pairs").draw()?;
+    chart.configure_mesh().max_light_lines(1).x_desc("similarity").y_desc("share of the pairs").draw()?;
     for (name, colour, of) in
         [("same person", GENUINE, (|bin| bin.0) as fn(&(f64, f64)) -> f64), ("different people", IMPOSTOR, |bin| bin.1)]
     {
@@ -93,6 +93,11 @@ fn histogram<'a>(area: &Area<'a>, curve: &Curve, threshold: f64) -> Drawn<'a> {
         .draw_series(LineSeries::new([(threshold, 0.0), (threshold, highest)], BLACK.stroke_width(1)))?
         .label(format!("threshold {threshold:.3}"))
         .legend(|(x, y)| PathElement::new([(x, y), (x + 12, y)], BLACK));
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK)
+        .draw()?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::super::CliError;
+use super::super::enroll::entries;
 
 /// Photos, and what is known of them.
 #[derive(Debug)]
@@ -38,20 +39,6 @@ pub fn of_folders(folders: &[PathBuf]) -> Result<Source, CliError> {
         }
     }
     Ok(source)
-}
-
-/// What a folder holds, by name, without hidden files.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let failed = || CliError::io(format!("cannot read {}", dir.display()));
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed())? {
-        let entry = entry.map_err(failed())?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            paths.push(entry.path());
-        }
-    }
-    paths.sort();
-    Ok(paths)
 }
 
 /// The pairs of a file: in each line two paths, relative to the file's folder, and `same` or `different`. Separated by tabs

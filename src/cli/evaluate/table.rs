@@ -54,7 +54,7 @@ fn identification(found: &Identification) {
     }
     let Some(open) = &found.open_set else { return };
     say(format_args!(
-        "\nOpen set, mean of {} random halves: {} enrolled with photos: {}, probes of them: {}, of strangers: {}",
+        "\nOpen set, mean of {} random halves: {} people enrolled, photos of each: {}; {} probes of them, {} of strangers",
         open.splits, open.subjects, open.photos, open.mated_probes, open.stranger_probes
     ));
     for point in &open.at_fpir {
@@ -77,8 +77,8 @@ fn thresholds(measured: &Verification) {
         say(format_args!("  too few impostor pairs"));
     }
     if let Some(fit) = measured.logistic {
-        let (slope, intercept) = (fit.slope, fit.intercept);
-        say(format_args!("  probability = 1 / (1 + exp(-({slope:.2} * similarity + {intercept:.2})))"));
+        let (sign, intercept) = (if fit.intercept < 0.0 { '-' } else { '+' }, fit.intercept.abs());
+        say(format_args!("  probability = 1 / (1 + exp(-({:.2} * similarity {sign} {intercept:.2})))", fit.slope));
     }
 }
 
@@ -91,9 +91,13 @@ fn row(name: &str, figure: Option<&Estimate>) {
     }
 }
 
-/// Four decimals, or the power of ten of what would be 0 in them.
+/// Four decimals, or what it takes to tell it from 0 or 1.
 fn number(value: f64) -> String {
-    if value != 0.0 && value.abs() < 1e-3 { format!("{value:>9.1e}") } else { format!("{value:>9.4}") }
+    match value {
+        _ if value != 0.0 && value.abs() < 1e-3 => format!("{value:>9.1e}"),
+        _ if value != 1.0 && (1.0 - value).abs() < 1e-3 => format!("{value:>9.6}"),
+        _ => format!("{value:>9.4}"),
+    }
 }
 
 fn power(rate: f64) -> String {
