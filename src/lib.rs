@@ -1,7 +1,7 @@
 //! faceid: an HTTP face-recognition service.
 //!
 //! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`;
-//! `engine` -> `nn`; `gallery` and `registry` -> `db`. A test in `tests/it/layers.rs` holds them to it.
+//! `engine` and `index` -> `nn`; `gallery` and `registry` -> `db`. A test in `tests/it/layers.rs` holds them to it.
 
 pub mod app;
 pub mod bench;

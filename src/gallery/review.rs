@@ -161,17 +161,19 @@ impl Galleries {
     ) -> Result<(), GalleryError> {
         let ids: Vec<Uuid> = changed.iter().map(|subject| subject.0).collect();
         sqlx::query(
-            "insert into review_queue (model_id, gallery_id, subject_id, changed) \
-             select distinct $2::uuid, $1::uuid, near.subject_id, false from ( \
+            "with near as materialized ( \
                select e.subject_id from templates t join embeddings e \
                  on e.gallery_id = t.gallery_id and e.model_id = t.model_id and e.subject_id <> t.subject_id \
                where t.gallery_id = $1 and t.model_id = $2 and t.subject_id = any($3) \
                  and (e.embedding <#> t.embedding) <= -$4::float8 \
                union all \
                select subject_id from findings where gallery_id = $1 and model_id = $2 and other_id = any($3) \
-             ) near \
-             where near.subject_id <> all($3) \
-             and exists (select from templates t where t.model_id = $2 and t.subject_id = near.subject_id) \
+             ), held as ( \
+               select subject_id from templates where model_id = $2 and subject_id <> all($3) \
+               and subject_id in (select subject_id from near) order by subject_id for key share \
+             ) \
+             insert into review_queue (model_id, gallery_id, subject_id, changed) \
+             select $2, $1, subject_id, false from held \
              on conflict on constraint review_queue_pkey do nothing",
         )
         .bind(gallery.0)
@@ -201,11 +203,18 @@ impl Galleries {
             .execute(&mut *transaction)
             .await?;
         let others = findings.iter().filter_map(|finding| finding.other).map(|other| other.0);
-        let involved: Vec<Uuid> = ids.iter().copied().chain(others).collect();
-        sqlx::query("select from subjects where id = any($1) order by id for key share")
-            .bind(involved)
-            .execute(&mut *transaction)
-            .await?;
+        let others: Vec<Uuid> = others.collect();
+        sqlx::query(
+            "select from subjects where id = any($1) or id = any($2) \
+             or id in (select subject_id from findings where model_id = $3 and other_id = any($1)) \
+             or id in (select other_id from findings where model_id = $3 and subject_id = any($1)) \
+             order by id for key share",
+        )
+        .bind(&ids)
+        .bind(others)
+        .bind(model.0)
+        .execute(&mut *transaction)
+        .await?;
         sqlx::query(
             "delete from findings where model_id = $1 and gallery_id = $3 \
              and (subject_id = any($2) or (kind = 'duplicate' and other_id = any($2)))",

@@ -180,7 +180,7 @@ impl From<ServiceError> for Problem {
             ServiceError::EmbeddingDimension { .. } | ServiceError::Embedding(_) => {
                 Self::new(Code::InvalidField, detail).with_field("embedding")
             }
-            ServiceError::UnsupportedRate(_) => Self::new(Code::InvalidField, detail),
+            ServiceError::Uncalibrated { .. } => Self::new(Code::InvalidField, detail),
             ServiceError::Engine(error) => error.into(),
             ServiceError::Gallery(error) => error.into(),
             ServiceError::Registry(error) => error.into(),

@@ -15,7 +15,10 @@ pub struct Chunk {
     pub quantised: Vec<i8>,
     /// Of each row of `quantised`, for the kernels.
     pub sums: Vec<i32>,
-    pub scales: Vec<Scale>,
+    pub scales: Vec<f32>,
+    pub errors: Vec<f32>,
+    /// What no error of a row exceeds.
+    pub worst_error: f32,
     /// `dimension` values a row.
     exact: Vec<f16>,
     pub about: Vec<About>,
@@ -32,7 +35,10 @@ impl Chunk {
 
     pub fn push(&mut self, about: About, embedding: &[f16]) {
         let start = self.quantised.len();
-        self.scales.push(quantise(embedding, &mut self.quantised));
+        let Scale { scale, error } = quantise(embedding, &mut self.quantised);
+        self.scales.push(scale);
+        self.errors.push(error);
+        self.worst_error = self.worst_error.max(error);
         self.sums.push(self.quantised[start..].iter().map(|value| i32::from(*value)).sum());
         self.exact.extend_from_slice(embedding);
         self.about.push(about);
@@ -40,7 +46,9 @@ impl Chunk {
 
     pub fn set(&mut self, row: usize, about: About, embedding: &[f16]) {
         let mut quantised = Vec::with_capacity(stride(embedding.len()));
-        self.scales[row] = quantise(embedding, &mut quantised);
+        let Scale { scale, error } = quantise(embedding, &mut quantised);
+        (self.scales[row], self.errors[row]) = (scale, error);
+        self.worst_error = self.worst_error.max(error);
         self.sums[row] = quantised.iter().map(|value| i32::from(*value)).sum();
         self.quantised[row * quantised.len()..][..quantised.len()].copy_from_slice(&quantised);
         self.exact[row * embedding.len()..][..embedding.len()].copy_from_slice(embedding);
@@ -51,6 +59,7 @@ impl Chunk {
     pub fn pop(&mut self, dimension: usize) -> Option<(About, StoredEmbedding)> {
         let about = self.about.pop()?;
         self.scales.pop();
+        self.errors.pop();
         self.sums.pop();
         self.quantised.truncate(self.about.len() * stride(dimension));
         let embedding = self.exact.split_off(self.about.len() * dimension);

@@ -70,13 +70,30 @@ impl Estimator {
         Self(query)
     }
 
-    /// The similarity of a row whose 8-bit product with the query is `dot`, about.
-    pub fn estimate(self, row: Scale, dot: i32) -> f32 {
-        dot as f32 * (row.scale * self.0.scale)
+    /// The similarity of a row of this scale whose 8-bit product with the query is `dot`, about.
+    pub fn estimate(self, scale: f32, dot: i32) -> f32 {
+        dot as f32 * scale * self.0.scale
     }
 
-    /// How far the exact similarity of a row can be from the estimate.
-    pub fn bound(self, row: Scale) -> f32 {
-        (MAX_NORM + row.error) * self.0.error + row.error * MAX_NORM + SLACK
+    /// How far the exact similarity of a row of this error can be from the estimate; more for a larger error.
+    pub fn bound(self, error: f32) -> f32 {
+        (MAX_NORM + error) * self.0.error + error * MAX_NORM + SLACK
+    }
+
+    /// The largest estimate of some rows.
+    pub fn largest(self, scales: &[f32], dots: &[i32]) -> f32 {
+        // As many at once as the widest vectors have lanes, in the form that compilers make vector instructions of.
+        const LANES: usize = 16;
+        let mut best = [f32::NEG_INFINITY; LANES];
+        let (scale_lanes, scales) = scales.as_chunks::<LANES>();
+        let (dot_lanes, dots) = dots.as_chunks::<LANES>();
+        for (scales, dots) in scale_lanes.iter().zip(dot_lanes) {
+            for lane in 0..LANES {
+                let value = dots[lane] as f32 * scales[lane];
+                best[lane] = if value > best[lane] { value } else { best[lane] };
+            }
+        }
+        let rest = scales.iter().zip(dots).map(|(scale, dot)| *dot as f32 * scale);
+        best.into_iter().chain(rest).fold(f32::NEG_INFINITY, f32::max) * self.0.scale
     }
 }

@@ -147,12 +147,18 @@ impl Scan<'_> {
     fn weigh(&self, found: &mut Found, query: usize, (chunk, first): (usize, usize), products: &[i32]) {
         let estimator = Estimator::new(self.quantised.scales[query]);
         let except = self.queries[query].except;
-        let (scales, about) = (&self.rows[chunk].scales[first..], &self.rows[chunk].about[first..]);
+        let rows = &self.rows[chunk];
         let mut bar = found.bar();
-        for (row, (product, scale)) in products.iter().zip(scales).enumerate() {
-            let (estimate, bound) = (estimator.estimate(*scale, *product), estimator.bound(*scale));
-            if estimate + bound >= bar && Some(about[row].subject_id) != except && found.wanted > 0 {
-                found.add(Candidate { chunk, row: first + row, upper: estimate + bound }, estimate - bound);
+        // Nearly always, none of a block comes near.
+        let largest = estimator.largest(&rows.scales[first..][..products.len()], products);
+        if largest + estimator.bound(rows.worst_error) < bar || found.wanted == 0 {
+            return;
+        }
+        for (row, product) in (first..).zip(products) {
+            let estimate = estimator.estimate(rows.scales[row], *product);
+            let bound = estimator.bound(rows.errors[row]);
+            if estimate + bound >= bar && Some(rows.about[row].subject_id) != except {
+                found.add(Candidate { chunk, row, upper: estimate + bound }, estimate - bound);
                 bar = found.bar();
             }
         }

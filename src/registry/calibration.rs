@@ -115,39 +115,32 @@ impl Calibration {
         Some(fitted.clamp(LEAST_DOUBT, 1.0 - LEAST_DOUBT))
     }
 
-    /// The least and the highest false match rate that it knows a threshold for.
-    pub fn fmr_range(&self) -> Option<(f64, f64)> {
-        Some((self.fmr.last()?.rate, self.fmr.first()?.rate))
-    }
-
-    /// The threshold at a false match rate, linear in the logarithm of the rate between those that were measured. `None`
-    /// outside of them.
+    /// The threshold at a false match rate: linear in the logarithm of the rate between those that were measured, and
+    /// continued beyond the lowest, which is on the safe side since thresholds rise ever more slowly. Rates above the
+    /// highest get that one's threshold. `None` if no rates were measured.
     pub fn threshold_at_fmr(&self, rate: f64) -> Option<FmrPoint> {
-        let (least, most) = self.fmr_range()?;
-        if !(least..=most).contains(&rate) {
-            return None;
+        let (first, last) = (self.fmr.first()?, self.fmr.len() - 1);
+        if rate >= first.rate || last == 0 {
+            return Some(FmrPoint { rate, ..*first });
         }
-        let next = self.fmr.iter().position(|point| point.rate <= rate)?;
-        let (a, b) = (self.fmr[next.saturating_sub(1)], self.fmr[next]);
-        let part = if a.rate > b.rate { (a.rate / rate).ln() / (a.rate / b.rate).ln() } else { 1.0 };
-        let between = |from: f32, to: f32| from + (to - from) * part as f32;
-        Some(FmrPoint {
-            rate,
-            threshold: between(a.threshold, b.threshold),
-            low: between(a.low, b.low),
-            high: between(a.high, b.high),
-        })
+        let next = self.fmr.iter().position(|point| point.rate <= rate).unwrap_or(last);
+        let (a, b) = (self.fmr[next - 1], self.fmr[next]);
+        let part = ((a.rate / rate).ln() / (a.rate / b.rate).ln()) as f32;
+        let at = |from: f32, to: f32| (from + (to - from) * part).clamp(-1.0, 1.0);
+        let threshold = at(a.threshold, b.threshold);
+        let (low, high) = (at(a.low, b.low).min(threshold), at(a.high, b.high).max(threshold));
+        Some(FmrPoint { rate, threshold, low, high })
     }
 
-    /// The false match rate at a threshold: the inverse of [`Self::threshold_at_fmr`]. Beyond the highest threshold that
-    /// was measured it is that one's; `None` below the lowest.
+    /// The false match rate at a threshold: the inverse of [`Self::threshold_at_fmr`]. `None` below the lowest threshold that
+    /// was measured.
     pub fn fmr_at(&self, threshold: f32) -> Option<f64> {
-        let last = self.fmr.last()?;
-        if threshold >= last.threshold {
-            return Some(last.rate);
+        let last = self.fmr.len().checked_sub(1)?;
+        if threshold < self.fmr[0].threshold || last == 0 {
+            return (threshold >= self.fmr[0].threshold).then_some(self.fmr[0].rate);
         }
-        let next = self.fmr.iter().position(|point| point.threshold > threshold)?;
-        let (a, b) = (self.fmr.get(next.checked_sub(1)?)?, self.fmr[next]);
+        let next = self.fmr.iter().position(|point| point.threshold > threshold).unwrap_or(last);
+        let (a, b) = (self.fmr[next - 1], self.fmr[next]);
         let part = f64::from((threshold - a.threshold) / (b.threshold - a.threshold));
         Some(a.rate * (b.rate / a.rate).powf(part))
     }
@@ -297,16 +290,18 @@ mod tests {
     #[test]
     fn rates_and_thresholds_are_one_anothers_inverse() {
         let calibration = mobilefacenet_512().calibration();
-        for rate in [1e-1, 3e-2, 1e-3, 2.5e-5, 1e-6] {
+        for rate in [1e-1, 3e-2, 1e-3, 2.5e-5, 1e-6, 1e-9] {
             let point = calibration.threshold_at_fmr(rate).unwrap();
             assert!(point.low <= point.threshold && point.threshold <= point.high);
             let back = calibration.fmr_at(point.threshold).unwrap();
             assert!((back / rate - 1.0).abs() < 1e-3, "{rate}: {back}");
         }
-        assert_eq!(calibration.threshold_at_fmr(1e-7), None);
-        assert_eq!(calibration.threshold_at_fmr(0.5), None);
-        assert_eq!(calibration.fmr_at(0.9), Some(1e-6));
+        let threshold = |rate| calibration.threshold_at_fmr(rate).unwrap().threshold;
+        assert_eq!(threshold(0.5), threshold(0.1));
+        assert!(threshold(1e-9) > threshold(1e-6) && threshold(1e-300) <= 1.0);
         assert_eq!(calibration.fmr_at(0.0), None);
+        let unmeasured = Calibration { fmr: Vec::new(), ..calibration };
+        assert_eq!((unmeasured.threshold_at_fmr(0.1), unmeasured.fmr_at(0.5)), (None, None));
     }
 
     #[test]

@@ -102,22 +102,12 @@ impl Services {
     }
 
     fn by_fmr(&self, policy: Policy, subjects: u64, rate: f64) -> Result<Decision, ServiceError> {
-        let point = self.0.calibration.threshold_at_fmr(rate).ok_or_else(|| self.uncalibrated(rate))?;
+        let point = self
+            .0
+            .calibration
+            .threshold_at_fmr(rate)
+            .ok_or_else(|| ServiceError::Uncalibrated { model: self.model_name().to_owned() })?;
         Ok(self.by_model(policy, subjects, point.threshold, Some([point.low, point.high])))
-    }
-
-    fn uncalibrated(&self, rate: f64) -> ServiceError {
-        match self.0.calibration.fmr_range() {
-            Some((least, most)) => ServiceError::UnsupportedRate(format!(
-                "this needs a false match rate of {rate:.1e} for each comparison; the calibration of {} reaches from \
-                 {least:.0e} to {most:.0e}",
-                self.model_name()
-            )),
-            None => ServiceError::UnsupportedRate(format!(
-                "the model {} has no calibration of false match rates; say `threshold`",
-                self.model_name()
-            )),
-        }
     }
 
     fn by_model(&self, policy: Policy, subjects: u64, threshold: f32, interval: Option<[f32; 2]>) -> Decision {

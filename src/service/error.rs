@@ -24,9 +24,9 @@ pub enum ServiceError {
     /// Of the caller's.
     #[error(transparent)]
     Embedding(InvalidValue),
-    /// A rate that the model was not calibrated for.
-    #[error("{0}")]
-    UnsupportedRate(String),
+    /// A rate was asked for.
+    #[error("the model {model} has no calibration of false match rates; say `threshold`")]
+    Uncalibrated { model: String },
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]

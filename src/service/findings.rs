@@ -5,9 +5,6 @@ use super::{ServiceError, Services};
 use crate::gallery::{Finding, FindingKind, FindingsRequest};
 use crate::types::{GalleryId, Name, Threshold};
 
-/// The rates that a calibration knows.
-const RATES: std::ops::RangeInclusive<f64> = 1e-6..=1e-1;
-
 impl Services {
     /// Pairs of subjects that look like one person, of at least `min_similarity`; if not given, what about one pair of
     /// different people in the whole gallery reaches.
@@ -29,8 +26,7 @@ impl Services {
     /// The similarity that about one pair of different people is expected to reach, of all of a gallery.
     fn least_likely_pair(&self, subjects: u64) -> f32 {
         let pairs = (subjects as f64 * (subjects.saturating_sub(1)) as f64 / 2.0).max(1.0);
-        let rate = (1.0 / pairs).clamp(*RATES.start(), *RATES.end());
-        let point = self.0.calibration.threshold_at_fmr(rate);
+        let point = self.0.calibration.threshold_at_fmr(1.0 / pairs);
         point.map_or(self.0.threshold.get(), |point| point.threshold).max(self.0.threshold.get())
     }
 

@@ -119,6 +119,8 @@ impl Services {
     pub fn record_load(&self) {
         let in_work = self.0.max_requests - self.0.requests.available_permits();
         metrics::gauge!("faceid_requests_in_work").set(in_work as f64);
+        let resident = self.0.resident.current().map_or(0, |view| view.index.len());
+        metrics::gauge!("faceid_resident_templates").set(resident as f64);
         let Depth { first, detect, later, embed } = self.0.engine.depth();
         for (stage, depth) in [("decode", first), ("detect", detect), ("align", later), ("embed", embed)] {
             metrics::gauge!("faceid_queue_depth", "stage" => stage).set(depth as f64);

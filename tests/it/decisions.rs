@@ -116,9 +116,7 @@ async fn a_request_wins_over_the_gallery_and_the_gallery_over_the_server() {
 async fn nonsense_policies_are_refused() {
     let Some(photo) = photos::lfw("Tony_Blair", 1) else { return };
     let app = TestApp::start().await;
-    for (field, value) in
-        [("fpir", "0"), ("fpir", "1"), ("fmr", "-1"), ("fmr", "x"), ("fmr", "1e-12"), ("threshold", "2")]
-    {
+    for (field, value) in [("fpir", "0"), ("fpir", "1"), ("fmr", "-1"), ("fmr", "x"), ("threshold", "2")] {
         let form = app.identify_form(&photo).text(field, value);
         app.post_form("/identify", form).await.expect_problem(422, Code::InvalidField);
     }
