@@ -168,6 +168,45 @@ async fn an_embedding_is_identified_like_the_photo_that_it_came_from() {
     missing.expect_problem(422, Code::MissingField);
 }
 
+/// Four versions of a photo.
+fn versions(photo: &[u8]) -> Vec<Vec<u8>> {
+    let image = image::load_from_memory(photo).unwrap();
+    let versions = [image.clone(), image.fliph(), image.brighten(25), image.crop_imm(8, 4, 230, 230)];
+    let png = |image: &DynamicImage| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    };
+    versions.iter().map(png).collect()
+}
+
+#[tokio::test]
+async fn a_subject_with_many_photos_attracts_no_more_strangers() {
+    let (Some(people), Some(orl)) = (photos::folder("lfw100"), photos::folder("orl")) else { return };
+    let app = TestApp::start().await;
+    let people = photos::people(&people);
+    let (large, small) = people.split_at(3);
+    for (person, files) in large {
+        for version in files.iter().flat_map(|file| versions(&photos::read(file))) {
+            app.enroll_largest(person, &version).await;
+        }
+    }
+    for (person, files) in small {
+        app.enroll_largest(person, &photos::read(&files[0])).await;
+    }
+    let (mut strangers, mut attracted) = (0, 0);
+    for (_, files) in photos::people(&orl) {
+        for file in &files[..2] {
+            let answer: Identified = app.post_photo("/identify", &photos::read(file)).await.json();
+            strangers += 1;
+            attracted += usize::from(large.iter().any(|(person, _)| *person == answer.faces[0].matches[0].subject));
+        }
+    }
+    println!("{attracted} of {strangers} strangers are nearest to one of 3 subjects with 40 photos, of 10");
+    // By its best face, a subject of forty photos is the nearest of most strangers; three of ten is fair.
+    assert!(attracted * 100 <= strangers * 45, "{attracted} of {strangers}");
+}
+
 #[tokio::test]
 async fn nobody_is_on_a_photo_twice_unless_that_is_allowed() {
     let (Some(first), Some(second)) = (photos::lfw("Tony_Blair", 2), photos::lfw("Tony_Blair", 3)) else { return };
