@@ -73,6 +73,8 @@ begin
     if tg_op <> 'DELETE' then
         insert into review_queue (model_id, gallery_id, subject_id, changed)
             select model_id, gallery_id, subject_id, true from changed
+            -- In one order for all who write here, so that none waits for good.
+            order by subject_id
             on conflict on constraint review_queue_pkey do update set changed = true, ticket = default;
     end if;
     return null;
@@ -100,8 +102,10 @@ end $$;
 create trigger gallery_changed after insert or update or delete on galleries
     for each row execute function note_gallery_change();
 
--- Computes the templates of the subjects in `changed` anew.
-create function refresh_templates() returns trigger language plpgsql as $$
+-- Computes the templates of the subjects in `changed` anew. A session keeps the plans of its first change, be it one
+-- face or a batch of an import, and tables may have grown a thousandfold since: so each subject is looked up by index.
+create function refresh_templates() returns trigger language plpgsql
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 begin
     -- One at a time for each subject, so that none misses what another adds; in one order, so that none waits for
     -- good. The statements below see what was committed until here.

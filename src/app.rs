@@ -90,7 +90,15 @@ impl App {
 
 /// Opens the configured Postgres, or starts the private one, and migrates it.
 pub async fn open_database(config: &DatabaseConfig) -> Result<Database, DbError> {
-    let database = Database::open(config).await?;
+    migrated(Database::open(config).await?).await
+}
+
+/// As [`open_database`], but works beside a server that runs the private Postgres.
+pub async fn reach_database(config: &DatabaseConfig) -> Result<Database, DbError> {
+    migrated(Database::reach(config).await?).await
+}
+
+async fn migrated(database: Database) -> Result<Database, DbError> {
     match database.migrate().await {
         Ok(()) => Ok(database),
         Err(error) => {

@@ -4,8 +4,10 @@ mod backend;
 mod bench;
 mod enroll;
 mod evaluate;
+mod export;
 mod health;
 mod identify;
+mod import;
 mod openapi;
 mod serve;
 mod verify;
@@ -15,14 +17,16 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
 
 use crate::app::AppError;
 use crate::bench::BenchError;
 use crate::config::{Config, ConfigArgs, ConfigError};
-use crate::db::DbError;
+use crate::db::{Database, DbError};
 use crate::evaluation::EvaluationError;
 use crate::service::ServiceError;
+use crate::transfer::TransferError;
 use crate::types::Name;
 
 /// Face recognition: enroll people with one photo, identify and verify them.
@@ -41,6 +45,8 @@ enum Command {
     Identify(identify::Identify),
     Verify(verify::Verify),
     Evaluate(evaluate::Evaluate),
+    Export(export::Export),
+    Import(import::Import),
     Health(health::Health),
     Bench(bench::Bench),
     Openapi(openapi::Openapi),
@@ -65,6 +71,8 @@ pub enum CliError {
     Db(#[from] DbError),
     #[error(transparent)]
     Bench(#[from] BenchError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     #[error(transparent)]
     Service(#[from] ServiceError),
     #[error(transparent)]
@@ -105,6 +113,8 @@ impl Cli {
                 Command::Identify(command) => command.run().await,
                 Command::Verify(command) => command.run().await,
                 Command::Evaluate(command) => command.run().await,
+                Command::Export(command) => command.run().await,
+                Command::Import(command) => command.run().await,
                 Command::Health(command) => command.run().await,
                 Command::Bench(command) => command.run().await,
                 Command::Openapi(command) => command.run(),
@@ -120,6 +130,20 @@ impl MigrateArgs {
         say(format_args!("the database is up to date"));
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The database of the configuration, also while a server uses it.
+async fn reach_database(mut args: ConfigArgs) -> Result<Database, CliError> {
+    // A progress bar and a log do not go well together, unless the log was asked for. That statements are slow is no
+    // news here.
+    args.settings.log.get_or_insert_with(|| "warn,sqlx=error".to_owned());
+    Ok(crate::app::reach_database(&configure(args)?.database).await?)
+}
+
+/// A progress bar on standard error, which a template describes.
+fn progress_bar(length: Option<u64>, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).expect("the templates of the commands are valid");
+    length.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style)
 }
 
 /// Checked configuration, and logging as it says.

@@ -1,10 +1,17 @@
 //! The database of this process: the configured one, or a private Postgres.
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use std::path::Path;
+use std::time::Duration;
 
-use super::private::{PrivateOptions, PrivatePostgres};
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use tokio::time::{Instant, sleep};
+
+use super::private::{PrivateOptions, PrivatePostgres, connect_options_of};
 use super::{DbError, PoolSettings, connect, migrate};
 use crate::config::DatabaseConfig;
+
+/// How long the Postgres of another process may take to answer: that process may be starting.
+const OTHER_READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// An open database. [`Database::close`] ends it; a private Postgres that is merely dropped is stopped by its guard.
 pub struct Database {
@@ -15,7 +22,7 @@ pub struct Database {
 impl Database {
     /// Connects to the configured Postgres, or starts the private one. Does not migrate.
     pub async fn open(config: &DatabaseConfig) -> Result<Self, DbError> {
-        let settings = PoolSettings { max_connections: config.connections, ..PoolSettings::default() };
+        let settings = settings(config);
         if let Some(url) = &config.url {
             let options: PgConnectOptions =
                 url.expose().parse().map_err(|error: sqlx::Error| DbError::Url(error.to_string()))?;
@@ -29,6 +36,18 @@ impl Database {
                 private.stop().await;
                 Err(error)
             }
+        }
+    }
+
+    /// As [`Self::open`], but works beside a server: if another process runs the private Postgres, connects to that.
+    pub async fn reach(config: &DatabaseConfig) -> Result<Self, DbError> {
+        match Self::open(config).await {
+            Err(DbError::DataDirInUse { path, pid }) => match join(&path, settings(config)).await {
+                // Then it is no server with a Postgres, or one that is stuck.
+                Err(DbError::Unavailable(_)) => Err(DbError::DataDirInUse { path, pid }),
+                joined => Ok(Self { pool: joined?, private: None }),
+            },
+            opened => opened,
         }
     }
 
@@ -46,6 +65,21 @@ impl Database {
         self.pool.close().await;
         if let Some(private) = self.private {
             private.stop().await;
+        }
+    }
+}
+
+fn settings(config: &DatabaseConfig) -> PoolSettings {
+    PoolSettings { max_connections: config.connections, ..PoolSettings::default() }
+}
+
+/// A pool on the private Postgres that another process runs in `data_dir`, as soon as that answers.
+async fn join(data_dir: &Path, settings: PoolSettings) -> Result<PgPool, DbError> {
+    let deadline = Instant::now() + OTHER_READY_WITHIN;
+    loop {
+        match connect(connect_options_of(data_dir), settings.clone()).await {
+            Err(DbError::Unavailable(_)) if Instant::now() < deadline => sleep(Duration::from_millis(100)).await,
+            connected => return connected,
         }
     }
 }

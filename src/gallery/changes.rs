@@ -16,7 +16,7 @@ use crate::index::About;
 use crate::types::{GalleryId, ModelId, StoredEmbedding, SubjectId};
 
 /// Channel of the notifications. They only save waiting: what they announce is in the table.
-const CHANNEL: &str = "faceid_changes";
+pub(super) const CHANNEL: &str = "faceid_changes";
 
 /// Templates that are read at once.
 const CHUNK: usize = 1000;

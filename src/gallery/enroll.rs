@@ -201,7 +201,10 @@ async fn same_images(
 }
 
 /// Finds the gallery and keeps it from being deleted until the transaction ends.
-async fn hold_gallery(connection: &mut PgConnection, gallery: &str) -> Result<(GalleryId, String), GalleryError> {
+pub(super) async fn hold_gallery(
+    connection: &mut PgConnection,
+    gallery: &str,
+) -> Result<(GalleryId, String), GalleryError> {
     let found: Option<(Uuid, String)> = sqlx::query_as(
         "select id, name from galleries where id = $1 or name = $2 \
          order by id = $1 desc nulls last limit 1 for key share",

@@ -17,6 +17,7 @@ mod search;
 mod subjects;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod turns;
 
 use std::collections::HashMap;
@@ -40,6 +41,7 @@ pub use review::{
     DueSubject, FaceToReview, Finding, FindingKind, FindingsRequest, NewFinding, ReviewBatch, ReviewProgress,
 };
 pub use subjects::{Subject, SubjectChange};
+pub use transfer::{FaceRecord, Ids, Intake, IntakeError, Record, Snapshot, Stored, SubjectRecord};
 pub use turns::{Held, Turn};
 
 /// Everything about galleries in one database. Cheap to clone.

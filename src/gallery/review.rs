@@ -243,9 +243,13 @@ impl Galleries {
             .execute(&mut *transaction)
             .await?;
         }
+        // In the order of ids, as triggers fill the queue: an import may be adding many of these.
         sqlx::query(
-            "delete from review_queue q using unnest($2::uuid[], $3::bigint[]) as seen (subject_id, ticket) \
-             where q.model_id = $1 and q.subject_id = seen.subject_id and q.ticket = seen.ticket",
+            "delete from review_queue q using ( \
+               select w.subject_id from review_queue w \
+               join unnest($2::uuid[], $3::bigint[]) as seen (subject_id, ticket) using (subject_id, ticket) \
+               where w.model_id = $1 order by w.subject_id for update of w \
+             ) done where q.model_id = $1 and q.subject_id = done.subject_id",
         )
         .bind(model.0)
         .bind(ids)

@@ -17,3 +17,4 @@ mod replicas;
 mod review;
 mod serve;
 mod support;
+mod transfer;

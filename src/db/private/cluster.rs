@@ -67,12 +67,7 @@ impl Cluster {
     }
 
     pub fn connect_options(&self, database: &str) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
-            .socket(self.data_dir.run())
-            .port(5432)
-            .username(ROLE)
-            .database(database)
-            .application_name("faceid")
+        socket_options(&self.data_dir.run(), database)
     }
 
     /// A program run as the account of Postgres, outside our process group so that Ctrl-C does not reach it, and
@@ -180,6 +175,16 @@ impl Cluster {
         fs::rename(&half, self.path()).map_err(DbError::io("rename", half))?;
         fs::File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(DbError::io("sync", data_dir))
     }
+}
+
+/// How to connect to the database of a cluster whose socket is in the folder `run`.
+pub(super) fn socket_options(run: &Path, database: &str) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .socket(run)
+        .port(5432)
+        .username(ROLE)
+        .database(database)
+        .application_name("faceid")
 }
 
 /// Clears away what killed starts left. Best effort: the initdb of one may still be writing, then the next start

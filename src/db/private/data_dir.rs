@@ -11,6 +11,9 @@ use super::DbError;
 /// `sun_path` has 108 bytes, one of them for the final NUL (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 
+/// The folder of the socket in a data directory.
+pub(super) const RUN: &str = "run";
+
 /// The data directory, locked for this process until dropped.
 #[derive(Debug)]
 pub(super) struct DataDir {
@@ -47,7 +50,7 @@ impl DataDir {
     }
 
     pub fn run(&self) -> PathBuf {
-        self.path.join("run")
+        self.path.join(RUN)
     }
 
     pub fn log(&self) -> PathBuf {

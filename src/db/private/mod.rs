@@ -16,7 +16,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::oneshot;
@@ -37,6 +37,11 @@ pub struct PrivateOptions {
     pub install_dir: PathBuf,
     /// Made when it does not exist. One process at a time uses it.
     pub data_dir: PathBuf,
+}
+
+/// How to connect to the private Postgres that another process runs in `data_dir`.
+pub fn connect_options_of(data_dir: &Path) -> PgConnectOptions {
+    cluster::socket_options(&data_dir.join(data_dir::RUN), ROLE)
 }
 
 /// A running private Postgres. It is restarted if it dies, and stops when this is stopped or dropped, or when

@@ -8,6 +8,7 @@ mod erasure;
 mod naming;
 mod paging;
 mod search;
+mod transfer;
 
 use super::*;
 use crate::db::testing::database;

@@ -1,0 +1,354 @@
+//! Takes many faces into a gallery, a batch at a time: all of a batch or nothing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+use sqlx::{PgConnection, Postgres, Transaction};
+use uuid::Uuid;
+
+use super::super::changes::CHANNEL;
+use super::super::enroll::{OnDuplicate, await_turn, hold_gallery};
+use super::super::{Galleries, GalleryError, Metadata, Policy, as_id, check_dimension};
+use super::copy::Rows;
+use super::{FaceRecord, Ids, IntakeError, Record, SubjectRecord};
+use crate::types::{FaceId, GalleryId, ModelId, Name, SubjectId};
+
+/// From this many faces on, Postgres is asked to look anew at what its tables hold: plans made for an empty table
+/// would serve a full one badly until it does so by itself.
+const ANALYZE_FROM: u64 = 10_000;
+
+/// Tells the advisory locks of imports from others. Any constant of ours serves.
+const INTAKE_LOCK: i64 = 0x696e_7461_6b65;
+
+/// How often a batch whose new subjects others are creating at the same time looks again.
+const ATTEMPTS: usize = 5;
+
+/// The way into one gallery.
+pub struct Intake {
+    galleries: Galleries,
+    gallery: Name,
+    policy: Option<Policy>,
+    model: Option<ModelId>,
+    ids: Ids,
+    /// Known once a batch was stored.
+    into: Option<GalleryId>,
+    faces: u64,
+}
+
+/// What a batch added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stored {
+    pub gallery_created: bool,
+    pub subjects_created: u64,
+    pub faces: u64,
+    /// Of these faces, those that came with an embedding.
+    pub embeddings: u64,
+    /// Of these faces, those that came with a chip.
+    pub chips: u64,
+    /// Faces that were left out because they exist.
+    pub skipped: u64,
+}
+
+/// A face with the ids that it will have.
+struct Placed {
+    id: FaceId,
+    subject: SubjectId,
+    face: FaceRecord,
+}
+
+impl Galleries {
+    /// The way into a gallery, given by id or name, for faces whose embeddings `model` made. It is created, with the
+    /// policy, by the first batch if there is none.
+    pub fn intake(&self, gallery: Name, policy: Option<Policy>, model: Option<ModelId>, ids: Ids) -> Intake {
+        Intake { galleries: self.clone(), gallery, policy, model, ids, into: None, faces: 0 }
+    }
+}
+
+impl Intake {
+    /// Stores a batch. Faces are added to the subjects of the gallery that have their subject's name, or to new ones.
+    pub async fn store(&mut self, mut records: Vec<Record>) -> Result<Stored, IntakeError> {
+        let mut transaction = self.galleries.pool.begin().await?;
+        self.check_embeddings(&mut transaction, &records).await?;
+        let (gallery, gallery_created) = self.hold(&mut transaction).await?;
+        await_turn(&mut transaction, gallery, OnDuplicate::Allow).await?;
+        await_other_batches(&mut transaction, gallery).await?;
+        let skipped = self.settle_face_ids(&mut transaction, &mut records).await?;
+        let (subjects, subjects_created) = self.settle_subjects(&mut transaction, gallery, &records).await?;
+        let placed: Vec<Placed> =
+            records.into_iter().filter_map(|record| self.place(record, &subjects)).collect::<Result<_, _>>()?;
+        let chips = placed.iter().filter(|placed| placed.face.chip.is_some()).count() as u64;
+        let faces = copy_faces(&mut transaction, gallery, &placed).await?;
+        let embeddings = match self.model {
+            Some(model) => copy_embeddings(&mut transaction, gallery, model, &placed).await?,
+            None => 0,
+        };
+        sqlx::query("select pg_notify($1, '')").bind(CHANNEL).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        self.into = Some(gallery);
+        self.faces += faces;
+        Ok(Stored { gallery_created, subjects_created, faces, embeddings, chips, skipped })
+    }
+
+    /// After the last batch.
+    pub async fn finish(self) -> Result<(), GalleryError> {
+        if self.faces >= ANALYZE_FROM {
+            sqlx::query("analyze subjects, faces, embeddings, templates").execute(&self.galleries.pool).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_embeddings(&self, connection: &mut PgConnection, records: &[Record]) -> Result<(), GalleryError> {
+        let embeddings = || records.iter().filter_map(|record| record.face.as_ref()?.embedding.as_ref());
+        if embeddings().next().is_none() {
+            return Ok(());
+        }
+        let model = self.model.ok_or(GalleryError::Inconsistent("an embedding came without its model"))?;
+        let dimension = self.galleries.known_dimension(connection, model).await?;
+        embeddings().try_for_each(|embedding| check_dimension(dimension, embedding.dimension()))
+    }
+
+    /// Finds the gallery, or creates it before the first batch, and keeps it until the transaction ends.
+    async fn hold(&self, connection: &mut PgConnection) -> Result<(GalleryId, bool), GalleryError> {
+        if let Some(id) = self.into {
+            // Should it have been deleted, it stays so.
+            return hold_gallery(connection, &id.to_string()).await.map(|(id, _)| (id, false));
+        }
+        let policy = self.policy.map(Policy::checked).transpose()?;
+        let created = match hold_gallery(connection, self.gallery.as_str()).await {
+            Ok((id, _)) => return Ok((id, false)),
+            Err(GalleryError::GalleryNotFound(_)) => sqlx::query(
+                "insert into galleries (id, name, policy) values ($1, $2, $3) \
+                 on conflict on constraint gallery_name_key do nothing",
+            )
+            .bind(GalleryId::new().0)
+            .bind(self.gallery.as_str())
+            .bind(policy.map(Json))
+            .execute(&mut *connection)
+            .await?
+            .rows_affected(),
+            Err(error) => return Err(error),
+        };
+        hold_gallery(connection, self.gallery.as_str()).await.map(|(id, _)| (id, created == 1))
+    }
+
+    /// Sees to it that no face has an id that is taken, and returns how many were left out for that.
+    async fn settle_face_ids(
+        &self,
+        connection: &mut PgConnection,
+        records: &mut Vec<Record>,
+    ) -> Result<u64, IntakeError> {
+        if self.ids == Ids::New {
+            return Ok(0);
+        }
+        let id_of = |record: &Record| record.face.as_ref().and_then(|face| face.id);
+        let ids: Vec<Uuid> = records.iter().filter_map(id_of).map(|id| id.0).collect();
+        let taken: Vec<Uuid> =
+            sqlx::query_scalar("select id from faces where id = any($1)").bind(ids).fetch_all(connection).await?;
+        let mut taken: HashSet<FaceId> = taken.into_iter().map(FaceId).collect();
+        let before = records.len();
+        let mut twice = None;
+        records.retain(|record| {
+            let Some(id) = id_of(record) else { return true };
+            let free = taken.insert(id);
+            if !free {
+                twice.get_or_insert(id);
+            }
+            free
+        });
+        match twice {
+            Some(id) if self.ids == Ids::Keep => Err(IntakeError::FaceExists(id)),
+            _ => Ok((before - records.len()) as u64),
+        }
+    }
+
+    /// The subject of each name of the batch, and how many of them are new. None can be deleted before the
+    /// transaction ends.
+    async fn settle_subjects(
+        &self,
+        connection: &mut PgConnection,
+        gallery: GalleryId,
+        records: &[Record],
+    ) -> Result<(HashMap<Name, SubjectId>, u64), IntakeError> {
+        let mut wanted: BTreeMap<&str, &SubjectRecord> = BTreeMap::new();
+        for record in records {
+            wanted.entry(record.subject.name.as_str()).or_insert(&record.subject);
+        }
+        let mut subjects = HashMap::with_capacity(wanted.len());
+        let mut created = 0;
+        for _ in 0..ATTEMPTS {
+            for (id, name) in subjects_named(connection, gallery, wanted.keys().copied()).await? {
+                if let Some(subject) = wanted.remove(name.as_str()) {
+                    subjects.insert(subject.name.clone(), SubjectId(id));
+                }
+            }
+            if wanted.is_empty() {
+                return Ok((subjects, created));
+            }
+            let new: Vec<(SubjectId, &SubjectRecord)> =
+                wanted.values().map(|subject| (self.subject_id(subject), *subject)).collect();
+            refuse_taken_ids(connection, gallery, &new).await?;
+            created += insert_subjects(connection, gallery, &new).await?;
+        }
+        Err(GalleryError::Inconsistent("subjects come and go").into())
+    }
+
+    fn subject_id(&self, subject: &SubjectRecord) -> SubjectId {
+        subject.id.filter(|_| self.ids != Ids::New).unwrap_or_else(SubjectId::new)
+    }
+
+    /// `None` for a record without a face.
+    fn place(&self, record: Record, subjects: &HashMap<Name, SubjectId>) -> Option<Result<Placed, GalleryError>> {
+        let face = record.face?;
+        let id = face.id.filter(|_| self.ids != Ids::New).unwrap_or_else(FaceId::new);
+        let subject = subjects.get(&record.subject.name).copied();
+        let subject = subject.ok_or(GalleryError::Inconsistent("a subject was not stored"));
+        Some(subject.map(|subject| Placed { id, subject, face }))
+    }
+}
+
+/// Batches go one at a time into a gallery. Those of two imports that share subjects could otherwise block each other for
+/// good: each holds many, and some come into being while it looks for them.
+async fn await_other_batches(connection: &mut PgConnection, gallery: GalleryId) -> Result<(), GalleryError> {
+    let (high, low) = gallery.0.as_u64_pair();
+    // Two galleries that fall on one key merely wait for each other.
+    let key = (high ^ low).cast_signed() ^ INTAKE_LOCK;
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(key).execute(connection).await?;
+    Ok(())
+}
+
+/// The subjects of a gallery that have one of the names, locked in the order of their ids, as elsewhere.
+async fn subjects_named(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    names: impl Iterator<Item = &str>,
+) -> Result<Vec<(Uuid, String)>, GalleryError> {
+    let names: Vec<&str> = names.collect();
+    Ok(sqlx::query_as(
+        "select id, name from subjects where gallery_id = $1 and name = any($2) order by id for no key update",
+    )
+    .bind(gallery.0)
+    .bind(names)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Subjects cannot be created under an id that is taken, nor under a name that is somebody's id: the id would win.
+async fn refuse_taken_ids(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    new: &[(SubjectId, &SubjectRecord)],
+) -> Result<(), IntakeError> {
+    let mut ids: HashSet<Uuid> = HashSet::with_capacity(new.len());
+    for (id, subject) in new {
+        if !ids.insert(id.0) {
+            return Err(IntakeError::SubjectExists { id: *id, name: subject.name.to_string() });
+        }
+    }
+    let by_name: HashMap<Uuid, (SubjectId, &Name)> =
+        new.iter().filter_map(|(id, subject)| Some((as_id(subject.name.as_str())?, (*id, &subject.name)))).collect();
+    let asked: Vec<Uuid> = ids.iter().chain(by_name.keys()).copied().collect();
+    let found: Vec<(Uuid, Uuid)> = sqlx::query_as("select id, gallery_id from subjects where id = any($1)")
+        .bind(asked)
+        .fetch_all(connection)
+        .await?;
+    for (taken, _) in &found {
+        if let Some((id, subject)) = new.iter().find(|(id, _)| id.0 == *taken) {
+            return Err(IntakeError::SubjectExists { id: *id, name: subject.name.to_string() });
+        }
+    }
+    let here = found.into_iter().filter(|(_, owner)| *owner == gallery.0).map(|(id, _)| id);
+    for id in here.chain(ids) {
+        if let Some((_, name)) = by_name.get(&id).filter(|(own, _)| own.0 != id) {
+            return Err(IntakeError::NameIsId { name: name.to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// Returns how many were created; the names of the others exist by now.
+async fn insert_subjects(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    new: &[(SubjectId, &SubjectRecord)],
+) -> Result<u64, GalleryError> {
+    let ids: Vec<Uuid> = new.iter().map(|(id, _)| id.0).collect();
+    let names: Vec<&str> = new.iter().map(|(_, subject)| subject.name.as_str()).collect();
+    let metadata: Vec<Json<&Metadata>> = new.iter().map(|(_, subject)| Json(&subject.metadata)).collect();
+    let created: Vec<Option<DateTime<Utc>>> = new.iter().map(|(_, subject)| subject.created_at).collect();
+    Ok(sqlx::query(
+        "insert into subjects (id, gallery_id, name, metadata, created_at) \
+         select n.id, $1, n.name, n.metadata, coalesce(n.created_at, now()) \
+         from unnest($2::uuid[], $3::text[], $4::jsonb[], $5::timestamptz[]) as n (id, name, metadata, created_at) \
+         on conflict on constraint subject_name_key do nothing",
+    )
+    .bind(gallery.0)
+    .bind(ids)
+    .bind(names)
+    .bind(metadata)
+    .bind(created)
+    .execute(connection)
+    .await?
+    .rows_affected())
+}
+
+async fn copy_faces(
+    transaction: &mut Transaction<'static, Postgres>,
+    gallery: GalleryId,
+    placed: &[Placed],
+) -> Result<u64, GalleryError> {
+    if placed.is_empty() {
+        return Ok(0);
+    }
+    let now = Utc::now();
+    let mut rows = Rows::new(11);
+    for Placed { id, subject, face } in placed {
+        rows.begin();
+        rows.uuid(id.0);
+        rows.uuid(gallery.0);
+        rows.uuid(subject.0);
+        rows.bytea(face.chip.as_deref());
+        rows.bytea(face.image_sha256.as_ref().map(<[u8; 32]>::as_slice));
+        rows.jsonb(face.bounding_box.as_ref())?;
+        rows.jsonb(face.landmarks.as_ref())?;
+        rows.real(face.detection_score);
+        rows.jsonb(face.quality.as_ref())?;
+        rows.jsonb(Some(&face.metadata))?;
+        rows.timestamptz(face.created_at.unwrap_or(now));
+    }
+    rows.send(
+        transaction,
+        "copy faces (id, gallery_id, subject_id, chip, image_sha256, bounding_box, landmarks, detection_score, \
+         quality, metadata, created_at) from stdin (format binary)",
+    )
+    .await
+}
+
+async fn copy_embeddings(
+    transaction: &mut Transaction<'static, Postgres>,
+    gallery: GalleryId,
+    model: ModelId,
+    placed: &[Placed],
+) -> Result<u64, GalleryError> {
+    let mut rows = Rows::new(6);
+    let mut any = false;
+    for Placed { id, subject, face } in placed {
+        let Some(embedding) = &face.embedding else { continue };
+        any = true;
+        rows.begin();
+        rows.uuid(id.0);
+        rows.uuid(model.0);
+        rows.uuid(gallery.0);
+        rows.uuid(subject.0);
+        rows.halfvec(embedding.as_slice());
+        rows.real(face.norm);
+    }
+    if !any {
+        return Ok(0);
+    }
+    rows.send(
+        transaction,
+        "copy embeddings (face_id, model_id, gallery_id, subject_id, embedding, norm) from stdin (format binary)",
+    )
+    .await
+}
