@@ -61,11 +61,26 @@ create table review_queue (
     changed boolean not null,
     -- Grows with each change, so that a review takes away no change that came while it looked.
     ticket bigint generated always as identity,
+    -- That made the change.
+    transaction xid8 not null default pg_current_xact_id(),
     constraint review_queue_pkey primary key (model_id, subject_id),
     constraint review_queue_template_fkey foreign key (subject_id, model_id)
         references templates (subject_id, model_id) on delete cascade
 );
 create index review_queue_gallery_idx on review_queue (model_id, gallery_id, subject_id);
+
+-- Templates that a review has looked at, compared with all others as every transaction below `seen` had left them. So only
+-- what later ones change can be news to them.
+create table reviewed (
+    model_id uuid not null,
+    gallery_id uuid not null,
+    subject_id uuid not null,
+    seen xid8 not null,
+    constraint reviewed_pkey primary key (model_id, subject_id),
+    constraint reviewed_template_fkey foreign key (subject_id, model_id)
+        references templates (subject_id, model_id) on delete cascade
+);
+create index reviewed_seen_idx on reviewed (model_id, gallery_id, seen);
 
 create function note_template_change() returns trigger language plpgsql as $$
 begin
@@ -75,7 +90,8 @@ begin
             select model_id, gallery_id, subject_id, true from changed
             -- In one order for all who write here, so that none waits for good.
             order by subject_id
-            on conflict on constraint review_queue_pkey do update set changed = true, ticket = default;
+            on conflict on constraint review_queue_pkey do update
+                set changed = true, ticket = default, transaction = default;
     end if;
     return null;
 end $$;

@@ -75,6 +75,8 @@ pub struct Finding {
 pub struct ReviewBatch {
     pub gallery: GalleryId,
     pub subjects: Vec<DueSubject>,
+    /// Every transaction before this one had ended when the batch was taken; a number as text.
+    seen: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -107,8 +109,9 @@ pub struct ReviewProgress {
 impl Galleries {
     /// Some subjects that wait for a review, all of one gallery, or nothing.
     pub async fn next_review(&self, model: ModelId, limit: u32) -> Result<Option<ReviewBatch>, GalleryError> {
-        let rows: Vec<(Uuid, Uuid, bool, i64)> = sqlx::query_as(
-            "select q.gallery_id, q.subject_id, q.changed, q.ticket from review_queue q \
+        let rows: Vec<(Uuid, Uuid, bool, i64, String)> = sqlx::query_as(
+            "select q.gallery_id, q.subject_id, q.changed, q.ticket, \
+             pg_snapshot_xmin(pg_current_snapshot())::text from review_queue q \
              where q.model_id = $1 and q.gallery_id = \
                (select gallery_id from review_queue where model_id = $1 order by gallery_id limit 1) \
              order by q.subject_id limit $2",
@@ -117,9 +120,9 @@ impl Galleries {
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
-        let Some(gallery) = rows.first().map(|row| GalleryId(row.0)) else { return Ok(None) };
-        let due = |(_, subject, changed, ticket)| DueSubject { subject: SubjectId(subject), changed, ticket };
-        Ok(Some(ReviewBatch { gallery, subjects: rows.into_iter().map(due).collect() }))
+        let Some((gallery, .., seen)) = rows.first().cloned() else { return Ok(None) };
+        let due = |(_, subject, changed, ticket, _)| DueSubject { subject: SubjectId(subject), changed, ticket };
+        Ok(Some(ReviewBatch { gallery: GalleryId(gallery), subjects: rows.into_iter().map(due).collect(), seen }))
     }
 
     /// The faces of some subjects of a gallery, subject by subject.
@@ -150,8 +153,8 @@ impl Galleries {
             .collect())
     }
 
-    /// Has subjects reviewed again of which a face is as near to one of the changed templates as `least`, or whose
-    /// findings name one of the changed subjects.
+    /// Has subjects reviewed again that were reviewed before one of the templates changed, and of which a face is as near to
+    /// it as `least`, or whose findings name one of the changed subjects. Those that came later know the change.
     pub async fn recheck_near(
         &self,
         gallery: GalleryId,
@@ -162,9 +165,13 @@ impl Galleries {
         let ids: Vec<Uuid> = changed.iter().map(|subject| subject.0).collect();
         sqlx::query(
             "with near as materialized ( \
-               select e.subject_id from templates t join embeddings e \
-                 on e.gallery_id = t.gallery_id and e.model_id = t.model_id and e.subject_id <> t.subject_id \
-               where t.gallery_id = $1 and t.model_id = $2 and t.subject_id = any($3) \
+               select r.subject_id from review_queue q \
+               join templates t on t.model_id = q.model_id and t.subject_id = q.subject_id \
+               join reviewed r on r.model_id = q.model_id and r.gallery_id = q.gallery_id \
+                 and r.seen <= q.transaction and r.subject_id <> q.subject_id \
+               join embeddings e on e.gallery_id = r.gallery_id and e.subject_id = r.subject_id \
+                 and e.model_id = r.model_id \
+               where q.model_id = $2 and q.gallery_id = $1 and q.subject_id = any($3) \
                  and (e.embedding <#> t.embedding) <= -$4::float8 \
                union all \
                select subject_id from findings where gallery_id = $1 and model_id = $2 and other_id = any($3) \
@@ -244,6 +251,17 @@ impl Galleries {
             .await?;
         }
         // In the order of ids, as triggers fill the queue: an import may be adding many of these.
+        sqlx::query(
+            "insert into reviewed (model_id, gallery_id, subject_id, seen) \
+             select t.model_id, t.gallery_id, t.subject_id, $3::text::xid8 from templates t \
+             where t.model_id = $1 and t.subject_id = any($2) order by t.subject_id for key share \
+             on conflict on constraint reviewed_pkey do update set seen = excluded.seen",
+        )
+        .bind(model.0)
+        .bind(&ids)
+        .bind(&batch.seen)
+        .execute(&mut *transaction)
+        .await?;
         sqlx::query(
             "delete from review_queue q using ( \
                select w.subject_id from review_queue w \

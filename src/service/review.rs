@@ -7,7 +7,7 @@
 mod examine;
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tracing::{debug, warn};
@@ -35,8 +35,10 @@ impl Services {
     /// Reviews what is due, for as long as the service lives.
     pub(super) async fn keep_reviewing(self) {
         loop {
+            let began = Instant::now();
             match self.review_some().await {
-                Ok(true) => tokio::task::yield_now().await,
+                // Half of the time at most: requests come first.
+                Ok(true) => tokio::time::sleep(began.elapsed()).await,
                 Ok(false) => tokio::time::sleep(PAUSE).await,
                 Err(error) => {
                     warn!(%error, "the review of galleries failed; trying again");
@@ -51,6 +53,8 @@ impl Services {
         let galleries = &self.0.galleries;
         let Some(_turn) = galleries.take_turn(crate::gallery::Turn::Review).await? else { return Ok(false) };
         let Some(batch) = galleries.next_review(self.0.model.id, BATCH).await? else { return Ok(false) };
+        // Searches must see at least what the batch counts as seen.
+        self.settle().await;
         let subjects: Vec<SubjectId> = batch.subjects.iter().map(|due| due.subject).collect();
         let changed: Vec<SubjectId> = batch.subjects.iter().filter(|due| due.changed).map(|due| due.subject).collect();
         let faces = galleries.faces_to_review(batch.gallery, self.0.model.id, &subjects).await?;

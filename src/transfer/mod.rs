@@ -1,4 +1,4 @@
-//! A gallery as a file: [`export`] writes one, [`Import`] takes one in. The format is in [`line`].
+//! A gallery as a file: [`export`] writes one, [`Import`] takes one in. The format is in [`mod@line`].
 
 mod export;
 mod import;

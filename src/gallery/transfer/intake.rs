@@ -207,8 +207,8 @@ impl Intake {
     }
 }
 
-/// Batches go one at a time into a gallery. Those of two imports that share subjects could otherwise block each other for
-/// good: each holds many, and some come into being while it looks for them.
+/// Batches go one at a time into a gallery. Those of two imports that share subjects could otherwise block each other
+/// for good: each holds many, and some come into being while it looks for them.
 async fn await_other_batches(connection: &mut PgConnection, gallery: GalleryId) -> Result<(), GalleryError> {
     let (high, low) = gallery.0.as_u64_pair();
     // Two galleries that fall on one key merely wait for each other.
