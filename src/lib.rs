@@ -1,8 +1,8 @@
 //! faceid: an HTTP face-recognition service.
 //!
 //! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`;
-//! `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine` and `index` -> `nn`; `gallery` and `registry` -> `db`.
-//! A test in `tests/it/layers.rs` holds them to it.
+//! `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine`, `index` and `training` -> `nn`; `gallery` and
+//! `registry` -> `db`. A test in `tests/it/layers.rs` holds them to it.
 
 pub mod app;
 pub mod bench;
@@ -18,6 +18,7 @@ pub mod nn;
 pub mod registry;
 pub mod service;
 pub mod telemetry;
+pub mod training;
 pub mod transfer;
 pub mod types;
 pub mod vision;

@@ -1,6 +1,6 @@
 mod embed;
-mod plots;
-mod sources;
+pub(super) mod plots;
+pub(super) mod sources;
 mod table;
 
 use std::collections::HashMap;
@@ -127,7 +127,7 @@ impl Evaluate {
             plots::write(folder, &comparisons, verification)?;
         }
         if let Some(file) = &self.calibration {
-            write_calibration(file, &manifest, verification, self.fmr)?;
+            write_calibration(file, &manifest, verification, self.fmr, "faceid evaluate")?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -202,8 +202,14 @@ fn pair(faces: &Faces, a: usize, b: usize) -> Pair {
     Pair { similarity: faces.similarity(a, b), a: subject(a), b: subject(b) }
 }
 
-/// Writes the manifest of the same network with what was measured.
-fn write_calibration(file: &Path, manifest: &Manifest, measured: &Verification, fmr: f64) -> Result<(), CliError> {
+/// Writes the manifest of the same network with what was measured; `by` says which command did.
+pub(super) fn write_calibration(
+    file: &Path,
+    manifest: &Manifest,
+    measured: &Verification,
+    fmr: f64,
+    by: &str,
+) -> Result<(), CliError> {
     let Some(at) = measured.thresholds.iter().find(|point| point.fmr == fmr) else {
         return Err(CliError::Usage(format!(
             "{} impostor pairs do not tell a threshold at a false match rate of {fmr}: no calibration was written",
@@ -218,7 +224,7 @@ fn write_calibration(file: &Path, manifest: &Manifest, measured: &Verification, 
     };
     let text = manifest.recalibrated(threshold, measured.logistic.map(logistic), points(&measured.thresholds));
     let head = format!(
-        "# Measured by `faceid evaluate` on {} genuine and {} impostor pairs.\n",
+        "# Measured by `{by}` on {} genuine and {} impostor pairs.\n",
         measured.genuine_pairs, measured.impostor_pairs
     );
     let text = head + &text.map_err(crate::app::AppError::from)?;

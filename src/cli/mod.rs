@@ -10,6 +10,7 @@ mod identify;
 mod import;
 mod openapi;
 mod serve;
+mod train;
 mod verify;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use crate::config::{Config, ConfigArgs, ConfigError};
 use crate::db::{Database, DbError};
 use crate::evaluation::EvaluationError;
 use crate::service::ServiceError;
+use crate::training::TrainingError;
 use crate::transfer::TransferError;
 use crate::types::Name;
 
@@ -47,6 +49,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     Export(export::Export),
     Import(import::Import),
+    Train(train::Train),
     Health(health::Health),
     Bench(bench::Bench),
     Openapi(openapi::Openapi),
@@ -75,6 +78,8 @@ pub enum CliError {
     Transfer(#[from] TransferError),
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[error(transparent)]
+    Training(#[from] TrainingError),
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
     #[error("{action}: {source}")]
@@ -115,6 +120,7 @@ impl Cli {
                 Command::Evaluate(command) => command.run().await,
                 Command::Export(command) => command.run().await,
                 Command::Import(command) => command.run().await,
+                Command::Train(command) => command.run().await,
                 Command::Health(command) => command.run().await,
                 Command::Bench(command) => command.run().await,
                 Command::Openapi(command) => command.run(),

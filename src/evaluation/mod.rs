@@ -23,6 +23,7 @@ pub use comparisons::{Comparisons, Pair};
 pub use faces::Faces;
 pub use identification::{FpirPoint, OneShot, OpenSet, one_shot, open_set};
 pub use logistic::LogisticFit;
+pub use random::Random;
 pub use report::{
     AtThreshold, Basis, Curve, FarPoint, FpirReport, Identification, OpenSetReport, Plan, Rank, Report, ThresholdPoint,
     Verification, identify, verify,

@@ -166,6 +166,21 @@ impl Manifest {
         }
     }
 
+    /// A network of ours, which reads RGB in -1..=1, before it is calibrated: a threshold of 1 matches nothing but a face
+    /// with itself.
+    pub fn uncalibrated(name: String) -> Self {
+        Self {
+            name,
+            mean: half_range(),
+            scale: half_range(),
+            channels: ChannelOrder::Rgb,
+            threshold: 1.0,
+            probability: None,
+            fmr: Vec::new(),
+            anomaly: None,
+        }
+    }
+
     /// The same network with other figures: what [`Self::of`] reads, as text.
     pub fn recalibrated(
         &self,

@@ -82,7 +82,10 @@ fn a_server_that_is_not_there_is_named() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["serve", "migrate", "enroll", "export", "import", "identify", "verify", "health", "openapi"] {
+    for command in [
+        "serve", "migrate", "enroll", "evaluate", "export", "import", "identify", "verify", "train", "health",
+        "openapi",
+    ] {
         let help = faceid().args([command, "--help"]).output().unwrap();
         assert!(help.status.success() && text(&help).contains("Example:"), "{command}: {}", text(&help));
     }

@@ -17,4 +17,5 @@ mod replicas;
 mod review;
 mod serve;
 mod support;
+mod training;
 mod transfer;

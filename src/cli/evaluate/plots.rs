@@ -28,10 +28,11 @@ pub fn write(folder: &Path, comparisons: &Comparisons, measured: &Verification) 
     draw(&folder.join("histogram.svg"), |area| histogram(area, &curve, threshold))
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+pub(in crate::cli) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(in crate::cli) type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
-fn draw(path: &Path, plot: impl for<'a> Fn(&Area<'a>) -> Drawn<'a>) -> Result<(), CliError> {
+/// Writes what `plot` draws as an SVG file.
+pub(in crate::cli) fn draw(path: &Path, plot: impl for<'a> Fn(&Area<'a>) -> Drawn<'a>) -> Result<(), CliError> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();

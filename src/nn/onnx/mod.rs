@@ -26,6 +26,8 @@ mod simplify;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod write;
 
 pub use graph::Graph;
 pub use tensors::MAX_ELEMENTS;
+pub use write::{ConvWeights, Value, Writer};

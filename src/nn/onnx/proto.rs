@@ -1,4 +1,4 @@
-//! The messages of an ONNX file, as far as we read them.
+//! The messages of an ONNX file, as far as we read and write them.
 //!
 //! Field numbers: `onnx.proto` of the ONNX project. All lengths in here are checked by prost against the bytes at
 //! hand; bytes fields share the file's buffer instead of copying it.
@@ -7,6 +7,11 @@ use prost::bytes::Bytes;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ModelProto {
+    /// Version of the format; only written, for other readers.
+    #[prost(int64, tag = "1")]
+    pub ir_version: i64,
+    #[prost(string, tag = "2")]
+    pub producer: String,
     #[prost(message, optional, tag = "7")]
     pub graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
@@ -25,6 +30,9 @@ pub struct OperatorSetIdProto {
 pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
+    /// Only written.
+    #[prost(string, tag = "2")]
+    pub name: String,
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]

@@ -60,7 +60,7 @@ fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>, outputs: &[&str]) 
         ..Default::default()
     };
     let opset_import = vec![OperatorSetIdProto { version: 17, ..Default::default() }];
-    ModelProto { graph: Some(graph), opset_import }.encode_to_vec()
+    ModelProto { graph: Some(graph), opset_import, ..ModelProto::default() }.encode_to_vec()
 }
 
 /// Runs the graph node by node in double precision, where there is no family, and fused in each family.

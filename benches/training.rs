@@ -1,0 +1,119 @@
+//! What training from nothing reaches on people who were not trained on: `cargo bench --bench training`, with the names
+//! of what to measure behind `--`, if not all of it. Photos: `orl` in the folder that FACEID_TEST_DATA names, by default
+//! ../shared/data.
+//!
+//! Of 40 people, 30 are trained on, and all pairs of the photos of the other 10 are compared, in two ways of choosing
+//! them. Training takes one thread; its seconds are without detection and measuring.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use faceid::evaluation::{Comparisons, Faces, Resampling, measure, one_shot};
+use faceid::nn::{Detector, Precision, Target};
+use faceid::training::augment::to_input;
+use faceid::training::{Dataset, HeldOut, Input, Loss, Split, TrainConfig, Trainer};
+use faceid::types::Chip;
+use faceid::vision::{self, DecodeLimits, DetectOptions, Shrunk};
+
+const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 24, max_pixels: 1 << 24 };
+
+/// Numbers of the people who are tested on.
+const SPLITS: [[u8; 10]; 2] = [[5, 11, 12, 16, 19, 21, 23, 26, 29, 30], [3, 4, 20, 22, 23, 27, 28, 30, 32, 40]];
+
+fn main() {
+    let root = std::env::var_os("FACEID_TEST_DATA").map(PathBuf::from);
+    let root = root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let chips = chips(&root.join("orl"));
+    println!("{:<22} {:>3} {:>7} {:>7} {:>7} {:>8}", "method", "set", "AUC", "T2", "R1", "seconds");
+    for (name, settings) in methods() {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            compare(name, settings.as_ref(), &chips);
+        }
+    }
+}
+
+/// What is measured; without settings, pixels are compared.
+fn methods() -> Vec<(&'static str, Option<TrainConfig>)> {
+    let with = |loss| Some(TrainConfig { loss, ..TrainConfig::default() });
+    vec![
+        ("pixels", None),
+        ("plain", Some(TrainConfig::plain())),
+        ("cnn", Some(TrainConfig::default())),
+        ("cnn-semi-hard", with(Loss::SemiHard { margin: 0.2 })),
+        ("cnn-soft-margin", with(Loss::BatchHardSoft)),
+    ]
+}
+
+/// Measures a method on both splits, and the mean.
+fn compare(name: &str, settings: Option<&TrainConfig>, chips: &[(String, Chip)]) {
+    let mut sum = [0.0; 4];
+    for (set, people) in SPLITS.iter().enumerate() {
+        let test = people.iter().map(|number| format!("s{number}")).collect();
+        let held_out = HeldOut { test, test_share: 0.0, validation_share: 0.0 };
+        let split = Dataset::new(chips.to_vec()).split(&held_out, 1).expect("all of them are there");
+        let figures = figures(settings, &split);
+        row(name, &format!("S{set}"), figures);
+        sum.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
+    }
+    row(name, "-", sum.map(|sum| sum / SPLITS.len() as f64));
+}
+
+fn row(name: &str, set: &str, [auc, tar, rank, seconds]: [f64; 4]) {
+    println!("{name:<22} {set:>3} {auc:>7.4} {tar:>7.3} {rank:>7.3} {seconds:>8.1}");
+}
+
+/// AUC, TAR at FAR 1e-2, rank-1 with one enrolled photo, and seconds of training.
+fn figures(settings: Option<&TrainConfig>, split: &Split) -> [f64; 4] {
+    let began = Instant::now();
+    let trainer = settings.map(|settings| {
+        let mut trainer = Trainer::new(settings.clone()).expect("the settings are usable");
+        let trained = trainer.run(&split.train, &split.validation, |_, _| Ok(ControlFlow::Continue(())));
+        trained.expect("training ends well");
+        trainer
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    let test = split.test.chips();
+    let vectors = trainer.map_or_else(|| test.iter().map(pixels).collect(), |trainer| trainer.embed(test));
+    let faces = Faces::new(vectors, split.test.subjects().to_vec()).expect("the faces fit");
+    let comparisons = Comparisons::of_faces(&faces, usize::MAX, 0).expect("there are pairs of both kinds");
+    let measured = measure(&comparisons, &vec![1.0; comparisons.subjects()], &[1e-2], 0.5).expect("all count");
+    let ranks = one_shot(&faces, &[1], Resampling { draws: 1, seed: 1 }).expect("there are probes");
+    [measured.auc, measured.tar[0], ranks.hits[0].value, seconds]
+}
+
+/// The pixels of a chip as a vector of length 1.
+fn pixels(chip: &Chip) -> Vec<f32> {
+    let values = to_input(chip.as_rgb(), Input::Grey56);
+    let length = values.iter().map(|value| value * value).sum::<f32>().sqrt();
+    values.iter().map(|value| value / length).collect()
+}
+
+/// The largest face of each photo, and whose it is.
+fn chips(folder: &Path) -> Vec<(String, Chip)> {
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/weights/retinaface-mobilenet0.25.onnx");
+    let detector = Detector::load(&weights, &Target::cpu(Precision::Fp32)).expect("make setup");
+    let mut chips = Vec::new();
+    for person in entries(folder) {
+        let name = person.file_name().expect("a folder has a name").to_string_lossy().into_owned();
+        chips.extend(entries(&person).iter().filter_map(|photo| Some((name.clone(), chip(photo, &detector)?))));
+    }
+    chips
+}
+
+fn chip(photo: &Path, detector: &Detector) -> Option<Chip> {
+    let image = vision::decode(&std::fs::read(photo).ok()?, &LIMITS).ok()?;
+    let Shrunk { image: small, scale } = vision::shrink(&image, 640);
+    let (width, height) = small.dimensions();
+    let output = detector.forward(&[small.as_raw()], width, height).ok()?.swap_remove(0);
+    let found = vision::detections(&output, width, height, scale, &DetectOptions::default()).ok()?;
+    vision::align(&image, &found.first()?.landmarks).ok()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
