@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use faceid::evaluation::Random;
 use faceid::index::{About, Index, Query};
 use faceid::types::{Embedding, GalleryId, StoredEmbedding, SubjectId};
 use uuid::Uuid;
@@ -13,21 +14,9 @@ use uuid::Uuid;
 const ROUNDS: usize = 15;
 const GALLERY: GalleryId = GalleryId(Uuid::nil());
 
-/// Numbers that look random and are the same in every run (xorshift64*, Vigna 2016).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40) as f32 / (1 << 24) as f32 - 0.5
-    }
-
-    fn embedding(&mut self, dimension: usize) -> StoredEmbedding {
-        let raw = (0..dimension).map(|_| self.next()).collect();
-        StoredEmbedding::from(&Embedding::normalised(raw).expect("random numbers are no zero vector"))
-    }
+fn embedding(random: &mut Random, dimension: usize) -> StoredEmbedding {
+    let raw = (0..dimension).map(|_| random.normal() as f32).collect();
+    StoredEmbedding::from(&Embedding::normalised(raw).expect("random numbers are no zero vector"))
 }
 
 /// The median of some rounds, in milliseconds.
@@ -59,12 +48,12 @@ fn read(bytes: &[u64], threads: usize) -> u64 {
 fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
     let (rows, dimension) = (numbers.next().unwrap_or(1_000_000), numbers.next().unwrap_or(512));
-    let (index, mut random) = (Index::new(dimension), Random(1));
+    let (index, mut random) = (Index::new(dimension), Random::new(1, 0));
     let began = Instant::now();
     for number in 0..rows {
         let subject_id = SubjectId(Uuid::from_u128(number as u128));
         let about = About { subject_id, name: format!("subject {number}").into(), faces: 1, face_id: None };
-        index.put(GALLERY, about, &random.embedding(dimension));
+        index.put(GALLERY, about, &embedding(&mut random, dimension));
     }
     println!("{rows} rows of {dimension} dimensions, made and put in {:.1} s", began.elapsed().as_secs_f64());
     println!("| threads | reading the rows, ms | queries | ms | of the floor | ms a query | GMAC/s |");
@@ -73,7 +62,8 @@ fn main() {
     for threads in [1, 2] {
         let floor = median(|| _ = black_box(read(black_box(&bytes), threads)));
         for count in [1, 8, 32] {
-            let query = |_| Query { probe: random.embedding(dimension), top_k: 5, min_similarity: None, except: None };
+            let query =
+                |_| Query { probe: embedding(&mut random, dimension), top_k: 5, min_similarity: None, except: None };
             let queries: Vec<Query> = (0..count).map(query).collect();
             let time = median(|| _ = black_box(index.search(GALLERY, &queries, threads)));
             let rate = (rows * dimension * count) as f64 / time / 1e6;

@@ -15,6 +15,7 @@ use crate::gallery::Galleries;
 use crate::registry::{ChannelOrder, Manifest, ManifestError, Registry, RegistryError};
 use crate::service::{ServiceError, Services};
 use crate::telemetry::metrics;
+use crate::types::hex;
 
 #[derive(Debug, Error)]
 pub enum AppError {
@@ -163,10 +164,6 @@ fn file_sha256(path: &Path) -> Result<[u8; 32], AppError> {
     let mut hash = Sha256::new();
     std::io::copy(&mut file, &mut hash).map_err(failed)?;
     Ok(hash.finalize().into())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn join_error(error: tokio::task::JoinError) -> AppError {

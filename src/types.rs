@@ -19,7 +19,7 @@ pub enum InvalidValue {
     Threshold(f32),
     #[error("a chip is a 112x112 RGB image; this is {width}x{height}")]
     ChipSize { width: u32, height: u32 },
-    #[error("the network gave an embedding without direction (norm {0})")]
+    #[error("an embedding needs finite numbers that are not all zero; the length of this one is {0}")]
     EmbeddingNorm(f32),
 }
 
@@ -299,6 +299,11 @@ impl From<&Embedding> for StoredEmbedding {
     fn from(embedding: &Embedding) -> Self {
         Self(embedding.vector.iter().map(|value| f16::from_f32(*value)).collect())
     }
+}
+
+/// Bytes in hexadecimal, such as a sha256.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// [`StoredEmbedding::similarity`] of two vectors of one length.

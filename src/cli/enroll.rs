@@ -2,12 +2,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::backend::{Backend, BackendArgs, read_photo};
-use super::{CliError, print_json};
+use super::{CliError, print_json, progress_bar};
 use crate::service::DEFAULT_GALLERY_NAME;
 use crate::types::Name;
 
@@ -113,10 +112,7 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
 }
 
 async fn enroll_all(backend: &Arc<Backend>, gallery: &Name, items: Vec<Item>, jobs: usize) -> Outcome {
-    let bar = ProgressBar::new(items.len() as u64).with_style(
-        ProgressStyle::with_template("{bar:30} {pos}/{len} photos  {per_sec}  {eta} left")
-            .expect("the template above is valid"),
-    );
+    let bar = progress_bar(Some(items.len() as u64), "{bar:30} {pos}/{len} photos  {per_sec}  {eta} left");
     let mut outcome = Outcome::default();
     let mut running = JoinSet::new();
     let mut waiting = items.into_iter();

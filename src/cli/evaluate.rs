@@ -11,8 +11,8 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
-use self::embed::Outcome;
 use self::sources::Source;
+use super::photos::Outcome;
 use super::{CliError, print_json};
 use crate::config::ConfigArgs;
 use crate::evaluation::{Comparisons, Faces, Pair, Plan, Report, Resampling, ThresholdPoint, Verification};
@@ -151,7 +151,11 @@ impl Evaluate {
     }
 }
 
-fn measure(source: Source, outcomes: Vec<Outcome>, plan: &Plan) -> Result<(Photos, Comparisons, Report), CliError> {
+fn measure(
+    source: Source,
+    outcomes: Vec<Outcome<Vec<f32>>>,
+    plan: &Plan,
+) -> Result<(Photos, Comparisons, Report), CliError> {
     let Source { photos, subjects, pairs } = source;
     let (mut photos, faces, face_of) = faces(photos, subjects, outcomes)?;
     let (comparisons, identification) = match pairs {
@@ -174,7 +178,7 @@ fn measure(source: Source, outcomes: Vec<Outcome>, plan: &Plan) -> Result<(Photo
 fn faces(
     paths: Vec<PathBuf>,
     subjects: Vec<usize>,
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<Outcome<Vec<f32>>>,
 ) -> Result<(Photos, Faces, Vec<Option<usize>>), CliError> {
     let mut photos = Photos { total: paths.len(), ..Photos::default() };
     let mut face_of = Vec::with_capacity(paths.len());

@@ -9,6 +9,7 @@ mod health;
 mod identify;
 mod import;
 mod openapi;
+mod photos;
 mod serve;
 mod train;
 mod verify;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use self::chips::LeftOut;
-use super::{CliError, print_json, say};
+use super::{CliError, print_json, progress_bar, say};
 use crate::config::ConfigArgs;
 use crate::service::ServiceError;
 use crate::training::{Event, Split, TrainConfig, Trainer, TrainingError};
@@ -196,10 +196,8 @@ impl Run {
             Some(path) => Trainer::resume(path, &digest)?,
             None => Trainer::new(settings)?,
         };
-        let bar = ProgressBar::new(trainer.config().steps).with_style(
-            ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {per_sec}  {eta} left  {msg}")
-                .expect("the template above is valid"),
-        );
+        let bar =
+            progress_bar(Some(trainer.config().steps), "{bar:30} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
         // So that the rate is that of this process.
         bar.set_position(trainer.steps_made());
         bar.reset_eta();

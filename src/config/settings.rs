@@ -138,7 +138,7 @@ settings! {
     /// [default: auto]
     #[arg(long, env = "FACEID_SEARCH", value_name = "PLACE")]
     search: SearchChoice,
-    /// Bytes of memory that galleries may take for searches, about 1.6 KB a subject of 512 dimensions [default: 2 GiB]
+    /// Bytes of memory that galleries may take for searches, about 1.7 KB a subject of 512 dimensions [default: 2 GiB]
     #[arg(long, env = "FACEID_RESIDENT_MEMORY", value_name = "N")]
     resident_memory: u64,
     /// Format of the log on standard error [default: pretty]

@@ -27,6 +27,8 @@ pub enum Step {
     Chips,
     /// Embeddings are compared with galleries.
     Search,
+    /// Numbers are made of many numbers.
+    Statistics,
 }
 
 impl Step {
@@ -36,6 +38,7 @@ impl Step {
             Self::Align => "align",
             Self::Chips => "chips",
             Self::Search => "scan",
+            Self::Statistics => "statistics",
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::index::Query;
 use crate::types::{GalleryId, ModelId, StoredEmbedding};
 
 /// Templates from which on a gallery gets an index: an exact scan of fewer takes about as long.
-pub const INDEX_FROM: u64 = 50_000;
+const INDEX_FROM: u64 = 50_000;
 
 /// The share of right answers that an index must reach to be used.
 const LEAST_RECALL: f32 = 0.999;

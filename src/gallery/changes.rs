@@ -66,7 +66,17 @@ impl Galleries {
         Feed { pool, model, cursor: 0, seen: HashSet::new() }
     }
 
-    /// How many templates a model has in all galleries, about.
+    /// Templates of a model in one gallery.
+    pub async fn count_templates_in(&self, gallery: GalleryId, model: ModelId) -> Result<u64, GalleryError> {
+        let count: i64 = sqlx::query_scalar("select count(*) from templates where model_id = $1 and gallery_id = $2")
+            .bind(model.0)
+            .bind(gallery.0)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Templates of a model in all galleries.
     pub async fn count_templates(&self, model: ModelId) -> Result<u64, GalleryError> {
         let count: i64 = sqlx::query_scalar("select count(*) from templates where model_id = $1")
             .bind(model.0)

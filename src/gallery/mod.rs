@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::types::{GalleryId, ModelId, SubjectId};
 
-pub use approximate::{INDEX_FROM, IndexDue, SearchIndex};
+pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{Announcements, CHANGES_KEPT, Changes, Feed, Template};
 pub use enroll::{Duplicate, Enrolled, Enrolment, NewFace, OnDuplicate};
 pub use error::GalleryError;
@@ -83,14 +83,7 @@ impl Galleries {
 
     /// The id of a gallery given by id or name.
     pub async fn gallery_id(&self, gallery: &str) -> Result<GalleryId, GalleryError> {
-        let found: Option<Uuid> = sqlx::query_scalar(
-            "select id from galleries where id = $1 or name = $2 order by id = $1 desc nulls last limit 1",
-        )
-        .bind(as_id(gallery))
-        .bind(as_name(gallery))
-        .fetch_optional(&self.pool)
-        .await?;
-        found.map(GalleryId).ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
+        Ok(self.find_gallery(gallery).await?.id)
     }
 
     /// The ids of a subject, given by id or name, and of its gallery.

@@ -84,32 +84,43 @@ impl Galleries {
         Ok(rows.into_iter().map(face).collect())
     }
 
-    /// For each hit whose subject has several faces the one that resembles the probe most.
+    /// For each hit whose subject has several faces the one that resembles its probe most. Hits come by probe.
     pub async fn fill_faces(
         &self,
         gallery: GalleryId,
         model: ModelId,
-        probe: &StoredEmbedding,
-        hits: &mut [Hit],
+        probes: &[StoredEmbedding],
+        found: &mut [Vec<Hit>],
     ) -> Result<(), GalleryError> {
-        let unknown: Vec<Uuid> =
-            hits.iter().filter(|hit| hit.about.face_id.is_none()).map(|hit| hit.about.subject_id.0).collect();
-        if unknown.is_empty() {
+        let (mut numbers, mut subjects) = (Vec::new(), Vec::new());
+        for (number, hits) in (1_i64..).zip(found.iter()) {
+            let unknown = hits.iter().filter(|hit| hit.about.face_id.is_none());
+            for hit in unknown {
+                numbers.push(number);
+                subjects.push(hit.about.subject_id.0);
+            }
+        }
+        if subjects.is_empty() {
             return Ok(());
         }
-        let faces: Vec<(Uuid, Uuid)> = sqlx::query_as(
-            "select distinct on (subject_id) subject_id, face_id from embeddings \
-             where gallery_id = $1 and model_id = $2 and subject_id = any($3) \
-             order by subject_id, embedding <#> $4, face_id",
+        let vectors: Vec<HalfVector> = probes.iter().map(|probe| HalfVector::from(probe.as_slice().to_vec())).collect();
+        let faces: Vec<(i64, Uuid, Uuid)> = sqlx::query_as(
+            "select distinct on (w.number, w.subject_id) w.number, w.subject_id, e.face_id \
+             from unnest($3::bigint[], $4::uuid[]) as w (number, subject_id) \
+             join unnest($5::halfvec[]) with ordinality as p (probe, number) on p.number = w.number \
+             join embeddings e on e.gallery_id = $1 and e.model_id = $2 and e.subject_id = w.subject_id \
+             order by w.number, w.subject_id, e.embedding <#> p.probe, e.face_id",
         )
         .bind(gallery.0)
         .bind(model.0)
-        .bind(unknown)
-        .bind(HalfVector::from(probe.as_slice().to_vec()))
+        .bind(numbers)
+        .bind(subjects)
+        .bind(vectors)
         .fetch_all(&self.pool)
         .await?;
-        for (subject, face) in faces {
-            let hit = hits.iter_mut().find(|hit| hit.about.subject_id.0 == subject);
+        for (number, subject, face) in faces {
+            let hits = usize::try_from(number - 1).ok().and_then(|number| found.get_mut(number));
+            let hit = hits.and_then(|hits| hits.iter_mut().find(|hit| hit.about.subject_id.0 == subject));
             hit.into_iter().for_each(|hit| hit.about.face_id = Some(FaceId(face)));
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::evaluation::Random;
 use crate::types::Embedding;
 
 const GALLERY: GalleryId = GalleryId(uuid::Uuid::from_u128(1));
@@ -17,21 +18,9 @@ fn about(number: u128) -> About {
     About { subject_id: subject(number), name: format!("{number}").into(), faces: 1, face_id: None }
 }
 
-/// Numbers that look random and are the same in every run (xorshift64*, Vigna 2016).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40) as f32 / (1 << 24) as f32 - 0.5
-    }
-
-    fn embedding(&mut self, dimension: usize) -> StoredEmbedding {
-        let raw = (0..dimension).map(|_| self.next()).collect();
-        StoredEmbedding::from(&Embedding::normalised(raw).unwrap())
-    }
+fn embedding(random: &mut Random, dimension: usize) -> StoredEmbedding {
+    let raw = (0..dimension).map(|_| random.normal() as f32).collect();
+    StoredEmbedding::from(&Embedding::normalised(raw).unwrap())
 }
 
 fn query(probe: &StoredEmbedding, top_k: usize) -> Query {
@@ -55,14 +44,14 @@ fn found(hits: Vec<Hit>) -> Vec<(SubjectId, f64)> {
 
 #[test]
 fn a_large_gallery_is_searched_exactly_by_any_number_of_threads() {
-    let (index, mut random) = (Index::new(96), Random(3));
+    let (index, mut random) = (Index::new(96), Random::new(3, 0));
     let mut rows = BTreeMap::new();
     for number in 0..20_000 {
-        let row = random.embedding(96);
+        let row = embedding(&mut random, 96);
         index.put(GALLERY, about(number), &row);
         rows.insert(number, row);
     }
-    let queries: Vec<Query> = [1, 5, 100, 20_001].map(|top_k| query(&random.embedding(96), top_k)).into();
+    let queries: Vec<Query> = [1, 5, 100, 20_001].map(|top_k| query(&embedding(&mut random, 96), top_k)).into();
     for threads in [1, 2, 3] {
         for (hits, query) in index.search(GALLERY, &queries, threads).into_iter().zip(&queries) {
             assert_eq!(found(hits), expected(&rows, query));
@@ -72,7 +61,7 @@ fn a_large_gallery_is_searched_exactly_by_any_number_of_threads() {
 
 #[test]
 fn equal_rows_are_ordered_by_subject() {
-    let (index, probe) = (Index::new(64), Random(1).embedding(64));
+    let (index, probe) = (Index::new(64), embedding(&mut Random::new(1, 0), 64));
     for number in (0..3000).rev() {
         index.put(GALLERY, about(number), &probe);
     }
@@ -85,9 +74,9 @@ fn equal_rows_are_ordered_by_subject() {
 
 #[tokio::test]
 async fn those_who_wait_for_one_gallery_share_a_scan() {
-    let (index, mut random) = (Index::new(64), Random(9));
+    let (index, mut random) = (Index::new(64), Random::new(9, 0));
     let other = GalleryId(uuid::Uuid::from_u128(2));
-    let (a, b) = (random.embedding(64), random.embedding(64));
+    let (a, b) = (embedding(&mut random, 64), embedding(&mut random, 64));
     index.put(GALLERY, about(1), &a);
     index.put(other, about(2), &b);
     let first = index.submit(GALLERY, vec![query(&a, 1), query(&b, 1)]);
@@ -121,7 +110,7 @@ proptest! {
             match seed {
                 // Few seeds, so that many rows are equal.
                 Some(seed) => {
-                    let row = Random(seed + 1).embedding(dimension);
+                    let row = embedding(&mut Random::new(seed + 1, 0), dimension);
                     index.put(GALLERY, about(number), &row);
                     rows.insert(number, row);
                 }
@@ -136,7 +125,7 @@ proptest! {
             .map(|seed| Query {
                 min_similarity: floor,
                 except: except.map(subject),
-                ..query(&Random(seed + 5).embedding(dimension), top_k)
+                ..query(&embedding(&mut Random::new(seed + 5, 0), dimension), top_k)
             })
             .collect();
         for (hits, query) in index.search(GALLERY, &probes, 1).into_iter().zip(&probes) {

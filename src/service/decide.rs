@@ -9,16 +9,17 @@
 //! family each that they can tend to (Fisher and Tippett 1928; Pickands 1975), which `evaluation::Tail` fits.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answers::{Basis, Decision};
 use super::{ServiceError, Services};
+use crate::engine::Step;
 use crate::evaluation::Tail;
 use crate::gallery::{Gallery, Policy};
 use crate::index::Query;
 use crate::registry::Calibration;
-use crate::types::{GalleryId, Threshold};
+use crate::types::GalleryId;
 
 /// Subjects from which on a gallery says itself what strangers meet there.
 const LEAST_SUBJECTS: u64 = 30;
@@ -40,21 +41,92 @@ const GROWTH: f64 = 1.1;
 /// Draws of a bootstrap.
 const DRAWS: usize = 200;
 
+/// Rates that are remembered of a gallery.
+const RATES: usize = 16;
+
+/// How long a number of subjects holds that Postgres had to count.
+const COUNTED_FOR: Duration = Duration::from_secs(10);
+
 /// What was measured of galleries.
 #[derive(Default)]
-pub(super) struct Tails(Mutex<HashMap<GalleryId, Measured>>);
+pub(super) struct Tails {
+    known: Mutex<HashMap<GalleryId, Measured>>,
+    counts: Mutex<HashMap<GalleryId, (Instant, u64)>>,
+    /// Held while something is measured: whoever needs it as well waits rather than measures it again.
+    measuring: tokio::sync::Mutex<()>,
+}
 
-#[derive(Clone)]
 struct Measured {
     subjects: u64,
     at: Instant,
+    /// `None`: there is too little to tell.
     tail: Option<Arc<Tail>>,
+    /// By the bits of the rate.
+    thresholds: HashMap<u64, FpirThreshold>,
+}
+
+/// The threshold that a gallery needs for a rate of strangers.
+#[derive(Clone, Copy)]
+struct FpirThreshold {
+    threshold: f32,
+    interval: [f32; 2],
+    /// What is expected at it.
+    fpir: f64,
+}
+
+impl FpirThreshold {
+    /// Some milliseconds of work: the interval is that of a bootstrap.
+    fn of(tail: &Tail, rate: f64) -> Self {
+        let cosine = |value: f64| value.clamp(-1.0, 1.0) as f32;
+        let (low, high) = tail.interval(rate, DRAWS, 1);
+        let threshold = cosine(tail.threshold_at(rate));
+        Self { threshold, interval: [cosine(low), cosine(high)], fpir: tail.rate_at(f64::from(threshold)) }
+    }
 }
 
 impl Measured {
     fn holds(&self, subjects: u64) -> bool {
         let (then, now) = (self.subjects.max(1) as f64, subjects.max(1) as f64);
         self.at.elapsed() < MEASURED_FOR && then <= now * GROWTH && now <= then * GROWTH
+    }
+}
+
+impl Tails {
+    fn known(&self) -> MutexGuard<'_, HashMap<GalleryId, Measured>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<GalleryId, (Instant, u64)>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a gallery of this size, if anything.
+    fn tail(&self, gallery: GalleryId, subjects: u64) -> Option<Option<Arc<Tail>>> {
+        self.known().get(&gallery).filter(|measured| measured.holds(subjects)).map(|measured| measured.tail.clone())
+    }
+
+    /// The threshold for a rate, if it is known; `Some(None)` if the gallery cannot tell.
+    fn threshold(&self, gallery: GalleryId, subjects: u64, rate: f64) -> Option<Option<FpirThreshold>> {
+        let known = self.known();
+        let measured = known.get(&gallery).filter(|measured| measured.holds(subjects))?;
+        match &measured.tail {
+            None => Some(None),
+            Some(_) => measured.thresholds.get(&rate.to_bits()).map(|found| Some(*found)),
+        }
+    }
+
+    fn remember_tail(&self, gallery: GalleryId, subjects: u64, tail: Option<Arc<Tail>>) {
+        let measured = Measured { subjects, at: Instant::now(), tail, thresholds: HashMap::new() };
+        self.known().insert(gallery, measured);
+    }
+
+    fn remember_threshold(&self, gallery: GalleryId, rate: f64, found: FpirThreshold) {
+        if let Some(measured) = self.known().get_mut(&gallery) {
+            if measured.thresholds.len() >= RATES {
+                measured.thresholds.clear();
+            }
+            measured.thresholds.insert(rate.to_bits(), found);
+        }
     }
 }
 
@@ -69,20 +141,16 @@ impl Services {
         match policy {
             Policy::Threshold(threshold) => Ok(self.by_model(policy, subjects, threshold, None)),
             Policy::Fmr(rate) => self.by_fmr(policy, subjects, rate),
-            Policy::Fpir(rate) => match self.tail(gallery.id, subjects).await? {
-                Some(tail) => {
-                    let threshold = cosine(tail.threshold_at(rate));
-                    let interval = tail.interval(rate, DRAWS, 1);
-                    Ok(Decision {
-                        policy,
-                        threshold,
-                        threshold_interval: Some([cosine(interval.0), cosine(interval.1)]),
-                        basis: Basis::Gallery,
-                        subjects,
-                        estimated_fmr: self.0.calibration.fmr_at(threshold),
-                        estimated_fpir: Some(tail.rate_at(f64::from(threshold))),
-                    })
-                }
+            Policy::Fpir(rate) => match self.by_gallery(gallery.id, subjects, rate).await? {
+                Some(found) => Ok(Decision {
+                    policy,
+                    threshold: found.threshold,
+                    threshold_interval: Some(found.interval),
+                    basis: Basis::Gallery,
+                    subjects,
+                    estimated_fmr: self.0.calibration.fmr_at(found.threshold),
+                    estimated_fpir: Some(found.fpir),
+                }),
                 // The rate that each of the comparisons may have.
                 None => self.by_fmr(policy, subjects, -f64::exp_m1(f64::ln_1p(-rate) / subjects.max(1) as f64)),
             },
@@ -124,27 +192,50 @@ impl Services {
         }
     }
 
-    /// Subjects with faces.
+    /// Subjects with faces; where Postgres is asked, as they were within the last seconds.
     async fn count_subjects(&self, gallery: GalleryId) -> Result<u64, ServiceError> {
-        match self.0.resident.current() {
-            Some(view) => Ok(view.index.len_of(gallery) as u64),
-            None => Ok(self.0.galleries.review_progress(gallery, self.0.model.id).await?.subjects),
+        if let Some(view) = self.0.resident.current() {
+            return Ok(view.index.len_of(gallery) as u64);
         }
+        let counted = self.0.tails.counts().get(&gallery).copied();
+        if let Some((_, count)) = counted.filter(|(at, _)| at.elapsed() < COUNTED_FOR) {
+            return Ok(count);
+        }
+        let count = self.0.galleries.count_templates_in(gallery, self.0.model.id).await?;
+        self.0.tails.counts().insert(gallery, (Instant::now(), count));
+        Ok(count)
     }
 
-    /// What strangers meet in a gallery, if it is large enough to tell.
-    async fn tail(&self, gallery: GalleryId, subjects: u64) -> Result<Option<Arc<Tail>>, ServiceError> {
+    /// The threshold that a gallery itself says strangers need, if it is large enough to tell.
+    async fn by_gallery(
+        &self,
+        gallery: GalleryId,
+        subjects: u64,
+        rate: f64,
+    ) -> Result<Option<FpirThreshold>, ServiceError> {
+        let tails = &self.0.tails;
         if subjects < LEAST_SUBJECTS {
             return Ok(None);
         }
-        let known = || self.0.tails.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(measured) = known().get(&gallery).filter(|measured| measured.holds(subjects)) {
-            return Ok(measured.tail.clone());
+        if let Some(known) = tails.threshold(gallery, subjects, rate) {
+            return Ok(known);
         }
-        let tail = self.measure_tail(gallery).await?.map(Arc::new);
-        let measured = Measured { subjects, at: Instant::now(), tail: tail.clone() };
-        known().insert(gallery, measured);
-        Ok(tail)
+        let _only_one = tails.measuring.lock().await;
+        if let Some(known) = tails.threshold(gallery, subjects, rate) {
+            return Ok(known);
+        }
+        let tail = match tails.tail(gallery, subjects) {
+            Some(tail) => tail,
+            None => {
+                let tail = self.measure_tail(gallery).await?.map(Arc::new);
+                tails.remember_tail(gallery, subjects, tail.clone());
+                tail
+            }
+        };
+        let Some(tail) = tail else { return Ok(None) };
+        let found = self.0.engine.on_cpu(Step::Statistics, move || FpirThreshold::of(&tail, rate)).await?;
+        tails.remember_threshold(gallery, rate, found);
+        Ok(Some(found))
     }
 
     async fn measure_tail(&self, gallery: GalleryId) -> Result<Option<Tail>, ServiceError> {
@@ -165,9 +256,4 @@ impl Services {
         }
         Ok(Tail::fit(&largest))
     }
-}
-
-fn cosine(value: f64) -> f32 {
-    let value = value.clamp(-1.0, 1.0) as f32;
-    Threshold::try_from(value).map_or(1.0, Threshold::get)
 }

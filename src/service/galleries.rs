@@ -7,7 +7,7 @@ use super::answers::{
 use super::{ServiceError, Services};
 use crate::gallery::{self, GalleryChange, Metadata, PageRequest, SubjectChange};
 use crate::registry::ModelState;
-use crate::types::{FaceId, GalleryId, Name};
+use crate::types::{FaceId, GalleryId, Name, hex};
 
 /// A subject to create without a photo.
 pub struct NewSubject {
@@ -145,7 +145,7 @@ impl Services {
             .map(|model| ModelEntry {
                 id: model.id.0,
                 name: model.name,
-                sha256: model.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+                sha256: hex(&model.sha256),
                 dimension: model.dimension,
                 state: match model.state {
                     ModelState::Active => "active",

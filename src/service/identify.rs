@@ -48,8 +48,9 @@ impl Services {
         let gallery = self.find_gallery(request.gallery.as_str()).await?;
         let decision = self.decide(&gallery, request.policy).await?;
         let query = Query { probe: probe.clone(), top_k: request.top_k as usize, min_similarity: None, except: None };
-        let mut hits = self.search(gallery.id, vec![query]).await?.pop().unwrap_or_default();
-        self.fill_faces(gallery.id, &probe, &mut hits).await?;
+        let mut found = self.search(gallery.id, vec![query]).await?;
+        self.fill_faces(gallery.id, std::slice::from_ref(&probe), &mut found).await?;
+        let hits = found.pop().unwrap_or_default();
         Ok(IdentifiedEmbedding {
             model: self.model_name().to_owned(),
             threshold: decision.threshold,
@@ -81,10 +82,8 @@ impl Services {
         if unique {
             one_face_per_subject(&mut found, decision.threshold);
         }
-        for (hits, probe) in found.iter_mut().zip(&probes) {
-            hits.truncate(top_k);
-            self.fill_faces(gallery.id, probe, hits).await?;
-        }
+        found.iter_mut().for_each(|hits| hits.truncate(top_k));
+        self.fill_faces(gallery.id, &probes, &mut found).await?;
         let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), hits)| IdentifiedFace {
             face: face.found(),
             known: is_known(&hits, &decision),

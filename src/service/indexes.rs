@@ -6,6 +6,7 @@ use half::f16;
 use tracing::warn;
 
 use super::{ServiceError, Services};
+use crate::evaluation::Random;
 use crate::gallery::{IndexDue, Turn};
 use crate::types::{Embedding, StoredEmbedding};
 
@@ -53,15 +54,8 @@ impl Services {
 
 /// `face` turned towards a direction that looks random but is the same for each `seed`.
 fn moved(face: &StoredEmbedding, seed: u64) -> Option<StoredEmbedding> {
-    // xorshift64* (Vigna 2016), from a seed that is never 0.
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40) as f32 / (1 << 24) as f32 - 0.5
-    };
-    let direction = Embedding::normalised((0..face.dimension()).map(|_| next()).collect()).ok()?;
+    let mut random = Random::new(seed, 0);
+    let direction = Embedding::normalised((0..face.dimension()).map(|_| random.normal() as f32).collect()).ok()?;
     let aside = (1.0 - MATE_SIMILARITY * MATE_SIMILARITY).sqrt();
     let mixed = face.as_slice().iter().zip(direction.as_slice());
     let mixed = mixed.map(|(own, other)| f16::to_f32(*own) * MATE_SIMILARITY + other * aside).collect();

@@ -40,14 +40,14 @@ impl Services {
         found
     }
 
-    /// Names the face that a hit resembles most, of those of its subject.
+    /// Names the face that each hit's probe resembles most, of those of the subject.
     pub(super) async fn fill_faces(
         &self,
         gallery: GalleryId,
-        probe: &StoredEmbedding,
-        hits: &mut [Hit],
+        probes: &[StoredEmbedding],
+        found: &mut [Vec<Hit>],
     ) -> Result<(), ServiceError> {
-        Ok(self.0.galleries.fill_faces(gallery, self.0.model.id, probe, hits).await?)
+        Ok(self.0.galleries.fill_faces(gallery, self.0.model.id, probes, found).await?)
     }
 }
 

@@ -5,13 +5,12 @@ use std::io::BufRead;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::json::hex;
 use super::line::HeaderModel;
 use super::source::{Batch, Source};
 use super::{TransferError, find_model};
 use crate::gallery::{DEFAULT_GALLERY_NAME, Galleries, Ids, Intake, IntakeError, Record, Stored};
 use crate::registry::{Model, ModelState, Registry, RegistryError};
-use crate::types::{FaceId, Name, SubjectId};
+use crate::types::{FaceId, Name, SubjectId, hex};
 
 /// What to do with a file.
 #[derive(Debug, Clone, Default)]

@@ -9,10 +9,10 @@ use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::json::{Bytes, Vector, hex, unhex};
+use super::json::{Bytes, Vector, unhex};
 use crate::gallery::{FaceRecord, GalleryError, Metadata, Policy, Record, SubjectRecord};
 use crate::types::{
-    BoundingBox, Embedding, FaceId, InvalidValue, Landmarks, Name, Point, Quality, StoredEmbedding, SubjectId,
+    BoundingBox, Embedding, FaceId, InvalidValue, Landmarks, Name, Point, Quality, StoredEmbedding, SubjectId, hex,
 };
 
 /// The version of the format, in the header.

@@ -49,7 +49,7 @@ pub enum TransferError {
 
 /// The model that is meant by a sha256 in hex or a name.
 fn find_model<'a>(known: &'a [Model], asked: &str) -> Result<&'a Model, TransferError> {
-    if let Some(model) = known.iter().find(|model| json::hex(&model.sha256).eq_ignore_ascii_case(asked)) {
+    if let Some(model) = known.iter().find(|model| crate::types::hex(&model.sha256).eq_ignore_ascii_case(asked)) {
         return Ok(model);
     }
     let mut named = known.iter().filter(|model| model.name == asked);

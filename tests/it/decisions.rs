@@ -113,6 +113,37 @@ async fn a_request_wins_over_the_gallery_and_the_gallery_over_the_server() {
 }
 
 #[tokio::test]
+async fn a_gallery_of_forty_says_itself_what_strangers_need() {
+    let (Some(orl), Some(lfw)) = (photos::folder("orl"), photos::folder("lfw100")) else { return };
+    let app = TestApp::start().await;
+    for (person, files) in photos::people(&orl) {
+        app.enroll_largest(&person, &photos::read(&files[0])).await;
+    }
+    let mut named = 0;
+    let mut decisions = Vec::new();
+    let strangers = photos::people(&lfw).into_iter().flat_map(|(_, files)| files);
+    for file in strangers {
+        let form = app.identify_form(&photos::read(&file)).text("fpir", "0.05");
+        let answer: Identified = app.post_form("/identify", form).await.json();
+        named += usize::from(answer.faces[0].known);
+        decisions.push(answer.decision);
+    }
+    let first = &decisions[0];
+    assert_eq!((first.basis, first.subjects), (Basis::Gallery, 40));
+    let [low, high] = first.threshold_interval.unwrap();
+    assert!(low <= first.threshold && first.threshold <= high, "{first:?}");
+    assert!(first.estimated_fpir.unwrap() <= 0.06, "{first:?}");
+    // It is measured once, not for each request.
+    assert!(decisions.iter().all(|other| other.threshold == first.threshold));
+    println!("fpir 0.05 in a gallery of 40: threshold {}, {named} of 100 strangers named", first.threshold);
+    assert!(named <= 12, "{named} of 100 strangers were named");
+
+    let form = app.identify_form(&photos::lfw("Tony_Blair", 1).unwrap()).text("fpir", "0.001");
+    let strict: Identified = app.post_form("/identify", form).await.json();
+    assert!(strict.threshold > first.threshold);
+}
+
+#[tokio::test]
 async fn nonsense_policies_are_refused() {
     let Some(photo) = photos::lfw("Tony_Blair", 1) else { return };
     let app = TestApp::start().await;

@@ -30,10 +30,12 @@ async fn another_model_is_filled_in_steps() {
 
     // Both models answer, each with its own vectors.
     for (model, probe, face) in [(next, made[4].1.clone(), faces[4]), (db.model, axis(3), faces[3])] {
-        let mut found = db.search_model(DEFAULT_GALLERY, model, std::slice::from_ref(&probe), 1, None).await.remove(0);
+        let mut all = db.search_model(DEFAULT_GALLERY, model, std::slice::from_ref(&probe), 1, None).await;
+        let found = &all[0];
         assert_eq!((found.len(), found[0].about.faces, found[0].about.face_id), (1, 4, None));
-        db.galleries.fill_faces(DEFAULT_GALLERY, model, &StoredEmbedding::from(&probe), &mut found).await.unwrap();
-        assert_eq!(found[0].about.face_id, Some(face));
+        let probes = [StoredEmbedding::from(&probe)];
+        db.galleries.fill_faces(DEFAULT_GALLERY, model, &probes, &mut all).await.unwrap();
+        assert_eq!(all[0][0].about.face_id, Some(face));
     }
 }
 

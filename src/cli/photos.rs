@@ -1,0 +1,99 @@
+//! The largest face of each of many photos, through the engine as a server does it, without a database.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::backend::read_photo;
+use super::{CliError, progress_bar};
+use crate::app::AppError;
+use crate::config::Config;
+use crate::engine::{Engine, InputNormalisation};
+use crate::service::{PhotoBytes, PhotoReader, ServiceError};
+use crate::types::Chip;
+
+/// Photos in work at once for each thread.
+const PHOTOS_PER_THREAD: usize = 4;
+
+/// What came of a photo.
+#[derive(Debug)]
+pub enum Outcome<T> {
+    /// Of its largest face.
+    Face(T),
+    NoFace,
+    Unreadable(String),
+}
+
+/// What `work` makes of the largest face of each photo, in their order, under a progress bar.
+pub async fn largest_faces<T, W, F>(
+    config: &Config,
+    normalisation: InputNormalisation,
+    photos: &[PathBuf],
+    work: W,
+) -> Result<Vec<Outcome<T>>, CliError>
+where
+    T: Send + 'static,
+    W: Fn(Engine, Chip) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Outcome<T>, CliError>> + Send,
+{
+    let started = Engine::start(config.engine.clone(), normalisation).await;
+    let (engine, threads) = started.map_err(AppError::from)?;
+    let reader = Arc::new(PhotoReader::new(engine.clone(), &config.recognition));
+    let outcomes = all(&engine, &reader, photos, config.engine.threads * PHOTOS_PER_THREAD, work).await;
+    drop((engine, reader));
+    // Blocks for the time of a pass at most; nothing else runs here.
+    threads.join();
+    outcomes
+}
+
+async fn all<T, W, F>(
+    engine: &Engine,
+    reader: &Arc<PhotoReader>,
+    photos: &[PathBuf],
+    in_work: usize,
+    work: W,
+) -> Result<Vec<Outcome<T>>, CliError>
+where
+    T: Send + 'static,
+    W: Fn(Engine, Chip) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Outcome<T>, CliError>> + Send,
+{
+    let bar = progress_bar(Some(photos.len() as u64), "{bar:30} {pos}/{len} photos  {per_sec}  {eta} left");
+    let mut outcomes: Vec<Option<Outcome<T>>> = photos.iter().map(|_| None).collect();
+    let mut running = JoinSet::new();
+    let mut waiting = photos.iter().enumerate();
+    loop {
+        while running.len() < in_work {
+            let Some((number, path)) = waiting.next() else { break };
+            let (engine, reader, path, work) = (engine.clone(), Arc::clone(reader), path.clone(), work.clone());
+            running.spawn(async move {
+                let outcome = match chip(&reader, &path).await {
+                    Ok(Outcome::Face(chip)) => work(engine, chip).await,
+                    Ok(Outcome::NoFace) => Ok(Outcome::NoFace),
+                    Ok(Outcome::Unreadable(reason)) => Ok(Outcome::Unreadable(reason)),
+                    Err(error) => Err(error),
+                };
+                (number, outcome)
+            });
+        }
+        let Some(finished) = running.join_next().await else { break };
+        let (number, outcome) = finished.map_err(|error| ServiceError::Internal(error.to_string()))?;
+        outcomes[number] = Some(outcome?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+async fn chip(reader: &PhotoReader, path: &Path) -> Result<Outcome<Chip>, CliError> {
+    let bytes = match read_photo(path).await {
+        Ok(bytes) => bytes,
+        Err(error) => return Ok(Outcome::Unreadable(error.to_string())),
+    };
+    match reader.read(PhotoBytes { field: "photo", bytes }, 1).await {
+        Ok(photo) => Ok(photo.faces.into_iter().next().map_or(Outcome::NoFace, |face| Outcome::Face(face.chip))),
+        Err(ServiceError::Image { source, .. }) => Ok(Outcome::Unreadable(source.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
