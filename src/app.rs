@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::config::{Config, DatabaseConfig};
 use crate::db::{Database, DbError};
 use crate::engine::{Channels, Engine, EngineError, EngineThreads, InputNormalisation};
 use crate::gallery::Galleries;
+use crate::jobs::Jobs;
 use crate::registry::{ChannelOrder, Manifest, ManifestError, Registry, RegistryError};
-use crate::service::{ServiceError, Services};
+use crate::service::{ServiceError, Services, TrainingSetup};
 use crate::telemetry::metrics;
 use crate::types::hex;
 
@@ -36,12 +37,16 @@ pub enum AppError {
 /// How long the threads of the engine may take to end: a batch at most.
 const LAST_BATCH: Duration = Duration::from_secs(30);
 
+/// How long jobs may take to be given back: longer than each of them has.
+const LAST_JOB: Duration = Duration::from_secs(30);
+
 /// The running parts. [`App::stop`] ends them in order; without it, what is left behind is cleaned up at next start.
 pub struct App {
     pub services: Services,
     database: Database,
     inference: EngineThreads,
     upkeep: JoinSet<()>,
+    worker: Option<JoinHandle<()>>,
 }
 
 impl App {
@@ -67,7 +72,7 @@ impl App {
             Ok(services) => {
                 let mut upkeep = services.start_upkeep();
                 upkeep.spawn(metrics::upkeep());
-                Ok(Self { services, database, inference, upkeep })
+                Ok(Self { services, database, inference, upkeep, worker: None })
             }
             Err(error) => {
                 database.close().await;
@@ -76,8 +81,20 @@ impl App {
         }
     }
 
+    /// Begins to work on the database's jobs, as servers do.
+    pub fn work_on_jobs(&mut self) {
+        self.worker.get_or_insert_with(|| tokio::spawn(self.services.clone().work_on_jobs()));
+    }
+
     /// Waits for what is in work, then closes the database. Drop every clone of `services` first.
     pub async fn stop(mut self) {
+        self.services.close();
+        if let Some(mut worker) = self.worker.take()
+            && tokio::time::timeout(LAST_JOB, &mut worker).await.is_err()
+        {
+            warn!("a job does not end; left behind");
+            worker.abort();
+        }
         self.upkeep.shutdown().await;
         drop(self.services);
         let inference = tokio::task::spawn_blocking(move || self.inference.join());
@@ -128,7 +145,15 @@ async fn serve_model(
     let model = registry.register(&manifest.name, sha256, dimension).await?;
     let id = model.id;
     let calibration = manifest.calibration();
-    let services = Services::new(engine, galleries, registry.clone(), model, calibration, &config.recognition);
+    let jobs = Jobs::new(database.pool().clone(), config.jobs.lease);
+    let training = TrainingSetup {
+        folder: config.jobs.folder.clone(),
+        embedder: config.engine.embedder.clone(),
+        threads: config.jobs.train_threads,
+        memory: config.jobs.train_memory,
+    };
+    let services =
+        Services::new(engine, galleries, registry.clone(), jobs, training, model, calibration, &config.recognition);
     services.embed_missing_faces().await?;
     registry.activate(id).await?;
     Ok(services)

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 use utoipa::ToSchema;
 
-use crate::db::DbError;
+use crate::db::{DbError, PageError};
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
+use crate::jobs::JobError;
 use crate::registry::RegistryError;
 use crate::service::ServiceError;
 use crate::vision::DecodeError;
@@ -52,6 +53,9 @@ pub enum Code {
     DefaultGallery,
     SameSubject,
     NoChip,
+    TooFewSubjects,
+    JobNotFound,
+    JobFinished,
     // The door.
     Unauthorized,
     Forbidden,
@@ -75,16 +79,20 @@ impl Code {
             | Self::InvalidCursor => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::GalleryNotFound | Self::SubjectNotFound | Self::FaceNotFound | Self::NoChip | Self::RouteNotFound => {
-                StatusCode::NOT_FOUND
-            }
+            Self::GalleryNotFound
+            | Self::SubjectNotFound
+            | Self::FaceNotFound
+            | Self::NoChip
+            | Self::JobNotFound
+            | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::DuplicateGallery
             | Self::DuplicateSubject
             | Self::DuplicateFace
             | Self::DefaultGallery
-            | Self::SameSubject => StatusCode::CONFLICT,
+            | Self::SameSubject
+            | Self::JobFinished => StatusCode::CONFLICT,
             Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType | Self::UnsupportedImage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MissingField
@@ -93,7 +101,8 @@ impl Code {
             | Self::EmptyImage
             | Self::CorruptImage
             | Self::NoFace
-            | Self::MultipleFaces => StatusCode::UNPROCESSABLE_ENTITY,
+            | Self::MultipleFaces
+            | Self::TooFewSubjects => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Overloaded | Self::DatabaseUnavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -181,6 +190,9 @@ impl From<ServiceError> for Problem {
                 Self::new(Code::InvalidField, detail).with_field("embedding")
             }
             ServiceError::Uncalibrated { .. } => Self::new(Code::InvalidField, detail),
+            ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
+            ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
+            ServiceError::Job(error) => error.into(),
             ServiceError::Engine(error) => error.into(),
             ServiceError::Gallery(error) => error.into(),
             ServiceError::Registry(error) => error.into(),
@@ -228,12 +240,11 @@ impl From<GalleryError> for Problem {
             GalleryError::NoChip(_) => Self::new(Code::NoChip, detail),
             GalleryError::InvalidPolicy(_) => Self::new(Code::InvalidField, detail).with_field("policy"),
             GalleryError::DefaultGallery => Self::new(Code::DefaultGallery, detail),
-            GalleryError::InvalidCursor => Self::new(Code::InvalidCursor, detail).with_field("cursor"),
             GalleryError::DuplicateFace { matches } => Self {
                 duplicates: matches.into_iter().map(Into::into).collect(),
                 ..Self::new(Code::DuplicateFace, detail)
             },
-            GalleryError::InvalidLimit(_) => Self::new(Code::InvalidField, detail).with_field("limit"),
+            GalleryError::Page(error) => error.into(),
             GalleryError::MetadataNotObject | GalleryError::MetadataNul | GalleryError::MetadataTooLarge(_) => {
                 Self::new(Code::InvalidField, detail).with_field("metadata")
             }
@@ -241,6 +252,29 @@ impl From<GalleryError> for Problem {
                 Self::internal(detail)
             }
             GalleryError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<JobError> for Problem {
+    fn from(error: JobError) -> Self {
+        let detail = error.to_string();
+        match error {
+            JobError::JobNotFound(_) => Self::new(Code::JobNotFound, detail),
+            JobError::JobFinished(_) => Self::new(Code::JobFinished, detail),
+            JobError::LeaseLost => Self::internal(detail),
+            JobError::Page(error) => error.into(),
+            JobError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<PageError> for Problem {
+    fn from(error: PageError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PageError::InvalidCursor => Self::new(Code::InvalidCursor, detail).with_field("cursor"),
+            PageError::InvalidLimit(_) => Self::new(Code::InvalidField, detail).with_field("limit"),
         }
     }
 }

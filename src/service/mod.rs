@@ -9,17 +9,21 @@ pub mod findings;
 pub mod galleries;
 mod identify;
 mod indexes;
+mod jobs;
 mod photo;
 mod ready;
 mod reembed;
 mod resident;
+mod retrain;
 mod review;
 mod search;
 mod verify;
+mod work;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use embed::PhotoRequest;
@@ -28,6 +32,7 @@ pub use error::ServiceError;
 pub use identify::{IdentifyEmbeddingRequest, IdentifyRequest};
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use ready::Readiness;
+pub use retrain::{RetrainBase, RetrainRequest};
 pub use verify::VerifyRequest;
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;
@@ -35,10 +40,23 @@ pub use crate::gallery::DEFAULT_GALLERY_NAME;
 use crate::config::RecognitionConfig;
 use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
+use crate::jobs::Jobs;
 use crate::registry::{Calibration, Model, Registry};
 use crate::types::Threshold;
 use decide::Tails;
 use resident::Resident;
+
+/// Where and how the server trains.
+#[derive(Debug, Clone)]
+pub struct TrainingSetup {
+    /// Where jobs keep their files while they run.
+    pub folder: PathBuf,
+    /// The active embedder's file.
+    pub embedder: PathBuf,
+    pub threads: usize,
+    /// Bytes of memory that a training may take.
+    pub memory: u64,
+}
 
 /// The service. Cloning is cheap.
 #[derive(Clone)]
@@ -52,6 +70,10 @@ struct Parts {
     search_threads: usize,
     tails: Tails,
     registry: Registry,
+    jobs: Jobs,
+    training: TrainingSetup,
+    /// Becomes true when the server is about to stop.
+    closing: watch::Sender<bool>,
     model: Model,
     calibration: Calibration,
     threshold: Threshold,
@@ -65,6 +87,8 @@ impl Services {
         engine: Engine,
         galleries: Galleries,
         registry: Registry,
+        jobs: Jobs,
+        training: TrainingSetup,
         model: Model,
         calibration: Calibration,
         config: &RecognitionConfig,
@@ -77,6 +101,9 @@ impl Services {
             tails: Tails::default(),
             galleries,
             registry,
+            jobs,
+            training,
+            closing: watch::Sender::new(false),
             model,
             threshold: config.threshold.unwrap_or(calibration.threshold),
             calibration,
