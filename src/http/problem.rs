@@ -52,6 +52,16 @@ pub enum Code {
     DefaultGallery,
     SameSubject,
     NoChip,
+    // It does not fit the models.
+    ModelNotFound,
+    DuplicateModel,
+    InvalidModel,
+    CodeRefused,
+    NoModelFile,
+    ModelInUse,
+    NoFormerModel,
+    GateRefused,
+    FacesWithoutChips,
     // The door.
     Unauthorized,
     Forbidden,
@@ -60,6 +70,7 @@ pub enum Code {
     // The server.
     Overloaded,
     DatabaseUnavailable,
+    ModelUnavailable,
     Timeout,
     Internal,
 }
@@ -75,16 +86,25 @@ impl Code {
             | Self::InvalidCursor => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::GalleryNotFound | Self::SubjectNotFound | Self::FaceNotFound | Self::NoChip | Self::RouteNotFound => {
-                StatusCode::NOT_FOUND
-            }
+            Self::GalleryNotFound
+            | Self::SubjectNotFound
+            | Self::FaceNotFound
+            | Self::ModelNotFound
+            | Self::NoChip
+            | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::DuplicateGallery
             | Self::DuplicateSubject
             | Self::DuplicateFace
             | Self::DefaultGallery
-            | Self::SameSubject => StatusCode::CONFLICT,
+            | Self::SameSubject
+            | Self::DuplicateModel
+            | Self::NoModelFile
+            | Self::ModelInUse
+            | Self::NoFormerModel
+            | Self::GateRefused
+            | Self::FacesWithoutChips => StatusCode::CONFLICT,
             Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType | Self::UnsupportedImage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MissingField
@@ -93,8 +113,12 @@ impl Code {
             | Self::EmptyImage
             | Self::CorruptImage
             | Self::NoFace
-            | Self::MultipleFaces => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Overloaded | Self::DatabaseUnavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::MultipleFaces
+            | Self::InvalidModel
+            | Self::CodeRefused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -153,7 +177,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.code {
-            Code::Overloaded | Code::DatabaseUnavailable | Code::Timeout => {
+            Code::Overloaded | Code::DatabaseUnavailable | Code::ModelUnavailable | Code::Timeout => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Code::Unauthorized => {
@@ -181,6 +205,18 @@ impl From<ServiceError> for Problem {
                 Self::new(Code::InvalidField, detail).with_field("embedding")
             }
             ServiceError::Uncalibrated { .. } => Self::new(Code::InvalidField, detail),
+            ServiceError::ModelTooLarge { .. } => Self::new(Code::BodyTooLarge, detail).with_field("file"),
+            ServiceError::CodeRefused => Self::new(Code::CodeRefused, detail).with_field("file"),
+            ServiceError::InvalidModel(_) => Self::new(Code::InvalidModel, detail).with_field("file"),
+            ServiceError::NoModelFile { .. } => Self::new(Code::NoModelFile, detail),
+            ServiceError::GateRefused { .. } => Self::new(Code::GateRefused, detail),
+            ServiceError::FacesWithoutChips { .. } => Self::new(Code::FacesWithoutChips, detail),
+            ServiceError::ModelChanges => Self::new(Code::ModelUnavailable, detail),
+            ServiceError::InvalidCursor => Self::new(Code::InvalidCursor, detail).with_field("cursor"),
+            ServiceError::Blob(error) => {
+                error!(%error, "a model file is unavailable");
+                Self::new(Code::ModelUnavailable, "a model file is unavailable at present; the server's log says why")
+            }
             ServiceError::Engine(error) => error.into(),
             ServiceError::Gallery(error) => error.into(),
             ServiceError::Registry(error) => error.into(),
@@ -204,6 +240,7 @@ impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Overloaded => Self::new(Code::Overloaded, error.to_string()),
+            EngineError::Embedder(_) => Self::new(Code::InvalidModel, error.to_string()).with_field("file"),
             EngineError::Stopped
             | EngineError::Network { .. }
             | EngineError::Device(_)
@@ -237,6 +274,7 @@ impl From<GalleryError> for Problem {
             GalleryError::MetadataNotObject | GalleryError::MetadataNul | GalleryError::MetadataTooLarge(_) => {
                 Self::new(Code::InvalidField, detail).with_field("metadata")
             }
+            GalleryError::OtherModel { .. } => Self::new(Code::ModelUnavailable, detail),
             GalleryError::ModelNotFound(_) | GalleryError::Dimension { .. } | GalleryError::Inconsistent(_) => {
                 Self::internal(detail)
             }
@@ -247,9 +285,18 @@ impl From<GalleryError> for Problem {
 
 impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
+        let detail = error.to_string();
         match error {
+            RegistryError::ModelNotFound(_) => Self::new(Code::ModelNotFound, detail),
+            RegistryError::AmbiguousModel(_) => Self::new(Code::InvalidField, detail).with_field("model"),
+            RegistryError::DuplicateModel(_) => Self::new(Code::DuplicateModel, detail).with_field("name"),
+            RegistryError::NoFormerModel => Self::new(Code::NoFormerModel, detail),
+            RegistryError::ModelInUse { .. } | RegistryError::NotTheTarget => Self::new(Code::ModelInUse, detail),
+            RegistryError::OtherDimension { .. } | RegistryError::InvalidDimension(_) => {
+                Self::new(Code::InvalidModel, detail).with_field("file")
+            }
+            RegistryError::NoActiveModel => Self::internal(detail),
             RegistryError::Db(error) => error.into(),
-            other => Self::internal(other),
         }
     }
 }

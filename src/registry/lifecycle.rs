@@ -63,10 +63,11 @@ impl Registry {
     /// Makes the model the one that new faces are embedded by as well. Another one that was loses that place.
     pub async fn set_target(&self, id: ModelId, actor: Actor, details: Value) -> Result<(), RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
-        let already: Option<bool> = sqlx::query_scalar("select is_target from models where id = $1 and state <> 'retired'")
-            .bind(id.0)
-            .fetch_optional(&mut *transaction)
-            .await?;
+        let already: Option<bool> =
+            sqlx::query_scalar("select is_target from models where id = $1 and state <> 'retired'")
+                .bind(id.0)
+                .fetch_optional(&mut *transaction)
+                .await?;
         if already.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))? {
             return Ok(());
         }
@@ -139,10 +140,11 @@ impl Registry {
 
     /// How many embeddings of a model there are.
     pub async fn count_embeddings(&self, id: ModelId) -> Result<u64, RegistryError> {
-        let count: i64 = sqlx::query_scalar("select coalesce(sum(faces), 0)::bigint from templates where model_id = $1")
-            .bind(id.0)
-            .fetch_one(&self.pool)
-            .await?;
+        let count: i64 =
+            sqlx::query_scalar("select coalesce(sum(faces), 0)::bigint from templates where model_id = $1")
+                .bind(id.0)
+                .fetch_one(&self.pool)
+                .await?;
         Ok(count.unsigned_abs())
     }
 
@@ -150,10 +152,8 @@ impl Registry {
     /// what a rollback would make active. Can be done again, if it was broken off.
     pub async fn retire(&self, id: ModelId, even_rollback: bool, actor: Actor) -> Result<Retirement, RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
-        let model: Option<Model> = sqlx::query_as("select * from models where id = $1")
-            .bind(id.0)
-            .fetch_optional(&mut *transaction)
-            .await?;
+        let model: Option<Model> =
+            sqlx::query_as("select * from models where id = $1").bind(id.0).fetch_optional(&mut *transaction).await?;
         let model = model.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))?;
         let in_use = |role| Err(RegistryError::ModelInUse { name: model.name.clone(), role });
         if model.state == ModelState::Active {
@@ -166,10 +166,12 @@ impl Registry {
         if !even_rollback && rollback.is_some_and(|rollback| rollback.id == id) {
             return in_use("what a rollback would make active; `force` retires it all the same");
         }
-        sqlx::query("update models set state = 'retired', format = null, file_bytes = null, verdict = null where id = $1")
-            .bind(id.0)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "update models set state = 'retired', format = null, file_bytes = null, verdict = null where id = $1",
+        )
+        .bind(id.0)
+        .execute(&mut *transaction)
+        .await?;
         note(&mut transaction, actor, "model.retire", Some(id), json!({"state": model.state.as_str()})).await?;
         announce(&mut transaction).await?;
         transaction.commit().await?;

@@ -147,8 +147,10 @@ impl Registry {
         sha256: [u8; 32],
         given: u32,
     ) -> Result<Model, RegistryError> {
-        let model: Model =
-            sqlx::query_as("select * from models where sha256 = $1").bind(sha256.as_slice()).fetch_one(connection).await?;
+        let model: Model = sqlx::query_as("select * from models where sha256 = $1")
+            .bind(sha256.as_slice())
+            .fetch_one(connection)
+            .await?;
         if model.dimension != given {
             return Err(RegistryError::OtherDimension { name: model.name, registered: model.dimension, given });
         }
@@ -195,9 +197,8 @@ impl Registry {
         .bind(text)
         .fetch_all(&self.pool)
         .await?;
-        let by_name = |model: &Model| {
-            model.id.to_string() != text.to_lowercase() && hex(&model.sha256) != text.to_lowercase()
-        };
+        let by_name =
+            |model: &Model| model.id.to_string() != text.to_lowercase() && hex(&model.sha256) != text.to_lowercase();
         match found.as_slice() {
             [] => Err(not_found()),
             [first, _, ..] if by_name(first) => Err(RegistryError::AmbiguousModel(text.to_owned())),

@@ -8,7 +8,7 @@ use crate::app::AppError;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, LoadedEmbedder};
 use crate::registry::Manifest;
-use crate::service::ServiceError;
+use crate::service::{ServiceError, normalisation};
 use crate::types::Chip;
 
 /// The embedding of the largest face of each photo, in order, L2-normalised.
@@ -30,7 +30,7 @@ async fn embed_with(
     manifest: &Manifest,
     photos: &[PathBuf],
 ) -> Result<Vec<Outcome<Vec<f32>>>, CliError> {
-    let embedder = engine.load_embedder_file(&config.engine.embedder, manifest.normalisation()).await;
+    let embedder = engine.load_embedder_file(&config.engine.embedder, normalisation(manifest)).await;
     let embedder = embedder.map_err(AppError::from)?;
     let work = {
         let engine = engine.clone();
