@@ -1,5 +1,7 @@
 //! Builds, starts and stops the parts of the program.
 
+mod models;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,13 +10,14 @@ use thiserror::Error;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
+use crate::blobs::{BlobError, Blobs};
 use crate::config::{Config, DatabaseConfig};
 use crate::db::{Database, DbError};
-use crate::engine::{Channels, Engine, EngineError, EngineThreads, InputNormalisation};
+use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation};
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
-use crate::registry::{ChannelOrder, Manifest, ManifestError, Registry, RegistryError};
-use crate::service::{ServiceError, Services, TrainingSetup};
+use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
+use crate::service::{ModelFiles, ServiceError, Services, normalisation};
 use crate::telemetry::metrics;
 use crate::types::hex;
 
@@ -22,6 +25,13 @@ use crate::types::hex;
 pub enum AppError {
     #[error("cannot read the network {path}: {source}; run `make setup`, or set --weights-dir")]
     Weights { path: PathBuf, source: std::io::Error },
+    #[error(
+        "the active model {name} has no file in the model store: set --model-store to where it is, or --embedder to the file \
+         with the sha256 {sha256}"
+    )]
+    ModelFile { name: String, sha256: String },
+    #[error(transparent)]
+    Blob(#[from] BlobError),
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     #[error(transparent)]
@@ -50,13 +60,26 @@ pub struct App {
 }
 
 impl App {
-    /// Starts the database and the engine side by side, then brings schema, model and embeddings up to date.
+    /// Starts a server: as [`Self::open`], then promotes the configured embedder if it is new to the database.
     pub async fn start(config: &Config) -> Result<Self, AppError> {
+        let mut app = Self::open(config).await?;
+        let services = &app.services;
+        let (active, registry, files) = (services.active_model(), services.registry(), services.model_files());
+        match models::newcomer(config, &active, registry, files).await {
+            Ok(None) => {}
+            Ok(Some(model)) => _ = app.upkeep.spawn(services.clone().promote_configured(model)),
+            Err(error) => {
+                app.stop().await;
+                return Err(error);
+            }
+        }
+        Ok(app)
+    }
+
+    /// Starts the database and the engine side by side, brings the schema up to date and loads the active model.
+    pub async fn open(config: &Config) -> Result<Self, AppError> {
         metrics::start();
-        let (manifest, sha256) = manifest(&config.engine.embedder).await?;
-        let normalisation = normalisation(&manifest);
-        let (engine, database) =
-            tokio::join!(Engine::start(config.engine.clone(), normalisation), open_database(&config.database));
+        let (engine, database) = tokio::join!(Engine::start(config.engine.clone()), open_database(&config.database));
         // Whichever failed, the other must still be stopped.
         let (engine, inference) = match engine {
             Ok(started) => started,
@@ -68,7 +91,7 @@ impl App {
             }
         };
         let database = database?;
-        match serve_model(config, &manifest, sha256, engine, &database).await {
+        match serve_model(config, engine, &database).await {
             Ok(services) => {
                 let mut upkeep = services.start_upkeep();
                 upkeep.spawn(metrics::upkeep());
@@ -126,36 +149,15 @@ async fn migrated(database: Database) -> Result<Database, DbError> {
     }
 }
 
-/// Makes the engine's embedder the database's active model, with an embedding for every face.
-async fn serve_model(
-    config: &Config,
-    manifest: &Manifest,
-    sha256: [u8; 32],
-    engine: Engine,
-    database: &Database,
-) -> Result<Services, AppError> {
+/// Loads the active model and completes its embeddings, which an import may have left out.
+async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Result<Services, AppError> {
     let registry = Registry::new(database.pool().clone());
     let galleries = Galleries::new(database.pool().clone());
-    let dimension = u32::try_from(engine.dimension()).unwrap_or(u32::MAX);
-    if let Ok(former) = registry.active().await
-        && former.sha256 != sha256
-    {
-        info!(former = %former.name, next = %manifest.name, "another embedder takes over");
-    }
-    let model = registry.register(&manifest.name, sha256, dimension).await?;
-    let id = model.id;
-    let calibration = manifest.calibration();
+    let files = ModelFiles::new(engine.clone(), Blobs::open(&config.models.store)?, registry.clone(), &config.models);
+    let active = models::active(config, &registry, &files).await?;
     let jobs = Jobs::new(database.pool().clone(), config.jobs.lease);
-    let training = TrainingSetup {
-        folder: config.jobs.folder.clone(),
-        embedder: config.engine.embedder.clone(),
-        threads: config.jobs.train_threads,
-        memory: config.jobs.train_memory,
-    };
-    let services =
-        Services::new(engine, galleries, registry.clone(), jobs, training, model, calibration, &config.recognition);
+    let services = Services::new(engine, galleries, registry, files, jobs, active, config);
     services.embed_missing_faces().await?;
-    registry.activate(id).await?;
     Ok(services)
 }
 
@@ -169,18 +171,6 @@ pub async fn manifest(embedder: &Path) -> Result<(Manifest, [u8; 32]), AppError>
 /// What the embedder of a configuration was trained to read.
 pub async fn input_normalisation(config: &Config) -> Result<InputNormalisation, AppError> {
     Ok(normalisation(&manifest(&config.engine.embedder).await?.0))
-}
-
-/// How an embedder wants its chips.
-pub fn normalisation(manifest: &Manifest) -> InputNormalisation {
-    InputNormalisation {
-        mean: manifest.mean,
-        scale: manifest.scale,
-        channels: match manifest.channels {
-            ChannelOrder::Rgb => Channels::Rgb,
-            ChannelOrder::Bgr => Channels::Bgr,
-        },
-    }
 }
 
 fn file_sha256(path: &Path) -> Result<[u8; 32], AppError> {

@@ -281,7 +281,8 @@ async fn pipeline(
     if photos.is_empty() {
         return Err(BenchError::NoPhotos("pipeline"));
     }
-    let (engine, threads) = Engine::start(config.engine.clone(), normalisation).await?;
+    let (engine, threads) = Engine::start(config.engine.clone()).await?;
+    let embedder = engine.load_embedder_file(&config.engine.embedder, normalisation).await?;
     let reader = Arc::new(PhotoReader::new(engine.clone(), &config.recognition));
     let next = Arc::new(AtomicUsize::new(0));
     let photos: Arc<[Bytes]> = photos.into();
@@ -290,14 +291,15 @@ async fn pipeline(
     let end = begin + plan.time;
     let mut tasks: JoinSet<Result<Vec<Duration>, ServiceError>> = JoinSet::new();
     for _ in 0..plan.concurrency {
-        let (engine, reader, next, photos) = (engine.clone(), reader.clone(), next.clone(), photos.clone());
+        let (engine, embedder, reader) = (engine.clone(), embedder.clone(), reader.clone());
+        let (next, photos) = (next.clone(), photos.clone());
         tasks.spawn(async move {
             let mut times = Vec::new();
             while Instant::now() < end {
                 let began = Instant::now();
                 let bytes = photos[next.fetch_add(1, Ordering::Relaxed) % photos.len()].clone();
                 let photo = reader.read(PhotoBytes { field: "photo", bytes }, most_faces).await?;
-                engine.embed(photo.faces.into_iter().map(|face| face.chip).collect()).await?;
+                engine.embed(&embedder, photo.faces.into_iter().map(|face| face.chip).collect()).await?;
                 if began >= begin {
                     times.push(began.elapsed());
                 }
@@ -310,7 +312,7 @@ async fn pipeline(
         times.append(&mut done.map_err(|error| ServiceError::Internal(error.to_string()))??);
     }
     let elapsed = begin.elapsed();
-    drop((engine, reader));
+    drop((engine, embedder, reader));
     // Blocks for the time of a pass at most; nothing else runs here.
     threads.join();
     Ok(photos_per(Stage::Pipeline, photos.len(), times.len(), elapsed, times))

@@ -51,7 +51,7 @@ impl BackendArgs {
                 // A progress bar and a log do not go well together, unless the log was asked for.
                 args.settings.log.get_or_insert_with(|| "warn".to_owned());
                 let config = configure(args)?;
-                match App::start(&config).await {
+                match App::open(&config).await {
                     Ok(app) => Ok(Backend::Direct(Box::new(app))),
                     Err(AppError::Db(error @ DbError::DataDirInUse { .. })) => {
                         Err(CliError::Usage(format!("{error}; or let the server do the work: --server URL")))

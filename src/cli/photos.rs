@@ -9,7 +9,7 @@ use super::backend::read_photo;
 use super::{CliError, progress_bar};
 use crate::app::AppError;
 use crate::config::Config;
-use crate::engine::{Engine, InputNormalisation};
+use crate::engine::{Engine, EngineThreads};
 use crate::service::{PhotoBytes, PhotoReader, ServiceError};
 use crate::types::Chip;
 
@@ -25,30 +25,28 @@ pub enum Outcome<T> {
     Unreadable(String),
 }
 
+/// The engine of a command; once its handles are dropped, join the threads.
+pub async fn start_engine(config: &Config) -> Result<(Engine, EngineThreads), CliError> {
+    Ok(Engine::start(config.engine.clone()).await.map_err(AppError::from)?)
+}
+
 /// What `work` makes of the largest face of each photo, in their order, under a progress bar.
 pub async fn largest_faces<T, W, F>(
     config: &Config,
-    normalisation: InputNormalisation,
+    engine: Engine,
     photos: &[PathBuf],
     work: W,
 ) -> Result<Vec<Outcome<T>>, CliError>
 where
     T: Send + 'static,
-    W: Fn(Engine, Chip) -> F + Clone + Send + 'static,
+    W: Fn(Chip) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Outcome<T>, CliError>> + Send,
 {
-    let started = Engine::start(config.engine.clone(), normalisation).await;
-    let (engine, threads) = started.map_err(AppError::from)?;
-    let reader = Arc::new(PhotoReader::new(engine.clone(), &config.recognition));
-    let outcomes = all(&engine, &reader, photos, config.engine.threads * PHOTOS_PER_THREAD, work).await;
-    drop((engine, reader));
-    // Blocks for the time of a pass at most; nothing else runs here.
-    threads.join();
-    outcomes
+    let reader = Arc::new(PhotoReader::new(engine, &config.recognition));
+    all(&reader, photos, config.engine.threads * PHOTOS_PER_THREAD, work).await
 }
 
 async fn all<T, W, F>(
-    engine: &Engine,
     reader: &Arc<PhotoReader>,
     photos: &[PathBuf],
     in_work: usize,
@@ -56,7 +54,7 @@ async fn all<T, W, F>(
 ) -> Result<Vec<Outcome<T>>, CliError>
 where
     T: Send + 'static,
-    W: Fn(Engine, Chip) -> F + Clone + Send + 'static,
+    W: Fn(Chip) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Outcome<T>, CliError>> + Send,
 {
     let bar = progress_bar(Some(photos.len() as u64), "{bar:30} {pos}/{len} photos  {per_sec}  {eta} left");
@@ -66,10 +64,10 @@ where
     loop {
         while running.len() < in_work {
             let Some((number, path)) = waiting.next() else { break };
-            let (engine, reader, path, work) = (engine.clone(), Arc::clone(reader), path.clone(), work.clone());
+            let (reader, path, work) = (Arc::clone(reader), path.clone(), work.clone());
             running.spawn(async move {
                 let outcome = match chip(&reader, &path).await {
-                    Ok(Outcome::Face(chip)) => work(engine, chip).await,
+                    Ok(Outcome::Face(chip)) => work(chip).await,
                     Ok(Outcome::NoFace) => Ok(Outcome::NoFace),
                     Ok(Outcome::Unreadable(reason)) => Ok(Outcome::Unreadable(reason)),
                     Err(error) => Err(error),

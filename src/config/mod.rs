@@ -9,11 +9,12 @@ mod settings;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
+use url::Url;
 
 pub use choices::{DeviceChoice, PrecisionChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings};
@@ -79,6 +80,7 @@ pub struct Config {
     pub engine: EngineConfig,
     pub recognition: RecognitionConfig,
     pub jobs: JobsConfig,
+    pub models: ModelsConfig,
     pub log: LogConfig,
 }
 
@@ -130,6 +132,24 @@ pub struct EngineConfig {
 }
 
 #[derive(Debug, Clone)]
+pub struct ModelsConfig {
+    pub store: ModelStoreConfig,
+    /// Largest file that is imported.
+    pub max_bytes: usize,
+    /// Share of the time that a promotion embeds chips.
+    pub reembed_share: f64,
+    /// Whether the engine's embedder was asked for by name, rather than by default.
+    pub embedder_named: bool,
+}
+
+/// Where model files are kept.
+#[derive(Debug, Clone)]
+pub enum ModelStoreConfig {
+    Folder(PathBuf),
+    Url(Url),
+}
+
+#[derive(Debug, Clone)]
 pub struct RecognitionConfig {
     pub max_image_bytes: usize,
     pub max_image_pixels: u64,
@@ -175,7 +195,10 @@ impl Settings {
     /// others get the missing values' defaults.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let defaults = defaults(self.weights_dir.clone(), self.threads)?;
+        let default_embedder = defaults.embedder.clone();
         let s = self.or(defaults);
+        let embedder_named = s.embedder != default_embedder;
+        let data_dir = said(s.data_dir);
         let threads = in_range("threads", s.threads, 1..=1024)?;
         let max_requests = in_range("max_requests", s.max_requests, 1..=100_000)?;
         let max_image_pixels = in_range("max_image_pixels", s.max_image_pixels, 1..=1 << 32)?;
@@ -194,13 +217,13 @@ impl Settings {
             },
             jobs: JobsConfig {
                 lease: Duration::from_secs(in_range("job_lease", s.job_lease, 1..=3600)?),
-                folder: said(s.data_dir.clone()).join("jobs"),
+                folder: data_dir.join("jobs"),
                 train_threads: in_range("train_threads", s.train_threads, 1..=256)?,
                 train_memory: in_range("train_memory", s.train_memory, 256 << 20..=1 << 44)?,
             },
             database: DatabaseConfig {
                 url: s.database_url,
-                data_dir: said(s.data_dir),
+                data_dir: data_dir.clone(),
                 postgres_dir: said(s.postgres_dir),
                 connections: in_range("database_connections", s.database_connections, 1..=1000)?,
             },
@@ -231,6 +254,12 @@ impl Settings {
                     threads,
                 },
             },
+            models: ModelsConfig {
+                store: model_store(s.model_store, &data_dir),
+                max_bytes: in_range("max_model_bytes", s.max_model_bytes, 1024..=1 << 30)?,
+                reembed_share: in_range("reembed_share", s.reembed_share, 0.01..=1.0)?,
+                embedder_named,
+            },
             log: LogConfig { format: said(s.log_format), filter: said(s.log) },
         })
     }
@@ -252,6 +281,17 @@ fn in_range<T: PartialOrd + fmt::Display>(
     }
     let expected = format!("{} to {}", range.start(), range.end());
     Err(ConfigError::OutOfRange { name, value: value.to_string(), expected })
+}
+
+/// A text that is no URL is a folder.
+fn model_store(said: Option<String>, data_dir: &Path) -> ModelStoreConfig {
+    match said {
+        None => ModelStoreConfig::Folder(data_dir.join("models")),
+        Some(text) => match Url::parse(&text) {
+            Ok(url) => ModelStoreConfig::Url(url),
+            Err(_) => ModelStoreConfig::Folder(text.into()),
+        },
+    }
 }
 
 fn threshold(value: f32) -> Result<Threshold, ConfigError> {

@@ -71,9 +71,20 @@ settings! {
     /// Detector network (ONNX or TorchScript) [default: retinaface-mobilenet0.25.onnx in weights_dir]
     #[arg(long, env = "FACEID_DETECTOR", value_name = "FILE")]
     detector: PathBuf,
-    /// Embedder network (ONNX or TorchScript) [default: mobilefacenet-512.onnx in weights_dir]
+    /// Embedder network (ONNX or TorchScript) of a database without models; one that the database has not seen is
+    /// promoted [default: mobilefacenet-512.onnx in weights_dir]
     #[arg(long, env = "FACEID_EMBEDDER", value_name = "FILE")]
     embedder: PathBuf,
+    /// Where model files are kept: a folder or a file:// URL, the same for all servers of a database [default: models
+    /// in data_dir]
+    #[arg(long, env = "FACEID_MODEL_STORE", value_name = "URL")]
+    model_store: String,
+    /// Largest model file in bytes that is imported [default: 512 MiB]
+    #[arg(long, env = "FACEID_MAX_MODEL_BYTES", value_name = "N")]
+    max_model_bytes: usize,
+    /// Share of the time, 0.01..1, that a promotion spends embedding chips; the rest is for requests [default: 0.5]
+    #[arg(long, env = "FACEID_REEMBED_SHARE", value_name = "SHARE")]
+    reembed_share: f64,
     /// Where networks run: auto (every GPU, else the CPU), cpu, cuda or cuda:N [default: auto]
     #[arg(long, env = "FACEID_DEVICE", value_name = "DEVICE")]
     device: DeviceChoice,
@@ -235,6 +246,9 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         postgres_dir: Some(home()?.join(POSTGRES_FOLDER)),
         detector: Some(weights_dir.join(DETECTOR_FILE)),
         embedder: Some(weights_dir.join(EMBEDDER_FILE)),
+        model_store: None,
+        max_model_bytes: Some(512 << 20),
+        reembed_share: Some(0.5),
         weights_dir: Some(weights_dir),
         threads: Some(threads),
         device: Some(DeviceChoice::Auto),

@@ -28,6 +28,13 @@ const MIN_SERVER: i32 = 140_000;
 /// Advisory lock that serialises servers creating the extension in one database. Any constant of ours serves.
 const EXTENSION_LOCK: i64 = 0x6661_6365_6964;
 
+/// Advisory lock that every enrolment shares and that whoever changes which model is active holds alone. Any constant of
+/// ours serves.
+pub const MODELS_LOCK: i64 = 0x6d6f_6465_6c73;
+
+/// Channel of the notifications that models changed, or that faces came without an embedding.
+pub const MODELS_CHANNEL: &str = "faceid_models";
+
 /// A connection that was idle for longer is asked whether it still works before it is used: less than a server that
 /// died needs to come back, so that nobody gets a connection to the one before.
 const TRUSTED_IDLE: Duration = Duration::from_millis(50);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use super::{DetectorInput, EngineError};
+use super::{DetectorInput, EngineError, LoadedEmbedder};
 use crate::types::{Chip, DetectorOutput, Embedding};
 
 /// Which step of a photo some work on pixels is.
@@ -75,7 +75,13 @@ pub(super) struct Entry<I, O> {
 
 pub(super) type Answer<O> = oneshot::Receiver<Result<O, EngineError>>;
 pub(super) type DetectEntry = Entry<DetectorInput, DetectorOutput>;
-pub(super) type EmbedEntry = Entry<Vec<Chip>, Vec<Embedding>>;
+pub(super) type EmbedEntry = Entry<EmbedInput, Vec<Embedding>>;
+
+/// Chips, and what is to embed them.
+pub(super) struct EmbedInput {
+    pub embedder: LoadedEmbedder,
+    pub chips: Vec<Chip>,
+}
 
 impl<I, O> Entry<I, O> {
     pub fn new(input: I) -> (Self, Answer<O>) {
@@ -184,19 +190,27 @@ impl Lanes {
         None
     }
 
-    /// As many entries as make a batch; an entry is never split, so its chips run together.
+    /// The oldest entry and as many others for its embedder as make a batch; an entry is never split, so its chips run
+    /// together.
     fn take_embed(&mut self, idle: usize, limits: &Limits) -> Option<(Work, usize)> {
-        let (most, threads) = share(self.embed.len(), idle)?;
-        let mut batch: Vec<EmbedEntry> = Vec::new();
-        let mut chips = 0;
-        while let Some(next) = self.embed.front() {
-            let full = batch.len() >= most || chips + next.input.len() > limits.max_batch;
-            if full && !batch.is_empty() {
-                break;
+        let embedder = self.embed.front()?.input.embedder.clone();
+        let waiting = self.embed.iter().filter(|entry| entry.input.embedder.is(&embedder)).count();
+        let (most, threads) = share(waiting, idle)?;
+        let (mut batch, mut rest): (Vec<EmbedEntry>, _) = (Vec::new(), VecDeque::new());
+        let (mut chips, mut full) = (0, false);
+        for entry in self.embed.drain(..) {
+            let own = entry.input.embedder.is(&embedder);
+            let more = chips + entry.input.chips.len();
+            // Once one does not fit, no later one goes before it.
+            full |= own && !batch.is_empty() && (batch.len() >= most || more > limits.max_batch);
+            if own && !full {
+                chips = more;
+                batch.push(entry);
+            } else {
+                rest.push_back(entry);
             }
-            chips += next.input.len();
-            batch.extend(self.embed.pop_front());
         }
+        self.embed = rest;
         Some((Work::Embed(batch), threads))
     }
 
@@ -240,7 +254,7 @@ fn sweep<I, O>(lane: &mut VecDeque<Entry<I, O>>, limits: &Limits, now: Instant) 
 }
 
 fn chips_of(entries: &VecDeque<EmbedEntry>) -> usize {
-    entries.iter().map(|entry| entry.input.len()).sum()
+    entries.iter().map(|entry| entry.input.chips.len()).sum()
 }
 
 fn size_of(entry: &DetectEntry) -> (u32, u32) {

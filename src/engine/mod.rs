@@ -5,13 +5,14 @@
 //! there, so that decoding and inference never fight for a core.
 
 mod device;
+mod embedders;
 mod lanes;
 mod pool;
 mod run;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -20,14 +21,15 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::{Span, info};
 
-pub use crate::nn::{Channels, InputNormalisation};
+pub use crate::nn::{Channels, Format, InputNormalisation, NetworkError};
 pub use device::targets;
+pub use embedders::LoadedEmbedder;
 pub use lanes::{Depth, Step};
 
 use crate::config::EngineConfig;
-use crate::nn::{Detector, Embedder, NetworkError, Target};
+use crate::nn::{Detector, Target};
 use crate::types::{Chip, DetectorOutput, Embedding, InvalidValue};
-use lanes::{Entry, Task};
+use lanes::{EmbedInput, Entry, Task};
 use pool::{Pool, Role};
 
 #[derive(Debug, Error)]
@@ -41,6 +43,9 @@ pub enum EngineError {
     /// A network could not be loaded.
     #[error("{}: {source}", path.display())]
     Network { path: PathBuf, source: NetworkError },
+    /// The content of an embedder's file is refused.
+    #[error(transparent)]
+    Embedder(NetworkError),
     /// The device or precision that was asked for is not to be had.
     #[error("{0}")]
     Device(String),
@@ -76,7 +81,8 @@ pub struct Engine(Arc<Handle>);
 
 struct Handle {
     pool: Arc<Pool>,
-    dimension: usize,
+    /// Devices, by number.
+    targets: Arc<[Target]>,
 }
 
 impl Drop for Handle {
@@ -98,50 +104,62 @@ impl EngineThreads {
     }
 }
 
-/// The networks on one device.
+/// What a thread needs to run networks on one device; embedders come with what they are to embed.
 struct Networks {
+    device: usize,
     detector: Detector,
-    embedder: Embedder,
 }
 
 impl Networks {
-    fn load(config: &EngineConfig, target: &Target, normalisation: InputNormalisation) -> Result<Self, EngineError> {
-        let unusable = |path: &PathBuf| {
-            let path = path.clone();
-            move |source| EngineError::Network { path, source }
-        };
-        let detector = Detector::load(&config.detector, target).map_err(unusable(&config.detector))?;
-        let embedder = Embedder::load(&config.embedder, target, normalisation).map_err(unusable(&config.embedder))?;
-        Ok(Self { detector, embedder })
+    fn load(config: &EngineConfig, device: usize, target: &Target) -> Result<Self, EngineError> {
+        let detector = Detector::load(&config.detector, target)
+            .map_err(|source| EngineError::Network { path: config.detector.clone(), source })?;
+        Ok(Self { device, detector })
     }
 
     /// Another handle on the same weights.
     fn share(&self) -> Self {
-        Self { detector: self.detector.share(), embedder: self.embedder.share() }
+        Self { device: self.device, detector: self.detector.share() }
     }
 }
 
 impl Engine {
-    /// Chooses devices and precision, loads both networks onto each device, and starts the threads.
+    /// Chooses devices and precision, loads the detector onto each device, and starts the threads.
     ///
     /// On the CPU, `config.threads` threads do everything. With GPUs, as many work on pixels, and one more for each
     /// GPU runs its networks.
-    pub async fn start(
-        config: EngineConfig,
-        normalisation: InputNormalisation,
-    ) -> Result<(Self, EngineThreads), EngineError> {
+    pub async fn start(config: EngineConfig) -> Result<(Self, EngineThreads), EngineError> {
         let loading = tokio::task::spawn_blocking(move || {
             let targets = targets(&config)?;
-            let networks: Result<Vec<_>, _> =
-                targets.iter().map(|target| Networks::load(&config, target, normalisation)).collect();
-            start(&config, &targets, networks?)
+            let networks = targets.iter().enumerate().map(|(device, target)| Networks::load(&config, device, target));
+            let networks: Result<Vec<_>, _> = networks.collect();
+            start(&config, targets, networks?)
         });
         loading.await.map_err(|_| EngineError::Stopped)?
     }
 
-    /// Components of an embedding of this engine's embedder.
-    pub fn dimension(&self) -> usize {
-        self.0.dimension
+    /// Loads an embedder's file, beside those that are loaded already.
+    pub async fn load_embedder_file(
+        &self,
+        path: &Path,
+        normalisation: InputNormalisation,
+    ) -> Result<LoadedEmbedder, EngineError> {
+        let (path, targets) = (path.to_owned(), Arc::clone(&self.0.targets));
+        let loading = tokio::task::spawn_blocking(move || LoadedEmbedder::load(&path, &targets, normalisation));
+        loading.await.map_err(|_| EngineError::Panicked)?
+    }
+
+    /// Loads the content of an embedder's file, beside those that are loaded already. A TorchScript file is a program:
+    /// load only those that you trust.
+    pub async fn load_embedder(
+        &self,
+        content: bytes::Bytes,
+        format: Format,
+        normalisation: InputNormalisation,
+    ) -> Result<LoadedEmbedder, EngineError> {
+        let targets = Arc::clone(&self.0.targets);
+        let load = move || LoadedEmbedder::from_bytes(&content, format, &targets, normalisation);
+        tokio::task::spawn_blocking(load).await.map_err(|_| EngineError::Panicked)?
     }
 
     /// What waits.
@@ -156,12 +174,13 @@ impl Engine {
         answer.await.map_err(|_| EngineError::Stopped)?
     }
 
-    /// Embeds the chips as one batch, together with others that wait. One embedding per chip, in order.
-    pub async fn embed(&self, chips: Vec<Chip>) -> Result<Vec<Embedding>, EngineError> {
+    /// Embeds the chips as one batch, together with others that wait for the same embedder. One embedding per chip, in
+    /// order.
+    pub async fn embed(&self, embedder: &LoadedEmbedder, chips: Vec<Chip>) -> Result<Vec<Embedding>, EngineError> {
         if chips.is_empty() {
             return Ok(Vec::new());
         }
-        let (entry, answer) = Entry::new(chips);
+        let (entry, answer) = Entry::new(EmbedInput { embedder: embedder.clone(), chips });
         self.0.pool.push_embed(entry)?;
         answer.await.map_err(|_| EngineError::Stopped)?
     }
@@ -192,10 +211,9 @@ impl Engine {
 /// Starts the threads of networks that are loaded, one set for each target.
 fn start(
     config: &EngineConfig,
-    targets: &[Target],
+    targets: Vec<Target>,
     networks: Vec<Networks>,
 ) -> Result<(Engine, EngineThreads), EngineError> {
-    let dimension = networks.first().map_or(0, |first| first.embedder.dimension());
     let on_gpu = targets.iter().any(|target| target.is_gpu());
     let network_threads = if on_gpu { networks.len() } else { config.threads };
     let limits = lanes::Limits {
@@ -224,26 +242,24 @@ fn start(
         pool.close();
         return Err(error);
     }
-    announce(config, targets, dimension, limits.max_batch);
-    Ok((Engine(Arc::new(Handle { pool, dimension })), EngineThreads(threads)))
+    announce(config, &targets, limits.max_batch);
+    Ok((Engine(Arc::new(Handle { pool, targets: targets.into() })), EngineThreads(threads)))
 }
 
 /// Default batch limits: beyond them passes gain little and callers wait longer.
 const CPU_BATCH: usize = 32;
 const GPU_BATCH: usize = 256;
 
-fn announce(config: &EngineConfig, targets: &[Target], dimension: usize, max_batch: usize) {
+fn announce(config: &EngineConfig, targets: &[Target], max_batch: usize) {
     for target in targets {
         info!(
             device = %target.name(),
             precision = %target.precision,
             kernels = target.kernels(),
             detector = %config.detector.display(),
-            embedder = %config.embedder.display(),
-            dimension,
             threads = config.threads,
             max_batch,
-            "networks loaded"
+            "engine ready"
         );
         let labels = [
             ("device", target.name()),

@@ -7,7 +7,7 @@ use tracing::{error, trace};
 
 use super::lanes::{DetectEntry, EmbedEntry, Entry, Work};
 use super::pool::{Pool, Role};
-use super::{EngineError, Networks};
+use super::{EngineError, LoadedEmbedder, Networks};
 use crate::nn::{self, NetworkError};
 use crate::types::{Chip, Embedding};
 
@@ -22,7 +22,7 @@ pub(super) fn serve(pool: &Pool, role: Role, networks: Option<&Networks>) {
             }
             (Work::Embed(entries), Some(networks)) => {
                 nn::use_threads(threads);
-                embed(networks, entries, pool.max_batch());
+                embed(networks.device, entries, pool.max_batch());
             }
             // A thread without networks takes none of their work.
             (Work::Detect(_) | Work::Embed(_), None) => {}
@@ -56,20 +56,22 @@ pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-fn embed(networks: &Networks, entries: Vec<EmbedEntry>, max_batch: usize) {
-    let chips: Vec<Chip> = entries.iter().flat_map(|entry| entry.input.iter().cloned()).collect();
+/// Entries for one embedder.
+fn embed(device: usize, entries: Vec<EmbedEntry>, max_batch: usize) {
+    let Some(embedder) = entries.first().map(|first| first.input.embedder.clone()) else { return };
+    let chips: Vec<Chip> = entries.iter().flat_map(|entry| entry.input.chips.iter().cloned()).collect();
     let began = begin("embed", &entries, chips.len());
-    match guarded(|| embed_chips(networks, &chips, max_batch)) {
+    match guarded(|| embed_chips(&embedder, device, &chips, max_batch)) {
         Ok(rows) => {
             measured("embed", began);
             metrics::counter!("faceid_faces_total").increment(rows.len() as u64);
             let mut rows = rows.into_iter();
             for entry in entries {
-                let own: Result<Vec<_>, _> = rows.by_ref().take(entry.input.len()).map(normalised).collect();
+                let own: Result<Vec<_>, _> = rows.by_ref().take(entry.input.chips.len()).map(normalised).collect();
                 entry.answer(own);
             }
         }
-        Err(_) if entries.len() > 1 => entries.into_iter().for_each(|e| embed(networks, vec![e], max_batch)),
+        Err(_) if entries.len() > 1 => entries.into_iter().for_each(|e| embed(device, vec![e], max_batch)),
         Err(failure) => answer_all(entries, &failure),
     }
 }
@@ -79,10 +81,17 @@ fn normalised(row: Vec<f32>) -> Result<Embedding, EngineError> {
 }
 
 /// Only a photo with more faces than a batch may have needs several passes.
-fn embed_chips(networks: &Networks, chips: &[Chip], max_batch: usize) -> Result<Vec<Vec<f32>>, NetworkError> {
+fn embed_chips(
+    embedder: &LoadedEmbedder,
+    device: usize,
+    chips: &[Chip],
+    max_batch: usize,
+) -> Result<Vec<Vec<f32>>, NetworkError> {
+    let reason = "it was loaded by another engine".to_owned();
+    let embedder = embedder.on(device).ok_or(NetworkError::Contract { role: "embedder", reason })?;
     let mut rows = Vec::with_capacity(chips.len());
     for batch in chips.chunks(max_batch) {
-        rows.extend(networks.embedder.forward(batch)?);
+        rows.extend(embedder.forward(batch)?);
     }
     Ok(rows)
 }

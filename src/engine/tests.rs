@@ -1,9 +1,10 @@
 //! The lanes, and the engine with real networks: what is batched, refused, dropped.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use super::lanes::{Answer, DetectEntry, EmbedEntry, Entry, Lanes, Limits, Role, Task, Work};
-use super::{DetectorInput, Engine, EngineError, EngineThreads, InputNormalisation, Step};
+use super::lanes::{Answer, DetectEntry, EmbedEntry, EmbedInput, Entry, Lanes, Limits, Role, Task, Work};
+use super::{DetectorInput, Engine, EngineError, EngineThreads, InputNormalisation, LoadedEmbedder, Step};
 use crate::config::{DeviceChoice, EngineConfig, PrecisionChoice, Settings};
 use crate::types::{Chip, DetectorOutput, Embedding};
 
@@ -15,9 +16,15 @@ fn image(width: u32) -> (DetectEntry, Answer<DetectorOutput>) {
     Entry::new(DetectorInput { rgb: Vec::new(), width, height: 10 })
 }
 
+/// Chips for the one embedder that the tests of lanes have.
 fn chips(count: usize) -> (EmbedEntry, Answer<Vec<Embedding>>) {
+    static EMBEDDER: LazyLock<LoadedEmbedder> = LazyLock::new(|| LoadedEmbedder::new(Vec::new()));
+    chips_for(&EMBEDDER, count)
+}
+
+fn chips_for(embedder: &LoadedEmbedder, count: usize) -> (EmbedEntry, Answer<Vec<Embedding>>) {
     let chip = Chip::try_from(image::RgbImage::new(Chip::SIDE, Chip::SIDE)).unwrap();
-    Entry::new(vec![chip; count])
+    Entry::new(EmbedInput { embedder: embedder.clone(), chips: vec![chip; count] })
 }
 
 /// What would be taken: the stage and its number of entries, and the threads for it.
@@ -100,6 +107,25 @@ fn the_faces_of_a_photo_stay_together_and_a_batch_keeps_its_limit() {
 }
 
 #[test]
+fn a_batch_is_for_one_embedder_and_keeps_the_order_of_each() {
+    let (mut lanes, mut answers) = (Lanes::default(), Vec::new());
+    let [a, b] = [(); 2].map(|()| LoadedEmbedder::new(Vec::new()));
+    for (embedder, count) in [(&a, 3), (&b, 1), (&a, 4), (&a, 2), (&b, 2), (&a, 1)] {
+        let (entry, answer) = chips_for(embedder, count);
+        lanes.push_embed(entry, &LIMITS).unwrap();
+        answers.push(answer);
+    }
+    let mut next = || match lanes.take(Role::Everything, 1, &LIMITS, Instant::now()) {
+        Some((Work::Embed(entries), _)) => {
+            assert!(entries.iter().all(|entry| entry.input.embedder.is(&entries[0].input.embedder)));
+            entries.iter().map(|entry| entry.input.chips.len()).collect()
+        }
+        _ => Vec::new(),
+    };
+    assert_eq!([next(), next(), next(), next()], [vec![3, 4], vec![1, 2], vec![2, 1], vec![]]);
+}
+
+#[test]
 fn idle_threads_share_what_waits() {
     let (mut lanes, mut answers) = (Lanes::default(), Vec::new());
     let mut push = |lanes: &mut Lanes, count: usize| {
@@ -149,12 +175,14 @@ fn lanes_are_bounded_in_entries_and_in_age() {
 }
 
 /// An engine with the real networks, if `make setup` has brought them.
-async fn engine(change: impl FnOnce(&mut EngineConfig)) -> Option<(Engine, EngineThreads)> {
+async fn engine(change: impl FnOnce(&mut EngineConfig)) -> Option<(Engine, EngineThreads, LoadedEmbedder)> {
     let folder = crate::nn::testing::weights("mobilefacenet-512.onnx")?.parent()?.to_owned();
     let settings = Settings { weights_dir: Some(folder), threads: Some(1), ..Settings::default() };
     let mut config = settings.into_config().unwrap().engine;
     change(&mut config);
-    Some(Engine::start(config, InputNormalisation::default()).await.unwrap_or_else(|error| panic!("{error}")))
+    let (engine, threads) = Engine::start(config.clone()).await.unwrap_or_else(|error| panic!("{error}"));
+    let embedder = engine.load_embedder_file(&config.embedder, InputNormalisation::default()).await.unwrap();
+    Some((engine, threads, embedder))
 }
 
 fn chip(n: u32) -> Chip {
@@ -167,12 +195,12 @@ fn chip(n: u32) -> Chip {
 #[tokio::test]
 async fn everyone_gets_the_embeddings_of_their_own_chips() {
     for threads in [1, 3] {
-        let Some((engine, _threads)) = engine(|config| config.threads = threads).await else { return };
+        let Some((engine, _threads, embedder)) = engine(|config| config.threads = threads).await else { return };
         let mut alone = Vec::new();
         for n in 0..12 {
-            alone.extend(engine.embed(vec![chip(n)]).await.unwrap());
+            alone.extend(engine.embed(&embedder, vec![chip(n)]).await.unwrap());
         }
-        let together = (0..4).map(|n| engine.embed(vec![chip(3 * n), chip(3 * n + 1), chip(3 * n + 2)]));
+        let together = (0..4).map(|n| engine.embed(&embedder, vec![chip(3 * n), chip(3 * n + 1), chip(3 * n + 2)]));
         let together = futures_util::future::try_join_all(together).await.unwrap().concat();
         for (a, b) in alone.iter().zip(&together) {
             assert!(a.similarity(b) > 0.9999, "{}", a.similarity(b));
@@ -182,8 +210,28 @@ async fn everyone_gets_the_embeddings_of_their_own_chips() {
 }
 
 #[tokio::test]
+async fn embedders_come_and_go_beside_one_another() {
+    let Some((engine, _threads, rgb)) = engine(|_| ()).await else { return };
+    let file = crate::nn::testing::weights("mobilefacenet-512.onnx").unwrap();
+    let content: bytes::Bytes = std::fs::read(file).unwrap().into();
+    let normalisation = InputNormalisation { channels: super::Channels::Bgr, ..InputNormalisation::default() };
+    let bgr = engine.load_embedder(content, super::Format::Onnx, normalisation).await.unwrap();
+    let refused = engine.load_embedder("no network".into(), super::Format::Onnx, normalisation).await;
+    assert!(matches!(refused, Err(EngineError::Embedder(_))));
+    let colourful = chip(3);
+    let both = futures_util::future::try_join_all([
+        engine.embed(&rgb, vec![colourful.clone()]),
+        engine.embed(&bgr, vec![colourful.clone()]),
+    ]);
+    let both = both.await.unwrap().concat();
+    assert!(both[0].similarity(&both[1]) < 0.99, "{}", both[0].similarity(&both[1]));
+    drop(bgr);
+    assert_eq!(engine.embed(&rgb, vec![colourful]).await.unwrap()[0].as_slice(), both[0].as_slice());
+}
+
+#[tokio::test]
 async fn work_of_callers_who_left_is_never_begun() {
-    let Some((engine, threads)) = engine(|_| ()).await else { return };
+    let Some((engine, threads, embedder)) = engine(|_| ()).await else { return };
     let (release, released) = std::sync::mpsc::channel::<()>();
     // The only thread is held up, so that everything else waits.
     let (began, held) = tokio::sync::oneshot::channel();
@@ -194,10 +242,10 @@ async fn work_of_callers_who_left_is_never_begun() {
     held.await.unwrap();
     let begun = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let abandoned = {
-        let (engine, begun) = (engine.clone(), begun.clone());
+        let (engine, embedder, begun) = (engine.clone(), embedder.clone(), begun.clone());
         tokio::spawn(async move {
             let decode = engine.on_cpu(Step::Decode, move || begun.store(true, std::sync::atomic::Ordering::SeqCst));
-            let embed = engine.embed(vec![chip(1)]);
+            let embed = engine.embed(&embedder, vec![chip(1)]);
             let _ = tokio::join!(decode, embed);
         })
     };
@@ -208,7 +256,7 @@ async fn work_of_callers_who_left_is_never_begun() {
     assert!(abandoned.await.unwrap_err().is_cancelled());
     release.send(()).unwrap();
     assert!(holder.await.unwrap().unwrap());
-    assert_eq!(engine.embed(vec![chip(2)]).await.unwrap().len(), 1);
+    assert_eq!(engine.embed(&embedder, vec![chip(2)]).await.unwrap().len(), 1);
     drop(engine);
     tokio::task::spawn_blocking(|| threads.join()).await.unwrap();
     assert!(!begun.load(std::sync::atomic::Ordering::SeqCst));
@@ -216,7 +264,7 @@ async fn work_of_callers_who_left_is_never_begun() {
 
 #[tokio::test]
 async fn a_panic_costs_only_its_caller() {
-    let Some((engine, _threads)) = engine(|_| ()).await else { return };
+    let Some((engine, _threads, _embedder)) = engine(|_| ()).await else { return };
     let failed = engine.on_cpu(Step::Align, || panic!("a broken image")).await;
     assert!(matches!(failed, Err::<(), _>(EngineError::Panicked)));
     assert_eq!(engine.on_cpu(Step::Align, || 7).await.unwrap(), 7);

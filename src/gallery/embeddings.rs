@@ -59,7 +59,8 @@ impl Galleries {
         // Locked in the order of ids, so that two such statements cannot block each other for good.
         let stored = sqlx::query(
             "with present as ( \
-               select id, gallery_id, subject_id from faces where id = any($2) order by id for key share \
+               select id, gallery_id, subject_id from faces where id = any($2) \
+               and exists (select from models where id = $1 and state <> 'retired') order by id for key share \
              ) \
              insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding, norm) \
              select p.id, $1, p.gallery_id, p.subject_id, e.embedding, e.norm from present p \

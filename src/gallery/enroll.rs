@@ -6,6 +6,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, Metadata, as_id, as_name, check_dimension};
+use crate::db::MODELS_LOCK;
 use crate::index::{Hit, Query};
 use crate::types::{
     BoundingBox, Embedding, FaceId, GalleryId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId, Threshold,
@@ -43,9 +44,11 @@ pub struct NewFace<'a> {
     pub landmarks: Landmarks,
     pub detection_score: f32,
     pub quality: Quality,
-    /// The model that made the embedding.
+    /// The model that made the embedding, by which duplicates are looked for.
     pub model: ModelId,
     pub embedding: &'a Embedding,
+    /// Embeddings of other models. Those are stored that are of the active model or of one that is being promoted.
+    pub others: &'a [(ModelId, Embedding)],
     pub on_duplicate: OnDuplicate,
     /// From which similarity on another subject counts as a duplicate.
     pub duplicate_threshold: Threshold,
@@ -87,19 +90,32 @@ pub struct Enrolment<'a> {
     subject_id: SubjectId,
     subject: String,
     subject_created: bool,
+    /// The models that faces are embedded by now.
+    wanted: Vec<Uuid>,
 }
 
 impl Galleries {
     /// Begins to enroll a face. With [`OnDuplicate::Reject`] no face of another subject can slip in between here and
-    /// the commit, however the other is enrolled.
+    /// the commit, however the other is enrolled. Until the commit no other model becomes active;
+    /// [`GalleryError::OtherModel`] if one did already, of which the face has no embedding.
     pub async fn begin_enrolment(&self, face: &NewFace<'_>) -> Result<Enrolment<'_>, GalleryError> {
         let mut transaction = self.pool.begin().await?;
+        let wanted = hold_models(&mut transaction, face).await?;
         check_dimension(self.known_dimension(&mut transaction, face.model).await?, face.embedding.dimension())?;
         let (gallery_id, gallery) = hold_gallery(&mut transaction, face.gallery).await?;
         await_turn(&mut transaction, gallery_id, face.on_duplicate).await?;
         let (subject_id, subject, subject_created) =
             find_or_create_subject(&mut transaction, gallery_id, face.subject).await?;
-        Ok(Enrolment { galleries: self, transaction, gallery_id, gallery, subject_id, subject, subject_created })
+        Ok(Enrolment {
+            galleries: self,
+            transaction,
+            gallery_id,
+            gallery,
+            subject_id,
+            subject,
+            subject_created,
+            wanted,
+        })
     }
 }
 
@@ -146,6 +162,13 @@ impl Enrolment<'_> {
         }
         let face_id = FaceId::new();
         insert_face(&mut self.transaction, face_id, self.gallery_id, self.subject_id, face).await?;
+        let others = face.others.iter().filter(|(model, _)| self.wanted.contains(&model.0));
+        for (model, embedding) in others.map(|(model, embedding)| (*model, embedding)) {
+            let expected = self.galleries.known_dimension(&mut self.transaction, model).await?;
+            check_dimension(expected, embedding.dimension())?;
+            let ids = (face_id, self.gallery_id, self.subject_id);
+            insert_embedding(&mut self.transaction, ids, model, embedding).await?;
+        }
         self.transaction.commit().await?;
         Ok(Enrolled {
             face_id,
@@ -198,6 +221,24 @@ async fn same_images(
             same_image: true,
         })
         .collect())
+}
+
+/// Keeps the active model what it is until the transaction ends, and checks that the face has an embedding of it. Returns
+/// the models of which embeddings are wanted: the active one and one that is being promoted; all of the face's own while
+/// none is active.
+async fn hold_models(connection: &mut PgConnection, face: &NewFace<'_>) -> Result<Vec<Uuid>, GalleryError> {
+    sqlx::query("select pg_advisory_xact_lock_shared($1)").bind(MODELS_LOCK).execute(&mut *connection).await?;
+    // A statement of its own, so that it sees what whoever held the lock before has done.
+    let models: Vec<(Uuid, bool)> =
+        sqlx::query_as("select id, state = 'active' from models where state = 'active' or is_target")
+            .fetch_all(connection)
+            .await?;
+    let has = |id: Uuid| face.model.0 == id || face.others.iter().any(|(model, _)| model.0 == id);
+    let active = models.iter().find(|(_, is_active)| *is_active).map(|(id, _)| *id);
+    if let Some(active) = active.filter(|active| !has(*active)) {
+        return Err(GalleryError::OtherModel { active: ModelId(active) });
+    }
+    Ok(models.into_iter().map(|(id, _)| id).collect())
 }
 
 /// Finds the gallery and keeps it from being deleted until the transaction ends.
@@ -286,16 +327,25 @@ async fn insert_face(
     .bind(Json(face.metadata))
     .execute(&mut *connection)
     .await?;
+    insert_embedding(connection, (id, gallery, subject), face.model, face.embedding).await
+}
+
+async fn insert_embedding(
+    connection: &mut PgConnection,
+    (face, gallery, subject): (FaceId, GalleryId, SubjectId),
+    model: ModelId,
+    embedding: &Embedding,
+) -> Result<(), GalleryError> {
     sqlx::query(
         "insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding, norm) \
          values ($1, $2, $3, $4, $5, $6)",
     )
-    .bind(id.0)
-    .bind(face.model.0)
+    .bind(face.0)
+    .bind(model.0)
     .bind(gallery.0)
     .bind(subject.0)
-    .bind(HalfVector::from_f32_slice(face.embedding.as_slice()))
-    .bind(face.embedding.norm())
+    .bind(HalfVector::from_f32_slice(embedding.as_slice()))
+    .bind(embedding.norm())
     .execute(connection)
     .await?;
     Ok(())

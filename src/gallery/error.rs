@@ -16,6 +16,9 @@ pub enum GalleryError {
     FaceNotFound(FaceId),
     #[error("there is no model {0}")]
     ModelNotFound(ModelId),
+    /// Another model became active meanwhile: nothing was stored.
+    #[error("the model {active} is active, and the face has no embedding of it")]
+    OtherModel { active: ModelId },
     #[error("there is already a gallery {0:?}")]
     DuplicateGallery(String),
     #[error("there is already a subject {0:?} in this gallery")]

@@ -9,6 +9,8 @@ use super::{Galleries, GalleryError};
 pub enum Turn {
     Review,
     Indexes,
+    /// Embedding faces that came without an embedding of the active model.
+    Embedding,
 }
 
 impl Turn {
@@ -17,6 +19,7 @@ impl Turn {
         match self {
             Self::Review => 0x7265_7669_6577,
             Self::Indexes => 0x696e_6465_7865,
+            Self::Embedding => 0x656d_6265_6464,
         }
     }
 }

@@ -56,6 +56,16 @@ pub enum Code {
     TooFewSubjects,
     JobNotFound,
     JobFinished,
+    // It does not fit the models.
+    ModelNotFound,
+    DuplicateModel,
+    InvalidModel,
+    CodeRefused,
+    NoModelFile,
+    ModelInUse,
+    NoFormerModel,
+    GateRefused,
+    FacesWithoutChips,
     // The door.
     Unauthorized,
     Forbidden,
@@ -64,6 +74,7 @@ pub enum Code {
     // The server.
     Overloaded,
     DatabaseUnavailable,
+    ModelUnavailable,
     Timeout,
     Internal,
 }
@@ -84,6 +95,7 @@ impl Code {
             | Self::FaceNotFound
             | Self::NoChip
             | Self::JobNotFound
+            | Self::ModelNotFound
             | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -92,7 +104,13 @@ impl Code {
             | Self::DuplicateFace
             | Self::DefaultGallery
             | Self::SameSubject
-            | Self::JobFinished => StatusCode::CONFLICT,
+            | Self::JobFinished
+            | Self::DuplicateModel
+            | Self::NoModelFile
+            | Self::ModelInUse
+            | Self::NoFormerModel
+            | Self::GateRefused
+            | Self::FacesWithoutChips => StatusCode::CONFLICT,
             Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType | Self::UnsupportedImage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MissingField
@@ -102,8 +120,12 @@ impl Code {
             | Self::CorruptImage
             | Self::NoFace
             | Self::MultipleFaces
-            | Self::TooFewSubjects => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Overloaded | Self::DatabaseUnavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::TooFewSubjects
+            | Self::InvalidModel
+            | Self::CodeRefused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -162,7 +184,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.code {
-            Code::Overloaded | Code::DatabaseUnavailable | Code::Timeout => {
+            Code::Overloaded | Code::DatabaseUnavailable | Code::ModelUnavailable | Code::Timeout => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Code::Unauthorized => {
@@ -193,6 +215,18 @@ impl From<ServiceError> for Problem {
             ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
             ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
             ServiceError::Job(error) => error.into(),
+            ServiceError::ModelTooLarge { .. } => Self::new(Code::BodyTooLarge, detail).with_field("file"),
+            ServiceError::CodeRefused => Self::new(Code::CodeRefused, detail).with_field("file"),
+            ServiceError::InvalidModel(_) => Self::new(Code::InvalidModel, detail).with_field("file"),
+            ServiceError::NoModelFile { .. } => Self::new(Code::NoModelFile, detail),
+            ServiceError::GateRefused { .. } => Self::new(Code::GateRefused, detail),
+            ServiceError::FacesWithoutChips { .. } => Self::new(Code::FacesWithoutChips, detail),
+            ServiceError::ModelChanges => Self::new(Code::ModelUnavailable, detail),
+            ServiceError::InvalidCursor => Self::new(Code::InvalidCursor, detail).with_field("cursor"),
+            ServiceError::Blob(error) => {
+                error!(%error, "a model file is unavailable");
+                Self::new(Code::ModelUnavailable, "a model file is unavailable at present; the server's log says why")
+            }
             ServiceError::Engine(error) => error.into(),
             ServiceError::Gallery(error) => error.into(),
             ServiceError::Registry(error) => error.into(),
@@ -216,6 +250,7 @@ impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Overloaded => Self::new(Code::Overloaded, error.to_string()),
+            EngineError::Embedder(_) => Self::new(Code::InvalidModel, error.to_string()).with_field("file"),
             EngineError::Stopped
             | EngineError::Network { .. }
             | EngineError::Device(_)
@@ -248,6 +283,7 @@ impl From<GalleryError> for Problem {
             GalleryError::MetadataNotObject | GalleryError::MetadataNul | GalleryError::MetadataTooLarge(_) => {
                 Self::new(Code::InvalidField, detail).with_field("metadata")
             }
+            GalleryError::OtherModel { .. } => Self::new(Code::ModelUnavailable, detail),
             GalleryError::ModelNotFound(_) | GalleryError::Dimension { .. } | GalleryError::Inconsistent(_) => {
                 Self::internal(detail)
             }
@@ -281,9 +317,18 @@ impl From<PageError> for Problem {
 
 impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
+        let detail = error.to_string();
         match error {
+            RegistryError::ModelNotFound(_) => Self::new(Code::ModelNotFound, detail),
+            RegistryError::AmbiguousModel(_) => Self::new(Code::InvalidField, detail).with_field("model"),
+            RegistryError::DuplicateModel(_) => Self::new(Code::DuplicateModel, detail).with_field("name"),
+            RegistryError::NoFormerModel => Self::new(Code::NoFormerModel, detail),
+            RegistryError::ModelInUse { .. } | RegistryError::NotTheTarget => Self::new(Code::ModelInUse, detail),
+            RegistryError::OtherDimension { .. } | RegistryError::InvalidDimension(_) => {
+                Self::new(Code::InvalidModel, detail).with_field("file")
+            }
+            RegistryError::NoActiveModel => Self::internal(detail),
             RegistryError::Db(error) => error.into(),
-            other => Self::internal(other),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Kind, Tensor, no_grad};
 
 use super::error::NetworkError;
-use super::network::Network;
+use super::network::{Format, Network};
 use super::pixels::{self, Normalisation};
 use super::target::Target;
 use crate::types::Chip;
@@ -44,18 +44,30 @@ impl Embedder {
     /// Loads the network and makes trial runs that find its dimension and check that it takes a batch, giving
     /// every chip the row that it has alone.
     pub fn load(path: &Path, target: &Target, normalisation: InputNormalisation) -> Result<Self, NetworkError> {
+        Self::tried(normalisation, || Network::load(path, target))
+    }
+
+    /// As [`Self::load`], of a file's content.
+    pub fn from_bytes(
+        content: Vec<u8>,
+        format: Format,
+        target: &Target,
+        normalisation: InputNormalisation,
+    ) -> Result<Self, NetworkError> {
+        Self::tried(normalisation, || Network::from_bytes(content, format, target))
+    }
+
+    fn tried(
+        normalisation: InputNormalisation,
+        network: impl FnOnce() -> Result<Network, NetworkError>,
+    ) -> Result<Self, NetworkError> {
         let usable = normalisation.mean.is_finite() && normalisation.scale.is_normal();
         if !usable {
             return Err(contract(format!("{normalisation:?} cannot be applied")));
         }
-        let mut embedder = Self { network: Network::load(path, target)?, normalisation, dimension: 0 };
+        let mut embedder = Self { network: network()?, normalisation, dimension: 0 };
         embedder.dimension = no_grad(|| embedder.trial())?;
         Ok(embedder)
-    }
-
-    /// Another handle on the same weights, for another thread.
-    pub fn share(&self) -> Self {
-        Self { network: self.network.clone(), ..*self }
     }
 
     /// The length of the vectors.

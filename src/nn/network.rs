@@ -15,6 +15,22 @@ use super::target::{self, Target};
 /// Larger files are refused before they are read.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
+/// What a network file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Data: a graph of known operators.
+    Onnx,
+    /// A program.
+    TorchScript,
+}
+
+impl Format {
+    /// What a content looks like: TorchScript files are zip archives, everything else counts as ONNX.
+    pub fn of(content: &[u8]) -> Self {
+        if content.starts_with(b"PK\x03\x04") { Self::TorchScript } else { Self::Onnx }
+    }
+}
+
 /// A network that can run: `N x 3 x H x W` floats in, one or more tensors out. A clone is another handle on the same
 /// weights, for another thread.
 #[derive(Clone)]
@@ -32,16 +48,25 @@ impl Network {
     /// A zip archive, which TorchScript files are, and the endings `.pt`, `.ts` and `.torchscript` count as
     /// TorchScript, anything else as ONNX. A TorchScript file is a program: load only those that you trust.
     pub fn load(path: &Path, target: &Target) -> Result<Self, NetworkError> {
-        shim::tune_heap();
         let content = read(path)?;
+        let format = if has_torchscript_ending(path) { Format::TorchScript } else { Format::of(&content) };
+        Self::from_bytes(content, format, target)
+    }
+
+    /// As [`Self::load`], of a file's content.
+    pub fn from_bytes(content: Vec<u8>, format: Format, target: &Target) -> Result<Self, NetworkError> {
+        shim::tune_heap();
         let kind = target.precision.kind();
-        if content.starts_with(b"PK\x03\x04") || has_torchscript_ending(path) {
-            // Less than float32 is for our own convolutions on the CPU; libtorch's are not known to be exact enough.
-            let kind = if target.is_gpu() { kind } else { Kind::Float };
-            let script = Script::load(&content, target.device, kind, true).map_err(torch)?;
-            return Ok(Self::Script(Arc::new(script)));
+        match format {
+            Format::Onnx => Ok(Self::onnx(Graph::load(content, target.device, kind)?)),
+            Format::TorchScript => {
+                // Less than float32 is for our own convolutions on the CPU; libtorch's are not known to be exact
+                // enough.
+                let kind = if target.is_gpu() { kind } else { Kind::Float };
+                let script = Script::load(&content, target.device, kind, true).map_err(torch)?;
+                Ok(Self::Script(Arc::new(script)))
+            }
         }
-        Ok(Self::onnx(Graph::load(content, target.device, kind)?))
     }
 
     pub(super) fn onnx(graph: Graph) -> Self {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::types::Threshold;
+use crate::types::{Threshold, hex};
 
 /// sha256 of MobileFaceNet-512 as `make setup` brings it.
 const MOBILEFACENET_512: &str = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
@@ -26,8 +26,8 @@ pub enum ManifestError {
         "{weights} is not a network that faceid knows: describe it in {manifest} (see README.md, \"Your own networks\")"
     )]
     Missing { weights: PathBuf, manifest: PathBuf },
-    /// Measured figures that no manifest can hold.
-    #[error("these figures make no calibration: {0}")]
+    /// What it says cannot be, such as rates that do not fall.
+    #[error("this manifest cannot be used: {0}")]
     Unusable(String),
 }
 
@@ -194,8 +194,39 @@ impl Manifest {
         Ok(text)
     }
 
+    /// A manifest as text.
+    pub fn from_toml(text: &str) -> Result<Self, ManifestError> {
+        Self::parse(text).map_err(ManifestError::Unusable)
+    }
+
+    /// What the database holds of a model.
+    pub(super) fn from_json(value: serde_json::Value) -> Result<Self, ManifestError> {
+        let manifest: Self =
+            serde_json::from_value(value).map_err(|error| ManifestError::Unusable(error.to_string()))?;
+        manifest.checked().map_err(ManifestError::Unusable)
+    }
+
+    /// What faceid knows of weights by itself, by their sha256.
+    pub fn known(sha256: &[u8; 32]) -> Option<Self> {
+        (hex(sha256) == MOBILEFACENET_512).then(mobilefacenet_512)
+    }
+
+    /// The same with another name.
+    pub fn named(self, name: String) -> Result<Self, ManifestError> {
+        Self { name, ..self }.checked().map_err(ManifestError::Unusable)
+    }
+
+    /// The same with another threshold.
+    pub fn with_threshold(self, threshold: Threshold) -> Self {
+        Self { threshold: threshold.get(), ..self }
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
-        let manifest: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        toml::from_str::<Self>(text).map_err(|error| error.to_string())?.checked()
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        let manifest = self;
         if manifest.name.is_empty() || manifest.name.len() > 255 {
             return Err("name: 1 to 255 characters are expected".to_owned());
         }

@@ -1,28 +1,44 @@
 //! The models that embeddings come from, and which of them is active.
 
+mod audit;
 mod calibration;
+mod lifecycle;
+mod model;
+mod news;
 #[cfg(test)]
 mod tests;
 
-use chrono::{DateTime, Utc};
-use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgPool, Row};
+use serde_json::json;
+use sqlx::PgPool;
+use sqlx::types::Json;
 use thiserror::Error;
+use uuid::Uuid;
 
 use crate::db::DbError;
-use crate::types::ModelId;
+use crate::types::{ModelId, hex};
 
+pub use audit::{Actor, AuditEntry};
 pub use calibration::{Calibration, ChannelOrder, FmrPoint, Logistic, Manifest, ManifestError, NormScale};
-
-/// Advisory lock under which models change state, one at a time. Any constant of ours serves.
-const ACTIVATION_LOCK: i64 = 0x6d6f_6465_6c73;
+pub use lifecycle::{Lineup, Retirement, Switch};
+pub use model::{GateVerdict, Model, ModelFormat, ModelSource, ModelState};
+pub use news::ModelNews;
 
 #[derive(Debug, Error)]
 pub enum RegistryError {
-    #[error("there is no model {0}")]
-    ModelNotFound(ModelId),
+    #[error("there is no model {0:?}")]
+    ModelNotFound(String),
+    #[error("several models are called {0:?}; say the id or the sha256")]
+    AmbiguousModel(String),
+    #[error("there is another model {0:?}; give this one a name of its own")]
+    DuplicateModel(String),
     #[error("no model is active")]
     NoActiveModel,
+    #[error("no model was active before this one")]
+    NoFormerModel,
+    #[error("the model {name} is {role}")]
+    ModelInUse { name: String, role: &'static str },
+    #[error("another promotion took the place of this one")]
+    NotTheTarget,
     #[error("the model {name:?} is registered with {registered} dimensions, not {given}")]
     OtherDimension { name: String, registered: u32, given: u32 },
     #[error("a model has 1 to {max} dimensions, not {0}", max = Registry::MAX_DIMENSION)]
@@ -37,30 +53,18 @@ impl From<sqlx::Error> for RegistryError {
     }
 }
 
-/// Where a model is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelState {
-    /// Embeds what is enrolled and searched. One model at most.
-    Active,
-    /// Registered, never active so far.
-    Candidate,
-    /// Was active.
-    Retired,
-}
-
-/// A set of embedder weights.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Model {
-    pub id: ModelId,
-    pub name: String,
-    /// Of the file of weights.
+/// A model whose file is in the model store.
+#[derive(Debug, Clone)]
+pub struct NewModel<'a> {
     pub sha256: [u8; 32],
-    /// Of its embeddings.
     pub dimension: u32,
-    pub state: ModelState,
-    pub created_at: DateTime<Utc>,
-    /// When it last became active.
-    pub activated_at: Option<DateTime<Utc>>,
+    pub manifest: &'a Manifest,
+    pub format: ModelFormat,
+    /// Length of the file.
+    pub bytes: u64,
+    pub source: ModelSource,
+    /// The model that it was trained from.
+    pub parent: Option<ModelId>,
 }
 
 /// All models of one database. Cheap to clone.
@@ -77,52 +81,90 @@ impl Registry {
         Self { pool }
     }
 
-    /// Registers weights as a candidate. Weights that are known already, by their hash,
-    /// keep their state and take the name.
+    /// Registers weights, of which no file is at hand, as a candidate. Weights that are known already, by their hash,
+    /// stay as they are.
     pub async fn register(&self, name: &str, sha256: [u8; 32], dimension: u32) -> Result<Model, RegistryError> {
-        let columns = i32::try_from(dimension).ok().filter(|_| (1..=Self::MAX_DIMENSION).contains(&dimension));
-        let columns = columns.ok_or(RegistryError::InvalidDimension(dimension))?;
         sqlx::query(
             "insert into models (id, name, sha256, dimension) values ($1, $2, $3, $4) \
-             on conflict on constraint model_sha256_key do update set name = excluded.name",
+             on conflict on constraint model_sha256_key do nothing",
         )
         .bind(ModelId::new().0)
         .bind(name)
         .bind(sha256.as_slice())
-        .bind(columns)
+        .bind(columns(dimension)?)
         .execute(&self.pool)
         .await?;
+        self.of_dimension(sha256, dimension).await
+    }
+
+    /// Registers a model as a candidate. One that is known already keeps its state, unless it was retired, and learns what
+    /// it lacked.
+    pub async fn import(&self, new: &NewModel<'_>, actor: Actor) -> Result<Model, RegistryError> {
+        let name = &new.manifest.name;
+        let mut transaction = self.pool.begin().await?;
+        lifecycle::hold_exclusively(&mut transaction).await?;
+        let taken: bool = sqlx::query_scalar("select exists (select from models where name = $1 and sha256 <> $2)")
+            .bind(name)
+            .bind(new.sha256.as_slice())
+            .fetch_one(&mut *transaction)
+            .await?;
+        if taken {
+            return Err(RegistryError::DuplicateModel(name.clone()));
+        }
+        let id: Uuid = sqlx::query_scalar(
+            "insert into models (id, name, sha256, dimension, manifest, format, file_bytes, source, parent_id) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict on constraint model_sha256_key do update set \
+             name = excluded.name, manifest = excluded.manifest, format = excluded.format, \
+             file_bytes = excluded.file_bytes, parent_id = coalesce(excluded.parent_id, models.parent_id), \
+             source = case when models.source = 'embeddings' then excluded.source else models.source end, \
+             state = case when models.state = 'retired' then 'candidate' else models.state end returning id",
+        )
+        .bind(ModelId::new().0)
+        .bind(name)
+        .bind(new.sha256.as_slice())
+        .bind(columns(new.dimension)?)
+        .bind(Json(new.manifest))
+        .bind(new.format.as_str())
+        .bind(i64::try_from(new.bytes).unwrap_or(i64::MAX))
+        .bind(new.source.as_str())
+        .bind(new.parent.map(|parent| parent.0))
+        .fetch_one(&mut *transaction)
+        .await?;
+        let details = json!({"name": name, "sha256": hex(&new.sha256), "source": new.source.as_str()});
+        audit::note(&mut transaction, actor, "model.import", Some(ModelId(id)), details).await?;
+        let model = self.of_dimension_in(&mut transaction, new.sha256, new.dimension).await?;
+        transaction.commit().await?;
+        Ok(model)
+    }
+
+    async fn of_dimension(&self, sha256: [u8; 32], dimension: u32) -> Result<Model, RegistryError> {
+        self.of_dimension_in(&mut *self.pool.acquire().await?, sha256, dimension).await
+    }
+
+    async fn of_dimension_in(
+        &self,
+        connection: &mut sqlx::PgConnection,
+        sha256: [u8; 32],
+        given: u32,
+    ) -> Result<Model, RegistryError> {
         let model: Model = sqlx::query_as("select * from models where sha256 = $1")
             .bind(sha256.as_slice())
-            .fetch_one(&self.pool)
+            .fetch_one(connection)
             .await?;
-        if model.dimension != dimension {
-            let (name, registered) = (model.name, model.dimension);
-            return Err(RegistryError::OtherDimension { name, registered, given: dimension });
+        if model.dimension != given {
+            return Err(RegistryError::OtherDimension { name: model.name, registered: model.dimension, given });
         }
         Ok(model)
     }
 
-    /// Makes a model the active one and retires the former, in one transaction. The active one stays as it is.
-    pub async fn activate(&self, id: ModelId) -> Result<Model, RegistryError> {
-        let mut transaction = self.pool.begin().await?;
-        sqlx::query("select pg_advisory_xact_lock($1)").bind(ACTIVATION_LOCK).execute(&mut *transaction).await?;
-        sqlx::query("update models set state = 'retired' where state = 'active' and id <> $1")
+    /// Keeps what the gate said of a model.
+    pub async fn set_verdict(&self, id: ModelId, verdict: &GateVerdict) -> Result<(), RegistryError> {
+        sqlx::query("update models set verdict = $2 where id = $1")
             .bind(id.0)
-            .execute(&mut *transaction)
+            .bind(Json(verdict))
+            .execute(&self.pool)
             .await?;
-        let model: Option<Model> = sqlx::query_as(
-            "update models set state = 'active', \
-             activated_at = case when state = 'active' then activated_at else now() end \
-             where id = $1 returning *",
-        )
-        .bind(id.0)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        // Without the model, dropping the transaction leaves the former one active.
-        let model = model.ok_or(RegistryError::ModelNotFound(id))?;
-        transaction.commit().await?;
-        Ok(model)
+        Ok(())
     }
 
     pub async fn active(&self) -> Result<Model, RegistryError> {
@@ -132,7 +174,36 @@ impl Registry {
 
     pub async fn model(&self, id: ModelId) -> Result<Model, RegistryError> {
         let model = sqlx::query_as("select * from models where id = $1").bind(id.0).fetch_optional(&self.pool).await?;
-        model.ok_or(RegistryError::ModelNotFound(id))
+        model.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))
+    }
+
+    /// The model with these weights, if it is known.
+    pub async fn of_weights(&self, sha256: &[u8; 32]) -> Result<Option<Model>, RegistryError> {
+        let found = sqlx::query_as("select * from models where sha256 = $1").bind(sha256.as_slice());
+        Ok(found.fetch_optional(&self.pool).await?)
+    }
+
+    /// The model that a text means: by id, else by sha256, else by name.
+    pub async fn find(&self, text: &str) -> Result<Model, RegistryError> {
+        let not_found = || RegistryError::ModelNotFound(text.to_owned());
+        if text.contains('\0') {
+            return Err(not_found());
+        }
+        let mut found: Vec<Model> = sqlx::query_as(
+            "select * from models where id = $1 or encode(sha256, 'hex') = lower($2) or name = $2 \
+             order by id = $1 desc nulls last, encode(sha256, 'hex') = lower($2) desc, id",
+        )
+        .bind(Uuid::try_parse(text).ok())
+        .bind(text)
+        .fetch_all(&self.pool)
+        .await?;
+        let by_name =
+            |model: &Model| model.id.to_string() != text.to_lowercase() && hex(&model.sha256) != text.to_lowercase();
+        match found.as_slice() {
+            [] => Err(not_found()),
+            [first, _, ..] if by_name(first) => Err(RegistryError::AmbiguousModel(text.to_owned())),
+            _ => Ok(found.swap_remove(0)),
+        }
     }
 
     /// All models, oldest first.
@@ -141,27 +212,8 @@ impl Registry {
     }
 }
 
-impl FromRow<'_, PgRow> for Model {
-    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let sha256: &[u8] = row.try_get("sha256")?;
-        let dimension: i32 = row.try_get("dimension")?;
-        Ok(Self {
-            id: ModelId(row.try_get("id")?),
-            name: row.try_get("name")?,
-            sha256: sha256.try_into().map_err(|error| decode_error("sha256", error))?,
-            dimension: dimension.unsigned_abs(),
-            state: match row.try_get("state")? {
-                "active" => ModelState::Active,
-                "candidate" => ModelState::Candidate,
-                "retired" => ModelState::Retired,
-                other => return Err(decode_error("state", format!("unknown state {other:?}"))),
-            },
-            created_at: row.try_get("created_at")?,
-            activated_at: row.try_get("activated_at")?,
-        })
-    }
-}
-
-fn decode_error(column: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
-    sqlx::Error::ColumnDecode { index: column.to_owned(), source: source.into() }
+/// A dimension as the database holds it.
+fn columns(dimension: u32) -> Result<i32, RegistryError> {
+    let columns = i32::try_from(dimension).ok().filter(|_| (1..=Registry::MAX_DIMENSION).contains(&dimension));
+    columns.ok_or(RegistryError::InvalidDimension(dimension))
 }

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answers::{Basis, Decision};
+use super::serving::Serving;
 use super::{ServiceError, Services};
 use crate::engine::Step;
 use crate::evaluation::Tail;
 use crate::gallery::{Gallery, Policy};
 use crate::index::Query;
-use crate::registry::Calibration;
 use crate::types::GalleryId;
 
 /// Subjects from which on a gallery says itself what strangers meet there.
@@ -132,88 +132,59 @@ impl Tails {
 
 impl Services {
     /// The decision for one photo: what the request asked for, else the gallery's policy, else the server's threshold.
-    pub(super) async fn decide(&self, gallery: &Gallery, asked: Option<Policy>) -> Result<Decision, ServiceError> {
+    pub(super) async fn decide(
+        &self,
+        serving: &Serving,
+        gallery: &Gallery,
+        asked: Option<Policy>,
+    ) -> Result<Decision, ServiceError> {
         let policy = match asked.or(gallery.policy) {
             Some(policy) => policy.checked()?,
-            None => Policy::Threshold(self.0.threshold.get()),
+            None => Policy::Threshold(serving.threshold.get()),
         };
-        let subjects = self.count_subjects(gallery.id).await?;
+        let subjects = self.count_subjects(serving, gallery.id).await?;
         match policy {
-            Policy::Threshold(threshold) => Ok(self.by_model(policy, subjects, threshold, None)),
-            Policy::Fmr(rate) => self.by_fmr(policy, subjects, rate),
-            Policy::Fpir(rate) => match self.by_gallery(gallery.id, subjects, rate).await? {
+            Policy::Threshold(threshold) => Ok(by_model(serving, policy, subjects, threshold, None)),
+            Policy::Fmr(rate) => by_fmr(serving, policy, subjects, rate),
+            Policy::Fpir(rate) => match self.by_gallery(serving, gallery.id, subjects, rate).await? {
                 Some(found) => Ok(Decision {
                     policy,
                     threshold: found.threshold,
                     threshold_interval: Some(found.interval),
                     basis: Basis::Gallery,
                     subjects,
-                    estimated_fmr: self.0.calibration.fmr_at(found.threshold),
+                    estimated_fmr: serving.calibration().fmr_at(found.threshold),
                     estimated_fpir: Some(found.fpir),
                 }),
                 // The rate that each of the comparisons may have.
-                None => self.by_fmr(policy, subjects, -f64::exp_m1(f64::ln_1p(-rate) / subjects.max(1) as f64)),
+                None => by_fmr(serving, policy, subjects, -f64::exp_m1(f64::ln_1p(-rate) / subjects.max(1) as f64)),
             },
         }
     }
 
-    /// The decision for a pair of photos.
-    pub(super) fn decide_pair(&self, asked: Option<Policy>) -> Result<Decision, ServiceError> {
-        match asked.map(Policy::checked).transpose()? {
-            None => {
-                let threshold = self.0.threshold.get();
-                Ok(self.by_model(Policy::Threshold(threshold), 1, threshold, None))
-            }
-            Some(policy @ Policy::Threshold(threshold)) => Ok(self.by_model(policy, 1, threshold, None)),
-            Some(policy @ (Policy::Fmr(rate) | Policy::Fpir(rate))) => self.by_fmr(policy, 1, rate),
-        }
-    }
-
-    fn by_fmr(&self, policy: Policy, subjects: u64, rate: f64) -> Result<Decision, ServiceError> {
-        let point = self
-            .0
-            .calibration
-            .threshold_at_fmr(rate)
-            .ok_or_else(|| ServiceError::Uncalibrated { model: self.model_name().to_owned() })?;
-        Ok(self.by_model(policy, subjects, point.threshold, Some([point.low, point.high])))
-    }
-
-    fn by_model(&self, policy: Policy, subjects: u64, threshold: f32, interval: Option<[f32; 2]>) -> Decision {
-        let calibration: &Calibration = &self.0.calibration;
-        let fmr = calibration.fmr_at(threshold);
-        Decision {
-            policy,
-            threshold,
-            threshold_interval: interval,
-            basis: if matches!(policy, Policy::Threshold(_)) { Basis::Given } else { Basis::Model },
-            subjects,
-            estimated_fmr: fmr,
-            estimated_fpir: fmr.map(|fmr| -f64::exp_m1(f64::ln_1p(-fmr) * subjects as f64)),
-        }
-    }
-
     /// Subjects with faces; where Postgres is asked, as they were within the last seconds.
-    async fn count_subjects(&self, gallery: GalleryId) -> Result<u64, ServiceError> {
-        if let Some(view) = self.0.resident.current() {
+    async fn count_subjects(&self, serving: &Serving, gallery: GalleryId) -> Result<u64, ServiceError> {
+        if let Some(view) = serving.resident.current() {
             return Ok(view.index.len_of(gallery) as u64);
         }
-        let counted = self.0.tails.counts().get(&gallery).copied();
+        let counted = serving.tails.counts().get(&gallery).copied();
         if let Some((_, count)) = counted.filter(|(at, _)| at.elapsed() < COUNTED_FOR) {
             return Ok(count);
         }
-        let count = self.0.galleries.count_templates_in(gallery, self.0.model.id).await?;
-        self.0.tails.counts().insert(gallery, (Instant::now(), count));
+        let count = self.0.galleries.count_templates_in(gallery, serving.id()).await?;
+        serving.tails.counts().insert(gallery, (Instant::now(), count));
         Ok(count)
     }
 
     /// The threshold that a gallery itself says strangers need, if it is large enough to tell.
     async fn by_gallery(
         &self,
+        serving: &Serving,
         gallery: GalleryId,
         subjects: u64,
         rate: f64,
     ) -> Result<Option<FpirThreshold>, ServiceError> {
-        let tails = &self.0.tails;
+        let tails = &serving.tails;
         if subjects < LEAST_SUBJECTS {
             return Ok(None);
         }
@@ -227,7 +198,7 @@ impl Services {
         let tail = match tails.tail(gallery, subjects) {
             Some(tail) => tail,
             None => {
-                let tail = self.measure_tail(gallery).await?.map(Arc::new);
+                let tail = self.measure_tail(serving, gallery).await?.map(Arc::new);
                 tails.remember_tail(gallery, subjects, tail.clone());
                 tail
             }
@@ -238,8 +209,8 @@ impl Services {
         Ok(Some(found))
     }
 
-    async fn measure_tail(&self, gallery: GalleryId) -> Result<Option<Tail>, ServiceError> {
-        let strangers = self.0.galleries.sample_faces(gallery, self.0.model.id, STRANGERS).await?;
+    async fn measure_tail(&self, serving: &Serving, gallery: GalleryId) -> Result<Option<Tail>, ServiceError> {
+        let strangers = self.0.galleries.sample_faces(gallery, serving.id(), STRANGERS).await?;
         let mut largest = Vec::with_capacity(strangers.len());
         for batch in strangers.chunks(BATCH) {
             let query = |(subject, probe): &(_, _)| Query {
@@ -248,12 +219,46 @@ impl Services {
                 min_similarity: None,
                 except: Some(*subject),
             };
-            let found = self.search(gallery, batch.iter().map(query).collect()).await?;
+            let found = self.search(serving, gallery, batch.iter().map(query).collect()).await?;
             largest.extend(found.iter().filter_map(|hits| hits.first()).map(|hit| hit.similarity as f32));
         }
-        if let Some(same) = self.0.calibration.threshold_at_fmr(SAME_PERSON_FMR) {
+        if let Some(same) = serving.calibration().threshold_at_fmr(SAME_PERSON_FMR) {
             largest.retain(|similarity| *similarity < same.threshold);
         }
         Ok(Tail::fit(&largest))
+    }
+}
+
+/// The decision for a pair of photos.
+pub(super) fn decide_pair(serving: &Serving, asked: Option<Policy>) -> Result<Decision, ServiceError> {
+    match asked.map(Policy::checked).transpose()? {
+        None => {
+            let threshold = serving.threshold.get();
+            Ok(by_model(serving, Policy::Threshold(threshold), 1, threshold, None))
+        }
+        Some(policy @ Policy::Threshold(threshold)) => Ok(by_model(serving, policy, 1, threshold, None)),
+        Some(policy @ (Policy::Fmr(rate) | Policy::Fpir(rate))) => by_fmr(serving, policy, 1, rate),
+    }
+}
+
+fn by_fmr(serving: &Serving, policy: Policy, subjects: u64, rate: f64) -> Result<Decision, ServiceError> {
+    let point = serving
+        .calibration()
+        .threshold_at_fmr(rate)
+        .ok_or_else(|| ServiceError::Uncalibrated { model: serving.name().to_owned() })?;
+    Ok(by_model(serving, policy, subjects, point.threshold, Some([point.low, point.high])))
+}
+
+fn by_model(serving: &Serving, policy: Policy, subjects: u64, threshold: f32, interval: Option<[f32; 2]>) -> Decision {
+    let calibration = serving.calibration();
+    let fmr = calibration.fmr_at(threshold);
+    Decision {
+        policy,
+        threshold,
+        threshold_interval: interval,
+        basis: if matches!(policy, Policy::Threshold(_)) { Basis::Given } else { Basis::Model },
+        subjects,
+        estimated_fmr: fmr,
+        estimated_fpir: fmr.map(|fmr| -f64::exp_m1(f64::ln_1p(-fmr) * subjects as f64)),
     }
 }

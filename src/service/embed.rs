@@ -3,7 +3,7 @@
 use tracing::{Instrument, debug_span};
 
 use super::answers::{Detected, Embedded, EmbeddedFace};
-use super::{PhotoBytes, PhotoFace, ServiceError, Services};
+use super::{Loaded, PhotoBytes, PhotoFace, ServiceError, Services};
 use crate::types::{Chip, Embedding};
 
 /// A photo to look at, without a gallery.
@@ -25,26 +25,28 @@ impl Services {
     /// Embeds the faces of a photo; none is an error.
     pub async fn embed(&self, request: PhotoRequest) -> Result<Embedded, ServiceError> {
         let _admitted = self.admit()?;
+        let serving = self.serving();
         let photo = self.0.photos.read(request.image, request.most_faces).await?.not_empty()?;
-        let embeddings = self.embeddings(photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
+        let embeddings =
+            self.embeddings(&serving.loaded, photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
         let faces = photo.faces.iter().zip(embeddings);
         Ok(Embedded {
-            model: self.model_name().to_owned(),
-            dimension: self.0.engine.dimension(),
+            model: serving.name().to_owned(),
+            dimension: serving.loaded.embedder.dimension(),
             faces: faces
                 .map(|(face, embedding)| EmbeddedFace { face: face.found(), embedding: embedding.as_slice().to_vec() })
                 .collect(),
         })
     }
 
-    /// One embedding per chip, in order.
-    pub(super) async fn embeddings(&self, chips: Vec<Chip>) -> Result<Vec<Embedding>, ServiceError> {
-        Ok(self.0.engine.embed(chips).instrument(debug_span!("embed")).await?)
+    /// One embedding of a model per chip, in order.
+    pub(super) async fn embeddings(&self, loaded: &Loaded, chips: Vec<Chip>) -> Result<Vec<Embedding>, ServiceError> {
+        Ok(self.0.engine.embed(&loaded.embedder, chips).instrument(debug_span!("embed")).await?)
     }
 
     /// The embedding of one chip.
-    pub(super) async fn embedding(&self, chip: Chip) -> Result<Embedding, ServiceError> {
-        let embedding = self.embeddings(vec![chip]).await?.pop();
+    pub(super) async fn embedding(&self, loaded: &Loaded, chip: Chip) -> Result<Embedding, ServiceError> {
+        let embedding = self.embeddings(loaded, vec![chip]).await?.pop();
         embedding.ok_or_else(|| ServiceError::Internal("the engine gave no embedding for a chip".to_owned()))
     }
 }

@@ -1,15 +1,21 @@
 //! Adding a face to a gallery.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::answers::Enrolled;
-use super::{PhotoBytes, ServiceError, Services};
+use super::serving::Serving;
+use super::{PhotoBytes, PhotoFace, ServiceError, Services};
 use crate::engine::Step;
-use crate::gallery::{self, Metadata, NewFace, OnDuplicate};
-use crate::types::Name;
+use crate::gallery::{self, GalleryError, Metadata, NewFace, OnDuplicate};
+use crate::types::{Chip, Embedding, ModelId, Name};
 use crate::vision;
+
+/// How often an enrolment starts over because another model became active under way.
+const ATTEMPTS: usize = 3;
 
 pub struct EnrollRequest {
     pub image: PhotoBytes,
@@ -32,62 +38,109 @@ pub enum FaceChoice {
     Largest,
 }
 
+/// What is known of a face before it is embedded.
+struct Sighting {
+    face: PhotoFace,
+    /// As JPEG.
+    chip: Vec<u8>,
+    image_sha256: [u8; 32],
+}
+
 impl Services {
     /// Enrolls the face of a photo; when this returns, the face is stored for good.
     pub async fn enroll(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
         let _admitted = self.admit()?;
         // Before any inference: is there such a gallery at all?
-        self.find_gallery(request.gallery.as_str()).await?;
-        let image_sha256: [u8; 32] = Sha256::digest(&request.image.bytes).into();
+        self.find_gallery(&self.serving(), request.gallery.as_str()).await?;
+        let EnrollRequest { image, subject, gallery, metadata, on_duplicate, face } = request;
+        let sighting = self.look(image, face).await?;
+        for _ in 0..ATTEMPTS {
+            let serving = self.serving();
+            let request = (&gallery, &subject, &metadata, on_duplicate);
+            match self.enroll_by(&serving, request, &sighting).await {
+                Err(ServiceError::Gallery(GalleryError::OtherModel { .. })) => self.follow().await?,
+                done => return done,
+            }
+        }
+        Err(ServiceError::ModelChanges)
+    }
+
+    async fn look(&self, image: PhotoBytes, choice: FaceChoice) -> Result<Sighting, ServiceError> {
+        let image_sha256: [u8; 32] = Sha256::digest(&image.bytes).into();
         let photos = &self.0.photos;
-        let face = match request.face {
-            FaceChoice::Only => photos.read(request.image, usize::MAX).await?.only()?,
-            FaceChoice::Largest => photos.read(request.image, 1).await?.largest()?,
+        let face = match choice {
+            FaceChoice::Only => photos.read(image, usize::MAX).await?.only()?,
+            FaceChoice::Largest => photos.read(image, 1).await?.largest()?,
         };
-        let found = face.found();
-        let embedding = self.embedding(face.chip.clone()).await?;
-        let chip = self.0.engine.on_cpu(Step::Chips, move || vision::encode_chip(&face.chip)).await?;
+        let pixels = face.chip.clone();
+        let chip = self.0.engine.on_cpu(Step::Chips, move || vision::encode_chip(&pixels)).await?;
         let chip = chip.map_err(|error| ServiceError::Internal(error.to_string()))?;
+        Ok(Sighting { face, chip, image_sha256 })
+    }
+
+    /// Enrolls by one model, and by the one that is being promoted.
+    async fn enroll_by(
+        &self,
+        serving: &Arc<Serving>,
+        (gallery, subject, metadata, on_duplicate): (&Name, &Name, &Metadata, OnDuplicate),
+        sighting: &Sighting,
+    ) -> Result<Enrolled, ServiceError> {
+        let chip = sighting.face.chip.clone();
+        let (embedding, others) =
+            tokio::try_join!(self.embedding(&serving.loaded, chip.clone()), self.by_target(serving, chip))?;
+        let found = sighting.face.found();
         let new = NewFace {
-            gallery: request.gallery.as_str(),
-            subject: &request.subject,
-            metadata: &request.metadata,
-            chip: &chip,
-            image_sha256,
+            gallery: gallery.as_str(),
+            subject,
+            metadata,
+            chip: &sighting.chip,
+            image_sha256: sighting.image_sha256,
             bounding_box: found.bounding_box,
             landmarks: found.landmarks,
             detection_score: found.detection_score,
             quality: found.quality,
-            model: self.0.model.id,
+            model: serving.id(),
             embedding: &embedding,
-            on_duplicate: request.on_duplicate,
-            duplicate_threshold: self.0.threshold,
+            others: &others,
+            on_duplicate,
+            duplicate_threshold: serving.threshold,
         };
-        let stored = self.store(&new).await?;
+        let stored = self.store(serving, &new).await?;
         Ok(Enrolled {
             face_id: stored.face_id,
             subject: stored.subject,
             subject_id: stored.subject_id,
             gallery: stored.gallery,
-            model: self.model_name().to_owned(),
+            model: serving.name().to_owned(),
             face: found,
-            anomaly: self.anomaly(&embedding),
+            anomaly: serving.anomaly(&embedding),
             duplicates: stored.duplicates.into_iter().map(Into::into).collect(),
         })
     }
 
+    /// The embedding of the model that is being promoted. Without one the promotion makes it from the chip.
+    async fn by_target(&self, serving: &Serving, chip: Chip) -> Result<Vec<(ModelId, Embedding)>, ServiceError> {
+        match self.0.stage.target().filter(|target| target.model.id != serving.id()) {
+            Some(target) => Ok(vec![(target.model.id, self.embedding(&target, chip).await?)]),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Looks for duplicates, then stores the face.
-    async fn store(&self, face: &NewFace<'_>) -> Result<gallery::Enrolled, ServiceError> {
+    async fn store(&self, serving: &Serving, face: &NewFace<'_>) -> Result<gallery::Enrolled, ServiceError> {
         let mut enrolment = self.0.galleries.begin_enrolment(face).await?;
         let similar = match enrolment.duplicates_query(face) {
             None => Vec::new(),
             Some(query) => {
                 if face.on_duplicate == OnDuplicate::Reject {
                     // The enrolment holds the gallery, so this sees every other that came before it.
-                    self.settle().await;
+                    serving.resident.settle().await;
                 }
-                match self.0.resident.current() {
-                    Some(_) => self.search(enrolment.gallery_id(), vec![query]).await?.into_iter().flatten().collect(),
+                match serving.resident.current() {
+                    Some(_) => {
+                        let found = self.search(serving, enrolment.gallery_id(), vec![query]).await?;
+                        found.into_iter().flatten().collect()
+                    }
                     None => enrolment.search(face.model, &query).await?,
                 }
             }

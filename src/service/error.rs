@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::blobs::BlobError;
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
 use crate::jobs::JobError;
@@ -36,6 +37,29 @@ pub enum ServiceError {
     TooFewSubjects { field: &'static str, reason: String },
     #[error(transparent)]
     Job(#[from] JobError),
+    /// A model's file.
+    #[error("a model file may have {limit} bytes here; this one has {bytes}")]
+    ModelTooLarge { bytes: usize, limit: usize },
+    #[error("this is a TorchScript file, which is a program; say `allow_code` if you trust where it comes from")]
+    CodeRefused,
+    #[error("{0}")]
+    InvalidModel(String),
+    #[error("the model {model} has no file in the model store; import it first")]
+    NoModelFile { model: String },
+    #[error("the gate refuses the model {model}: {}; `force` promotes it all the same", reasons.join("; "))]
+    GateRefused { model: String, reasons: Vec<String> },
+    #[error(
+        "{faces} faces have neither a chip nor an embedding of this model, so they could not be found any more; `force` \
+         leaves them behind"
+    )]
+    FacesWithoutChips { faces: u64 },
+    /// This server does not get to the active model.
+    #[error("the active model changes at present; try again shortly")]
+    ModelChanges,
+    #[error("the cursor is not one that this list gave")]
+    InvalidCursor,
+    #[error(transparent)]
+    Blob(#[from] BlobError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]

@@ -1,6 +1,7 @@
 //! What the review of a gallery found: duplicates and anomalies.
 
 use super::answers::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs, ReviewState};
+use super::serving::Serving;
 use super::{ServiceError, Services};
 use crate::gallery::{Finding, FindingKind, FindingsRequest};
 use crate::types::{GalleryId, Name, Threshold};
@@ -14,33 +15,14 @@ impl Services {
         min_similarity: Option<Threshold>,
         page: &FindingsRequest,
     ) -> Result<DuplicatePairs, ServiceError> {
-        let gallery = self.find_gallery(gallery.as_str()).await?.id;
-        let review = self.review_state(gallery).await?;
-        let least = min_similarity.map_or_else(|| self.least_likely_pair(review.total), Threshold::get);
+        let serving = self.serving();
+        let gallery = self.find_gallery(&serving, gallery.as_str()).await?.id;
+        let review = self.review_state(&serving, gallery).await?;
+        let least = min_similarity.map_or_else(|| least_likely_pair(&serving, review.total), Threshold::get);
         let kinds = [FindingKind::Duplicate];
-        let found = self.0.galleries.list_findings(gallery, self.0.model.id, &kinds, least, page).await?;
-        let items = found.items.into_iter().filter_map(|finding| self.pair(finding)).collect();
+        let found = self.0.galleries.list_findings(gallery, serving.id(), &kinds, least, page).await?;
+        let items = found.items.into_iter().filter_map(|finding| pair(&serving, finding)).collect();
         Ok(DuplicatePairs { items, next_cursor: found.next_cursor, min_similarity: least, review })
-    }
-
-    /// The similarity that about one pair of different people is expected to reach, of all of a gallery.
-    fn least_likely_pair(&self, subjects: u64) -> f32 {
-        let pairs = (subjects as f64 * (subjects.saturating_sub(1)) as f64 / 2.0).max(1.0);
-        let point = self.0.calibration.threshold_at_fmr(1.0 / pairs);
-        point.map_or(self.0.threshold.get(), |point| point.threshold).max(self.0.threshold.get())
-    }
-
-    fn pair(&self, finding: Finding) -> Option<DuplicatePair> {
-        let (other_id, other) = finding.other?;
-        Some(DuplicatePair {
-            subject: finding.subject,
-            subject_id: finding.subject_id,
-            other,
-            other_id,
-            similarity: finding.score,
-            probability: self.0.calibration.probability(finding.score),
-            found_at: finding.found_at,
-        })
     }
 
     /// Faces and subjects that look wrong; of one kind, or of all.
@@ -50,23 +32,48 @@ impl Services {
         kind: Option<AnomalyKind>,
         page: &FindingsRequest,
     ) -> Result<Anomalies, ServiceError> {
-        let gallery = self.find_gallery(gallery.as_str()).await?.id;
-        let review = self.review_state(gallery).await?;
+        let serving = self.serving();
+        let gallery = self.find_gallery(&serving, gallery.as_str()).await?.id;
+        let review = self.review_state(&serving, gallery).await?;
         let kinds: &[FindingKind] = match kind {
             None => &[FindingKind::Mislabelled, FindingKind::TwoPeople, FindingKind::NotAFace],
             Some(AnomalyKind::Mislabelled) => &[FindingKind::Mislabelled],
             Some(AnomalyKind::TwoPeople) => &[FindingKind::TwoPeople],
             Some(AnomalyKind::NotAFace) => &[FindingKind::NotAFace],
         };
-        let found = self.0.galleries.list_findings(gallery, self.0.model.id, kinds, f32::MIN, page).await?;
+        let found = self.0.galleries.list_findings(gallery, serving.id(), kinds, f32::MIN, page).await?;
         let items = found.items.into_iter().filter_map(anomaly).collect();
         Ok(Anomalies { items, next_cursor: found.next_cursor, review })
     }
 
-    pub(super) async fn review_state(&self, gallery: GalleryId) -> Result<ReviewState, ServiceError> {
-        let progress = self.0.galleries.review_progress(gallery, self.0.model.id).await?;
+    pub(super) async fn review_state(
+        &self,
+        serving: &Serving,
+        gallery: GalleryId,
+    ) -> Result<ReviewState, ServiceError> {
+        let progress = self.0.galleries.review_progress(gallery, serving.id()).await?;
         Ok(ReviewState { reviewed: progress.subjects.saturating_sub(progress.waiting), total: progress.subjects })
     }
+}
+
+/// The similarity that about one pair of different people is expected to reach, of all of a gallery.
+fn least_likely_pair(serving: &Serving, subjects: u64) -> f32 {
+    let pairs = (subjects as f64 * (subjects.saturating_sub(1)) as f64 / 2.0).max(1.0);
+    let point = serving.calibration().threshold_at_fmr(1.0 / pairs);
+    point.map_or(serving.threshold.get(), |point| point.threshold).max(serving.threshold.get())
+}
+
+fn pair(serving: &Serving, finding: Finding) -> Option<DuplicatePair> {
+    let (other_id, other) = finding.other?;
+    Some(DuplicatePair {
+        subject: finding.subject,
+        subject_id: finding.subject_id,
+        other,
+        other_id,
+        similarity: finding.score,
+        probability: serving.calibration().probability(finding.score),
+        found_at: finding.found_at,
+    })
 }
 
 fn anomaly(finding: Finding) -> Option<Anomaly> {

@@ -1,13 +1,12 @@
-//! Galleries, subjects and faces as collections; and the models.
+//! Galleries, subjects and faces as collections.
 
 use super::answers::{
-    Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, GallerySearch, ModelEntry, Page, SearchPlace,
-    Subject,
+    Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, GallerySearch, Page, SearchPlace, Subject,
 };
+use super::serving::Serving;
 use super::{ServiceError, Services};
 use crate::gallery::{self, GalleryChange, Metadata, PageRequest, SubjectChange};
-use crate::registry::ModelState;
-use crate::types::{FaceId, GalleryId, Name, hex};
+use crate::types::{FaceId, GalleryId, Name};
 
 /// A subject to create without a photo.
 pub struct NewSubject {
@@ -29,17 +28,23 @@ impl Services {
 
     pub async fn get_gallery(&self, gallery: &str) -> Result<Gallery, ServiceError> {
         let gallery::GalleryContents { gallery, subjects, faces } = self.0.galleries.gallery(gallery).await?;
-        let review = self.review_state(gallery.id).await?;
-        let search = self.search_of(gallery.id, review.total).await?;
+        let serving = self.serving();
+        let review = self.review_state(&serving, gallery.id).await?;
+        let search = self.search_of(&serving, gallery.id, review.total).await?;
         Ok(Gallery { entry: gallery.into(), subjects, faces, search, review })
     }
 
-    async fn search_of(&self, gallery: GalleryId, templates: u64) -> Result<GallerySearch, ServiceError> {
+    async fn search_of(
+        &self,
+        serving: &Serving,
+        gallery: GalleryId,
+        templates: u64,
+    ) -> Result<GallerySearch, ServiceError> {
         let (mut ef_search, mut recall) = (None, None);
-        let place = if self.0.resident.current().is_some() {
+        let place = if serving.resident.current().is_some() {
             SearchPlace::Resident
         } else {
-            match self.0.galleries.search_index(gallery, self.0.model.id).await? {
+            match self.0.galleries.search_index(gallery, serving.id()).await? {
                 Some(index) if index.is_used() => {
                     (ef_search, recall) = (Some(index.ef_search), Some(index.recall));
                     SearchPlace::Index
@@ -136,26 +141,6 @@ impl Services {
         let moved = self.0.galleries.move_face(face, subject).await?;
         self.settle().await;
         Ok(moved.into())
-    }
-
-    /// The embedders that the database knows, oldest first.
-    pub async fn list_models(&self) -> Result<Vec<ModelEntry>, ServiceError> {
-        let models = self.0.registry.list().await?.into_iter();
-        Ok(models
-            .map(|model| ModelEntry {
-                id: model.id.0,
-                name: model.name,
-                sha256: hex(&model.sha256),
-                dimension: model.dimension,
-                state: match model.state {
-                    ModelState::Active => "active",
-                    ModelState::Candidate => "candidate",
-                    ModelState::Retired => "retired",
-                }
-                .to_owned(),
-                created_at: model.created_at,
-            })
-            .collect())
     }
 }
 

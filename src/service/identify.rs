@@ -2,6 +2,7 @@
 
 use super::answers::{Decision, Identified, IdentifiedEmbedding, IdentifiedFace, Match};
 use super::search::one_face_per_subject;
+use super::serving::Serving;
 use super::{PhotoBytes, ServiceError, Services};
 use crate::gallery::Policy;
 use crate::index::{Hit, Query};
@@ -39,34 +40,37 @@ impl Services {
         request: IdentifyEmbeddingRequest,
     ) -> Result<IdentifiedEmbedding, ServiceError> {
         let _admitted = self.admit()?;
-        let (expected, found) = (self.0.engine.dimension(), request.embedding.len());
+        let serving = self.serving();
+        let (expected, found) = (serving.loaded.embedder.dimension(), request.embedding.len());
         if expected != found {
             return Err(ServiceError::EmbeddingDimension { expected, found });
         }
         let embedding = Embedding::normalised(request.embedding).map_err(ServiceError::Embedding)?;
         let probe = StoredEmbedding::from(&embedding);
-        let gallery = self.find_gallery(request.gallery.as_str()).await?;
-        let decision = self.decide(&gallery, request.policy).await?;
+        let gallery = self.find_gallery(&serving, request.gallery.as_str()).await?;
+        let decision = self.decide(&serving, &gallery, request.policy).await?;
         let query = Query { probe: probe.clone(), top_k: request.top_k as usize, min_similarity: None, except: None };
-        let mut found = self.search(gallery.id, vec![query]).await?;
-        self.fill_faces(gallery.id, std::slice::from_ref(&probe), &mut found).await?;
+        let mut found = self.search(&serving, gallery.id, vec![query]).await?;
+        self.fill_faces(&serving, gallery.id, std::slice::from_ref(&probe), &mut found).await?;
         let hits = found.pop().unwrap_or_default();
         Ok(IdentifiedEmbedding {
-            model: self.model_name().to_owned(),
+            model: serving.name().to_owned(),
             threshold: decision.threshold,
             known: is_known(&hits, &decision),
             decision,
-            matches: hits.into_iter().map(|hit| self.match_answer(hit)).collect(),
+            matches: hits.into_iter().map(|hit| match_answer(&serving, hit)).collect(),
         })
     }
 
     pub async fn identify(&self, request: IdentifyRequest) -> Result<Identified, ServiceError> {
         let _admitted = self.admit()?;
+        let serving = self.serving();
         // Before any inference: is there such a gallery, and such a policy?
-        let gallery = self.find_gallery(request.gallery.as_str()).await?;
-        let decision = self.decide(&gallery, request.policy).await?;
+        let gallery = self.find_gallery(&serving, request.gallery.as_str()).await?;
+        let decision = self.decide(&serving, &gallery, request.policy).await?;
         let photo = self.0.photos.read(request.image, request.most_faces).await?;
-        let embeddings = self.embeddings(photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
+        let embeddings =
+            self.embeddings(&serving.loaded, photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
 
         let top_k = request.top_k as usize;
         let unique = request.unique_subjects && embeddings.len() > 1;
@@ -78,36 +82,38 @@ impl Services {
             min_similarity: None,
             except: None,
         };
-        let mut found = self.search(gallery.id, probes.iter().map(query).collect()).await?;
+        let mut found = self.search(&serving, gallery.id, probes.iter().map(query).collect()).await?;
         if unique {
             one_face_per_subject(&mut found, decision.threshold);
         }
         found.iter_mut().for_each(|hits| hits.truncate(top_k));
-        self.fill_faces(gallery.id, &probes, &mut found).await?;
+        self.fill_faces(&serving, gallery.id, &probes, &mut found).await?;
         let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), hits)| IdentifiedFace {
             face: face.found(),
             known: is_known(&hits, &decision),
-            anomaly: self.anomaly(embedding),
-            matches: hits.into_iter().map(|hit| self.match_answer(hit)).collect(),
+            anomaly: serving.anomaly(embedding),
+            matches: hits.into_iter().map(|hit| match_answer(&serving, hit)).collect(),
         });
         let faces = faces.collect();
-        Ok(Identified { model: self.model_name().to_owned(), threshold: decision.threshold, decision, faces })
+        Ok(Identified { model: serving.name().to_owned(), threshold: decision.threshold, decision, faces })
     }
+}
 
+impl Serving {
     /// How unlike any face a probe is, 0..=1, if the model is calibrated for it.
     pub(super) fn anomaly(&self, embedding: &Embedding) -> Option<f32> {
-        self.0.calibration.anomaly(embedding.norm())
+        self.calibration().anomaly(embedding.norm())
     }
+}
 
-    fn match_answer(&self, hit: Hit) -> Match {
-        let similarity = similarity(&hit);
-        Match {
-            subject: hit.about.name.into(),
-            subject_id: hit.about.subject_id,
-            face_id: hit.about.face_id,
-            similarity,
-            probability: self.0.calibration.probability(similarity),
-        }
+fn match_answer(serving: &Serving, hit: Hit) -> Match {
+    let similarity = similarity(&hit);
+    Match {
+        subject: hit.about.name.into(),
+        subject_id: hit.about.subject_id,
+        face_id: hit.about.face_id,
+        similarity,
+        probability: serving.calibration().probability(similarity),
     }
 }
 

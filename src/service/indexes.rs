@@ -5,6 +5,7 @@ use std::time::Duration;
 use half::f16;
 use tracing::warn;
 
+use super::serving::Serving;
 use super::{ServiceError, Services};
 use crate::evaluation::Random;
 use crate::gallery::{IndexDue, Turn};
@@ -25,7 +26,7 @@ impl Services {
     pub(super) async fn keep_indexes(self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            if self.0.resident.is_on() {
+            if self.serving().resident.is_on() {
                 continue;
             }
             if let Err(error) = self.build_indexes().await {
@@ -37,17 +38,18 @@ impl Services {
     async fn build_indexes(&self) -> Result<(), ServiceError> {
         let galleries = &self.0.galleries;
         let Some(_turn) = galleries.take_turn(Turn::Indexes).await? else { return Ok(()) };
+        let serving = self.serving();
         galleries.drop_stale_indexes().await?;
-        for due in galleries.indexes_due(self.0.model.id).await? {
-            let probes = self.probes(&due).await?;
-            galleries.build_index(due, self.0.model.id, &probes).await?;
+        for due in galleries.indexes_due(serving.id()).await? {
+            let probes = self.probes(&serving, &due).await?;
+            galleries.build_index(due, serving.id(), &probes).await?;
         }
         Ok(())
     }
 
     /// Faces of the gallery, moved away from themselves as far as another photo of the person would be.
-    async fn probes(&self, due: &IndexDue) -> Result<Vec<StoredEmbedding>, ServiceError> {
-        let faces = self.0.galleries.sample_faces(due.gallery, self.0.model.id, PROBES).await?;
+    async fn probes(&self, serving: &Serving, due: &IndexDue) -> Result<Vec<StoredEmbedding>, ServiceError> {
+        let faces = self.0.galleries.sample_faces(due.gallery, serving.id(), PROBES).await?;
         Ok(faces.iter().enumerate().filter_map(|(number, (_, face))| moved(face, number as u64)).collect())
     }
 }

@@ -6,57 +6,50 @@ mod embed;
 mod enroll;
 mod error;
 pub mod findings;
+mod follow;
 pub mod galleries;
 mod identify;
 mod indexes;
 mod jobs;
+mod model_files;
+mod models;
 mod photo;
+mod promote;
 mod ready;
 mod reembed;
 mod resident;
 mod retrain;
 mod review;
 mod search;
+mod serving;
 mod verify;
 mod work;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use embed::PhotoRequest;
 pub use enroll::{EnrollRequest, FaceChoice};
 pub use error::ServiceError;
 pub use identify::{IdentifyEmbeddingRequest, IdentifyRequest};
+pub use model_files::{ModelFiles, NewModelFile, normalisation};
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
+pub use promote::{GateState, Promoted, Promotion};
 pub use ready::Readiness;
 pub use retrain::{RetrainBase, RetrainRequest};
 pub use verify::VerifyRequest;
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;
 
-use crate::config::RecognitionConfig;
+use crate::config::{Config, JobsConfig, RecognitionConfig};
 use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
-use crate::registry::{Calibration, Model, Registry};
-use crate::types::Threshold;
-use decide::Tails;
-use resident::Resident;
-
-/// Where and how the server trains.
-#[derive(Debug, Clone)]
-pub struct TrainingSetup {
-    /// Where jobs keep their files while they run.
-    pub folder: PathBuf,
-    /// The active embedder's file.
-    pub embedder: PathBuf,
-    pub threads: usize,
-    /// Bytes of memory that a training may take.
-    pub memory: u64,
-}
+use crate::registry::Registry;
+pub use serving::Loaded;
+use serving::{Serving, Stage};
 
 /// The service. Cloning is cheap.
 #[derive(Clone)]
@@ -66,55 +59,51 @@ struct Parts {
     engine: Engine,
     photos: PhotoReader,
     galleries: Galleries,
-    resident: Resident,
-    search_threads: usize,
-    tails: Tails,
     registry: Registry,
+    models: ModelFiles,
     jobs: Jobs,
-    training: TrainingSetup,
+    work: JobsConfig,
+    stage: Stage,
     /// Becomes true when the server is about to stop.
     closing: watch::Sender<bool>,
-    model: Model,
-    calibration: Calibration,
-    threshold: Threshold,
+    /// Held while the models that are held ready change.
+    following: Mutex<()>,
+    /// Faces may have come without an embedding of the active model.
+    faces_came: Notify,
+    recognition: RecognitionConfig,
+    reembed_share: f64,
     requests: Arc<Semaphore>,
-    max_requests: usize,
 }
 
 impl Services {
-    /// `model` is the embedder that `engine` runs, `calibration` what its similarities mean.
+    /// `active` is the database's active model.
     pub fn new(
         engine: Engine,
         galleries: Galleries,
         registry: Registry,
+        models: ModelFiles,
         jobs: Jobs,
-        training: TrainingSetup,
-        model: Model,
-        calibration: Calibration,
-        config: &RecognitionConfig,
+        active: Loaded,
+        config: &Config,
     ) -> Self {
+        let recognition = config.recognition.clone();
+        let serving = Serving::start(&galleries, active, &recognition);
         Self(Arc::new(Parts {
-            photos: PhotoReader::new(engine.clone(), config),
+            photos: PhotoReader::new(engine.clone(), &recognition),
             engine,
-            resident: Resident::start(&galleries, &model, &config.search),
-            search_threads: config.search.threads,
-            tails: Tails::default(),
             galleries,
             registry,
+            models,
             jobs,
-            training,
+            work: config.jobs.clone(),
+            stage: Stage::new(serving),
             closing: watch::Sender::new(false),
-            model,
-            threshold: config.threshold.unwrap_or(calibration.threshold),
-            calibration,
-            requests: Arc::new(Semaphore::new(config.max_requests)),
-            max_requests: config.max_requests,
+            following: Mutex::new(()),
+            faces_came: Notify::new(),
+            requests: Arc::new(Semaphore::new(recognition.max_requests)),
+            recognition,
+            reembed_share: config.models.reembed_share,
         }))
-    }
-
-    /// The name of the embedder in use.
-    pub fn model_name(&self) -> &str {
-        &self.0.model.name
     }
 
     /// Starts what goes on in the background for as long as the returned set lives.
@@ -122,12 +111,9 @@ impl Services {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().keep_reviewing());
         tasks.spawn(self.clone().keep_indexes());
+        tasks.spawn(self.clone().keep_following());
+        tasks.spawn(self.clone().keep_embedding());
         tasks
-    }
-
-    /// Waits until searches see what was committed before; called after each write.
-    async fn settle(&self) {
-        self.0.resident.settle().await;
     }
 
     /// A place among the requests in work, or `Overloaded`: whoever is refused is refused at once.
@@ -144,9 +130,9 @@ impl Services {
 
     /// Notes for the metrics how busy the service is now.
     pub fn record_load(&self) {
-        let in_work = self.0.max_requests - self.0.requests.available_permits();
+        let in_work = self.0.recognition.max_requests - self.0.requests.available_permits();
         metrics::gauge!("faceid_requests_in_work").set(in_work as f64);
-        let resident = self.0.resident.current().map_or(0, |view| view.index.len());
+        let resident = self.serving().resident.current().map_or(0, |view| view.index.len());
         metrics::gauge!("faceid_resident_templates").set(resident as f64);
         let Depth { first, detect, later, embed } = self.0.engine.depth();
         for (stage, depth) in [("decode", first), ("detect", detect), ("align", later), ("embed", embed)] {

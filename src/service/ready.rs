@@ -19,7 +19,7 @@ pub struct Readiness {
     pub engine: PartState,
     /// Asks the database.
     pub gallery: PartState,
-    /// The embedder in use.
+    /// The model that answers.
     pub model: String,
 }
 
@@ -32,13 +32,14 @@ pub enum PartState {
 
 impl Services {
     pub async fn readiness(&self) -> Readiness {
-        let embed = tokio::time::timeout(PATIENCE, self.embedding(fixed_chip()));
+        let serving = self.serving();
+        let embed = tokio::time::timeout(PATIENCE, self.embedding(&serving.loaded, fixed_chip()));
         let query = tokio::time::timeout(PATIENCE, self.0.galleries.ping());
         let (embed, query) = tokio::join!(embed, query);
         let engine = state(matches!(embed, Ok(Ok(_))));
         let gallery = state(matches!(query, Ok(Ok(()))));
         let ready = engine == PartState::Ok && gallery == PartState::Ok;
-        Readiness { ready, engine, gallery, model: self.model_name().to_owned() }
+        Readiness { ready, engine, gallery, model: serving.name().to_owned() }
     }
 }
 

@@ -1,36 +1,76 @@
 //! Bringing a gallery to another embedder: every face keeps its chip, so no photo is needed again.
 
-use tracing::info;
+use std::time::{Duration, Instant};
 
+use super::serving::Loaded;
 use super::{ServiceError, Services};
-use crate::engine::Step;
+use crate::engine::{EngineError, Step};
+use crate::types::FaceId;
 use crate::vision;
 
 /// Chips per round trip to the database.
-const CHUNK: u32 = 256;
+const CHUNK: u32 = 128;
+
+/// Chips that are embedded in one go: few, as requests wait meanwhile.
+const PIECE: usize = 8;
+
+/// How long to wait when the engine has no room.
+const BREATH: Duration = Duration::from_millis(200);
 
 impl Services {
-    /// Embeds every face that has no embedding of the embedder in use. Can be stopped and started again.
-    pub async fn embed_missing_faces(&self) -> Result<u64, ServiceError> {
-        let total = self.0.galleries.count_missing_embeddings(self.0.model.id).await?;
+    /// Embeds every face that has a chip but no embedding of the model, for the configured share of the time. `progress`
+    /// hears how many are done of how many. Can be broken off and begun again: what has an embedding is left out.
+    pub(super) async fn embed_missing(
+        &self,
+        loaded: &Loaded,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<u64, ServiceError> {
+        let model = loaded.model.id;
+        let total = self.0.galleries.count_missing_embeddings(model).await?;
         let mut done = 0;
+        // Of a pass from the start; faces that come meanwhile may have smaller ids.
+        let mut after: Option<FaceId> = None;
+        progress(done, total);
         loop {
-            let missing = self.0.galleries.missing_embeddings(self.0.model.id, None, CHUNK).await?;
-            if missing.is_empty() {
-                break;
+            let missing = self.0.galleries.missing_embeddings(model, after, CHUNK).await?;
+            let Some((last, _)) = missing.last() else {
+                match after.take() {
+                    Some(_) => continue,
+                    None => break,
+                }
+            };
+            after = Some(*last);
+            for piece in missing.chunks(PIECE) {
+                let began = Instant::now();
+                self.embed_piece(loaded, piece).await?;
+                done += piece.len() as u64;
+                progress(done, total.max(done));
+                let rest = began.elapsed().as_secs_f64() * (1.0 / self.0.reembed_share - 1.0);
+                tokio::time::sleep(Duration::from_secs_f64(rest.min(10.0))).await;
             }
-            let (faces, jpegs): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
-            let chips =
-                self.0.engine.on_cpu(Step::Chips, move || jpegs.iter().map(|jpeg| vision::decode_chip(jpeg)).collect());
-            let chips: Result<Vec<_>, _> = chips.await?;
-            let chips = chips.map_err(|error| ServiceError::Internal(format!("a stored chip: {error}")))?;
-            let embeddings = self.embeddings(chips).await?;
-            done += faces.len() as u64;
-            let stored: Vec<_> = faces.into_iter().zip(embeddings).collect();
-            self.0.galleries.store_embeddings(self.0.model.id, &stored).await?;
-            info!(done, total, model = %self.model_name(), "embedding the faces that this embedder has not seen");
         }
         self.settle().await;
         Ok(done)
+    }
+
+    async fn embed_piece(&self, loaded: &Loaded, piece: &[(FaceId, Vec<u8>)]) -> Result<(), ServiceError> {
+        loop {
+            match self.try_piece(loaded, piece).await {
+                // Requests come first.
+                Err(ServiceError::Engine(EngineError::Overloaded)) => tokio::time::sleep(BREATH).await,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_piece(&self, loaded: &Loaded, piece: &[(FaceId, Vec<u8>)]) -> Result<(), ServiceError> {
+        let (faces, jpegs): (Vec<FaceId>, Vec<Vec<u8>>) = piece.iter().cloned().unzip();
+        let decode = move || jpegs.iter().map(|jpeg| vision::decode_chip(jpeg)).collect();
+        let chips: Result<Vec<_>, _> = self.0.engine.on_cpu(Step::Chips, decode).await?;
+        let chips = chips.map_err(|error| ServiceError::Internal(format!("a stored chip: {error}")))?;
+        let embeddings = self.embeddings(loaded, chips).await?;
+        let stored: Vec<_> = faces.into_iter().zip(embeddings).collect();
+        self.0.galleries.store_embeddings(loaded.model.id, &stored).await?;
+        Ok(())
     }
 }

@@ -24,6 +24,9 @@ const FRESH: Duration = Duration::from_secs(2);
 /// How often the change log is read without being told to.
 const INTERVAL: Duration = Duration::from_millis(250);
 
+/// How often is looked whether the memory is filled.
+const FILL_POLL: Duration = Duration::from_millis(20);
+
 /// How long to wait after the database failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -148,6 +151,13 @@ impl Resident {
     /// Whether galleries are in memory at all, or will be.
     pub fn is_on(&self) -> bool {
         self.0.task.as_ref().is_some_and(|task| !task.is_finished())
+    }
+
+    /// Waits until everything is in memory, or will not be.
+    pub async fn filled(&self) {
+        while self.is_on() && self.0.shared.view().is_none() {
+            tokio::time::sleep(FILL_POLL).await;
+        }
     }
 
     /// Waits until everything that was committed before this call is in memory, or the memory is not relied upon.

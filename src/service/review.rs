@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tracing::{debug, warn};
 
+use super::serving::Serving;
 use super::{ServiceError, Services};
 use crate::gallery::{FaceToReview, FindingKind, NewFinding, ReviewBatch};
 use crate::index::{Hit, Query};
@@ -50,36 +51,42 @@ impl Services {
 
     /// Reviews a batch. `false`: nothing is due, or another server is at it.
     async fn review_some(&self) -> Result<bool, ServiceError> {
-        let galleries = &self.0.galleries;
+        let (galleries, serving) = (&self.0.galleries, self.serving());
         let Some(_turn) = galleries.take_turn(crate::gallery::Turn::Review).await? else { return Ok(false) };
-        let Some(batch) = galleries.next_review(self.0.model.id, BATCH).await? else { return Ok(false) };
+        let Some(batch) = galleries.next_review(serving.id(), BATCH).await? else { return Ok(false) };
         // Searches must see at least what the batch counts as seen.
         self.settle().await;
         let subjects: Vec<SubjectId> = batch.subjects.iter().map(|due| due.subject).collect();
         let changed: Vec<SubjectId> = batch.subjects.iter().filter(|due| due.changed).map(|due| due.subject).collect();
-        let faces = galleries.faces_to_review(batch.gallery, self.0.model.id, &subjects).await?;
-        let findings = self.look_at(&batch, &faces).await?;
-        let same = self.0.threshold.get();
-        galleries.recheck_near(batch.gallery, self.0.model.id, &changed, same).await?;
-        galleries.finish_review(self.0.model.id, &batch, &findings).await?;
+        let faces = galleries.faces_to_review(batch.gallery, serving.id(), &subjects).await?;
+        let findings = self.look_at(&serving, &batch, &faces).await?;
+        let same = serving.threshold.get();
+        galleries.recheck_near(batch.gallery, serving.id(), &changed, same).await?;
+        galleries.finish_review(serving.id(), &batch, &findings).await?;
         debug!(subjects = subjects.len(), findings = findings.len(), "reviewed a part of a gallery");
         Ok(true)
     }
 
-    async fn look_at(&self, batch: &ReviewBatch, faces: &[FaceToReview]) -> Result<Vec<NewFinding>, ServiceError> {
+    async fn look_at(
+        &self,
+        serving: &Serving,
+        batch: &ReviewBatch,
+        faces: &[FaceToReview],
+    ) -> Result<Vec<NewFinding>, ServiceError> {
         let mut findings = Vec::new();
         let mut templates = Vec::new();
-        for (subject, examined) in self.examined(batch.gallery, faces).await? {
+        for (subject, examined) in self.examined(serving, batch.gallery, faces).await? {
             findings.extend(examined.findings);
             templates.push((subject, examined.template));
         }
-        findings.extend(self.look_alikes(batch.gallery, templates).await?);
+        findings.extend(self.look_alikes(serving, batch.gallery, templates).await?);
         Ok(findings)
     }
 
     /// Examines the subjects of some faces; all faces of a subject must be among them.
     async fn examined(
         &self,
+        serving: &Serving,
         gallery: GalleryId,
         faces: &[FaceToReview],
     ) -> Result<Vec<(SubjectId, Examined)>, ServiceError> {
@@ -89,13 +96,13 @@ impl Services {
             min_similarity: None,
             except: Some(face.subject),
         };
-        let nearest = self.search_in_parts(gallery, faces.iter().map(query).collect()).await?;
+        let nearest = self.search_in_parts(serving, gallery, faces.iter().map(query).collect()).await?;
         let mut by_subject: HashMap<SubjectId, Vec<Seen<'_>>> = HashMap::new();
         for (face, hits) in faces.iter().zip(&nearest) {
-            let anomaly = face.norm.and_then(|norm| self.0.calibration.anomaly(norm));
+            let anomaly = face.norm.and_then(|norm| serving.calibration().anomaly(norm));
             by_subject.entry(face.subject).or_default().push(Seen { face, other: hits.first(), anomaly });
         }
-        let same = self.0.threshold.get();
+        let same = serving.threshold.get();
         let examined = by_subject.into_iter().map(|(subject, seen)| (subject, examine(subject, &seen, same)));
         Ok(examined.collect())
     }
@@ -104,23 +111,24 @@ impl Services {
     /// is no duplicate: templates here are without faces that seem to be another's.
     async fn look_alikes(
         &self,
+        serving: &Serving,
         gallery: GalleryId,
         templates: Vec<(SubjectId, StoredEmbedding)>,
     ) -> Result<Vec<NewFinding>, ServiceError> {
-        let same = self.0.threshold.get();
+        let same = serving.threshold.get();
         let queries = templates.iter().map(|(subject, template)| Query {
             probe: template.clone(),
             top_k: ALIKE,
             min_similarity: Some(f64::from(same)),
             except: Some(*subject),
         });
-        let found = self.search_in_parts(gallery, queries.collect()).await?;
+        let found = self.search_in_parts(serving, gallery, queries.collect()).await?;
         let mut others: HashMap<SubjectId, StoredEmbedding> = templates.iter().cloned().collect();
         let ids = found.iter().flatten().map(|hit| hit.about.subject_id);
         let unknown: HashSet<SubjectId> = ids.filter(|subject| !others.contains_key(subject)).collect();
         let unknown: Vec<SubjectId> = unknown.into_iter().collect();
-        let faces = self.0.galleries.faces_to_review(gallery, self.0.model.id, &unknown).await?;
-        let examined = self.examined(gallery, &faces).await?.into_iter();
+        let faces = self.0.galleries.faces_to_review(gallery, serving.id(), &unknown).await?;
+        let examined = self.examined(serving, gallery, &faces).await?.into_iter();
         others.extend(examined.map(|(subject, examined)| (subject, examined.template)));
         let mut pairs = HashSet::new();
         let mut findings = Vec::new();
@@ -139,10 +147,15 @@ impl Services {
     }
 
     /// Leaves room for others between the searches.
-    async fn search_in_parts(&self, gallery: GalleryId, queries: Vec<Query>) -> Result<Vec<Vec<Hit>>, ServiceError> {
+    async fn search_in_parts(
+        &self,
+        serving: &Serving,
+        gallery: GalleryId,
+        queries: Vec<Query>,
+    ) -> Result<Vec<Vec<Hit>>, ServiceError> {
         let mut found = Vec::with_capacity(queries.len());
         for part in queries.chunks(QUERIES) {
-            found.extend(self.search(gallery, part.to_vec()).await?);
+            found.extend(self.search(serving, gallery, part.to_vec()).await?);
         }
         Ok(found)
     }

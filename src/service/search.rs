@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tracing::{Instrument, debug_span};
 
+use super::serving::Serving;
 use super::{ServiceError, Services};
 use crate::engine::Step;
 use crate::gallery::Gallery;
@@ -13,25 +14,30 @@ use crate::types::{GalleryId, StoredEmbedding};
 
 impl Services {
     /// The gallery that is given by id or name.
-    pub(super) async fn find_gallery(&self, gallery: &str) -> Result<Gallery, ServiceError> {
-        if let Some(found) = self.0.resident.current().and_then(|view| view.gallery(gallery)) {
+    pub(super) async fn find_gallery(&self, serving: &Serving, gallery: &str) -> Result<Gallery, ServiceError> {
+        if let Some(found) = serving.resident.current().and_then(|view| view.gallery(gallery)) {
             return Ok(found);
         }
         Ok(self.0.galleries.find_gallery(gallery).await?)
     }
 
     /// For each query its hits, best first. In memory all that wait for a gallery share one scan.
-    pub(super) async fn search(&self, gallery: GalleryId, queries: Vec<Query>) -> Result<Hits, ServiceError> {
+    pub(super) async fn search(
+        &self,
+        serving: &Serving,
+        gallery: GalleryId,
+        queries: Vec<Query>,
+    ) -> Result<Hits, ServiceError> {
         if queries.is_empty() {
             return Ok(Vec::new());
         }
         let began = Instant::now();
         let search = async {
-            let Some(view) = self.0.resident.current() else {
-                return Ok(self.0.galleries.search(gallery, self.0.model.id, &queries).await?);
+            let Some(view) = serving.resident.current() else {
+                return Ok(self.0.galleries.search(gallery, serving.id(), &queries).await?);
             };
             let answer = view.index.submit(gallery, queries);
-            let threads = self.0.search_threads;
+            let threads = self.0.recognition.search.threads;
             self.0.engine.on_cpu(Step::Search, move || view.index.run_waiting(threads)).await?;
             answer.await.map_err(|_| ServiceError::Internal("a search failed".to_owned()))
         };
@@ -43,11 +49,12 @@ impl Services {
     /// Names the face that each hit's probe resembles most, of those of the subject.
     pub(super) async fn fill_faces(
         &self,
+        serving: &Serving,
         gallery: GalleryId,
         probes: &[StoredEmbedding],
         found: &mut [Vec<Hit>],
     ) -> Result<(), ServiceError> {
-        Ok(self.0.galleries.fill_faces(gallery, self.0.model.id, probes, found).await?)
+        Ok(self.0.galleries.fill_faces(gallery, serving.id(), probes, found).await?)
     }
 }
 

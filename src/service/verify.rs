@@ -1,6 +1,7 @@
 //! Do two photos show one person?
 
 use super::answers::Verified;
+use super::decide::decide_pair;
 use super::{PhotoBytes, ServiceError, Services};
 use crate::gallery::Policy;
 
@@ -15,11 +16,12 @@ impl Services {
     /// Compares the largest faces of two photos.
     pub async fn verify(&self, request: VerifyRequest) -> Result<Verified, ServiceError> {
         let _admitted = self.admit()?;
-        let decision = self.decide_pair(request.policy)?;
+        let serving = self.serving();
+        let decision = decide_pair(&serving, request.policy)?;
         let photos = &self.0.photos;
         let (a, b) = tokio::try_join!(photos.read(request.image_a, 1), photos.read(request.image_b, 1))?;
         let (a, b) = (a.largest()?, b.largest()?);
-        let embeddings = self.embeddings(vec![a.chip.clone(), b.chip.clone()]).await?;
+        let embeddings = self.embeddings(&serving.loaded, vec![a.chip.clone(), b.chip.clone()]).await?;
         let [of_a, of_b] = embeddings.as_slice() else {
             return Err(ServiceError::Internal("the engine gave no embedding for a chip".to_owned()));
         };
@@ -27,11 +29,11 @@ impl Services {
         Ok(Verified {
             same_person: similarity >= decision.threshold,
             similarity,
-            probability: self.0.calibration.probability(similarity),
+            probability: serving.calibration().probability(similarity),
             threshold: decision.threshold,
             decision,
-            model: self.model_name().to_owned(),
-            anomalies: [self.anomaly(of_a), self.anomaly(of_b)],
+            model: serving.name().to_owned(),
+            anomalies: [serving.anomaly(of_a), serving.anomaly(of_b)],
             faces: [a.found(), b.found()],
         })
     }

@@ -4,10 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::super::CliError;
 use super::super::evaluate::sources;
-use super::super::photos::{Outcome, largest_faces};
-use crate::app;
+use super::super::photos::{Outcome, largest_faces, start_engine};
 use crate::config::Config;
-use crate::engine::Engine;
 use crate::training::Dataset;
 use crate::types::Chip;
 
@@ -21,9 +19,12 @@ pub struct LeftOut {
 /// The chips of folders that have one folder for each person.
 pub async fn read(config: &Config, folders: &[PathBuf]) -> Result<(Dataset, LeftOut), CliError> {
     let source = sources::of_folders(folders)?;
-    let normalisation = app::input_normalisation(config).await?;
-    let as_it_is = |_: Engine, chip: Chip| std::future::ready(Ok(Outcome::Face(chip)));
-    let outcomes = largest_faces(config, normalisation, &source.photos, as_it_is).await?;
+    let (engine, threads) = start_engine(config).await?;
+    let as_it_is = |chip: Chip| std::future::ready(Ok(Outcome::Face(chip)));
+    let outcomes = largest_faces(config, engine, &source.photos, as_it_is).await;
+    // Blocks for the time of a pass at most; nothing else runs here.
+    threads.join();
+    let outcomes = outcomes?;
     let (mut chips, mut left_out) = (Vec::new(), LeftOut::default());
     for (path, outcome) in source.photos.iter().zip(outcomes) {
         match outcome {

@@ -124,6 +124,7 @@ fn face<'a>(
         },
         model,
         embedding,
+        others: &[],
         on_duplicate: OnDuplicate::Allow,
         duplicate_threshold: Threshold::try_from(0.9).unwrap(),
     }

@@ -12,6 +12,7 @@ use super::super::enroll::{OnDuplicate, await_turn, hold_gallery};
 use super::super::{Galleries, GalleryError, Metadata, Policy, as_id, check_dimension};
 use super::copy::Rows;
 use super::{FaceRecord, Ids, IntakeError, Record, SubjectRecord};
+use crate::db::MODELS_CHANNEL;
 use crate::types::{FaceId, GalleryId, ModelId, Name, SubjectId};
 
 /// From this many faces on, Postgres is asked to look anew at what its tables hold: plans made for an empty table
@@ -92,6 +93,10 @@ impl Intake {
 
     /// After the last batch.
     pub async fn finish(self) -> Result<(), GalleryError> {
+        if self.faces > 0 {
+            // Some may lack an embedding of the active model; servers make it from their chips.
+            sqlx::query("select pg_notify($1, '')").bind(MODELS_CHANNEL).execute(&self.galleries.pool).await?;
+        }
         if self.faces >= ANALYZE_FROM {
             sqlx::query("analyze subjects, faces, embeddings, templates").execute(&self.galleries.pool).await?;
         }

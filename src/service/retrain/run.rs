@@ -64,7 +64,7 @@ impl Folder {
 impl Services {
     /// Trains a candidate and says what it is worth.
     pub(in super::super) async fn run_retrain(&self, lease: &Lease) -> Result<Value, Failure> {
-        let folder = Folder(self.0.training.folder.join(lease.job().id.to_string()));
+        let folder = Folder(self.0.work.folder.join(lease.job().id.to_string()));
         let outcome = self.retrain_in(&folder, lease).await;
         // Nobody's chips stay on disk for longer than it takes.
         let goes_on = matches!(outcome, Err(Failure::Passing(_) | Failure::Stopped));
@@ -107,7 +107,7 @@ impl Services {
     ) -> Result<Value, Failure> {
         let lease = report.lease();
         fetch_checkpoint(folder, lease).await?;
-        let recipe = recipe::to_toml(&settings.recipe, self.0.training.threads)?;
+        let recipe = recipe::to_toml(&settings.recipe, self.0.work.train_threads)?;
         let file = folder.recipe();
         on_disk(move || std::fs::write(file, recipe)).await?;
         let mut training = Training::start(self.arguments(folder, settings))?;
@@ -145,7 +145,7 @@ impl Services {
 
     /// Of `faceid`.
     fn arguments(&self, folder: &Folder, settings: &RetrainSettings) -> Vec<OsString> {
-        let training = &self.0.training;
+        let training = &self.0.work;
         let mut arguments: Vec<OsString> = vec!["train".into()];
         let mut flag = |name: &str, value: OsString| arguments.extend([name.into(), value]);
         flag("--data", folder.chips().into());
@@ -153,9 +153,9 @@ impl Services {
         flag("--recipe", folder.recipe().into());
         flag("--checkpoint", folder.checkpoint().into());
         flag("--checkpoint-every", CHECKPOINT_EVERY.to_string().into());
-        flag("--memory-limit", training.memory.to_string().into());
+        flag("--memory-limit", training.train_memory.to_string().into());
         flag("--nice", NICE.to_string().into());
-        flag("--threads", training.threads.to_string().into());
+        flag("--threads", training.train_threads.to_string().into());
         if settings.base == RetrainBase::Active {
             flag("--base", training.embedder.clone().into());
         }
@@ -165,7 +165,7 @@ impl Services {
 
     /// Deletes the files of jobs that are finished: a server that died left them.
     pub(in super::super) async fn tidy_job_folders(&self) -> Result<(), Failure> {
-        let root = self.0.training.folder.clone();
+        let root = self.0.work.folder.clone();
         let names = on_disk(move || match std::fs::read_dir(root) {
             Ok(entries) => Ok(entries.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -181,7 +181,7 @@ impl Services {
             };
             if !goes_on {
                 info!(job = %id, "deleting the files that a job left");
-                remove(self.0.training.folder.join(&name)).await?;
+                remove(self.0.work.folder.join(&name)).await?;
             }
         }
         Ok(())

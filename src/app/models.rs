@@ -1,0 +1,105 @@
+//! Which model a server begins with: the one that the database says is active; on a new database the configured one.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+
+use super::AppError;
+use crate::blobs::BlobError;
+use crate::config::Config;
+use crate::registry::{Actor, Manifest, Model, ModelSource, ModelState, Registry, RegistryError};
+use crate::service::{Loaded, ModelFiles, NewModelFile, ServiceError};
+use crate::types::{ModelId, hex};
+
+/// The configured embedder.
+struct Configured {
+    content: Bytes,
+    sha256: [u8; 32],
+    manifest: Manifest,
+}
+
+/// The active model, loaded. On a new database that becomes the configured embedder.
+pub async fn active(config: &Config, registry: &Registry, files: &ModelFiles) -> Result<Loaded, AppError> {
+    let active = match registry.active().await {
+        Ok(active) => active,
+        Err(RegistryError::NoActiveModel) => {
+            let loaded = import(Configured::read(&config.engine.embedder).await?, files).await?;
+            match registry.activate_first(loaded.model.id, Actor::Server).await? {
+                Some(model) => {
+                    info!(model = %model.name, "the first model of this database");
+                    return Ok(Loaded { model, ..loaded });
+                }
+                // Another server was faster.
+                None => registry.active().await?,
+            }
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match files.load(&active).await {
+        Err(ServiceError::NoModelFile { .. } | ServiceError::Blob(BlobError::Missing { .. })) => {
+            restore(config, &active, files).await
+        }
+        loaded => Ok(loaded?),
+    }
+}
+
+/// Brings the file of the active model into the store, if it is the configured one: the database may be of a version that
+/// kept none, or the store may be of this server alone.
+async fn restore(config: &Config, active: &Model, files: &ModelFiles) -> Result<Loaded, AppError> {
+    let configured = Configured::read(&config.engine.embedder).await?;
+    if configured.sha256 != active.sha256 {
+        return Err(AppError::ModelFile { name: active.name.clone(), sha256: hex(&active.sha256) });
+    }
+    import(configured, files).await
+}
+
+/// What an embedder that was named in the configuration asks for: if the database has never served it, it is imported, and
+/// is to be promoted.
+pub async fn newcomer(
+    config: &Config,
+    active: &Model,
+    registry: &Registry,
+    files: &ModelFiles,
+) -> Result<Option<ModelId>, AppError> {
+    if !config.models.embedder_named {
+        return Ok(None);
+    }
+    let configured = Configured::read(&config.engine.embedder).await?;
+    if configured.sha256 == active.sha256 {
+        return Ok(None);
+    }
+    match registry.of_weights(&configured.sha256).await? {
+        Some(known) if matches!(known.state, ModelState::Former | ModelState::Retired) => {
+            warn!(
+                model = %active.name, embedder = %known.name,
+                "the active model answers, not --embedder, which was active before; `faceid models promote` makes it active"
+            );
+            Ok(None)
+        }
+        _ => {
+            let imported = import(configured, files).await?.model;
+            info!(model = %active.name, next = %imported.name, "--embedder is new here and will be promoted");
+            Ok(Some(imported.id))
+        }
+    }
+}
+
+async fn import(configured: Configured, files: &ModelFiles) -> Result<Loaded, AppError> {
+    let Configured { content, manifest, .. } = configured;
+    let manifest = files.with_free_name(manifest, &content).await?;
+    // Whoever configures the server chose the file.
+    let file = NewModelFile { content, manifest, source: ModelSource::Configured, parent: None, allow_code: true };
+    Ok(files.import(file, Actor::Server).await?)
+}
+
+impl Configured {
+    async fn read(path: &Path) -> Result<Self, AppError> {
+        let failed = |source| AppError::Weights { path: path.to_owned(), source };
+        let content: Bytes = tokio::fs::read(path).await.map_err(failed)?.into();
+        let sha256: [u8; 32] = Sha256::digest(&content).into();
+        let manifest = Manifest::of(path, &hex(&sha256))?;
+        Ok(Self { content, sha256, manifest })
+    }
+}

@@ -1,0 +1,116 @@
+//! The store of model files: a folder, or any store that a URL names. A file is named by its sha256 and never changes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::config::ModelStoreConfig;
+use crate::types::hex;
+
+#[derive(Debug, Error)]
+pub enum BlobError {
+    #[error("cannot use the folder {}: {source}", path.display())]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("the model store cannot be used: {0}")]
+    Store(#[from] object_store::Error),
+    #[error("the model store has no file {name}; do all servers of this database use the same --model-store?")]
+    Missing { name: String },
+    #[error("the file {name} in the model store was damaged: its content has another sha256")]
+    Damaged { name: String },
+}
+
+/// Files by their sha256. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+}
+
+impl Blobs {
+    /// Opens the store; a folder is created if there is none.
+    pub fn open(config: &ModelStoreConfig) -> Result<Self, BlobError> {
+        match config {
+            ModelStoreConfig::Folder(path) => {
+                let failed = |source| BlobError::Folder { path: path.clone(), source };
+                std::fs::create_dir_all(path).map_err(failed)?;
+                let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
+                Ok(Self { store: Arc::new(store), prefix: Path::default() })
+            }
+            ModelStoreConfig::Url(url) => {
+                let (store, prefix) = object_store::parse_url(url)?;
+                Ok(Self { store: store.into(), prefix })
+            }
+        }
+    }
+
+    /// Stores a content and returns its sha256. A content that is there already stays as it is.
+    pub async fn put(&self, content: Bytes) -> Result<[u8; 32], BlobError> {
+        let sha256: [u8; 32] = digest(content.clone()).await;
+        if self.get(&sha256).await.is_err() {
+            self.store.put(&self.path(&sha256), content.into()).await?;
+        }
+        Ok(sha256)
+    }
+
+    /// The content with this sha256.
+    pub async fn get(&self, sha256: &[u8; 32]) -> Result<Bytes, BlobError> {
+        let name = hex(sha256);
+        let found = match self.store.get(&self.path(sha256)).await {
+            Err(object_store::Error::NotFound { .. }) => return Err(BlobError::Missing { name }),
+            found => found?,
+        };
+        let content = found.bytes().await?;
+        if digest(content.clone()).await == *sha256 { Ok(content) } else { Err(BlobError::Damaged { name }) }
+    }
+
+    /// Deletes a content, if it is there.
+    pub async fn delete(&self, sha256: &[u8; 32]) -> Result<(), BlobError> {
+        match self.store.delete(&self.path(sha256)).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            deleted => Ok(deleted?),
+        }
+    }
+
+    fn path(&self, sha256: &[u8; 32]) -> Path {
+        self.prefix.clone().join(hex(sha256))
+    }
+}
+
+/// Hashing hundreds of megabytes would hold up a thread of the runtime.
+async fn digest(content: Bytes) -> [u8; 32] {
+    let hashed = tokio::task::spawn_blocking(move || Sha256::digest(&content).into()).await;
+    // The task neither panics nor is cancelled.
+    hashed.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn contents_come_back_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().join("models");
+        let url = url::Url::from_directory_path(folder.path().join("models")).unwrap();
+        for config in [ModelStoreConfig::Folder(here.clone()), ModelStoreConfig::Url(url)] {
+            let blobs = Blobs::open(&config).unwrap();
+            let sha256 = blobs.put("weights".into()).await.unwrap();
+            assert_eq!(blobs.put("weights".into()).await.unwrap(), sha256);
+            assert_eq!(blobs.get(&sha256).await.unwrap(), "weights");
+            std::fs::write(here.join(hex(&sha256)), "weight").unwrap();
+            assert!(matches!(blobs.get(&sha256).await, Err(BlobError::Damaged { .. })));
+            // What is damaged is mended by the same content.
+            blobs.put("weights".into()).await.unwrap();
+            assert_eq!(blobs.get(&sha256).await.unwrap(), "weights");
+            blobs.delete(&sha256).await.unwrap();
+            blobs.delete(&sha256).await.unwrap();
+            assert!(matches!(blobs.get(&sha256).await, Err(BlobError::Missing { .. })));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The record of who changed what about models.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::{Registry, RegistryError};
+use crate::types::ModelId;
+
+/// By what somebody was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// The admin key.
+    AdminKey,
+    /// A server without keys lets everybody in.
+    Anybody,
+    /// A command on the database itself.
+    Command,
+    /// The server, by its configuration or a job.
+    Server,
+}
+
+impl Actor {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AdminKey => "admin_key",
+            Self::Anybody => "anybody",
+            Self::Command => "command",
+            Self::Server => "server",
+        }
+    }
+
+    /// The actor that [`Self::as_str`] names.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::AdminKey, Self::Anybody, Self::Command, Self::Server].into_iter().find(|actor| actor.as_str() == text)
+    }
+}
+
+/// Something that was done.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct AuditEntry {
+    pub id: Uuid,
+    pub at: DateTime<Utc>,
+    pub actor: String,
+    pub action: String,
+    pub model_id: Option<Uuid>,
+    /// The name of the model.
+    pub model: Option<String>,
+    #[sqlx(json)]
+    pub details: Value,
+}
+
+impl Registry {
+    /// Notes something that is not a change of a model's state, which notes itself.
+    pub async fn note(
+        &self,
+        actor: Actor,
+        action: &str,
+        model: Option<ModelId>,
+        details: Value,
+    ) -> Result<(), RegistryError> {
+        note(&mut *self.pool.acquire().await?, actor, action, model, details).await
+    }
+
+    /// What was done before `before`, or until now, latest first.
+    pub async fn audit(&self, before: Option<Uuid>, limit: u32) -> Result<Vec<AuditEntry>, RegistryError> {
+        let entries = sqlx::query_as(
+            "select a.id, a.at, a.actor, a.action, a.model_id, m.name as model, a.details from audit a \
+             left join models m on m.id = a.model_id where $1::uuid is null or a.id < $1 order by a.id desc limit $2",
+        )
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(entries)
+    }
+}
+
+/// Notes it as part of what the connection is doing.
+pub(super) async fn note(
+    connection: &mut PgConnection,
+    actor: Actor,
+    action: &str,
+    model: Option<ModelId>,
+    details: Value,
+) -> Result<(), RegistryError> {
+    sqlx::query("insert into audit (id, actor, action, model_id, details) values ($1, $2, $3, $4, $5)")
+        .bind(Uuid::now_v7())
+        .bind(actor.as_str())
+        .bind(action)
+        .bind(model.map(|model| model.0))
+        .bind(Json(details))
+        .execute(connection)
+        .await?;
+    Ok(())
+}

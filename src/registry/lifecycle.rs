@@ -1,0 +1,276 @@
+//! How a model becomes active, a former one again, and how it is retired.
+//!
+//! Which model is active is a word of the database. While a promotion embeds the enrolled faces, its model is the
+//! *target*: enrolments embed new faces by it as well. The switch is one transaction that no enrolment overlaps: each
+//! holds a shared advisory lock to its end and checks which model is active, the switch holds the lock alone and checks
+//! that no face lacks an embedding.
+
+use serde_json::{Value, json};
+use sqlx::{PgConnection, Postgres, Transaction};
+use uuid::Uuid;
+
+use super::audit::note;
+use super::news::announce;
+use super::{Actor, Model, ModelState, Registry, RegistryError};
+use crate::db::MODELS_LOCK;
+use crate::types::ModelId;
+
+/// Subjects whose embeddings are deleted in one transaction.
+const CHUNK: i64 = 500;
+
+/// Models that servers hold ready.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lineup {
+    pub active: Model,
+    /// What faces are being embedded by, to become active.
+    pub target: Option<Model>,
+}
+
+/// What came of an attempt to switch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Switch {
+    /// The model is active.
+    Done(Model),
+    /// So many faces have a chip but no embedding of the model yet.
+    Missing(u64),
+}
+
+/// What retiring a model deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retirement {
+    pub embeddings: u64,
+    /// Faces of which nothing is left to find them by: they had no chip.
+    pub lost_faces: u64,
+}
+
+impl Registry {
+    /// Who is active and who is to become so.
+    pub async fn lineup(&self) -> Result<Lineup, RegistryError> {
+        let models: Vec<Model> =
+            sqlx::query_as("select * from models where state = 'active' or is_target").fetch_all(&self.pool).await?;
+        let (mut active, mut target) = (None, None);
+        for model in models {
+            if model.state == ModelState::Active { active = Some(model) } else { target = Some(model) }
+        }
+        Ok(Lineup { active: active.ok_or(RegistryError::NoActiveModel)?, target })
+    }
+
+    /// The model that a rollback makes active: the one that was active last.
+    pub async fn rollback_target(&self) -> Result<Model, RegistryError> {
+        rollback_target(&mut *self.pool.acquire().await?).await?.ok_or(RegistryError::NoFormerModel)
+    }
+
+    /// Makes the model the one that new faces are embedded by as well. Another one that was loses that place.
+    pub async fn set_target(&self, id: ModelId, actor: Actor, details: Value) -> Result<(), RegistryError> {
+        let mut transaction = self.begin_exclusively().await?;
+        let already: Option<bool> =
+            sqlx::query_scalar("select is_target from models where id = $1 and state <> 'retired'")
+                .bind(id.0)
+                .fetch_optional(&mut *transaction)
+                .await?;
+        if already.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))? {
+            return Ok(());
+        }
+        sqlx::query("update models set is_target = false where is_target").execute(&mut *transaction).await?;
+        sqlx::query("update models set is_target = true where id = $1").bind(id.0).execute(&mut *transaction).await?;
+        note(&mut transaction, actor, "promotion.start", Some(id), details).await?;
+        announce(&mut transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Ends a promotion that shall not go on. What was embedded stays.
+    pub async fn clear_target(&self, id: ModelId, actor: Actor, reason: &str) -> Result<(), RegistryError> {
+        let mut transaction = self.begin_exclusively().await?;
+        let cleared = sqlx::query("update models set is_target = false where id = $1 and is_target")
+            .bind(id.0)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+        if cleared > 0 {
+            note(&mut transaction, actor, "promotion.end", Some(id), json!({"reason": reason})).await?;
+            announce(&mut transaction).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Makes the target the active model and the active one a former one, unless a face lacks an embedding.
+    pub async fn switch(&self, id: ModelId, actor: Actor, details: Value) -> Result<Switch, RegistryError> {
+        let mut transaction = self.begin_exclusively().await?;
+        let is_target: Option<bool> = sqlx::query_scalar("select is_target from models where id = $1")
+            .bind(id.0)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if !is_target.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))? {
+            return Err(RegistryError::NotTheTarget);
+        }
+        let missing = count_missing(&mut transaction, id).await?;
+        if missing > 0 {
+            return Ok(Switch::Missing(missing));
+        }
+        let model = make_active(&mut transaction, id, actor, details).await?;
+        transaction.commit().await?;
+        Ok(Switch::Done(model))
+    }
+
+    /// Makes a model active where none is. `None` if one is already.
+    pub async fn activate_first(&self, id: ModelId, actor: Actor) -> Result<Option<Model>, RegistryError> {
+        let mut transaction = self.begin_exclusively().await?;
+        let active: bool = sqlx::query_scalar("select exists (select from models where state = 'active')")
+            .fetch_one(&mut *transaction)
+            .await?;
+        if active {
+            return Ok(None);
+        }
+        let model = make_active(&mut transaction, id, actor, json!({"first": true})).await?;
+        transaction.commit().await?;
+        Ok(Some(model))
+    }
+
+    /// Faces that no switch to this model could keep: they have neither a chip nor an embedding of it.
+    pub async fn count_without_chip(&self, id: ModelId) -> Result<u64, RegistryError> {
+        let count: i64 = sqlx::query_scalar(
+            "select count(*) from faces f where f.chip is null \
+             and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
+        )
+        .bind(id.0)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// How many embeddings of a model there are.
+    pub async fn count_embeddings(&self, id: ModelId) -> Result<u64, RegistryError> {
+        let count: i64 =
+            sqlx::query_scalar("select coalesce(sum(faces), 0)::bigint from templates where model_id = $1")
+                .bind(id.0)
+                .fetch_one(&self.pool)
+                .await?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Retires a model and deletes its embeddings. It must not be active or about to be, nor, unless `even_rollback`, be
+    /// what a rollback would make active. Can be done again, if it was broken off.
+    pub async fn retire(&self, id: ModelId, even_rollback: bool, actor: Actor) -> Result<Retirement, RegistryError> {
+        let mut transaction = self.begin_exclusively().await?;
+        let model: Option<Model> =
+            sqlx::query_as("select * from models where id = $1").bind(id.0).fetch_optional(&mut *transaction).await?;
+        let model = model.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))?;
+        let in_use = |role| Err(RegistryError::ModelInUse { name: model.name.clone(), role });
+        if model.state == ModelState::Active {
+            return in_use("the active model");
+        }
+        if model.is_target {
+            return in_use("being promoted");
+        }
+        let rollback = rollback_target(&mut transaction).await?;
+        if !even_rollback && rollback.is_some_and(|rollback| rollback.id == id) {
+            return in_use("what a rollback would make active; `force` retires it all the same");
+        }
+        sqlx::query(
+            "update models set state = 'retired', format = null, file_bytes = null, verdict = null where id = $1",
+        )
+        .bind(id.0)
+        .execute(&mut *transaction)
+        .await?;
+        note(&mut transaction, actor, "model.retire", Some(id), json!({"state": model.state.as_str()})).await?;
+        announce(&mut transaction).await?;
+        transaction.commit().await?;
+        self.delete_embeddings(id).await
+    }
+
+    async fn delete_embeddings(&self, id: ModelId) -> Result<Retirement, RegistryError> {
+        let mut retirement = Retirement::default();
+        loop {
+            let mut transaction = self.pool.begin().await?;
+            // In the order of ids and before their embeddings, as everyone locks them who changes both.
+            let subjects: Vec<Uuid> = sqlx::query_scalar(
+                "select id from subjects where id in (select subject_id from templates where model_id = $1 limit $2) \
+                 order by id for no key update",
+            )
+            .bind(id.0)
+            .bind(CHUNK)
+            .fetch_all(&mut *transaction)
+            .await?;
+            if subjects.is_empty() {
+                break;
+            }
+            let (deleted, lost): (i64, i64) = sqlx::query_as(
+                "with deleted as ( \
+                   delete from embeddings where model_id = $1 and subject_id = any($2) returning face_id \
+                 ) select count(*), count(*) filter (where f.chip is null and not exists ( \
+                   select from embeddings e where e.face_id = f.id and e.model_id <> $1)) \
+                 from deleted d join faces f on f.id = d.face_id",
+            )
+            .bind(id.0)
+            .bind(&subjects)
+            .fetch_one(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            retirement.embeddings += deleted.unsigned_abs();
+            retirement.lost_faces += lost.unsigned_abs();
+        }
+        for table in ["delete from findings where model_id = $1", "delete from search_indexes where model_id = $1"] {
+            sqlx::query(table).bind(id.0).execute(&self.pool).await?;
+        }
+        Ok(retirement)
+    }
+
+    async fn begin_exclusively(&self) -> Result<Transaction<'static, Postgres>, RegistryError> {
+        let mut transaction = self.pool.begin().await?;
+        hold_exclusively(&mut transaction).await?;
+        Ok(transaction)
+    }
+}
+
+/// Keeps everyone else from changing models, and from enrolling, until the transaction ends.
+pub(super) async fn hold_exclusively(connection: &mut PgConnection) -> Result<(), RegistryError> {
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(MODELS_LOCK).execute(connection).await?;
+    Ok(())
+}
+
+async fn rollback_target(connection: &mut PgConnection) -> Result<Option<Model>, RegistryError> {
+    let former = sqlx::query_as(
+        "select * from models where state = 'former' order by activated_at desc nulls last, id desc limit 1",
+    );
+    Ok(former.fetch_optional(connection).await?)
+}
+
+/// Faces with a chip but no embedding of the model.
+async fn count_missing(connection: &mut PgConnection, id: ModelId) -> Result<u64, RegistryError> {
+    let count: i64 = sqlx::query_scalar(
+        "select count(*) from faces f where f.chip is not null \
+         and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
+    )
+    .bind(id.0)
+    .fetch_one(connection)
+    .await?;
+    Ok(count.unsigned_abs())
+}
+
+async fn make_active(
+    connection: &mut PgConnection,
+    id: ModelId,
+    actor: Actor,
+    mut details: Value,
+) -> Result<Model, RegistryError> {
+    let former: Option<Uuid> =
+        sqlx::query_scalar("update models set state = 'former' where state = 'active' and id <> $1 returning id")
+            .bind(id.0)
+            .fetch_optional(&mut *connection)
+            .await?;
+    let model: Option<Model> = sqlx::query_as(
+        "update models set state = 'active', is_target = false, activated_at = clock_timestamp() \
+         where id = $1 returning *",
+    )
+    .bind(id.0)
+    .fetch_optional(&mut *connection)
+    .await?;
+    // Without the model, dropping the transaction leaves the former one active.
+    let model = model.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))?;
+    if let Value::Object(details) = &mut details {
+        details.insert("former".to_owned(), json!(former));
+    }
+    note(connection, actor, "model.activate", Some(id), details).await?;
+    announce(connection).await?;
+    Ok(model)
+}

@@ -1,0 +1,163 @@
+//! A model as the database knows it.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{FromRow, Row};
+
+use super::Manifest;
+use crate::types::ModelId;
+
+/// Where a model is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelState {
+    /// Embeds what is enrolled and searched. One model at most.
+    Active,
+    /// Registered, never active so far.
+    Candidate,
+    /// Was active; its embeddings are kept, so that it can become active again at once.
+    Former,
+    /// Its embeddings and its file were deleted.
+    Retired,
+}
+
+impl ModelState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Candidate => "candidate",
+            Self::Former => "former",
+            Self::Retired => "retired",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Active, Self::Candidate, Self::Former, Self::Retired].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// What a model file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelFormat {
+    Onnx,
+    /// A program, to be loaded only from whom one trusts.
+    TorchScript,
+}
+
+impl ModelFormat {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Onnx => "onnx",
+            Self::TorchScript => "torchscript",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Onnx, Self::TorchScript].into_iter().find(|format| format.as_str() == text)
+    }
+}
+
+/// Where a model came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelSource {
+    /// Known by imported embeddings alone.
+    Embeddings,
+    /// The embedder of a server's configuration.
+    Configured,
+    /// An operator brought the file.
+    Import,
+    /// Trained here.
+    Retrain,
+}
+
+impl ModelSource {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embeddings => "embeddings",
+            Self::Configured => "configured",
+            Self::Import => "import",
+            Self::Retrain => "retrain",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Embeddings, Self::Configured, Self::Import, Self::Retrain].into_iter().find(|it| it.as_str() == text)
+    }
+}
+
+/// What the gate said of a candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateVerdict {
+    pub passed: bool,
+    /// Why not; for people.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+    /// The figures behind it.
+    #[serde(default)]
+    pub figures: Value,
+    pub at: DateTime<Utc>,
+}
+
+/// A set of embedder weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    pub id: ModelId,
+    pub name: String,
+    /// Of the file of weights.
+    pub sha256: [u8; 32],
+    /// Of its embeddings.
+    pub dimension: u32,
+    pub state: ModelState,
+    pub created_at: DateTime<Utc>,
+    /// When it last became active.
+    pub activated_at: Option<DateTime<Utc>>,
+    /// Unknown of a model of which only embeddings are.
+    pub manifest: Option<Manifest>,
+    /// Format and length in bytes of its file in the model store, if it is there.
+    pub file: Option<(ModelFormat, u64)>,
+    pub source: ModelSource,
+    /// The model that it was trained from.
+    pub parent: Option<ModelId>,
+    pub verdict: Option<GateVerdict>,
+    /// Whether faces are being embedded by it so that it can become active.
+    pub is_target: bool,
+}
+
+impl FromRow<'_, PgRow> for Model {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let sha256: &[u8] = row.try_get("sha256")?;
+        let dimension: i32 = row.try_get("dimension")?;
+        let manifest: Option<Json<Value>> = row.try_get("manifest")?;
+        let manifest = manifest.map(|Json(value)| Manifest::from_json(value)).transpose();
+        let format: Option<&str> = row.try_get("format")?;
+        let format = format.map(|text| known("format", text, ModelFormat::parse)).transpose()?;
+        let bytes: Option<i64> = row.try_get("file_bytes")?;
+        let parent: Option<uuid::Uuid> = row.try_get("parent_id")?;
+        let verdict: Option<Json<GateVerdict>> = row.try_get("verdict")?;
+        Ok(Self {
+            id: ModelId(row.try_get("id")?),
+            name: row.try_get("name")?,
+            sha256: sha256.try_into().map_err(|error| decode_error("sha256", error))?,
+            dimension: dimension.unsigned_abs(),
+            state: known("state", row.try_get("state")?, ModelState::parse)?,
+            created_at: row.try_get("created_at")?,
+            activated_at: row.try_get("activated_at")?,
+            manifest: manifest.map_err(|error| decode_error("manifest", error.to_string()))?,
+            file: format.zip(bytes.map(i64::unsigned_abs)),
+            source: known("source", row.try_get("source")?, ModelSource::parse)?,
+            parent: parent.map(ModelId),
+            verdict: verdict.map(|Json(verdict)| verdict),
+            is_target: row.try_get("is_target")?,
+        })
+    }
+}
+
+fn known<T>(column: &str, text: &str, parse: fn(&str) -> Option<T>) -> Result<T, sqlx::Error> {
+    parse(text).ok_or_else(|| decode_error(column, format!("{text:?} is unknown")))
+}
+
+fn decode_error(column: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.to_owned(), source: source.into() }
+}

@@ -1,0 +1,35 @@
+//! Hearing that models changed, so that every server follows at once.
+
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{PgConnection, PgPool};
+
+use super::{Registry, RegistryError};
+use crate::db::MODELS_CHANNEL;
+
+impl Registry {
+    /// Hears of changes. Has a connection of its own.
+    pub async fn listen(&self) -> Result<ModelNews, RegistryError> {
+        let options = (*self.pool.connect_options()).clone();
+        let pool: PgPool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(MODELS_CHANNEL).await?;
+        Ok(ModelNews(listener))
+    }
+}
+
+/// Announcements of changes; what they are about is in the tables.
+pub struct ModelNews(PgListener);
+
+impl ModelNews {
+    /// Waits for the next.
+    pub async fn next(&mut self) -> Result<(), RegistryError> {
+        self.0.recv().await?;
+        Ok(())
+    }
+}
+
+/// Tells all servers, when the transaction commits.
+pub(super) async fn announce(connection: &mut PgConnection) -> Result<(), RegistryError> {
+    sqlx::query("select pg_notify($1, '')").bind(MODELS_CHANNEL).execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Following the database's word on which model is active: every server does, those that promote nothing as well.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::serving::Loaded;
+use super::{ServiceError, Services};
+use crate::gallery::Turn;
+use crate::registry::Model;
+
+/// How often the database is asked without being told to.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often is looked for faces without an embedding, without being told to.
+const LOOK_INTERVAL: Duration = Duration::from_secs(600);
+
+impl Services {
+    /// Serves the model that the database says is active, for as long as the service lives.
+    pub(super) async fn keep_following(self) {
+        let mut news = None;
+        loop {
+            if let Err(error) = self.follow().await {
+                metrics::counter!("faceid_follow_failures_total").increment(1);
+                warn!(%error, model = %self.model_name(), "cannot follow the active model; still serving the former");
+            }
+            if news.is_none() {
+                news = self.0.registry.listen().await.ok();
+            }
+            let told = async {
+                match news.as_mut() {
+                    Some(news) => news.next().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                heard = told => {
+                    if heard {
+                        self.0.faces_came.notify_one();
+                    } else {
+                        news = None;
+                    }
+                }
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Brings what this server holds ready in line with the database.
+    pub(super) async fn follow(&self) -> Result<(), ServiceError> {
+        let _only_one = self.0.following.lock().await;
+        let lineup = self.0.registry.lineup().await?;
+        if lineup.active.id != self.serving().id() {
+            // It is at hand if it was the target here.
+            let loaded = self.load(&lineup.active).await?;
+            let next = self.prepare(loaded).await;
+            info!(former = %self.model_name(), model = %next.name(), "another model answers from now on");
+            self.0.stage.replace(next).await;
+            self.0.faces_came.notify_one();
+        }
+        self.follow_target(lineup.target).await;
+        Ok(())
+    }
+
+    /// Without the target, enrolments of this server are left to the promotion, which goes by their chips.
+    async fn follow_target(&self, target: Option<Model>) {
+        let known = self.0.stage.target().map(|target| target.model.id);
+        let Some(target) = target else {
+            self.0.stage.set_target(None);
+            return;
+        };
+        if known == Some(target.id) {
+            return;
+        }
+        match self.load(&target).await {
+            Ok(loaded) => self.0.stage.set_target(Some(loaded)),
+            Err(error) => {
+                self.0.stage.set_target(None);
+                warn!(%error, model = %target.name, "cannot load the model that is being promoted");
+            }
+        }
+    }
+
+    /// Embeds faces that came without an embedding of the active model, for as long as the service lives.
+    pub(super) async fn keep_embedding(self) {
+        loop {
+            if let Err(error) = self.embed_what_came().await {
+                warn!(%error, "cannot embed the faces that came without an embedding; trying again later");
+            }
+            tokio::select! {
+                () = self.0.faces_came.notified() => {}
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn embed_what_came(&self) -> Result<(), ServiceError> {
+        let serving = self.serving();
+        if self.0.galleries.count_missing_embeddings(serving.id()).await? == 0 {
+            return Ok(());
+        }
+        let Some(_turn) = self.0.galleries.take_turn(Turn::Embedding).await? else { return Ok(()) };
+        self.embed_missing(&serving.loaded, |done, total| {
+            info!(done, total, model = %serving.name(), "embedding the faces that came without an embedding");
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Embeds every face that has no embedding of the model in use.
+    pub async fn embed_missing_faces(&self) -> Result<u64, ServiceError> {
+        let loaded: Loaded = self.serving().loaded.clone();
+        self.embed_missing(&loaded, |done, total| {
+            info!(done, total, model = %loaded.model.name, "embedding the faces that this embedder has not seen");
+        })
+        .await
+    }
+}

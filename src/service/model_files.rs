@@ -1,0 +1,118 @@
+//! Model files: from the store into the engine, and into the store after a look at them.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::ServiceError;
+use super::serving::Loaded;
+use crate::blobs::Blobs;
+use crate::config::ModelsConfig;
+use crate::engine::{Channels, Engine, Format, InputNormalisation, LoadedEmbedder};
+use crate::registry::{
+    Actor, ChannelOrder, Manifest, Model, ModelFormat, ModelSource, NewModel, Registry, RegistryError,
+};
+use crate::types::{ModelId, hex};
+
+/// A model file that somebody brings.
+pub struct NewModelFile {
+    pub content: Bytes,
+    pub manifest: Manifest,
+    pub source: ModelSource,
+    /// The model that it was trained from.
+    pub parent: Option<ModelId>,
+    /// Whether it may be a program.
+    pub allow_code: bool,
+}
+
+/// The files of models, and the engine that runs them. Cheap to clone.
+#[derive(Clone)]
+pub struct ModelFiles {
+    engine: Engine,
+    blobs: Blobs,
+    registry: Registry,
+    max_bytes: usize,
+}
+
+impl ModelFiles {
+    pub fn new(engine: Engine, blobs: Blobs, registry: Registry, config: &ModelsConfig) -> Self {
+        Self { engine, blobs, registry, max_bytes: config.max_bytes }
+    }
+
+    /// Looks at a file, stores it and registers it as a candidate. What is known already is imported again.
+    pub async fn import(&self, file: NewModelFile, actor: Actor) -> Result<Loaded, ServiceError> {
+        let NewModelFile { content, manifest, source, parent, allow_code } = file;
+        let bytes = content.len();
+        if bytes > self.max_bytes {
+            return Err(ServiceError::ModelTooLarge { bytes, limit: self.max_bytes });
+        }
+        let format = Format::of(&content);
+        if format == Format::TorchScript && !allow_code {
+            return Err(ServiceError::CodeRefused);
+        }
+        let embedder = self.engine.load_embedder(content.clone(), format, normalisation(&manifest)).await?;
+        let dimension = u32::try_from(embedder.dimension()).unwrap_or(u32::MAX);
+        if dimension > Registry::MAX_DIMENSION {
+            return Err(RegistryError::InvalidDimension(dimension).into());
+        }
+        let sha256 = self.blobs.put(content).await?;
+        let format = match format {
+            Format::Onnx => ModelFormat::Onnx,
+            Format::TorchScript => ModelFormat::TorchScript,
+        };
+        let new = NewModel { sha256, dimension, manifest: &manifest, format, bytes: bytes as u64, source, parent };
+        let model = self.registry.import(&new, actor).await?;
+        Ok(Loaded { model, embedder, calibration: manifest.calibration() })
+    }
+
+    /// Loads a model from the store.
+    pub async fn load(&self, model: &Model) -> Result<Loaded, ServiceError> {
+        let (Some(manifest), Some((format, _))) = (&model.manifest, model.file) else {
+            return Err(ServiceError::NoModelFile { model: model.name.clone() });
+        };
+        let format = match format {
+            ModelFormat::Onnx => Format::Onnx,
+            ModelFormat::TorchScript => Format::TorchScript,
+        };
+        let content = self.blobs.get(&model.sha256).await?;
+        let embedder = self.engine.load_embedder(content, format, normalisation(manifest)).await?;
+        self.check_dimension(model, &embedder)?;
+        Ok(Loaded { model: model.clone(), embedder, calibration: manifest.calibration() })
+    }
+
+    /// The manifest with a name that no other model has: the part of a hash is added if need be.
+    pub async fn with_free_name(&self, manifest: Manifest, content: &Bytes) -> Result<Manifest, ServiceError> {
+        let sha256: [u8; 32] = Sha256::digest(content).into();
+        let taken = self.registry.list().await?.into_iter().any(|it| it.name == manifest.name && it.sha256 != sha256);
+        if !taken {
+            return Ok(manifest);
+        }
+        let name = format!("{}-{}", manifest.name, &hex(&sha256)[..8]);
+        manifest.named(name).map_err(|error| ServiceError::InvalidModel(error.to_string()))
+    }
+
+    /// Deletes the file of a model that is retired.
+    pub(super) async fn delete(&self, model: &Model) -> Result<(), ServiceError> {
+        Ok(self.blobs.delete(&model.sha256).await?)
+    }
+
+    fn check_dimension(&self, model: &Model, embedder: &LoadedEmbedder) -> Result<(), ServiceError> {
+        if embedder.dimension() == model.dimension as usize {
+            return Ok(());
+        }
+        let (name, registered) = (model.name.clone(), model.dimension);
+        let given = u32::try_from(embedder.dimension()).unwrap_or(u32::MAX);
+        Err(RegistryError::OtherDimension { name, registered, given }.into())
+    }
+}
+
+/// How an embedder wants its chips.
+pub fn normalisation(manifest: &Manifest) -> InputNormalisation {
+    InputNormalisation {
+        mean: manifest.mean,
+        scale: manifest.scale,
+        channels: match manifest.channels {
+            ChannelOrder::Rgb => Channels::Rgb,
+            ChannelOrder::Bgr => Channels::Bgr,
+        },
+    }
+}

@@ -1,0 +1,126 @@
+//! The models that the database knows: listed, imported, retired; and the record of who did what.
+
+use super::answers::{AuditEntry, Audited, ModelDetails, ModelEntry, Retired};
+use super::{NewModelFile, ServiceError, Services};
+use crate::registry::{self, Actor, GateVerdict, Model, ModelFormat, ModelState};
+use crate::types::{ModelId, hex};
+
+/// Entries of a page of the record.
+const AUDIT_PAGE: u32 = 50;
+
+impl Services {
+    /// The models that the database knows, oldest first.
+    pub async fn list_models(&self) -> Result<Vec<ModelEntry>, ServiceError> {
+        let rollback = self.rollback_id().await?;
+        let models = self.0.registry.list().await?.into_iter();
+        Ok(models.map(|model| entry(model, rollback)).collect())
+    }
+
+    /// A model given by id, sha256 or name, with its figures.
+    pub async fn get_model(&self, model: &str) -> Result<ModelDetails, ServiceError> {
+        let model = self.find_model(model).await?;
+        let (embeddings, missing, without_chip) = tokio::try_join!(
+            async { Ok(self.0.registry.count_embeddings(model.id).await?) },
+            async { Ok(self.0.galleries.count_missing_embeddings(model.id).await?) },
+            async { Ok::<_, ServiceError>(self.0.registry.count_without_chip(model.id).await?) },
+        )?;
+        let rollback = self.rollback_id().await?;
+        let manifest = model.manifest.as_ref().map(serde_json::to_value).transpose();
+        Ok(ModelDetails {
+            manifest: manifest.map_err(|error| ServiceError::Internal(error.to_string()))?,
+            verdict: model.verdict.clone().map(Into::into),
+            embeddings,
+            missing,
+            without_chip,
+            entry: entry(model, rollback),
+        })
+    }
+
+    /// A model given by id, sha256 or name.
+    pub async fn find_model(&self, model: &str) -> Result<Model, ServiceError> {
+        Ok(self.0.registry.find(model).await?)
+    }
+
+    /// Takes in a model's file as a candidate.
+    pub async fn import_model(&self, file: NewModelFile, actor: Actor) -> Result<Model, ServiceError> {
+        Ok(self.0.models.import(file, actor).await?.model)
+    }
+
+    /// [`Self::import_model`], as the list shows it.
+    pub async fn add_model(&self, file: NewModelFile, actor: Actor) -> Result<ModelEntry, ServiceError> {
+        let model = self.import_model(file, actor).await?;
+        Ok(entry(model, self.rollback_id().await?))
+    }
+
+    /// Keeps what the gate said of a model; a promotion goes by it.
+    pub async fn set_verdict(&self, model: ModelId, verdict: &GateVerdict) -> Result<(), ServiceError> {
+        Ok(self.0.registry.set_verdict(model, verdict).await?)
+    }
+
+    /// Deletes a model's embeddings and its file. `force` takes even the one that a rollback would make active.
+    pub async fn retire_model(&self, model: &str, force: bool, actor: Actor) -> Result<Retired, ServiceError> {
+        let model = self.find_model(model).await?;
+        let retired = self.0.registry.retire(model.id, force, actor).await?;
+        self.0.models.delete(&model).await?;
+        self.settle().await;
+        Ok(Retired { model: model.name, embeddings: retired.embeddings, lost_faces: retired.lost_faces })
+    }
+
+    /// Who changed what, latest first.
+    pub async fn audit(&self, cursor: Option<&str>, limit: Option<u32>) -> Result<Audited, ServiceError> {
+        let before = cursor.map(|cursor| uuid::Uuid::try_parse(cursor).map_err(|_| ServiceError::InvalidCursor));
+        let limit = limit.unwrap_or(AUDIT_PAGE).clamp(1, 200);
+        let mut entries = self.0.registry.audit(before.transpose()?, limit + 1).await?;
+        let more = entries.len() > limit as usize;
+        entries.truncate(limit as usize);
+        let next_cursor = entries.last().filter(|_| more).map(|last| last.id.to_string());
+        Ok(Audited { items: entries.into_iter().map(Into::into).collect(), next_cursor })
+    }
+
+    async fn rollback_id(&self) -> Result<Option<ModelId>, ServiceError> {
+        match self.0.registry.rollback_target().await {
+            Ok(model) => Ok(Some(model.id)),
+            Err(registry::RegistryError::NoFormerModel) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn entry(model: Model, rollback: Option<ModelId>) -> ModelEntry {
+    let is_rollback = rollback == Some(model.id) && model.state == ModelState::Former;
+    ModelEntry {
+        id: model.id.0,
+        name: model.name,
+        sha256: hex(&model.sha256),
+        dimension: model.dimension,
+        state: model.state.as_str().to_owned(),
+        source: model.source.as_str().to_owned(),
+        format: model.file.map(|(format, _): (ModelFormat, u64)| format.as_str().to_owned()),
+        bytes: model.file.map(|(_, bytes)| bytes),
+        parent: model.parent.map(|parent| parent.0),
+        created_at: model.created_at,
+        activated_at: model.activated_at,
+        is_target: model.is_target,
+        is_rollback,
+    }
+}
+
+impl From<registry::AuditEntry> for AuditEntry {
+    fn from(entry: registry::AuditEntry) -> Self {
+        Self {
+            id: entry.id,
+            at: entry.at,
+            actor: entry.actor,
+            action: entry.action,
+            model_id: entry.model_id,
+            model: entry.model,
+            details: entry.details,
+        }
+    }
+}
+
+impl From<GateVerdict> for super::answers::Verdict {
+    fn from(verdict: GateVerdict) -> Self {
+        Self { passed: verdict.passed, reasons: verdict.reasons, figures: verdict.figures, at: verdict.at }
+    }
+}

@@ -1,0 +1,130 @@
+//! Making another model the active one, while the present one serves; and back.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tracing::{info, warn};
+use utoipa::ToSchema;
+
+use super::{ServiceError, Services};
+use crate::registry::{Actor, Model, ModelState, RegistryError, Switch};
+use crate::types::ModelId;
+
+/// A promotion to be done.
+#[derive(Debug, Clone, Copy)]
+pub struct Promotion {
+    pub model: ModelId,
+    /// Whether what the gate refuses is promoted all the same, and faces without chips may be left behind.
+    pub force: bool,
+    pub actor: Actor,
+}
+
+/// What a promotion did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Promoted {
+    /// The name of the model that is active now.
+    pub model: String,
+    /// The name of the one before; null if the model was active already.
+    #[schema(required)]
+    pub former: Option<String>,
+    /// Faces that were embedded, beside those that had an embedding.
+    pub embedded: u64,
+    /// Faces that cannot be found now: they have neither a chip nor an embedding of the model.
+    pub left_behind: u64,
+    /// What the gate said of the model.
+    pub gate: GateState,
+}
+
+/// What the gate said of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GateState {
+    Passed,
+    /// It refused, and was overruled.
+    Overruled,
+    /// It was not asked: nobody evaluated the model.
+    NotEvaluated,
+    /// The model was active before, and needs none.
+    NotNeeded,
+}
+
+impl Services {
+    /// Fails if a promotion of this model would be refused now.
+    pub async fn check_promotion(&self, promotion: &Promotion) -> Result<GateState, ServiceError> {
+        let model = self.0.registry.model(promotion.model).await?;
+        if model.file.is_none() || model.manifest.is_none() {
+            return Err(ServiceError::NoModelFile { model: model.name });
+        }
+        if matches!(model.state, ModelState::Active | ModelState::Former) {
+            return Ok(GateState::NotNeeded);
+        }
+        let left_behind = self.0.registry.count_without_chip(model.id).await?;
+        if left_behind > 0 && !promotion.force {
+            return Err(ServiceError::FacesWithoutChips { faces: left_behind });
+        }
+        match model.verdict {
+            None => Ok(GateState::NotEvaluated),
+            Some(verdict) if verdict.passed => Ok(GateState::Passed),
+            Some(_) if promotion.force => Ok(GateState::Overruled),
+            Some(verdict) => Err(ServiceError::GateRefused { model: model.name, reasons: verdict.reasons }),
+        }
+    }
+
+    /// Embeds all enrolled faces by the model, then makes it the active one. `progress` hears how many faces are done of
+    /// how many. Meanwhile the active model serves, and new faces are embedded by both. Broken off, it leaves everything
+    /// as it was but for the embeddings that were made; begun again, it goes on from there.
+    pub async fn promote(
+        &self,
+        promotion: Promotion,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Promoted, ServiceError> {
+        let Promotion { model: id, force, actor } = promotion;
+        let gate = self.check_promotion(&promotion).await?;
+        let model = self.0.registry.model(id).await?;
+        if model.state == ModelState::Active {
+            self.follow().await?;
+            let left_behind = self.0.registry.count_without_chip(id).await?;
+            return Ok(Promoted { model: model.name, former: None, embedded: 0, left_behind, gate });
+        }
+        let details = json!({"force": force, "gate": gate});
+        self.0.registry.set_target(id, actor, details.clone()).await?;
+        // Loads it, so that new faces need no second look.
+        self.follow().await?;
+        let loaded = self.load(&model).await?;
+        let former = self.0.registry.active().await?.name;
+        let mut embedded = 0;
+        loop {
+            let before = embedded;
+            embedded += self.embed_missing(&loaded, |done, total| progress(before + done, before + total)).await?;
+            match self.0.registry.switch(id, actor, details.clone()).await? {
+                Switch::Done(_) => break,
+                Switch::Missing(faces) => info!(faces, model = %model.name, "more faces came; embedding them as well"),
+            }
+        }
+        self.follow().await?;
+        let left_behind = self.0.registry.count_without_chip(id).await?;
+        info!(model = %model.name, %former, embedded, "promoted");
+        Ok(Promoted { model: model.name, former: Some(former), embedded, left_behind, gate })
+    }
+
+    /// Promotes the embedder that the configuration names.
+    pub async fn promote_configured(self, model: ModelId) {
+        let promotion = Promotion { model, force: false, actor: Actor::Server };
+        if let Err(error) = self.promote(promotion, |_, _| {}).await {
+            warn!(%error, "cannot promote the configured embedder; the active model goes on serving");
+        }
+    }
+
+    /// Ends a promotion that shall not go on.
+    pub async fn abandon_promotion(&self, model: ModelId, actor: Actor, reason: &str) -> Result<(), ServiceError> {
+        Ok(self.0.registry.clear_target(model, actor, reason).await?)
+    }
+
+    /// The model that was active before the present one.
+    pub async fn rollback_target(&self) -> Result<Model, ServiceError> {
+        let model = self.0.registry.rollback_target().await?;
+        if model.file.is_none() {
+            return Err(RegistryError::NoFormerModel.into());
+        }
+        Ok(model)
+    }
+}

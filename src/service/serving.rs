@@ -1,0 +1,175 @@
+//! What answers requests: one model with everything that belongs to it.
+//!
+//! A request takes a snapshot when it begins and keeps it to its end, so every answer comes from exactly one model and
+//! names it, whatever is promoted meanwhile. What nobody holds any more is freed.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::decide::Tails;
+use super::resident::Resident;
+use super::{ModelFiles, ServiceError, Services};
+use crate::config::RecognitionConfig;
+use crate::engine::LoadedEmbedder;
+use crate::gallery::Galleries;
+use crate::registry::{Calibration, Model, Registry};
+use crate::types::{ModelId, Threshold};
+
+/// A model that is loaded, and what its similarities mean.
+#[derive(Clone)]
+pub struct Loaded {
+    pub model: Model,
+    pub embedder: LoadedEmbedder,
+    pub calibration: Calibration,
+}
+
+/// The model that answers, and what is known and held in memory for it.
+pub(super) struct Serving {
+    pub loaded: Loaded,
+    /// From which similarity on two faces count as one person, if nothing else is said.
+    pub threshold: Threshold,
+    pub resident: Resident,
+    pub tails: Tails,
+}
+
+impl Serving {
+    /// Starts to fill the memory with the templates of a model.
+    pub fn start(galleries: &Galleries, loaded: Loaded, config: &RecognitionConfig) -> Self {
+        Self {
+            resident: Resident::start(galleries, &loaded.model, &config.search),
+            threshold: config.threshold.unwrap_or(loaded.calibration.threshold),
+            tails: Tails::default(),
+            loaded,
+        }
+    }
+
+    pub fn id(&self) -> ModelId {
+        self.loaded.model.id
+    }
+
+    /// The name of the model, for answers.
+    pub fn name(&self) -> &str {
+        &self.loaded.model.name
+    }
+
+    pub fn calibration(&self) -> &Calibration {
+        &self.loaded.calibration
+    }
+}
+
+/// All that is loaded at present.
+#[derive(Clone)]
+struct Onstage {
+    serving: Arc<Serving>,
+    /// About to take its place.
+    incoming: Option<Arc<Serving>>,
+    /// By which new faces are embedded as well, because it is being promoted.
+    target: Option<Arc<Loaded>>,
+}
+
+/// Where requests find the model that answers.
+pub(super) struct Stage(RwLock<Onstage>);
+
+impl Stage {
+    pub fn new(serving: Serving) -> Self {
+        Self(RwLock::new(Onstage { serving: Arc::new(serving), incoming: None, target: None }))
+    }
+
+    fn read(&self) -> Onstage {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Onstage) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn serving(&self) -> Arc<Serving> {
+        self.read().serving
+    }
+
+    pub fn target(&self) -> Option<Arc<Loaded>> {
+        self.read().target
+    }
+
+    pub fn set_target(&self, target: Option<Loaded>) {
+        // Weights may be freed here, and not while others wait.
+        let _former = self.change(|stage| std::mem::replace(&mut stage.target, target.map(Arc::new)));
+    }
+
+    /// The serving model or the target, if it is this one.
+    pub fn loaded(&self, model: ModelId) -> Option<Loaded> {
+        let stage = self.read();
+        if stage.serving.id() == model {
+            return Some(stage.serving.loaded.clone());
+        }
+        stage.target.filter(|target| target.model.id == model).map(|target| Loaded::clone(&target))
+    }
+
+    /// Lets another model answer from now on. What was written before is in its memory when requests see it.
+    pub async fn replace(&self, next: Serving) {
+        let next = Arc::new(next);
+        // From here on whoever writes waits for the next one's memory as well; the settling waits for those before.
+        self.change(|stage| stage.incoming = Some(Arc::clone(&next)));
+        next.resident.settle().await;
+        let _former = self.change(|stage| {
+            stage.incoming = None;
+            if stage.target.as_ref().is_some_and(|target| target.model.id == next.id()) {
+                stage.target = None;
+            }
+            std::mem::replace(&mut stage.serving, next)
+        });
+    }
+
+    /// Waits until searches see what was committed before.
+    pub async fn settle(&self) {
+        let Onstage { serving, incoming, .. } = self.read();
+        match incoming {
+            Some(incoming) => _ = tokio::join!(serving.resident.settle(), incoming.resident.settle()),
+            None => serving.resident.settle().await,
+        }
+    }
+}
+
+impl Services {
+    /// What answers a request that begins now.
+    pub(super) fn serving(&self) -> Arc<Serving> {
+        self.0.stage.serving()
+    }
+
+    /// The model that answers.
+    pub fn active_model(&self) -> Model {
+        self.serving().loaded.model.clone()
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    pub fn model_files(&self) -> &ModelFiles {
+        &self.0.models
+    }
+
+    /// The name of the model that answers.
+    pub fn model_name(&self) -> String {
+        self.serving().name().to_owned()
+    }
+
+    /// Waits until searches see what was committed before; called after each write.
+    pub(super) async fn settle(&self) {
+        self.0.stage.settle().await;
+    }
+
+    /// A model that is loaded already, or is loaded now from the model store.
+    pub(super) async fn load(&self, model: &Model) -> Result<Loaded, ServiceError> {
+        match self.0.stage.loaded(model.id) {
+            Some(loaded) => Ok(loaded),
+            None => self.0.models.load(model).await,
+        }
+    }
+
+    /// Makes a model ready to answer, with its templates in memory.
+    pub(super) async fn prepare(&self, loaded: Loaded) -> Serving {
+        let serving = Serving::start(&self.0.galleries, loaded, &self.0.recognition);
+        serving.resident.filled().await;
+        serving
+    }
+}
