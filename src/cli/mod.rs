@@ -107,6 +107,9 @@ impl CliError {
 impl Cli {
     /// Runs the command on a new async runtime.
     pub fn run(self) -> Result<ExitCode, CliError> {
+        if let Command::Train(command) = &self.command {
+            command.confine()?;
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

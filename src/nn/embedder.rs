@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::error::NetworkError;
 use super::network::{Format, Network};
@@ -30,6 +30,15 @@ impl Default for InputNormalisation {
     /// RGB in -1..=1, the convention of most published face networks.
     fn default() -> Self {
         Self { mean: 127.5, scale: 127.5, channels: Channels::Rgb }
+    }
+}
+
+impl InputNormalisation {
+    /// What a network reads of RGB images of a chip's size: `N x 3 x 112 x 112` floats on `device`, channels last.
+    pub fn input(&self, images: &[&[u8]], device: Device) -> Result<Tensor, NetworkError> {
+        let Self { mean, scale, channels } = *self;
+        let normalisation = Normalisation { mean: [mean; 3], scale, channels };
+        pixels::stack(images, (Chip::SIDE, Chip::SIDE), &normalisation, device, Kind::Float)
     }
 }
 
@@ -142,7 +151,7 @@ fn contract(reason: String) -> NetworkError {
 
 #[cfg(test)]
 mod tests {
-    use tch::{CModule, Device};
+    use tch::CModule;
 
     use super::super::testing::{difference, fixture, floats, made_image, weights};
     use super::*;

@@ -94,5 +94,6 @@ unsafe extern "C" {
     ) -> bool;
     pub fn faceid_open_library(path: *const c_char) -> *mut c_char;
     pub fn faceid_tune_heap();
+    pub fn faceid_keep_heap();
     pub fn faceid_free_message(message: *mut c_char);
 }

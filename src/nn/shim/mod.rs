@@ -313,6 +313,13 @@ pub fn tune_heap() {
     unsafe { ffi::faceid_tune_heap() }
 }
 
+/// Lets the C++ heap keep all that is freed, of any size, for what comes next: for training, whose steps are alike. Threads
+/// that are started later share one heap.
+pub fn keep_heap() {
+    // SAFETY: sets parameters of malloc.
+    unsafe { ffi::faceid_keep_heap() }
+}
+
 fn take_tensor(tensor: *mut c_void, error: *mut c_char) -> Result<Tensor, String> {
     if tensor.is_null() {
         return Err(take_message(error));

@@ -62,5 +62,8 @@ char* faceid_open_library(const char* path);
 // Lets the C++ heap keep what passes of a network free and take again at once; larger blocks go back to the system.
 void faceid_tune_heap();
 
+// Lets it keep everything, in one heap for the threads that are started later.
+void faceid_keep_heap();
+
 void faceid_free_message(char* message);
 }
