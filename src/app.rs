@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::blobs::{BlobError, Blobs};
@@ -15,8 +15,9 @@ use crate::config::{Config, DatabaseConfig};
 use crate::db::{Database, DbError};
 use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation};
 use crate::gallery::Galleries;
+use crate::jobs::Jobs;
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
-use crate::service::{ModelFiles, ServiceError, Services, normalisation};
+use crate::service::{ModelFiles, ServiceError, Services, Stores, TrainingSetup, normalisation};
 use crate::telemetry::metrics;
 use crate::types::hex;
 
@@ -46,12 +47,16 @@ pub enum AppError {
 /// How long the threads of the engine may take to end: a batch at most.
 const LAST_BATCH: Duration = Duration::from_secs(30);
 
+/// How long jobs may take to be given back: longer than each of them has.
+const LAST_JOB: Duration = Duration::from_secs(30);
+
 /// The running parts. [`App::stop`] ends them in order; without it, what is left behind is cleaned up at next start.
 pub struct App {
     pub services: Services,
     database: Database,
     inference: EngineThreads,
     upkeep: JoinSet<()>,
+    worker: Option<JoinHandle<()>>,
 }
 
 impl App {
@@ -90,7 +95,7 @@ impl App {
             Ok(services) => {
                 let mut upkeep = services.start_upkeep();
                 upkeep.spawn(metrics::upkeep());
-                Ok(Self { services, database, inference, upkeep })
+                Ok(Self { services, database, inference, upkeep, worker: None })
             }
             Err(error) => {
                 database.close().await;
@@ -99,8 +104,20 @@ impl App {
         }
     }
 
+    /// Begins to work on the database's jobs, as servers do.
+    pub fn work_on_jobs(&mut self) {
+        self.worker.get_or_insert_with(|| tokio::spawn(self.services.clone().work_on_jobs()));
+    }
+
     /// Waits for what is in work, then closes the database. Drop every clone of `services` first.
     pub async fn stop(mut self) {
+        self.services.close();
+        if let Some(mut worker) = self.worker.take()
+            && tokio::time::timeout(LAST_JOB, &mut worker).await.is_err()
+        {
+            warn!("a job does not end; left behind");
+            worker.abort();
+        }
         self.upkeep.shutdown().await;
         drop(self.services);
         let inference = tokio::task::spawn_blocking(move || self.inference.join());
@@ -138,7 +155,14 @@ async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Re
     let galleries = Galleries::new(database.pool().clone());
     let files = ModelFiles::new(engine.clone(), Blobs::open(&config.models.store)?, registry.clone(), &config.models);
     let active = models::active(config, &registry, &files).await?;
-    let services = Services::new(engine, galleries, registry, files, active, config);
+    let jobs = Jobs::new(database.pool().clone(), config.jobs.lease);
+    let training = TrainingSetup {
+        folder: config.jobs.folder.clone(),
+        embedder: config.engine.embedder.clone(),
+        threads: config.jobs.train_threads,
+        memory: config.jobs.train_memory,
+    };
+    let services = Services::new(engine, Stores { galleries, registry, jobs }, files, training, active, config);
     services.embed_missing_faces().await?;
     Ok(services)
 }

@@ -1,8 +1,8 @@
 //! faceid: an HTTP face-recognition service.
 //!
-//! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`;
-//! `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine`, `index` and `training` -> `nn`; `gallery` and
-//! `registry` -> `db`. A test in `tests/it/layers.rs` holds them to it.
+//! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`,
+//! `jobs`; `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine`, `index` and `training` -> `nn`; `gallery`,
+//! `registry` and `jobs` -> `db`. A test in `tests/it/layers.rs` holds them to it.
 
 pub mod app;
 pub mod bench;
@@ -15,6 +15,7 @@ pub mod evaluation;
 pub mod gallery;
 pub mod http;
 pub mod index;
+pub mod jobs;
 pub mod nn;
 pub mod registry;
 pub mod service;

@@ -54,6 +54,8 @@ id!(/// One enrolled image of a subject.
     FaceId);
 id!(/// One set of embedder weights.
     ModelId);
+id!(/// A long task.
+    JobId);
 
 /// The name of a gallery or a subject: any Unicode of 1 to 255 characters but NUL, which Postgres cannot store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]

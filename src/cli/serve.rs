@@ -46,7 +46,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
     let mut shutdown = Shutdown::new()?;
     let start = App::start(&config);
     tokio::pin!(start);
-    let app = tokio::select! {
+    let mut app = tokio::select! {
         app = &mut start => app?,
         // libtorch cannot be left while it loads, so the start is finished, unless the user insists.
         () = shutdown.requested() => tokio::select! {
@@ -54,6 +54,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
             () = shutdown.requested() => return Ok(()),
         },
     };
+    app.work_on_jobs();
     announce(address, &config.http);
     answer(listener, &app, &config.http, &mut shutdown).await;
     stop(app, &mut shutdown).await
@@ -79,6 +80,7 @@ async fn answer(listener: TcpListener, app: &App, config: &HttpConfig, shutdown:
     let deadline = async {
         shutdown.requested().await;
         info!("stopping: finishing the accepted requests; once more to stop at once");
+        app.services.close();
         drop(stop);
         tokio::select! {
             () = tokio::time::sleep(config.shutdown_timeout) => warn!("some requests took too long and are dropped"),

@@ -80,6 +80,7 @@ pub struct Config {
     pub engine: EngineConfig,
     pub recognition: RecognitionConfig,
     pub models: ModelsConfig,
+    pub jobs: JobsConfig,
     pub log: LogConfig,
 }
 
@@ -170,6 +171,19 @@ pub struct SearchConfig {
     pub threads: usize,
 }
 
+/// Long tasks.
+#[derive(Debug, Clone)]
+pub struct JobsConfig {
+    /// How long a job of a server that died waits until another takes it over.
+    pub lease: Duration,
+    /// Where jobs keep their files while they run.
+    pub folder: PathBuf,
+    /// Threads of a training.
+    pub train_threads: usize,
+    /// Bytes of memory that a training may take.
+    pub train_memory: u64,
+}
+
 #[derive(Debug, Clone)]
 pub struct LogConfig {
     pub format: LogFormat,
@@ -200,6 +214,12 @@ impl Settings {
                 max_connections: in_range("max_connections", s.max_connections, 1..=1_000_000)?,
                 request_timeout: Duration::from_secs(in_range("request_timeout", s.request_timeout, 1..=3600)?),
                 shutdown_timeout: Duration::from_secs(in_range("shutdown_timeout", s.shutdown_timeout, 0..=3600)?),
+            },
+            jobs: JobsConfig {
+                lease: Duration::from_secs(in_range("job_lease", s.job_lease, 1..=3600)?),
+                folder: data_dir.join("jobs"),
+                train_threads: in_range("train_threads", s.train_threads, 1..=256)?,
+                train_memory: in_range("train_memory", s.train_memory, 256 << 20..=1 << 44)?,
             },
             database: DatabaseConfig {
                 url: s.database_url,

@@ -53,13 +53,13 @@ settings! {
     #[arg(long, env = "FACEID_INSECURE", num_args = 0..=1, default_missing_value = "true",
         value_parser = clap::builder::FalseyValueParser::new(), value_name = "BOOL")]
     insecure: bool,
-    /// Folder of the private Postgres [default: /var/lib/faceid for root, ~/.local/share/faceid for others]
+    /// Folder of the private Postgres and of jobs [default: /var/lib/faceid for root, ~/.local/share/faceid for others]
     #[arg(long, env = "FACEID_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
     /// Use this Postgres (with pgvector) rather than a private one
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Secret,
-    /// Most connections to Postgres for requests; two more follow what changes [default: 16]
+    /// Most connections to Postgres for requests; two more follow what changes, three are for jobs [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,
     /// Postgres binaries with pgvector for the private Postgres [default: those of `make setup`]
@@ -152,6 +152,15 @@ settings! {
     /// Bytes of memory that galleries may take for searches, about 1.7 KB a subject of 512 dimensions [default: 2 GiB]
     #[arg(long, env = "FACEID_RESIDENT_MEMORY", value_name = "N")]
     resident_memory: u64,
+    /// Seconds after which another server takes over the jobs of one that died [default: 30]
+    #[arg(long, env = "FACEID_JOB_LEASE", value_name = "SECONDS")]
+    job_lease: u64,
+    /// CPU threads for a training that the server was asked for [default: half of the cores]
+    #[arg(long, env = "FACEID_TRAIN_THREADS", value_name = "N")]
+    train_threads: usize,
+    /// Bytes of memory that such a training may take; one that needs more fails, the server goes on [default: 4 GiB]
+    #[arg(long, env = "FACEID_TRAIN_MEMORY", value_name = "N")]
+    train_memory: u64,
     /// Format of the log on standard error [default: pretty]
     #[arg(long, env = "FACEID_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormat,
@@ -215,13 +224,17 @@ fn default_data_dir() -> Result<PathBuf, ConfigError> {
     }
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// `weights_dir` and `threads` decide the defaults of other settings.
 pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> Result<Settings, ConfigError> {
     let weights_dir = match weights_dir {
         Some(folder) => folder,
         None => home()?.join("weights"),
     };
-    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = threads.unwrap_or_else(cores);
     Ok(Settings {
         bind: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
         client_key: None,
@@ -258,6 +271,9 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         threshold: None,
         search: Some(SearchChoice::Auto),
         resident_memory: Some(2 << 30),
+        job_lease: Some(30),
+        train_threads: Some((cores() / 2).max(1)),
+        train_memory: Some(4 << 30),
         log_format: Some(LogFormat::Pretty),
         log: Some("info".to_owned()),
     })

@@ -2,6 +2,7 @@
 
 mod database;
 mod error;
+mod page;
 pub mod private;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -16,6 +17,7 @@ use sqlx::{Connection, PgConnection};
 
 pub use database::Database;
 pub use error::{DbError, NoPgvector, OnConstraint, violates};
+pub use page::{Page, PageError, PageRequest};
 
 /// The first pgvector whose iterative index scans and parallel HNSW builds we rely on.
 pub const MIN_PGVECTOR: &str = "0.8.4";

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::Duplicate;
-use crate::db::DbError;
+use crate::db::{DbError, PageError};
 use crate::types::{FaceId, ModelId};
 
 #[derive(Debug, Error)]
@@ -37,10 +37,8 @@ pub enum GalleryError {
     Inconsistent(&'static str),
     #[error("the gallery `default` cannot be renamed or deleted")]
     DefaultGallery,
-    #[error("the cursor is not one that this list gave")]
-    InvalidCursor,
-    #[error("a page has 1 to {max} items, not {0}", max = super::PageRequest::MAX_LIMIT)]
-    InvalidLimit(u32),
+    #[error(transparent)]
+    Page(#[from] PageError),
     #[error("metadata must be a JSON object")]
     MetadataNotObject,
     #[error("metadata cannot hold the NUL character")]

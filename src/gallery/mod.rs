@@ -10,13 +10,13 @@ mod error;
 mod faces;
 mod galleries;
 mod metadata;
-mod page;
 mod policy;
 mod review;
 mod search;
 mod subjects;
 #[cfg(test)]
 mod tests;
+mod training;
 mod transfer;
 mod turns;
 
@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::types::{GalleryId, ModelId, SubjectId};
 
+pub use crate::db::{Page, PageError, PageRequest};
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{Announcements, CHANGES_KEPT, Changes, Feed, Template};
 pub use enroll::{Duplicate, Enrolled, Enrolment, NewFace, OnDuplicate};
@@ -35,12 +36,12 @@ pub use error::GalleryError;
 pub use faces::{Face, FoundIn};
 pub use galleries::{DEFAULT_GALLERY, DEFAULT_GALLERY_NAME, Gallery, GalleryChange, GalleryContents};
 pub use metadata::Metadata;
-pub use page::{Page, PageRequest};
 pub use policy::Policy;
 pub use review::{
     DueSubject, FaceToReview, Finding, FindingKind, FindingsRequest, NewFinding, ReviewBatch, ReviewProgress,
 };
 pub use subjects::{Subject, SubjectChange};
+pub use training::{KnownFace, TrainingStock};
 pub use transfer::{FaceRecord, Ids, Intake, IntakeError, Record, Snapshot, Stored, SubjectRecord};
 pub use turns::{Held, Turn};
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{Galleries, GalleryError, Page, PageRequest};
+use super::{Galleries, GalleryError, Page, PageError, PageRequest};
 use crate::types::{FaceId, GalleryId, ModelId, StoredEmbedding, SubjectId};
 
 /// What kind of thing a finding is.
@@ -334,17 +334,17 @@ pub struct FindingsRequest {
 
 impl FindingsRequest {
     /// As [`PageRequest::new`].
-    pub fn new(limit: Option<u32>, cursor: Option<&str>) -> Result<Self, GalleryError> {
+    pub fn new(limit: Option<u32>, cursor: Option<&str>) -> Result<Self, PageError> {
         let limit = PageRequest::check_limit(limit)?;
         let Some(cursor) = cursor else {
             return Ok(Self { score: f32::INFINITY, after: Uuid::nil(), limit });
         };
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| GalleryError::InvalidCursor)?;
-        let (score, id) = bytes.split_first_chunk().ok_or(GalleryError::InvalidCursor)?;
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| PageError::InvalidCursor)?;
+        let (score, id) = bytes.split_first_chunk().ok_or(PageError::InvalidCursor)?;
         let score = f32::from_be_bytes(*score);
-        let after = Uuid::from_slice(id).map_err(|_| GalleryError::InvalidCursor)?;
+        let after = Uuid::from_slice(id).map_err(|_| PageError::InvalidCursor)?;
         if score.is_nan() {
-            return Err(GalleryError::InvalidCursor);
+            return Err(PageError::InvalidCursor);
         }
         Ok(Self { score, after, limit })
     }

@@ -12,9 +12,11 @@ mod form;
 mod galleries;
 mod health;
 mod identify;
+mod jobs;
 mod metrics;
 pub mod openapi;
 mod problem;
+mod retrain;
 mod server;
 mod state;
 mod subjects;
@@ -73,7 +75,13 @@ fn recognition() -> OpenApiRouter<AppState> {
 }
 
 fn administration() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(admin::list_models))
+    OpenApiRouter::new()
+        .routes(routes!(admin::list_models))
+        .routes(routes!(retrain::start_retrain))
+        .routes(routes!(jobs::list_jobs))
+        .routes(routes!(jobs::get_job))
+        .routes(routes!(jobs::follow_job))
+        .routes(routes!(jobs::cancel_job))
 }
 
 fn monitoring() -> OpenApiRouter<AppState> {

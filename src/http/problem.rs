@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 use utoipa::ToSchema;
 
-use crate::db::DbError;
+use crate::db::{DbError, PageError};
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
+use crate::jobs::JobError;
 use crate::registry::RegistryError;
 use crate::service::ServiceError;
 use crate::vision::DecodeError;
@@ -52,6 +53,9 @@ pub enum Code {
     DefaultGallery,
     SameSubject,
     NoChip,
+    TooFewSubjects,
+    JobNotFound,
+    JobFinished,
     // It does not fit the models.
     ModelNotFound,
     DuplicateModel,
@@ -91,6 +95,7 @@ impl Code {
             | Self::FaceNotFound
             | Self::ModelNotFound
             | Self::NoChip
+            | Self::JobNotFound
             | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -99,6 +104,7 @@ impl Code {
             | Self::DuplicateFace
             | Self::DefaultGallery
             | Self::SameSubject
+            | Self::JobFinished
             | Self::DuplicateModel
             | Self::NoModelFile
             | Self::ModelInUse
@@ -114,6 +120,7 @@ impl Code {
             | Self::CorruptImage
             | Self::NoFace
             | Self::MultipleFaces
+            | Self::TooFewSubjects
             | Self::InvalidModel
             | Self::CodeRefused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
@@ -217,6 +224,9 @@ impl From<ServiceError> for Problem {
                 error!(%error, "a model file is unavailable");
                 Self::new(Code::ModelUnavailable, "a model file is unavailable at present; the server's log says why")
             }
+            ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
+            ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
+            ServiceError::Job(error) => error.into(),
             ServiceError::Engine(error) => error.into(),
             ServiceError::Gallery(error) => error.into(),
             ServiceError::Registry(error) => error.into(),
@@ -265,12 +275,11 @@ impl From<GalleryError> for Problem {
             GalleryError::NoChip(_) => Self::new(Code::NoChip, detail),
             GalleryError::InvalidPolicy(_) => Self::new(Code::InvalidField, detail).with_field("policy"),
             GalleryError::DefaultGallery => Self::new(Code::DefaultGallery, detail),
-            GalleryError::InvalidCursor => Self::new(Code::InvalidCursor, detail).with_field("cursor"),
             GalleryError::DuplicateFace { matches } => Self {
                 duplicates: matches.into_iter().map(Into::into).collect(),
                 ..Self::new(Code::DuplicateFace, detail)
             },
-            GalleryError::InvalidLimit(_) => Self::new(Code::InvalidField, detail).with_field("limit"),
+            GalleryError::Page(error) => error.into(),
             GalleryError::MetadataNotObject | GalleryError::MetadataNul | GalleryError::MetadataTooLarge(_) => {
                 Self::new(Code::InvalidField, detail).with_field("metadata")
             }
@@ -279,6 +288,29 @@ impl From<GalleryError> for Problem {
                 Self::internal(detail)
             }
             GalleryError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<JobError> for Problem {
+    fn from(error: JobError) -> Self {
+        let detail = error.to_string();
+        match error {
+            JobError::JobNotFound(_) => Self::new(Code::JobNotFound, detail),
+            JobError::JobFinished(_) => Self::new(Code::JobFinished, detail),
+            JobError::LeaseLost => Self::internal(detail),
+            JobError::Page(error) => error.into(),
+            JobError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<PageError> for Problem {
+    fn from(error: PageError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PageError::InvalidCursor => Self::new(Code::InvalidCursor, detail).with_field("cursor"),
+            PageError::InvalidLimit(_) => Self::new(Code::InvalidField, detail).with_field("limit"),
         }
     }
 }

@@ -31,6 +31,13 @@ impl AppState {
     }
 }
 
+impl AppState {
+    /// Who asks for what only the admin key opens.
+    pub fn requester(&self) -> &'static str {
+        if self.keys.is_some() { "admin key" } else { "anyone" }
+    }
+}
+
 impl FromRef<AppState> for Services {
     fn from_ref(state: &AppState) -> Self {
         state.services.clone()

@@ -1,9 +1,13 @@
 //! What the service answers with: the JSON of the HTTP surface and of the command line.
 
+mod jobs;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
+
+pub use jobs::Job;
 
 use crate::gallery::Policy;
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};

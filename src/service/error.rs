@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::blobs::BlobError;
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
+use crate::jobs::JobError;
 use crate::registry::RegistryError;
 use crate::types::InvalidValue;
 use crate::vision::DecodeError;
@@ -51,6 +52,14 @@ pub enum ServiceError {
     InvalidCursor,
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// A field has a value that it cannot have.
+    #[error("{field}: {reason}")]
+    InvalidField { field: &'static str, reason: String },
+    /// A gallery has too few faces to do with it what was asked for.
+    #[error("{field}: {reason}")]
+    TooFewSubjects { field: &'static str, reason: String },
+    #[error(transparent)]
+    Job(#[from] JobError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]

@@ -10,6 +10,7 @@ mod follow;
 pub mod galleries;
 mod identify;
 mod indexes;
+mod jobs;
 mod model_files;
 mod models;
 mod photo;
@@ -17,14 +18,17 @@ mod promote;
 mod ready;
 mod reembed;
 mod resident;
+mod retrain;
 mod review;
 mod search;
 mod serving;
 mod verify;
+mod work;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use embed::PhotoRequest;
@@ -35,6 +39,7 @@ pub use model_files::{ModelFiles, NewModelFile, normalisation};
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use promote::{GateState, Promoted, Promotion};
 pub use ready::Readiness;
+pub use retrain::{RetrainBase, RetrainRequest};
 pub use verify::VerifyRequest;
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;
@@ -42,13 +47,33 @@ pub use crate::gallery::DEFAULT_GALLERY_NAME;
 use crate::config::{Config, RecognitionConfig};
 use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
+use crate::jobs::Jobs;
 use crate::registry::Registry;
 pub use serving::Loaded;
 use serving::{Serving, Stage};
 
+/// Where and how the server trains.
+#[derive(Debug, Clone)]
+pub struct TrainingSetup {
+    /// Where jobs keep their files while they run.
+    pub folder: PathBuf,
+    /// The active embedder's file.
+    pub embedder: PathBuf,
+    pub threads: usize,
+    /// Bytes of memory that a training may take.
+    pub memory: u64,
+}
+
 /// The service. Cloning is cheap.
 #[derive(Clone)]
 pub struct Services(Arc<Parts>);
+
+/// Everything that the database holds.
+pub struct Stores {
+    pub galleries: Galleries,
+    pub registry: Registry,
+    pub jobs: Jobs,
+}
 
 struct Parts {
     engine: Engine,
@@ -56,6 +81,10 @@ struct Parts {
     galleries: Galleries,
     registry: Registry,
     models: ModelFiles,
+    jobs: Jobs,
+    training: TrainingSetup,
+    /// Becomes true when the server is about to stop.
+    closing: watch::Sender<bool>,
     stage: Stage,
     /// Held while the models that are held ready change.
     following: Mutex<()>,
@@ -70,9 +99,9 @@ impl Services {
     /// `active` is the database's active model.
     pub fn new(
         engine: Engine,
-        galleries: Galleries,
-        registry: Registry,
+        Stores { galleries, registry, jobs }: Stores,
         models: ModelFiles,
+        training: TrainingSetup,
         active: Loaded,
         config: &Config,
     ) -> Self {
@@ -83,6 +112,9 @@ impl Services {
             engine,
             galleries,
             registry,
+            jobs,
+            training,
+            closing: watch::Sender::new(false),
             models,
             stage: Stage::new(serving),
             following: Mutex::new(()),

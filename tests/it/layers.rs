@@ -57,6 +57,20 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("index", &["tch", "sqlx", "axum", "crate::engine", "crate::gallery", "crate::service", "crate::http"]),
     ("registry", &["tch", "axum", "crate::engine", "crate::gallery", "crate::service", "crate::http", "crate::vision"]),
     (
+        "jobs",
+        &[
+            "tch",
+            "axum",
+            "crate::engine",
+            "crate::gallery",
+            "crate::registry",
+            "crate::service",
+            "crate::http",
+            "crate::training",
+            "crate::vision",
+        ],
+    ),
+    (
         "evaluation",
         &[
             "tch",

@@ -7,10 +7,10 @@ fn limits_and_cursors_are_checked() {
     assert!(PageRequest::new(None, None).is_ok());
     assert!(PageRequest::new(Some(200), None).is_ok());
     for limit in [0, 201, u32::MAX] {
-        assert!(matches!(PageRequest::new(Some(limit), None), Err(GalleryError::InvalidLimit(bad)) if bad == limit));
+        assert!(matches!(PageRequest::new(Some(limit), None), Err(PageError::InvalidLimit(bad)) if bad == limit));
     }
     for cursor in ["", "!", "AAAA", "é", "AAAAAAAAAAAAAAAAAAAAAA==", &"A".repeat(10_000)] {
-        assert!(matches!(PageRequest::new(None, Some(cursor)), Err(GalleryError::InvalidCursor)), "{cursor}");
+        assert!(matches!(PageRequest::new(None, Some(cursor)), Err(PageError::InvalidCursor)), "{cursor}");
     }
 }
 

@@ -45,7 +45,8 @@ fn start_shared() -> Shared {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let config = settings.into_config().unwrap();
-            let app = App::start(&config).await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
+            let mut app = App::start(&config).await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
+            app.work_on_jobs();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             started.send(format!("http://{}", listener.local_addr().unwrap())).unwrap();
             let state = AppState::new(app.services.clone(), &config.http);

@@ -1,0 +1,123 @@
+//! /admin/jobs: long tasks.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::{Stream, StreamExt};
+use serde_json::Value;
+
+use super::extract::{PageQuery, Path};
+use super::form::{Fields, invalid};
+use super::problem::Problem;
+use crate::gallery::PageRequest;
+use crate::jobs::JobEvent;
+use crate::service::Services;
+use crate::service::answers::{Job, Page};
+use crate::types::JobId;
+
+/// How often a silent stream says that it is alive, so that no proxy takes it for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// List jobs
+#[utoipa::path(
+    get, path = "/admin/jobs", tag = "admin", params(PageQuery),
+    responses(
+        (status = 200, description = "A page of jobs, newest first", body = Page<Job>),
+        (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_jobs(
+    State(services): State<Services>,
+    Fields(page): Fields<PageRequest>,
+) -> Result<Json<Page<Job>>, Problem> {
+    Ok(Json(services.list_jobs(page).await?))
+}
+
+/// Get a job
+#[utoipa::path(
+    get, path = "/admin/jobs/{job}", tag = "admin",
+    params(("job" = JobId, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "The job, how far it is, and what came of it", body = Job),
+        (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get_job(
+    State(services): State<Services>,
+    Path(job): Path<JobId>,
+    Fields(()): Fields<()>,
+) -> Result<Json<Job>, Problem> {
+    Ok(Json(services.get_job(job).await?))
+}
+
+/// Cancel a job
+///
+/// A queued job is cancelled at once. A running one is asked to stop, and is cancelled when it has; what it leaves behind is
+/// cleaned up.
+#[utoipa::path(
+    post, path = "/admin/jobs/{job}/cancel", tag = "admin",
+    params(("job" = JobId, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "The job: cancelled, or asked to stop", body = Job),
+        (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`job_finished`: nothing is left to cancel", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn cancel_job(
+    State(services): State<Services>,
+    Path(job): Path<JobId>,
+    Fields(()): Fields<()>,
+) -> Result<Json<Job>, Problem> {
+    Ok(Json(services.cancel_job(job).await?))
+}
+
+/// Follow a job
+///
+/// Server-Sent Events: all that has happened to the job, then what happens, until it is finished. `state` says that the job
+/// is in another state, the last one with its `result` or `error`; `progress` how far it is (`stage`, `done`, `total`,
+/// `seconds_left`); `metrics` the figures of a step of training; `note` what there is to know. A client that was cut off
+/// sends the number of the last event that it got as `Last-Event-ID`, as browsers do, and gets those after it. Events are
+/// kept for seven days after the end of a job.
+#[utoipa::path(
+    get, path = "/admin/jobs/{job}/events", tag = "admin",
+    params(
+        ("job" = JobId, Path, description = "Its id"),
+        ("Last-Event-ID" = Option<i64>, Header, description = "Only events after this one"),
+    ),
+    responses(
+        (status = 200, description = "The events", body = String, content_type = "text/event-stream"),
+        (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn follow_job(
+    State(services): State<Services>,
+    Path(job): Path<JobId>,
+    headers: HeaderMap,
+    Fields(()): Fields<()>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let events = services.follow_job(job, last_event(&headers)?).await?;
+    Ok(Sse::new(events.map(|event| Ok(render(event)))).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+fn last_event(headers: &HeaderMap) -> Result<i64, Problem> {
+    const NAME: &str = "Last-Event-ID";
+    let Some(value) = headers.get(NAME) else { return Ok(0) };
+    let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    number.ok_or_else(|| invalid(NAME, "the number of an event is expected"))
+}
+
+fn render(event: JobEvent) -> Event {
+    let JobEvent { sequence, kind, mut data, at } = event;
+    if let Value::Object(members) = &mut data {
+        members.insert("at".to_owned(), at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true).into());
+    }
+    // JSON has no line breaks of its own.
+    Event::default().id(sequence.to_string()).event(kind).data(data.to_string())
+}

@@ -1,0 +1,106 @@
+//! POST /admin/retrain
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::extract::gallery;
+use super::form::{Fields, Form, FromForm, invalid};
+use super::problem::Problem;
+use super::state::AppState;
+use crate::service::answers::Job;
+use crate::service::{RetrainBase, RetrainRequest};
+use crate::types::Name;
+
+/// What to train.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
+pub struct RetrainForm {
+    /// The gallery to learn from: name or id. Defaults to `default`.
+    #[schema(example = "staff")]
+    pub gallery: Option<String>,
+    /// `active` (the default) adapts the active model, `scratch` trains a small network from nothing.
+    pub base: Option<RetrainBase>,
+    /// Galleries that must not suffer: on each, the candidate may be hardly worse than the active model. Defaults to all other
+    /// galleries that have two subjects with two faces each.
+    pub protected: Option<Vec<String>>,
+    /// Batches to train on.
+    #[schema(minimum = 1)]
+    pub steps: Option<u64>,
+    /// From which all that looks random follows.
+    pub seed: Option<u64>,
+    /// Share of the subjects that are not trained on but tested with, 0 to 1. Defaults to 0.25.
+    #[schema(minimum = 0.0, maximum = 1.0)]
+    pub test_share: Option<f64>,
+    /// Further settings of the training: those of `faceid train --print-recipe`, as JSON.
+    #[schema(value_type = Option<Object>, example = json!({"optimiser": {"learning_rate": 0.0003}}))]
+    pub recipe: Option<Map<String, Value>>,
+    /// The name of the candidate. Defaults to one made of the gallery's and the job's.
+    pub name: Option<String>,
+    /// Whether to promote the candidate if the gate allows. Defaults to false.
+    pub promote: Option<bool>,
+}
+
+pub struct Retrain(RetrainRequest);
+
+impl FromForm for Retrain {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] =
+        &["gallery", "base", "protected", "steps", "seed", "test_share", "recipe", "name", "promote"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        const WHOLE: &str = "a number from 0 on";
+        let protected: Option<Vec<String>> = form.value("protected", "a list of names of galleries")?;
+        let named = |name: String| Name::try_from(name).map_err(|error| invalid("protected", error));
+        Ok(Self(RetrainRequest {
+            gallery: gallery(&mut form)?,
+            base: form.value("base", "active or scratch")?.unwrap_or_default(),
+            protected: protected.map(|names| names.into_iter().map(named).collect()).transpose()?,
+            steps: form.value("steps", WHOLE)?,
+            seed: form.value("seed", WHOLE)?,
+            test_share: form.value("test_share", "a number from 0 to 1")?,
+            recipe: form.value("recipe", "a JSON object")?,
+            name: form.name("name")?,
+            promote: form.value("promote", "true or false")?.unwrap_or_default(),
+        }))
+    }
+}
+
+/// Retrain on the faces of a gallery
+///
+/// Submits a job that trains an embedder in a process of its own, with low priority: a part of the subjects is held out, the
+/// others are learned from. The result is registered as a candidate, and a gate decides whether it is better than the active
+/// model: on the subjects that were held out, without being worse on the protected galleries. Follow it at
+/// GET /admin/jobs/{job}/events. Trainings run one after the other, and the same one is not queued twice.
+#[utoipa::path(
+    post, path = "/admin/retrain", tag = "admin",
+    request_body(content((RetrainForm = "application/json"), (RetrainForm = "multipart/form-data"))),
+    responses(
+        (status = 202, description = "The job, which is queued", body = Job, headers(("location" = String, description = "Of the job"))),
+        (status = 200, description = "The job that does the same already", body = Job, headers(("location" = String, description = "Of the job"))),
+        (status = 404, description = "`gallery_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`too_few_subjects`, `invalid_field`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn start_retrain(
+    State(state): State<AppState>,
+    Fields(Retrain(request)): Fields<Retrain>,
+) -> Result<Response, Problem> {
+    let (job, is_new) = state.services.retrain(request, state.requester()).await?;
+    Ok(accepted(job, is_new))
+}
+
+/// A job that was submitted, or that does already what was asked for.
+pub fn accepted(job: Job, is_new: bool) -> Response {
+    let status = if is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let location = HeaderValue::from_str(&format!("/admin/jobs/{}", job.id));
+    let mut response = (status, Json(job)).into_response();
+    // An id has no character that a header could not hold.
+    response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
+    response
+}

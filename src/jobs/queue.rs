@@ -1,0 +1,210 @@
+//! Submitting, finding, claiming and cancelling jobs.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::events::{EventKind, add};
+use super::{Job, JobError, JobKind, JobState, Jobs, Lane, Lease};
+use crate::db::{Page, PageRequest, violates};
+use crate::types::JobId;
+
+/// A job fails after as many attempts in a row that ended badly and got nowhere.
+pub const MOST_SETBACKS: u32 = 5;
+
+/// How long a job waits after a setback; twice as long after each further one.
+const PAUSE_AFTER_SETBACK: Duration = Duration::from_secs(1);
+
+/// A job to submit.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    pub kind: JobKind,
+    /// A job of this kind and key that is not finished is the same job.
+    pub key: String,
+    pub settings: Value,
+    /// Who wants it.
+    pub requested_by: String,
+}
+
+impl Jobs {
+    /// Queues a job. If there is one of its kind and key that is not finished, that one; then the flag is `false`.
+    pub async fn submit(&self, new: &NewJob) -> Result<(Job, bool), JobError> {
+        loop {
+            let mut transaction = self.pool.begin().await?;
+            let inserted: Option<Job> = sqlx::query_as(
+                "insert into jobs (id, kind, lane, key, settings, requested_by) values ($1, $2, $3, $4, $5, $6) \
+                 on conflict (kind, key) where state in ('queued', 'running') do nothing returning *",
+            )
+            .bind(JobId::new().0)
+            .bind(new.kind.name())
+            .bind(new.kind.lane().name())
+            .bind(&new.key)
+            .bind(&new.settings)
+            .bind(&new.requested_by)
+            .fetch_optional(&mut *transaction)
+            .await?;
+            if let Some(job) = inserted {
+                add(&mut transaction, job.id, EventKind::State, &json!({"state": "queued"})).await?;
+                transaction.commit().await?;
+                return Ok((job, true));
+            }
+            drop(transaction);
+            if let Some(job) = self.unfinished(new.kind, &new.key).await? {
+                return Ok((job, false));
+            }
+            // Finished since: then there is room for a new one.
+        }
+    }
+
+    /// The job of a kind and key that is not finished.
+    pub async fn unfinished(&self, kind: JobKind, key: &str) -> Result<Option<Job>, JobError> {
+        let job = sqlx::query_as("select * from jobs where kind = $1 and key = $2 and state in ('queued', 'running')")
+            .bind(kind.name())
+            .bind(key)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(job)
+    }
+
+    pub async fn job(&self, id: JobId) -> Result<Job, JobError> {
+        let job = sqlx::query_as("select * from jobs where id = $1").bind(id.0).fetch_optional(&self.pool).await?;
+        job.ok_or(JobError::JobNotFound(id))
+    }
+
+    /// Newest first.
+    pub async fn list(&self, request: PageRequest) -> Result<Page<Job>, JobError> {
+        let rows: Vec<Job> = sqlx::query_as("select * from jobs where id < $1 order by id desc limit $2")
+            .bind(request.before())
+            .bind(request.rows_to_fetch())
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(request.page(rows, |job| job.id.0))
+    }
+
+    /// Cancels a job: at once if it is queued; one that is running is asked to stop. To ask twice does no harm.
+    pub async fn cancel(&self, id: JobId) -> Result<Job, JobError> {
+        let mut transaction = self.pool.begin().await?;
+        let job: Option<Job> = sqlx::query_as("select * from jobs where id = $1 for update")
+            .bind(id.0)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let job = job.ok_or(JobError::JobNotFound(id))?;
+        let cancelled = match job.state {
+            JobState::Succeeded | JobState::Failed | JobState::Cancelled => return Err(JobError::JobFinished(id)),
+            JobState::Running if job.cancel_requested => job,
+            JobState::Running => {
+                let asked = sqlx::query_as("update jobs set cancel_requested = true where id = $1 returning *");
+                let asked = asked.bind(id.0).fetch_one(&mut *transaction).await?;
+                let data = json!({"state": "running", "cancel_requested": true});
+                add(&mut transaction, id, EventKind::State, &data).await?;
+                asked
+            }
+            JobState::Queued => {
+                let asked = sqlx::query("update jobs set cancel_requested = true where id = $1");
+                asked.bind(id.0).execute(&mut *transaction).await?;
+                finish(&mut transaction, id, &End::Cancelled).await?
+            }
+        };
+        transaction.commit().await?;
+        Ok(cancelled)
+    }
+
+    /// Takes the next job of a lane, if none is running: one whose lease ran out before one that is queued.
+    pub async fn claim(&self, lane: Lane) -> Result<Option<Lease>, JobError> {
+        self.bury(lane).await?;
+        let (lease, asked_at) = (Uuid::now_v7(), Instant::now());
+        let mut transaction = self.own.begin().await?;
+        let claimed: Result<Option<Job>, sqlx::Error> = sqlx::query_as(
+            "update jobs set state = 'running', lease = $2, lease_until = now() + $3::float8 * interval '1 second', \
+             heartbeat_at = now(), started_at = coalesce(started_at, now()), attempts = attempts + 1, \
+             setbacks = setbacks + (state = 'running')::int \
+             where id = (select id from jobs where lane = $1 and (state = 'running' and lease_until < now() \
+               or state = 'queued' and not_before <= now() \
+                 and not exists (select from jobs where lane = $1 and state = 'running')) \
+               order by state = 'running' desc, id limit 1 for update skip locked) \
+             returning *",
+        )
+        .bind(lane.name())
+        .bind(lease)
+        .bind(self.lease_for.as_secs_f64())
+        .fetch_optional(&mut *transaction)
+        .await;
+        let job = match claimed {
+            // Another server claimed another job of the lane at the same moment.
+            Err(error) if is_lane_taken(&error) => return Ok(None),
+            claimed => claimed?,
+        };
+        let Some(job) = job else { return Ok(None) };
+        let data = json!({"state": "running", "attempt": job.attempts});
+        add(&mut transaction, job.id, EventKind::State, &data).await?;
+        transaction.commit().await?;
+        Ok(Some(Lease::new(self.clone(), job, lease, asked_at)))
+    }
+
+    /// Ends what nobody should take over: jobs whose lease ran out and who were to be cancelled, or failed too often.
+    async fn bury(&self, lane: Lane) -> Result<(), JobError> {
+        let mut transaction = self.own.begin().await?;
+        let dead: Vec<Job> = sqlx::query_as(
+            "select * from jobs where lane = $1 and state = 'running' and lease_until < now() \
+             and (cancel_requested or setbacks + 1 >= $2) for update skip locked",
+        )
+        .bind(lane.name())
+        .bind(MOST_SETBACKS as i32)
+        .fetch_all(&mut *transaction)
+        .await?;
+        for job in dead {
+            let end = match job.cancel_requested {
+                true => End::Cancelled,
+                false => {
+                    End::Failed(format!("{MOST_SETBACKS} attempts in a row ended badly; at the last, the server died"))
+                }
+            };
+            finish(&mut transaction, job.id, &end).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+fn is_lane_taken(error: &sqlx::Error) -> bool {
+    violates(error, "job_one_running")
+}
+
+/// How a job ends.
+pub(super) enum End {
+    Succeeded(Value),
+    Failed(String),
+    Cancelled,
+}
+
+/// Ends a job. The caller holds its row and knows that it may.
+pub(super) async fn finish(connection: &mut PgConnection, id: JobId, end: &End) -> Result<Job, sqlx::Error> {
+    let (state, result, error) = match end {
+        End::Succeeded(result) => (JobState::Succeeded, Some(result), None),
+        End::Failed(error) => (JobState::Failed, None, Some(error.as_str())),
+        End::Cancelled => (JobState::Cancelled, None, None),
+    };
+    let job: Job = sqlx::query_as(
+        "update jobs set state = $2, result = $3, error = $4, lease = null, lease_until = null, finished_at = now() \
+         where id = $1 returning *",
+    )
+    .bind(id.0)
+    .bind(state.name())
+    .bind(result)
+    .bind(error)
+    .fetch_one(&mut *connection)
+    .await?;
+    sqlx::query("delete from job_files where job_id = $1").bind(id.0).execute(&mut *connection).await?;
+    let data = json!({"state": state.name(), "result": result, "error": error});
+    add(connection, id, EventKind::State, &data).await?;
+    metrics::counter!("faceid_jobs_total", "kind" => job.kind.name(), "state" => state.name()).increment(1);
+    Ok(job)
+}
+
+/// When a job may be tried again after its `setbacks`th setback in a row.
+pub(super) fn pause_after(setbacks: u32) -> Duration {
+    PAUSE_AFTER_SETBACK * 2_u32.saturating_pow(setbacks.saturating_sub(1).min(10))
+}

@@ -1,0 +1,266 @@
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::*;
+use crate::db::PageRequest;
+use crate::db::testing::database;
+
+/// Two servers on one database. Leases are short, so that they run out within a test.
+async fn two_servers() -> (Jobs, Jobs) {
+    let pool = database().await;
+    let lease_for = Duration::from_millis(600);
+    (Jobs::new(pool.clone(), lease_for), Jobs::new(pool, lease_for))
+}
+
+fn new(key: &str) -> NewJob {
+    let settings = json!({"gallery": key});
+    NewJob { kind: JobKind::Retrain, key: key.to_owned(), settings, requested_by: "test".to_owned() }
+}
+
+async fn submit(jobs: &Jobs, key: &str) -> Job {
+    let (job, is_new) = jobs.submit(&new(key)).await.unwrap();
+    assert!(is_new && job.state == JobState::Queued);
+    job
+}
+
+async fn claim(jobs: &Jobs) -> Option<Lease> {
+    jobs.claim(Lane::Training).await.unwrap()
+}
+
+/// Claims the next job as soon as there is one to claim.
+async fn claim_soon(jobs: &Jobs) -> Lease {
+    loop {
+        if let Some(lease) = claim(jobs).await {
+            return lease;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn kinds_of_events(jobs: &Jobs, job: JobId) -> Vec<String> {
+    let events = jobs.events(job, 0, 100).await.unwrap();
+    assert!(events.is_sorted_by_key(|event| event.sequence));
+    let told = |event: &JobEvent| match event.data["state"].as_str() {
+        Some(state) => state.to_owned(),
+        None => event.kind.clone(),
+    };
+    events.iter().map(told).collect()
+}
+
+#[tokio::test]
+async fn one_unfinished_job_for_each_key() {
+    let (a, b) = two_servers().await;
+    let first = submit(&a, "staff").await;
+    let (same, is_new) = b.submit(&new("staff")).await.unwrap();
+    assert!(!is_new && same == first);
+    let other = submit(&b, "visitors").await;
+    let lease = claim(&b).await.unwrap();
+    assert_eq!(lease.job().id, first.id);
+    assert!(!a.submit(&new("staff")).await.unwrap().1);
+    lease.succeed(json!({})).await.unwrap();
+    let again = submit(&a, "staff").await;
+
+    let page = a.list(PageRequest::new(Some(2), None).unwrap()).await.unwrap();
+    assert_eq!(page.items.iter().map(|job| job.id).collect::<Vec<_>>(), [again.id, other.id]);
+    let rest = PageRequest::new(Some(2), page.next_cursor.as_deref()).unwrap();
+    assert_eq!(a.list(rest).await.unwrap().items.iter().map(|job| job.id).collect::<Vec<_>>(), [first.id]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn submitted_at_once_it_is_one_job() {
+    let (a, b) = two_servers().await;
+    let clients = (0..12).map(|client| {
+        let jobs = if client % 2 == 0 { a.clone() } else { b.clone() };
+        tokio::spawn(async move { jobs.submit(&new("staff")).await.unwrap() })
+    });
+    let mut submitted = Vec::new();
+    for client in clients.collect::<Vec<_>>() {
+        submitted.push(client.await.unwrap());
+    }
+    assert_eq!(submitted.iter().filter(|(_, is_new)| *is_new).count(), 1);
+    assert!(submitted.iter().all(|(job, _)| job.id == submitted[0].0.id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_job_of_a_lane_runs_at_a_time() {
+    let (a, b) = two_servers().await;
+    for number in 0..5 {
+        submit(&a, &number.to_string()).await;
+    }
+    for _ in 0..5 {
+        let workers = (0..8).map(|worker| {
+            let jobs = if worker % 2 == 0 { a.clone() } else { b.clone() };
+            tokio::spawn(async move { jobs.claim(Lane::Training).await.unwrap() })
+        });
+        let mut leases = Vec::new();
+        for worker in workers.collect::<Vec<_>>() {
+            leases.extend(worker.await.unwrap());
+        }
+        // Whoever lost a race may find nothing, but never two jobs run.
+        assert!(leases.len() <= 1);
+        let lease = match leases.pop() {
+            Some(lease) => lease,
+            None => claim(&a).await.unwrap(),
+        };
+        lease.succeed(Value::Null).await.unwrap();
+    }
+    assert!(claim(&a).await.is_none());
+}
+
+#[tokio::test]
+async fn a_job_of_a_dead_server_is_taken_over() {
+    let (a, b) = two_servers().await;
+    let id = submit(&a, "staff").await.id;
+    let dead = claim(&a).await.unwrap();
+    dead.report(&json!({"stage": "training", "done": 3})).await.unwrap();
+    dead.save("checkpoint", b"three steps").await.unwrap();
+    assert!(claim(&b).await.is_none());
+
+    let heir = claim_soon(&b).await;
+    assert_eq!((heir.job().id, heir.job().attempts, heir.job().setbacks), (id, 2, 1));
+    assert_eq!(heir.saved("checkpoint").await.unwrap().unwrap().content, b"three steps");
+    // Whatever the first one does now, it changes nothing.
+    for outcome in [
+        dead.report(&json!({})).await,
+        dead.tell(EventKind::Note, &json!({})).await,
+        dead.save("checkpoint", b"nonsense").await,
+        dead.advance().await,
+        dead.succeed(json!({"candidate": "nonsense"})).await,
+        dead.fail("nonsense".to_owned()).await,
+        dead.set_back("nonsense".to_owned()).await,
+        dead.cancel().await,
+        dead.give_back().await,
+    ] {
+        assert!(matches!(outcome, Err(JobError::LeaseLost)), "{outcome:?}");
+    }
+    heir.succeed(json!({"candidate": "net"})).await.unwrap();
+    let job = a.job(id).await.unwrap();
+    assert_eq!((job.state, job.result), (JobState::Succeeded, Some(json!({"candidate": "net"}))));
+    assert!(heir.saved("checkpoint").await.unwrap().is_none());
+    let told = ["queued", "running", "progress", "running", "succeeded"];
+    assert_eq!(kinds_of_events(&a, id).await, told);
+}
+
+#[tokio::test]
+async fn a_lease_lasts_while_it_is_kept() {
+    let (a, b) = two_servers().await;
+    submit(&a, "staff").await;
+    let lease = claim(&a).await.unwrap();
+    tokio::select! {
+        () = lease.keep() => panic!("the lease was lost"),
+        () = sleep(Duration::from_millis(1500)) => (),
+    }
+    assert!(claim(&b).await.is_none() && lease.stop().is_none());
+    // And a server that comes back too late learns that it lost it.
+    let heir = claim_soon(&b).await;
+    lease.keep().await;
+    assert_eq!(lease.stop(), Some(Stop::Lost));
+    assert_eq!(lease.stopped().await, Stop::Lost);
+    heir.give_back().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_fails_is_tried_again_but_not_for_ever() {
+    let (a, _) = two_servers().await;
+    let id = submit(&a, "staff").await.id;
+    claim(&a).await.unwrap().set_back("out of memory".to_owned()).await.unwrap();
+    let job = a.job(id).await.unwrap();
+    assert_eq!((job.state, job.error.as_deref(), job.setbacks), (JobState::Queued, Some("out of memory"), 1));
+    assert!(claim(&a).await.is_none(), "it waits a while");
+
+    // A setback after an advance counts from one again.
+    let lease = claim_soon(&a).await;
+    lease.advance().await.unwrap();
+    lease.set_back("out of memory".to_owned()).await.unwrap();
+    assert_eq!(a.job(id).await.unwrap().setbacks, 1);
+
+    sqlx::query("update jobs set not_before = now(), setbacks = 4").execute(&a.pool).await.unwrap();
+    claim(&a).await.unwrap().set_back("out of memory again".to_owned()).await.unwrap();
+    let job = a.job(id).await.unwrap();
+    assert_eq!((job.state, job.error.as_deref()), (JobState::Failed, Some("out of memory again")));
+
+    // Servers that die of a job are setbacks as well.
+    let id = submit(&a, "visitors").await.id;
+    sqlx::query("update jobs set setbacks = 4 where id = $1").bind(id.0).execute(&a.pool).await.unwrap();
+    let _dead = claim(&a).await.unwrap();
+    while a.job(id).await.unwrap().state == JobState::Running {
+        assert!(claim(&a).await.is_none());
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(a.job(id).await.unwrap().state, JobState::Failed);
+    assert_eq!(pause_times(), [1, 2, 4, 8]);
+}
+
+fn pause_times() -> Vec<u64> {
+    (1..MOST_SETBACKS).map(|setbacks| queue::pause_after(setbacks).as_secs()).collect()
+}
+
+#[tokio::test]
+async fn a_job_that_was_given_back_goes_on_at_once() {
+    let (a, b) = two_servers().await;
+    let id = submit(&a, "staff").await.id;
+    let lease = claim(&a).await.unwrap();
+    lease.ask_to_stop(Stop::Shutdown);
+    assert_eq!(lease.stopped().await, Stop::Shutdown);
+    lease.give_back().await.unwrap();
+    let next = claim(&b).await.unwrap();
+    assert_eq!((next.job().id, next.job().attempts, next.job().setbacks), (id, 2, 0));
+}
+
+#[tokio::test]
+async fn jobs_are_cancelled_wherever_they_are() {
+    let (a, b) = two_servers().await;
+    let queued = submit(&a, "staff").await.id;
+    assert_eq!(b.cancel(queued).await.unwrap().state, JobState::Cancelled);
+    assert!(matches!(b.cancel(queued).await, Err(JobError::JobFinished(id)) if id == queued));
+    assert!(claim(&a).await.is_none());
+
+    let running = submit(&a, "staff").await.id;
+    let lease = claim(&a).await.unwrap();
+    let (asked, ()) = tokio::join!(b.cancel(running), async {
+        tokio::select! {
+            () = lease.keep() => panic!("the lease was lost"),
+            why = lease.stopped() => assert_eq!(why, Stop::Cancelled),
+        }
+    });
+    let asked = asked.unwrap();
+    assert!(asked.state == JobState::Running && asked.cancel_requested);
+    b.cancel(running).await.unwrap();
+    lease.cancel().await.unwrap();
+    assert_eq!(kinds_of_events(&a, running).await, ["queued", "running", "running", "cancelled"]);
+
+    // The server dies before it stops: nobody goes on.
+    let orphan = submit(&a, "staff").await.id;
+    let _dead = claim(&a).await.unwrap();
+    b.cancel(orphan).await.unwrap();
+    while a.job(orphan).await.unwrap().state == JobState::Running {
+        assert!(claim(&b).await.is_none());
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(a.job(orphan).await.unwrap().state, JobState::Cancelled);
+    let nobody = JobId::new();
+    assert!(matches!(a.cancel(nobody).await, Err(JobError::JobNotFound(id)) if id == nobody));
+}
+
+#[tokio::test]
+async fn the_bell_rings_at_every_server_and_old_events_go() {
+    let (a, b) = two_servers().await;
+    let mut heard = b.bell().subscribe();
+    let listening = b.clone();
+    let listener = tokio::spawn(async move { listening.listen().await });
+    heard.changed().await.unwrap();
+    let id = submit(&a, "staff").await.id;
+    heard.changed().await.unwrap();
+    listener.abort();
+
+    a.cancel(id).await.unwrap();
+    let events = a.events(id, 0, 100).await.unwrap();
+    assert_eq!(a.events(id, events[0].sequence, 100).await.unwrap(), events[1..]);
+    a.prune_events().await.unwrap();
+    assert_eq!(a.events(id, 0, 100).await.unwrap(), events);
+    sqlx::query("update jobs set finished_at = now() - interval '8 days'").execute(&a.pool).await.unwrap();
+    a.prune_events().await.unwrap();
+    assert!(a.events(id, 0, 100).await.unwrap().is_empty());
+}

@@ -1,0 +1,138 @@
+//! The chips of a training, as files: a folder for each subject, named by ids, so that nobody's name is on disk.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::super::work::Failure;
+use super::super::{ServiceError, Services};
+use super::report::Report;
+use crate::evaluation::Random;
+use crate::gallery::KnownFace;
+use crate::types::{FaceId, GalleryId, SubjectId};
+
+/// Chips of a training at most, for it holds them in memory, 37 KB each. Of a larger gallery, subjects are chosen by chance.
+const MOST_CHIPS: usize = 50_000;
+
+/// Chips per round trip to the database.
+const CHUNK: usize = 256;
+
+/// Faces to train on, with whom they show. Every attempt takes the same, but for those that were erased meanwhile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Faces(Vec<(SubjectId, Vec<FaceId>)>);
+
+impl Faces {
+    /// Chooses among faces, which are sorted by subject.
+    fn choose(known: &[KnownFace], most: usize, seed: u64) -> Self {
+        let of_one = known.chunk_by(|a, b| a.subject == b.subject);
+        let mut subjects: Vec<(SubjectId, Vec<FaceId>)> =
+            of_one.map(|faces| (faces[0].subject, faces.iter().map(|known| known.face).collect())).collect();
+        if known.len() > most {
+            Random::new(seed, 0).shuffle(&mut subjects);
+            let mut room = most;
+            subjects.retain(|(_, faces)| {
+                let fits = faces.len() <= room;
+                room -= if fits { faces.len() } else { 0 };
+                fits
+            });
+        }
+        Self(subjects)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.iter().map(|(_, faces)| faces.len()).sum()
+    }
+
+    /// The faces of some of the subjects.
+    pub(super) fn of(&self, subjects: &[SubjectId]) -> impl Iterator<Item = (SubjectId, &[FaceId])> {
+        self.0
+            .iter()
+            .filter(|(subject, _)| subjects.contains(subject))
+            .map(|(subject, faces)| (*subject, faces.as_slice()))
+    }
+}
+
+impl Services {
+    /// The faces of a gallery to train on.
+    pub(super) async fn faces_to_train(&self, gallery: GalleryId, seed: u64) -> Result<Faces, ServiceError> {
+        let known = self.0.galleries.faces_with_chip(gallery).await?;
+        Ok(Faces::choose(&known, MOST_CHIPS, seed))
+    }
+
+    /// Writes the chips of `faces` into `folder`, where nothing else is left.
+    pub(super) async fn write_chips(
+        &self,
+        folder: &Path,
+        faces: &Faces,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        // What an earlier attempt wrote may have been erased from the gallery since.
+        remove(folder.to_owned()).await?;
+        let all: Vec<(SubjectId, FaceId)> =
+            faces.0.iter().flat_map(|(subject, faces)| faces.iter().map(|face| (*subject, *face))).collect();
+        for (number, chunk) in all.chunks(CHUNK).enumerate() {
+            let of: HashMap<FaceId, SubjectId> = chunk.iter().map(|(subject, face)| (*face, *subject)).collect();
+            let ids: Vec<FaceId> = chunk.iter().map(|(_, face)| *face).collect();
+            let chips = self.0.galleries.chips_of(&ids).await.map_err(ServiceError::from)?;
+            let folder = folder.to_owned();
+            on_disk(move || {
+                chips.iter().try_for_each(|(face, jpeg)| {
+                    let of_subject = folder.join(of[face].to_string());
+                    std::fs::create_dir_all(&of_subject)?;
+                    std::fs::write(of_subject.join(format!("{face}.jpg")), jpeg)
+                })
+            })
+            .await?;
+            let done = number * CHUNK + chunk.len();
+            report.progress(json!({"stage": "chips", "done": done, "total": all.len()})).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Deletes a folder or file, if it is there.
+pub(super) async fn remove(path: PathBuf) -> Result<(), Failure> {
+    on_disk(move || {
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    })
+    .await
+}
+
+/// Works with files, off the async threads.
+pub(super) async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| Failure::Passing(format!("cannot work with the files of a job: {error}"))),
+        Err(error) => Err(Failure::Passing(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_large_gallery_whole_subjects_are_taken() {
+        let gallery = GalleryId::new();
+        let mut known = Vec::new();
+        for count in [3, 1, 4, 2, 5] {
+            let subject = SubjectId::new();
+            known.extend((0..count).map(|_| KnownFace { gallery, subject, face: FaceId::new() }));
+        }
+        assert_eq!(Faces::choose(&known, 15, 1).count(), 15);
+        let some = Faces::choose(&known, 9, 1);
+        assert!((5..=9).contains(&some.count()), "{}", some.count());
+        assert_eq!(Faces::choose(&known, 9, 1), some);
+        for (subject, faces) in &some.0 {
+            assert_eq!(known.iter().filter(|known| known.subject == *subject).count(), faces.len());
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Retraining: an embedder is trained on the faces of a gallery, in a process of its own, and becomes a candidate.
+
+mod chips;
+mod process;
+mod recipe;
+mod report;
+mod run;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use super::answers::Job;
+use super::{ServiceError, Services};
+use crate::gallery::TrainingStock;
+use crate::jobs::{JobKind, NewJob};
+use crate::types::{GalleryId, Name, hex};
+
+/// Subjects with two faces or more that it takes to train on some and test on others.
+const LEAST_SUBJECTS: u64 = 4;
+
+/// Subjects with two faces or more that it takes to see whether a gallery suffers.
+const LEAST_PROTECTED: u32 = 2;
+
+/// Share of the subjects that the candidate is tested on, if nothing else is said.
+const TEST_SHARE: f64 = 0.25;
+
+/// What training begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetrainBase {
+    /// The active model, which is adapted.
+    #[default]
+    Active,
+    /// Nothing: a small network with random weights.
+    Scratch,
+}
+
+/// What is to be trained.
+#[derive(Debug, Clone)]
+pub struct RetrainRequest {
+    pub gallery: Name,
+    pub base: RetrainBase,
+    /// Galleries that must not suffer; `None`: all others with enough faces.
+    pub protected: Option<Vec<Name>>,
+    pub steps: Option<u64>,
+    pub seed: Option<u64>,
+    /// Share of the subjects to test with.
+    pub test_share: Option<f64>,
+    /// What to change of the settings of the training, as in a recipe of `faceid train`.
+    pub recipe: Option<Map<String, Value>>,
+    /// Of the candidate.
+    pub name: Option<Name>,
+    /// Whether to promote it if the gate allows.
+    pub promote: bool,
+}
+
+/// A gallery, by what it was called when the job was submitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct GalleryRef {
+    id: GalleryId,
+    name: String,
+}
+
+/// The settings of a job, as the database keeps them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct RetrainSettings {
+    gallery: GalleryRef,
+    base: RetrainBase,
+    protected: Vec<GalleryRef>,
+    /// All settings of the training but those that the server decides.
+    recipe: Value,
+    name: Option<String>,
+    promote: bool,
+}
+
+impl Services {
+    /// Submits a job that retrains. `false`: the same is queued or running already, and is that job.
+    pub async fn retrain(&self, request: RetrainRequest, requested_by: &str) -> Result<(Job, bool), ServiceError> {
+        let settings = self.retrain_settings(request).await?;
+        let settings = serde_json::to_value(&settings).map_err(|error| ServiceError::Internal(error.to_string()))?;
+        // Members are sorted by name, so that the same settings are the same text.
+        let key = hex(&Sha256::digest(settings.to_string()));
+        let new = NewJob { kind: JobKind::Retrain, key, settings, requested_by: requested_by.to_owned() };
+        let (job, is_new) = self.0.jobs.submit(&new).await?;
+        Ok((job.into(), is_new))
+    }
+
+    /// Refuses what cannot be trained, and decides what was left open.
+    async fn retrain_settings(&self, request: RetrainRequest) -> Result<RetrainSettings, ServiceError> {
+        let recipe = recipe::of(&request)?;
+        let gallery = self.gallery_ref(&request.gallery).await?;
+        let stock = self.0.galleries.training_stock(gallery.id).await?;
+        if stock.mated < LEAST_SUBJECTS {
+            return Err(too_few("gallery", &gallery.name, LEAST_SUBJECTS, stock));
+        }
+        let protected = match &request.protected {
+            Some(names) => self.protected_by_name(names, gallery.id).await?,
+            None => {
+                let all = self.0.galleries.galleries_with_mated(LEAST_PROTECTED).await?.into_iter();
+                let others = all.filter(|other| other.id != gallery.id);
+                others.map(|other| GalleryRef { id: other.id, name: other.name }).collect()
+            }
+        };
+        let name = request.name.map(|name| name.to_string());
+        Ok(RetrainSettings { gallery, base: request.base, protected, recipe, name, promote: request.promote })
+    }
+
+    async fn protected_by_name(&self, names: &[Name], target: GalleryId) -> Result<Vec<GalleryRef>, ServiceError> {
+        let mut protected: Vec<GalleryRef> = Vec::with_capacity(names.len());
+        for name in names {
+            let gallery = self.gallery_ref(name).await?;
+            if gallery.id == target {
+                let reason = format!("{:?} is the gallery to train on", gallery.name);
+                return Err(ServiceError::InvalidField { field: "protected", reason });
+            }
+            let stock = self.0.galleries.training_stock(gallery.id).await?;
+            if stock.mated < u64::from(LEAST_PROTECTED) {
+                return Err(too_few("protected", &gallery.name, u64::from(LEAST_PROTECTED), stock));
+            }
+            if !protected.contains(&gallery) {
+                protected.push(gallery);
+            }
+        }
+        Ok(protected)
+    }
+
+    async fn gallery_ref(&self, gallery: &Name) -> Result<GalleryRef, ServiceError> {
+        let found = self.0.galleries.find_gallery(gallery.as_str()).await?;
+        Ok(GalleryRef { id: found.id, name: found.name })
+    }
+}
+
+fn too_few(field: &'static str, gallery: &str, least: u64, stock: TrainingStock) -> ServiceError {
+    let TrainingStock { mated, without_chip, .. } = stock;
+    let reason = match without_chip {
+        0 => String::new(),
+        faces => format!("; {faces} faces were imported without a chip, and cannot be trained on"),
+    };
+    ServiceError::TooFewSubjects {
+        field,
+        reason: format!("{gallery:?} has {mated} subjects with two faces or more, {least} are needed{reason}"),
+    }
+}
