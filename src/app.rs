@@ -17,7 +17,7 @@ use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation};
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
-use crate::service::{ModelFiles, ServiceError, Services, normalisation};
+use crate::service::{ModelFiles, ServiceError, Services, Stores, normalisation};
 use crate::telemetry::metrics;
 use crate::types::hex;
 
@@ -62,12 +62,12 @@ pub struct App {
 impl App {
     /// Starts a server: as [`Self::open`], then promotes the configured embedder if it is new to the database.
     pub async fn start(config: &Config) -> Result<Self, AppError> {
-        let mut app = Self::open(config).await?;
+        let app = Self::open(config).await?;
         let services = &app.services;
         let (active, registry, files) = (services.active_model(), services.registry(), services.model_files());
         match models::newcomer(config, &active, registry, files).await {
             Ok(None) => {}
-            Ok(Some(model)) => _ = app.upkeep.spawn(services.clone().promote_configured(model)),
+            Ok(Some(model)) => services.promote_configured(model).await?,
             Err(error) => {
                 app.stop().await;
                 return Err(error);
@@ -156,7 +156,7 @@ async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Re
     let files = ModelFiles::new(engine.clone(), Blobs::open(&config.models.store)?, registry.clone(), &config.models);
     let active = models::active(config, &registry, &files).await?;
     let jobs = Jobs::new(database.pool().clone(), config.jobs.lease);
-    let services = Services::new(engine, galleries, registry, files, jobs, active, config);
+    let services = Services::new(engine, Stores { galleries, registry, jobs }, files, active, config);
     services.embed_missing_faces().await?;
     Ok(services)
 }

@@ -79,8 +79,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub engine: EngineConfig,
     pub recognition: RecognitionConfig,
-    pub jobs: JobsConfig,
     pub models: ModelsConfig,
+    pub jobs: JobsConfig,
     pub log: LogConfig,
 }
 

@@ -15,13 +15,33 @@ const FAR: f64 = 1e-2;
 pub struct GateSet {
     active: Faces,
     candidate: Faces,
+    /// Of each face.
+    galleries: Vec<usize>,
 }
 
 impl GateSet {
     /// `subjects[i]` is whom face `i` shows; the vectors, of length 1, are in the same order. The lengths of the two
     /// networks' vectors may differ.
     pub fn new(subjects: Vec<usize>, active: Vec<Vec<f32>>, candidate: Vec<Vec<f32>>) -> Result<Self, EvaluationError> {
-        Ok(Self { active: Faces::new(active, subjects.clone())?, candidate: Faces::new(candidate, subjects)? })
+        Self::of_galleries(vec![0; subjects.len()], subjects, active, candidate)
+    }
+
+    /// As [`Self::new`], of several galleries: `galleries[i]` is the one of face `i`. Only faces of one gallery are compared,
+    /// for nobody knows whether subjects of different ones are one person.
+    pub fn of_galleries(
+        galleries: Vec<usize>,
+        subjects: Vec<usize>,
+        active: Vec<Vec<f32>>,
+        candidate: Vec<Vec<f32>>,
+    ) -> Result<Self, EvaluationError> {
+        if galleries.len() != subjects.len() {
+            return Err(EvaluationError::Shape { vectors: galleries.len(), subjects: subjects.len() });
+        }
+        Ok(Self {
+            active: Faces::new(active, subjects.clone())?,
+            candidate: Faces::new(candidate, subjects)?,
+            galleries,
+        })
     }
 }
 
@@ -109,7 +129,10 @@ impl Gate {
 
     fn compare(&self, set: &GateSet) -> Result<Change, EvaluationError> {
         // The same seed chooses the same pairs of both.
-        let of = |faces: &Faces| Comparisons::of_faces(faces, self.most_impostors, self.seed);
+        let of = |faces: &Faces| {
+            let compared = |i: usize, j: usize| set.galleries[i] == set.galleries[j];
+            Comparisons::of_faces_where(faces, self.most_impostors, self.seed, compared)
+        };
         let (active, candidate) = (of(&set.active)?, of(&set.candidate)?);
         let both = |weights: &[f64]| Some((figures(&active, weights)?, figures(&candidate, weights)?));
         let resampling = Resampling { draws: self.draws, seed: self.seed };
@@ -187,6 +210,20 @@ mod tests {
         assert!((candidate.auc - active.auc - auc_change.value).abs() < 1e-12);
         assert!(0.0 < auc_change.low && auc_change.low < auc_change.value && auc_change.value < auc_change.high);
         assert_eq!(Gate::default().decide(&set(2.0, 1.5), Some(&set(1.0, 1.0))).unwrap().target.auc_change, auc_change);
+    }
+
+    #[test]
+    fn faces_of_different_galleries_are_not_compared() {
+        let vectors = |spread| {
+            let faces = made::faces(12, 6, spread, 3);
+            (0..faces.len()).map(|face| faces.vector(face).to_vec()).collect::<Vec<_>>()
+        };
+        let galleries: Vec<usize> = (0..72).map(|face| face / 36).collect();
+        let subjects: Vec<usize> = (0..72).map(|face| face / 6).collect();
+        let set = GateSet::of_galleries(galleries, subjects, vectors(2.0), vectors(1.5)).unwrap();
+        let target = Gate::default().decide(&set, None).unwrap().target;
+        assert_eq!((target.genuine_pairs, target.impostor_pairs), (180, 2 * 15 * 36));
+        assert!(GateSet::of_galleries(vec![0], vec![0, 1], vectors(1.0), vectors(1.0)).is_err());
     }
 
     #[test]

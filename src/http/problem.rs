@@ -93,9 +93,9 @@ impl Code {
             Self::GalleryNotFound
             | Self::SubjectNotFound
             | Self::FaceNotFound
+            | Self::ModelNotFound
             | Self::NoChip
             | Self::JobNotFound
-            | Self::ModelNotFound
             | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -212,9 +212,6 @@ impl From<ServiceError> for Problem {
                 Self::new(Code::InvalidField, detail).with_field("embedding")
             }
             ServiceError::Uncalibrated { .. } => Self::new(Code::InvalidField, detail),
-            ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
-            ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
-            ServiceError::Job(error) => error.into(),
             ServiceError::ModelTooLarge { .. } => Self::new(Code::BodyTooLarge, detail).with_field("file"),
             ServiceError::CodeRefused => Self::new(Code::CodeRefused, detail).with_field("file"),
             ServiceError::InvalidModel(_) => Self::new(Code::InvalidModel, detail).with_field("file"),
@@ -227,6 +224,9 @@ impl From<ServiceError> for Problem {
                 error!(%error, "a model file is unavailable");
                 Self::new(Code::ModelUnavailable, "a model file is unavailable at present; the server's log says why")
             }
+            ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
+            ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
+            ServiceError::Job(error) => error.into(),
             ServiceError::Engine(error) => error.into(),
             ServiceError::Gallery(error) => error.into(),
             ServiceError::Registry(error) => error.into(),

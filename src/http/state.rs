@@ -34,7 +34,7 @@ impl AppState {
 impl AppState {
     /// Who asks for what only the admin key opens.
     pub fn requester(&self) -> &'static str {
-        if self.keys.is_some() { "admin key" } else { "anyone" }
+        if self.keys.is_some() { "admin_key" } else { "anybody" }
     }
 }
 

@@ -1,58 +1,141 @@
 use super::*;
 use crate::db::testing::database;
 
+fn manifest(name: &str) -> Manifest {
+    Manifest::from_toml(&format!("name = \"{name}\"\nthreshold = 0.3\n")).unwrap()
+}
+
+async fn import(registry: &Registry, name: &str, n: u8) -> Result<Model, RegistryError> {
+    let manifest = manifest(name);
+    let new = NewModel {
+        sha256: [n; 32],
+        dimension: 512,
+        manifest: &manifest,
+        format: ModelFormat::Onnx,
+        bytes: 7,
+        source: ModelSource::Import,
+        parent: None,
+    };
+    registry.import(&new, Actor::Command).await
+}
+
+async fn promote(registry: &Registry, id: ModelId) -> Result<Switch, RegistryError> {
+    registry.set_target(id, Actor::AdminKey, json!({})).await?;
+    registry.switch(id, Actor::AdminKey, json!({})).await
+}
+
 #[tokio::test]
 async fn weights_are_registered_once() {
     let registry = Registry::new(database().await);
     let first = registry.register("mobilefacenet", [1; 32], 512).await.unwrap();
     assert_eq!((first.state, first.dimension, first.sha256), (ModelState::Candidate, 512, [1; 32]));
-    let renamed = registry.register("another name", [1; 32], 512).await.unwrap();
-    assert_eq!(renamed, Model { name: "another name".to_owned(), ..first });
+    assert_eq!(registry.register("another name", [1; 32], 512).await.unwrap(), first);
+    // Its file comes later, and brings a name and more.
+    let imported = import(&registry, "renamed", 1).await.unwrap();
+    let expected = Model {
+        name: "renamed".to_owned(),
+        manifest: Some(manifest("renamed")),
+        file: Some((ModelFormat::Onnx, 7)),
+        source: ModelSource::Import,
+        ..first
+    };
+    assert_eq!(imported, expected);
     let other = registry.register("mobilefacenet", [2; 32], 128).await.unwrap();
-    assert_eq!(registry.list().await.unwrap(), [renamed.clone(), other]);
+    assert_eq!(registry.list().await.unwrap(), [imported.clone(), other]);
     let error = registry.register("mobilefacenet", [1; 32], 256).await.unwrap_err();
     assert!(matches!(error, RegistryError::OtherDimension { registered: 512, given: 256, .. }), "{error}");
     for dimension in [0, 4001, u32::MAX] {
         let error = registry.register("odd", [3; 32], dimension).await.unwrap_err();
         assert!(matches!(error, RegistryError::InvalidDimension(bad) if bad == dimension), "{error}");
     }
-    assert_eq!(registry.model(renamed.id).await.unwrap().dimension, 512);
+    let error = import(&registry, "renamed", 3).await.unwrap_err();
+    assert!(matches!(error, RegistryError::DuplicateModel(name) if name == "renamed"));
 }
 
 #[tokio::test]
-async fn one_model_is_active() {
+async fn a_model_is_found_by_id_hash_or_a_name_that_only_it_has() {
+    let registry = Registry::new(database().await);
+    let model = import(&registry, "one", 0xab).await.unwrap();
+    for text in [&model.id.to_string(), &"AB".repeat(32), "one"] {
+        assert_eq!(registry.find(text).await.unwrap(), model);
+    }
+    for text in ["two", "", "\0", "abab"] {
+        assert!(matches!(registry.find(text).await, Err(RegistryError::ModelNotFound(_))), "{text}");
+    }
+    registry.register("twins", [1; 32], 8).await.unwrap();
+    registry.register("twins", [2; 32], 8).await.unwrap();
+    assert!(matches!(registry.find("twins").await, Err(RegistryError::AmbiguousModel(_))));
+    assert_eq!(registry.find(&"02".repeat(32)).await.unwrap().sha256, [2; 32]);
+}
+
+#[tokio::test]
+async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
     let registry = Registry::new(database().await);
     assert!(matches!(registry.active().await, Err(RegistryError::NoActiveModel)));
-    let first = registry.register("first", [1; 32], 512).await.unwrap().id;
-    let second = registry.register("second", [2; 32], 512).await.unwrap().id;
-    let activated = registry.activate(first).await.unwrap();
-    assert_eq!(registry.activate(first).await.unwrap(), activated);
-    assert!(activated.activated_at.is_some());
-    registry.activate(second).await.unwrap();
-    assert_eq!(registry.active().await.unwrap().id, second);
-    assert_eq!(registry.model(first).await.unwrap().state, ModelState::Retired);
-    // Rollback is the same call.
-    registry.activate(first).await.unwrap();
-    assert_eq!(registry.model(second).await.unwrap().state, ModelState::Retired);
+    assert!(matches!(registry.rollback_target().await, Err(RegistryError::NoFormerModel)));
+    let [a, b, c] = [1, 2, 3].map(|n| (n, format!("model {n}")));
+    let a = import(&registry, &a.1, a.0).await.unwrap().id;
+    let b = import(&registry, &b.1, b.0).await.unwrap().id;
+    let c = import(&registry, &c.1, c.0).await.unwrap().id;
+    assert!(registry.activate_first(a, Actor::Server).await.unwrap().unwrap().activated_at.is_some());
+    assert_eq!(registry.activate_first(b, Actor::Server).await.unwrap(), None);
 
-    let unknown = ModelId::new();
-    assert!(matches!(registry.activate(unknown).await, Err(RegistryError::ModelNotFound(id)) if id == unknown));
-    assert_eq!(registry.active().await.unwrap().id, first);
+    let error = registry.switch(b, Actor::Server, json!({})).await.unwrap_err();
+    assert!(matches!(error, RegistryError::NotTheTarget), "{error}");
+    promote(&registry, b).await.unwrap();
+    promote(&registry, c).await.unwrap();
+    let lineup = registry.lineup().await.unwrap();
+    assert_eq!((lineup.active.id, lineup.target), (c, None));
+    for expected in [b, c, b] {
+        let target = registry.rollback_target().await.unwrap().id;
+        assert_eq!(target, expected);
+        promote(&registry, target).await.unwrap();
+    }
+    let actions = registry.audit(None, 100).await.unwrap();
+    let activations: Vec<_> = actions.iter().filter(|entry| entry.action == "model.activate").collect();
+    assert_eq!(activations.len(), 6);
+    assert_eq!((activations[0].actor.as_str(), activations[0].model.as_deref()), ("admin_key", Some("model 2")));
+    assert_eq!(activations[0].details["former"], c.to_string());
+    let page = registry.audit(Some(actions[2].id), 2).await.unwrap();
+    assert_eq!(page, actions[3..5]);
+}
+
+#[tokio::test]
+async fn only_what_nobody_uses_is_retired() {
+    let registry = Registry::new(database().await);
+    let a = import(&registry, "a", 1).await.unwrap().id;
+    let b = import(&registry, "b", 2).await.unwrap().id;
+    registry.activate_first(a, Actor::Server).await.unwrap();
+    registry.set_target(b, Actor::Server, json!({})).await.unwrap();
+    for id in [a, b] {
+        let error = registry.retire(id, true, Actor::Command).await.unwrap_err();
+        assert!(matches!(error, RegistryError::ModelInUse { .. }), "{error}");
+    }
+    registry.switch(b, Actor::Server, json!({})).await.unwrap();
+    assert!(matches!(registry.retire(a, false, Actor::Command).await, Err(RegistryError::ModelInUse { .. })));
+    assert_eq!(registry.retire(a, true, Actor::Command).await.unwrap(), Retirement::default());
+    let retired = registry.model(a).await.unwrap();
+    assert_eq!((retired.state, retired.file), (ModelState::Retired, None));
+    assert!(matches!(registry.set_target(a, Actor::Server, json!({})).await, Err(RegistryError::ModelNotFound(_))));
+    // Brought again, it begins again.
+    assert_eq!(import(&registry, "a", 1).await.unwrap().state, ModelState::Candidate);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn activations_at_once_leave_one_active() {
+async fn promotions_at_once_leave_one_active() {
     let registry = Registry::new(database().await);
     let mut models = Vec::new();
     for n in 0..4 {
-        models.push(registry.register("model", [n; 32], 512).await.unwrap().id);
+        models.push(import(&registry, &format!("model {n}"), n).await.unwrap().id);
     }
+    registry.activate_first(models[0], Actor::Server).await.unwrap();
     let attempts = (0..20).map(|n| {
         let (registry, model) = (registry.clone(), models[n % 4]);
-        tokio::spawn(async move { registry.activate(model).await })
+        tokio::spawn(async move { promote(&registry, model).await })
     });
     for attempt in attempts.collect::<Vec<_>>() {
-        attempt.await.unwrap().unwrap();
+        let outcome = attempt.await.unwrap();
+        assert!(matches!(outcome, Ok(Switch::Done(_)) | Err(RegistryError::NotTheTarget)), "{outcome:?}");
     }
     let active = registry.list().await.unwrap().into_iter().filter(|model| model.state == ModelState::Active);
     assert_eq!(active.count(), 1);

@@ -29,14 +29,6 @@ pub enum ServiceError {
     /// A rate was asked for.
     #[error("the model {model} has no calibration of false match rates; say `threshold`")]
     Uncalibrated { model: String },
-    /// A field has a value that it cannot have.
-    #[error("{field}: {reason}")]
-    InvalidField { field: &'static str, reason: String },
-    /// A gallery has too few faces to do with it what was asked for.
-    #[error("{field}: {reason}")]
-    TooFewSubjects { field: &'static str, reason: String },
-    #[error(transparent)]
-    Job(#[from] JobError),
     /// A model's file.
     #[error("a model file may have {limit} bytes here; this one has {bytes}")]
     ModelTooLarge { bytes: usize, limit: usize },
@@ -60,6 +52,14 @@ pub enum ServiceError {
     InvalidCursor,
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// A field has a value that it cannot have.
+    #[error("{field}: {reason}")]
+    InvalidField { field: &'static str, reason: String },
+    /// A gallery has too few faces to do with it what was asked for.
+    #[error("{field}: {reason}")]
+    TooFewSubjects { field: &'static str, reason: String },
+    #[error(transparent)]
+    Job(#[from] JobError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]

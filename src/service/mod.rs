@@ -15,6 +15,7 @@ mod model_files;
 mod models;
 mod photo;
 mod promote;
+mod promotions;
 mod ready;
 mod reembed;
 mod resident;
@@ -51,6 +52,13 @@ use crate::registry::Registry;
 pub use serving::Loaded;
 use serving::{Serving, Stage};
 
+/// Everything that the database holds.
+pub struct Stores {
+    pub galleries: Galleries,
+    pub registry: Registry,
+    pub jobs: Jobs,
+}
+
 /// The service. Cloning is cheap.
 #[derive(Clone)]
 pub struct Services(Arc<Parts>);
@@ -63,9 +71,9 @@ struct Parts {
     models: ModelFiles,
     jobs: Jobs,
     work: JobsConfig,
-    stage: Stage,
     /// Becomes true when the server is about to stop.
     closing: watch::Sender<bool>,
+    stage: Stage,
     /// Held while the models that are held ready change.
     following: Mutex<()>,
     /// Faces may have come without an embedding of the active model.
@@ -79,10 +87,8 @@ impl Services {
     /// `active` is the database's active model.
     pub fn new(
         engine: Engine,
-        galleries: Galleries,
-        registry: Registry,
+        Stores { galleries, registry, jobs }: Stores,
         models: ModelFiles,
-        jobs: Jobs,
         active: Loaded,
         config: &Config,
     ) -> Self {
@@ -93,11 +99,11 @@ impl Services {
             engine,
             galleries,
             registry,
-            models,
             jobs,
             work: config.jobs.clone(),
-            stage: Stage::new(serving),
             closing: watch::Sender::new(false),
+            models,
+            stage: Stage::new(serving),
             following: Mutex::new(()),
             faces_came: Notify::new(),
             requests: Arc::new(Semaphore::new(recognition.max_requests)),

@@ -5,6 +5,7 @@ mod changes;
 mod embeddings;
 mod enrolment;
 mod erasure;
+mod models;
 mod naming;
 mod paging;
 mod search;

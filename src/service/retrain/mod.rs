@@ -1,10 +1,13 @@
 //! Retraining: an embedder is trained on the faces of a gallery, in a process of its own, and becomes a candidate.
 
 mod chips;
+mod folder;
+mod gate;
 mod process;
 mod recipe;
 mod report;
 mod run;
+mod train;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

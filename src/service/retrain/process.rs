@@ -120,7 +120,8 @@ fn exit(status: ExitStatus, last_words: String) -> Exit {
     match (status.code(), status.signal()) {
         (Some(0), _) => Exit::Done,
         (Some(INTERRUPTED), _) => Exit::Interrupted,
-        (Some(1 | 2), _) => Exit::Refused(last_words),
+        // A panic is no answer: memory may have run out.
+        (Some(1 | 2), _) if !last_words.contains("panicked") => Exit::Refused(last_words),
         (Some(code), _) => Exit::Died(format!("the training ended with code {code}{said}")),
         (None, Some(9)) => {
             Exit::Died(format!("the training was killed, perhaps because the machine ran out of memory{said}"))
@@ -155,6 +156,8 @@ mod tests {
     fn ends_are_told_apart() {
         assert_eq!(ended(0), Exit::Done);
         assert_eq!(ended(3 << 8), Exit::Interrupted);
+        let panicked = exit(ExitStatus::from_raw(1 << 8), "task 3 panicked: can't allocate memory".to_owned());
+        assert!(matches!(panicked, Exit::Died(_)));
         assert_eq!(ended(1 << 8), Exit::Refused("out of luck".to_owned()));
         for (status, word) in [(101 << 8, "code 101"), (9, "out of memory"), (6, "signal 6")] {
             assert!(
