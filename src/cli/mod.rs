@@ -8,8 +8,11 @@ mod export;
 mod health;
 mod identify;
 mod import;
+mod jobs;
 mod openapi;
 mod photos;
+mod remote;
+mod retrain;
 mod serve;
 mod train;
 mod verify;
@@ -51,6 +54,8 @@ enum Command {
     Export(export::Export),
     Import(import::Import),
     Train(train::Train),
+    Retrain(retrain::Retrain),
+    Jobs(jobs::Jobs),
     Health(health::Health),
     Bench(bench::Bench),
     Openapi(openapi::Openapi),
@@ -125,6 +130,8 @@ impl Cli {
                 Command::Export(command) => command.run().await,
                 Command::Import(command) => command.run().await,
                 Command::Train(command) => command.run().await,
+                Command::Retrain(command) => command.run().await,
+                Command::Jobs(command) => command.run().await,
                 Command::Health(command) => command.run().await,
                 Command::Bench(command) => command.run().await,
                 Command::Openapi(command) => command.run(),

@@ -9,6 +9,7 @@ mod engine;
 mod enroll;
 mod evaluate;
 mod galleries;
+mod jobs;
 mod layers;
 mod models;
 mod openapi;

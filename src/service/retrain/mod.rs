@@ -18,6 +18,7 @@ use super::answers::Job;
 use super::{ServiceError, Services};
 use crate::gallery::TrainingStock;
 use crate::jobs::{JobKind, NewJob};
+use crate::registry::ModelFormat;
 use crate::types::{GalleryId, Name, hex};
 
 /// Subjects with two faces or more that it takes to train on some and test on others.
@@ -93,6 +94,11 @@ impl Services {
     /// Refuses what cannot be trained, and decides what was left open.
     async fn retrain_settings(&self, request: RetrainRequest) -> Result<RetrainSettings, ServiceError> {
         let recipe = recipe::of(&request)?;
+        let active = self.active_model();
+        if request.base == RetrainBase::Active && !matches!(active.file, Some((ModelFormat::Onnx, _))) {
+            let reason = format!("the active model {} is not an ONNX file, which is what can be adapted", active.name);
+            return Err(ServiceError::InvalidField { field: "base", reason });
+        }
         let gallery = self.gallery_ref(&request.gallery).await?;
         let stock = self.0.galleries.training_stock(gallery.id).await?;
         if stock.mated < LEAST_SUBJECTS {

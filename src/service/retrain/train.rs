@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::Value;
 use tokio::time::Instant;
@@ -25,9 +25,6 @@ const CHECKPOINT: &str = "checkpoint";
 const CHECKPOINT_EVERY: u64 = 5;
 const CHECKPOINT_EVERY_FROM_SCRATCH: u64 = 25;
 
-/// How often a checkpoint goes to the database, where any server can go on from it.
-const SAVE_INTERVAL: Duration = Duration::from_secs(10);
-
 /// A larger checkpoint stays on this machine.
 const LARGEST_SAVED: u64 = 256 << 20;
 
@@ -49,13 +46,15 @@ impl Services {
         on_disk(move || std::fs::write(file, text)).await?;
         let mut training = Training::start(self.arguments(folder, settings.base, plan))?;
         let mut checkpoint = Checkpoint { path: folder.checkpoint(), kept: None, looked_at: Instant::now() };
+        // To the database, where any server can go on from it: what a takeover repeats is less than what it waits for.
+        let interval = self.0.work.lease / 3;
         loop {
             tokio::select! {
                 event = training.next_event() => match event {
                     Some(event) => report.event(event).await?,
                     None => break,
                 },
-                () = tokio::time::sleep_until(checkpoint.looked_at + SAVE_INTERVAL) => checkpoint.keep(lease).await?,
+                () = tokio::time::sleep_until(checkpoint.looked_at + interval) => checkpoint.keep(lease).await?,
                 why = lease.stopped() => {
                     if why == Stop::Shutdown {
                         training.interrupt().await;
