@@ -1,5 +1,7 @@
 //! Images a second of training, on made chips: `cargo bench --bench training -- speed [--device cpu|cuda:N] [--batch N]
-//! [--precision fp32|bf16] [--threads N] [--steps N] [--network mobilefacenet|cnn]`.
+//! [--precision fp32|bf16] [--threads N] [--steps N] [--network mobilefacenet|cnn|base]`.
+//!
+//! `base` is the bundled embedder, with eight chips of each step beside the batch that are to be embedded as before.
 //!
 //! A step is all that a run does: choosing chips, changing them, bringing them to the device, forward, loss, backward,
 //! AdamW, averages, and the figures of the step. Floating-point operations are counted as twice the multiplications of the
@@ -10,8 +12,8 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use faceid::evaluation::Random;
-use faceid::nn::{Precision, Target, load_cuda};
-use faceid::training::{Augmentation, Batch, Dataset, Event, Sets, Setup, TrainConfig, Trainer};
+use faceid::nn::{InputNormalisation, Precision, Target, load_cuda};
+use faceid::training::{Augmentation, BaseFile, Batch, Dataset, Event, Sets, Setup, TrainConfig, Trainer};
 use faceid::types::Chip;
 use image::RgbImage;
 
@@ -25,9 +27,10 @@ pub fn run(flags: &[String]) {
     let target = target(said.get("--device").copied().unwrap_or("cpu"));
     let photos = 4;
     let batch = number("--batch", 256);
-    let mut config = match said.get("--network").copied().unwrap_or("mobilefacenet") {
-        "cnn" => TrainConfig::default(),
-        _ => TrainConfig::mobile_face_net(),
+    let (mut config, base) = match said.get("--network").copied().unwrap_or("mobilefacenet") {
+        "cnn" => (TrainConfig::default(), None),
+        "base" => (TrainConfig::fine_tune(), Some(bundled())),
+        _ => (TrainConfig::mobile_face_net(), None),
     };
     config.precision = match said.get("--precision").copied().unwrap_or("bf16") {
         "fp32" => Precision::Fp32,
@@ -42,10 +45,12 @@ pub fn run(flags: &[String]) {
     println!("{:<22} {:>10} {:>12} {:>10}", "chips are", "images/s", "ms a step", "TFLOP/s");
     for (what, augmentation) in [("as they are", Augmentation::NONE), ("varied", Augmentation::default())] {
         let config = TrainConfig { augmentation, ..config.clone() };
-        let (seconds, multiply_adds) = seconds_a_step(&config, &target, &dataset);
+        let setup = Setup { base: base.as_ref(), device: target.device };
+        let (seconds, multiply_adds) = seconds_a_step(&config, &setup, &dataset);
         let rate = batch as f64 / seconds;
-        let flops = rate * multiply_adds as f64 * 2.0 * 3.0 / 1e12;
-        println!("{what:<22} {rate:>10.0} {:>12.2} {flops:>10.3}", seconds * 1e3);
+        let flops = |each: u64| format!("{:.3}", rate * each as f64 * 2.0 * 3.0 / 1e12);
+        let flops = multiply_adds.map_or_else(String::new, flops);
+        println!("{what:<22} {rate:>10.1} {:>12.2} {flops:>10}", seconds * 1e3);
     }
 }
 
@@ -55,11 +60,15 @@ fn target(device: &str) -> Target {
     Target::cuda(number.trim_start_matches(':').parse().unwrap_or(0), Precision::Fp32)
 }
 
-/// Of the steps after the warm-up; and the network's multiplications for a chip.
-fn seconds_a_step(config: &TrainConfig, target: &Target, dataset: &Dataset) -> (f64, u64) {
-    let setup = Setup { base: None, device: target.device };
-    let mut trainer = Trainer::begin(config.clone(), &setup).expect("the settings are usable");
-    let multiply_adds = trainer.multiply_adds().expect("the network is built");
+fn bundled() -> BaseFile {
+    let content = std::fs::read(super::weights("mobilefacenet-512.onnx")).expect("make setup");
+    BaseFile { content, input: InputNormalisation::default() }
+}
+
+/// Of the steps after the warm-up; and the network's multiplications for a chip, if they are known.
+fn seconds_a_step(config: &TrainConfig, setup: &Setup, dataset: &Dataset) -> (f64, Option<u64>) {
+    let mut trainer = Trainer::begin(config.clone(), setup).expect("the settings are usable");
+    let multiply_adds = trainer.multiply_adds();
     let (nobody, mut began) = (Dataset::default(), Instant::now());
     let sets = Sets { train: dataset, validation: &nobody, replay: None };
     let trained = trainer.run(&sets, |_, event| {

@@ -19,5 +19,5 @@ pub use detector::Detector;
 pub use embedder::{Channels, Embedder, InputNormalisation};
 pub use error::{NetworkError, UnsupportedOperator};
 pub use network::{Format, Network, read as read_network};
-pub use shim::{Family, dots_i8, keep_heap};
+pub use shim::{Family, dots_i8, keep_heap, prelu};
 pub use target::{Precision, Target, load_cuda, use_threads};

@@ -99,6 +99,8 @@ impl Trainer {
     pub fn begin(config: TrainConfig, setup: &Setup) -> Result<Self, TrainingError> {
         config.check()?;
         crate::nn::keep_heap();
+        // All batches are alike, so it pays to try which of cuDNN's kernels are fastest.
+        tch::Cuda::cudnn_set_benchmark(true);
         tch::set_num_threads(config.threads.into());
         let (model, params) = Model::new(&config, setup)?;
         let (averages, optimiser) = (params.detached_copy(), AdamW::new(&params));

@@ -8,6 +8,7 @@ mod decisions;
 mod engine;
 mod enroll;
 mod evaluate;
+mod finetuning;
 mod galleries;
 mod jobs;
 mod layers;

@@ -45,6 +45,7 @@ unsafe extern "C" {
         float_output: bool,
         error: *mut *mut c_char,
     ) -> Tensor;
+    pub fn faceid_prelu(input: *const c_void, slopes: *const c_void, error: *mut *mut c_char) -> Tensor;
     pub fn faceid_pixels(
         images: *const *const u8,
         count: i64,
