@@ -62,12 +62,12 @@ pub struct App {
 impl App {
     /// Starts a server: as [`Self::open`], then promotes the configured embedder if it is new to the database.
     pub async fn start(config: &Config) -> Result<Self, AppError> {
-        let mut app = Self::open(config).await?;
+        let app = Self::open(config).await?;
         let services = &app.services;
         let (active, registry, files) = (services.active_model(), services.registry(), services.model_files());
         match models::newcomer(config, &active, registry, files).await {
             Ok(None) => {}
-            Ok(Some(model)) => _ = app.upkeep.spawn(services.clone().promote_configured(model)),
+            Ok(Some(model)) => services.promote_configured(model).await?,
             Err(error) => {
                 app.stop().await;
                 return Err(error);

@@ -36,20 +36,24 @@ use crate::types::JobId;
 pub enum JobKind {
     /// Trains an embedder on the faces of a gallery.
     Retrain,
+    /// Makes a model the active one.
+    Promote,
 }
 
 /// Jobs of one lane run one after the other in a database, those of different lanes side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     Training,
+    Models,
 }
 
 impl Lane {
-    pub const ALL: [Self; 1] = [Self::Training];
+    pub const ALL: [Self; 2] = [Self::Training, Self::Models];
 
     fn name(self) -> &'static str {
         match self {
             Self::Training => "training",
+            Self::Models => "models",
         }
     }
 }
@@ -58,17 +62,19 @@ impl JobKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Retrain => "retrain",
+            Self::Promote => "promote",
         }
     }
 
     fn lane(self) -> Lane {
         match self {
             Self::Retrain => Lane::Training,
+            Self::Promote => Lane::Models,
         }
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [Self::Retrain].into_iter().find(|kind| kind.name() == name)
+        [Self::Retrain, Self::Promote].into_iter().find(|kind| kind.name() == name)
     }
 }
 

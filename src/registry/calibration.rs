@@ -189,7 +189,7 @@ impl Manifest {
         fmr: Vec<FmrPoint>,
     ) -> Result<String, ManifestError> {
         let manifest = Self { threshold: threshold.get(), probability, fmr, ..self.clone() };
-        let text = toml::to_string(&manifest).map_err(|error| ManifestError::Unusable(error.to_string()))?;
+        let text = manifest.to_toml()?;
         Self::parse(&text).map_err(ManifestError::Unusable)?;
         Ok(text)
     }
@@ -197,6 +197,11 @@ impl Manifest {
     /// A manifest as text.
     pub fn from_toml(text: &str) -> Result<Self, ManifestError> {
         Self::parse(text).map_err(ManifestError::Unusable)
+    }
+
+    /// What [`Self::of`] reads, as text.
+    pub fn to_toml(&self) -> Result<String, ManifestError> {
+        toml::to_string(self).map_err(|error| ManifestError::Unusable(error.to_string()))
     }
 
     /// What the database holds of a model.

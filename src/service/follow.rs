@@ -69,6 +69,9 @@ impl Services {
             self.0.stage.set_target(None);
             return;
         };
+        if let Err(error) = self.end_orphaned(&target).await {
+            warn!(%error, "cannot look whether a promotion goes on");
+        }
         if known == Some(target.id) {
             return;
         }

@@ -64,6 +64,14 @@ impl ModelFiles {
         Ok(Loaded { model, embedder, calibration: manifest.calibration() })
     }
 
+    /// The content of a model's file.
+    pub async fn content(&self, model: &Model) -> Result<Bytes, ServiceError> {
+        if model.file.is_none() {
+            return Err(ServiceError::NoModelFile { model: model.name.clone() });
+        }
+        Ok(self.blobs.get(&model.sha256).await?)
+    }
+
     /// Loads a model from the store.
     pub async fn load(&self, model: &Model) -> Result<Loaded, ServiceError> {
         let (Some(manifest), Some((format, _))) = (&model.manifest, model.file) else {
@@ -88,6 +96,10 @@ impl ModelFiles {
         }
         let name = format!("{}-{}", manifest.name, &hex(&sha256)[..8]);
         manifest.named(name).map_err(|error| ServiceError::InvalidModel(error.to_string()))
+    }
+
+    pub(super) fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 
     /// Deletes the file of a model that is retired.

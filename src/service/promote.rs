@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::info;
 use utoipa::ToSchema;
 
 use super::{ServiceError, Services};
@@ -104,19 +104,6 @@ impl Services {
         let left_behind = self.0.registry.count_without_chip(id).await?;
         info!(model = %model.name, %former, embedded, "promoted");
         Ok(Promoted { model: model.name, former: Some(former), embedded, left_behind, gate })
-    }
-
-    /// Promotes the embedder that the configuration names.
-    pub async fn promote_configured(self, model: ModelId) {
-        let promotion = Promotion { model, force: false, actor: Actor::Server };
-        if let Err(error) = self.promote(promotion, |_, _| {}).await {
-            warn!(%error, "cannot promote the configured embedder; the active model goes on serving");
-        }
-    }
-
-    /// Ends a promotion that shall not go on.
-    pub async fn abandon_promotion(&self, model: ModelId, actor: Actor, reason: &str) -> Result<(), ServiceError> {
-        Ok(self.0.registry.clear_target(model, actor, reason).await?)
     }
 
     /// The model that was active before the present one.

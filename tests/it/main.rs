@@ -10,6 +10,7 @@ mod enroll;
 mod evaluate;
 mod galleries;
 mod layers;
+mod lifecycle;
 mod models;
 mod openapi;
 mod recognition;
