@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::body::{self, Share};
+use super::body::{self, BodyBudget, Share};
 use super::problem::{Code, Problem};
 use super::state::AppState;
 use crate::gallery::{Metadata, Policy};
@@ -45,6 +45,13 @@ pub trait FromForm: Sized {
     /// Names of the other fields.
     const FIELDS: &'static [&'static str];
 
+    /// The longest body, and the budget that it is counted against.
+    fn limits(state: &AppState) -> (usize, BodyBudget) {
+        let longest = state.max_body_bytes;
+        let longest = if Self::IMAGES.is_empty() { longest.min(FIELDS_LIMIT) } else { longest };
+        (longest, state.body_budget.clone())
+    }
+
     fn from_form(form: Form) -> Result<Self, Problem>;
 }
 
@@ -59,7 +66,7 @@ impl<T: FromForm> FromRequest<AppState> for Fields<T> {
             state.services.check_room()?;
         }
         let limit = state.request_timeout;
-        let form = tokio::time::timeout(limit, Form::read(request, state, T::IMAGES, T::FIELDS));
+        let form = tokio::time::timeout(limit, Form::read(request, state, T::IMAGES, T::FIELDS, T::limits(state)));
         match form.await {
             Ok(form) => Ok(Self(T::from_form(form?)?)),
             Err(_) => Err(too_slow(limit)),
@@ -84,14 +91,14 @@ impl Form {
         state: &AppState,
         images: &'static [&'static str],
         fields: &'static [&'static str],
+        (limit, budget): (usize, BodyBudget),
     ) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let query = query(&mut parts).await?;
-        let limit = if images.is_empty() { state.max_body_bytes.min(FIELDS_LIMIT) } else { state.max_body_bytes };
         body::refuse_declared_length(parts.headers.get(header::CONTENT_LENGTH), limit)?;
         let empty = body.is_end_stream();
         let share = Share::default();
-        let body = body::limited(body, limit, state.body_budget.clone(), share.clone());
+        let body = body::limited(body, limit, budget, share.clone());
         let media_type = media_type(&parts.headers);
         let mut form = Builder::new(images, fields);
         match media_type.as_str() {

@@ -1,6 +1,5 @@
 //! The HTTP surface: the only place that knows axum. A handler parses, makes one call of the service, and renders.
 
-mod admin;
 mod auth;
 mod body;
 mod detect;
@@ -14,6 +13,7 @@ mod health;
 mod identify;
 mod jobs;
 mod metrics;
+mod models;
 pub mod openapi;
 mod problem;
 mod retrain;
@@ -76,7 +76,12 @@ fn recognition() -> OpenApiRouter<AppState> {
 
 fn administration() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .routes(routes!(admin::list_models))
+        .routes(routes!(models::list_models, models::import_model))
+        .routes(routes!(models::get_model))
+        .routes(routes!(models::promote_model))
+        .routes(routes!(models::retire_model))
+        .routes(routes!(models::roll_back))
+        .routes(routes!(models::list_audit))
         .routes(routes!(retrain::start_retrain))
         .routes(routes!(jobs::list_jobs))
         .routes(routes!(jobs::get_job))

@@ -7,6 +7,7 @@ use axum::extract::FromRef;
 
 use super::body::BodyBudget;
 use crate::config::{HttpConfig, Keys};
+use crate::registry::Actor;
 use crate::service::Services;
 
 #[derive(Clone)]
@@ -16,12 +17,18 @@ pub struct AppState {
     pub keys: Option<Arc<Keys>>,
     pub max_body_bytes: usize,
     pub body_budget: BodyBudget,
+    pub max_model_bytes: usize,
+    /// Of model files: one of the largest at a time.
+    pub model_budget: BodyBudget,
     pub request_timeout: Duration,
 }
 
 impl AppState {
     pub fn new(services: Services, config: &HttpConfig) -> Self {
+        let max_model_bytes = services.max_model_bytes();
         Self {
+            max_model_bytes,
+            model_budget: BodyBudget::new(max_model_bytes + (2 << 20)),
             services,
             keys: config.keys.clone().map(Arc::new),
             max_body_bytes: config.max_body_bytes,
@@ -34,7 +41,12 @@ impl AppState {
 impl AppState {
     /// Who asks for what only the admin key opens.
     pub fn requester(&self) -> &'static str {
-        if self.keys.is_some() { "admin_key" } else { "anybody" }
+        self.actor().as_str()
+    }
+
+    /// By what they were let in.
+    pub fn actor(&self) -> Actor {
+        if self.keys.is_some() { Actor::AdminKey } else { Actor::Anyone }
     }
 }
 

@@ -15,7 +15,7 @@ pub enum Actor {
     /// The admin key.
     AdminKey,
     /// A server without keys lets everybody in.
-    Anybody,
+    Anyone,
     /// A command on the database itself.
     Command,
     /// The server, by its configuration or a job.
@@ -25,8 +25,8 @@ pub enum Actor {
 impl Actor {
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::AdminKey => "admin_key",
-            Self::Anybody => "anybody",
+            Self::AdminKey => "admin key",
+            Self::Anyone => "anyone",
             Self::Command => "command",
             Self::Server => "server",
         }
@@ -34,7 +34,7 @@ impl Actor {
 
     /// The actor that [`Self::as_str`] names.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::AdminKey, Self::Anybody, Self::Command, Self::Server].into_iter().find(|actor| actor.as_str() == text)
+        [Self::AdminKey, Self::Anyone, Self::Command, Self::Server].into_iter().find(|actor| actor.as_str() == text)
     }
 }
 

@@ -94,7 +94,7 @@ async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
     let actions = registry.audit(None, 100).await.unwrap();
     let activations: Vec<_> = actions.iter().filter(|entry| entry.action == "model.activate").collect();
     assert_eq!(activations.len(), 6);
-    assert_eq!((activations[0].actor.as_str(), activations[0].model.as_deref()), ("admin_key", Some("model 2")));
+    assert_eq!((activations[0].actor.as_str(), activations[0].model.as_deref()), ("admin key", Some("model 2")));
     assert_eq!(activations[0].details["former"], c.to_string());
     let page = registry.audit(Some(actions[2].id), 2).await.unwrap();
     assert_eq!(page, actions[3..5]);

@@ -445,7 +445,7 @@ pub struct Audited {
 pub struct AuditEntry {
     pub id: uuid::Uuid,
     pub at: DateTime<Utc>,
-    /// `admin_key`, `anybody` (a server without keys), `command` (on the database) or `server` (its configuration, a job).
+    /// `admin key`, `anyone` (a server without keys), `command` (on the database) or `server` (its configuration, a job).
     pub actor: String,
     /// Such as `model.import`, `promotion.start`, `model.activate`, `model.retire`.
     pub action: String,

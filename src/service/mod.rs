@@ -36,6 +36,7 @@ pub use enroll::{EnrollRequest, FaceChoice};
 pub use error::ServiceError;
 pub use identify::{IdentifyEmbeddingRequest, IdentifyRequest};
 pub use model_files::{ModelFiles, NewModelFile, normalisation};
+pub use models::ManifestFields;
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use promote::{GateState, Promoted, Promotion};
 pub use ready::Readiness;

@@ -98,6 +98,10 @@ impl ModelFiles {
         manifest.named(name).map_err(|error| ServiceError::InvalidModel(error.to_string()))
     }
 
+    pub(super) fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
     /// Deletes the file of a model that is retired.
     pub(super) async fn delete(&self, model: &Model) -> Result<(), ServiceError> {
         Ok(self.blobs.delete(&model.sha256).await?)

@@ -1,12 +1,30 @@
 //! The models that the database knows: listed, imported, retired; and the record of who did what.
 
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
 use super::answers::{AuditEntry, Audited, ModelDetails, ModelEntry, Retired};
 use super::{NewModelFile, ServiceError, Services};
-use crate::registry::{self, Actor, GateVerdict, Model, ModelFormat, ModelState};
-use crate::types::{ModelId, hex};
+use crate::engine::Step;
+use crate::registry::{
+    self, Actor, ChannelOrder, GateVerdict, Manifest, ManifestError, Model, ModelFormat, ModelSource, ModelState,
+};
+use crate::types::{ModelId, Threshold, hex};
 
 /// Entries of a page of the record.
 const AUDIT_PAGE: u32 = 50;
+
+/// What somebody says of a model that they bring.
+#[derive(Debug, Clone, Default)]
+pub struct ManifestFields {
+    /// In TOML. The others win over it.
+    pub manifest: Option<String>,
+    pub name: Option<String>,
+    pub threshold: Option<Threshold>,
+    pub mean: Option<f32>,
+    pub scale: Option<f32>,
+    pub channels: Option<ChannelOrder>,
+}
 
 impl Services {
     /// The models that the database knows, oldest first.
@@ -46,10 +64,50 @@ impl Services {
         Ok(self.0.models.import(file, actor).await?.model)
     }
 
-    /// [`Self::import_model`], as the list shows it.
-    pub async fn add_model(&self, file: NewModelFile, actor: Actor) -> Result<ModelEntry, ServiceError> {
+    /// Takes in a file that somebody brings, with what they say of it.
+    pub async fn add_model(
+        &self,
+        content: Bytes,
+        fields: ManifestFields,
+        allow_code: bool,
+        actor: Actor,
+    ) -> Result<ModelEntry, ServiceError> {
+        let hashed = content.clone();
+        let sha256 = self.0.engine.on_cpu(Step::Chips, move || Sha256::digest(&hashed).into()).await?;
+        let manifest = self.manifest_of(&sha256, fields).await?;
+        let file = NewModelFile { content, manifest, source: ModelSource::Import, parent: None, allow_code };
         let model = self.import_model(file, actor).await?;
         Ok(entry(model, self.rollback_id().await?))
+    }
+
+    /// What is said of weights, else what is known of them.
+    async fn manifest_of(&self, sha256: &[u8; 32], fields: ManifestFields) -> Result<Manifest, ServiceError> {
+        let invalid = |field: &'static str| {
+            move |error: ManifestError| ServiceError::InvalidField { field, reason: error.to_string() }
+        };
+        let known = match fields.manifest {
+            Some(text) => Some(Manifest::from_toml(&text).map_err(invalid("manifest"))?),
+            None => self.0.registry.of_weights(sha256).await?.and_then(|model| model.manifest),
+        };
+        let mut manifest = match (known.or_else(|| Manifest::known(sha256)), &fields.name, fields.threshold) {
+            (Some(manifest), ..) => manifest,
+            (None, Some(name), Some(_)) => Manifest::uncalibrated(name.clone()),
+            (None, None, _) => return Err(missing("name")),
+            (None, Some(_), None) => return Err(missing("threshold")),
+        };
+        manifest.mean = fields.mean.unwrap_or(manifest.mean);
+        manifest.scale = fields.scale.unwrap_or(manifest.scale);
+        manifest.channels = fields.channels.unwrap_or(manifest.channels);
+        if let Some(threshold) = fields.threshold {
+            manifest = manifest.with_threshold(threshold);
+        }
+        let name = fields.name.unwrap_or_else(|| manifest.name.clone());
+        manifest.named(name).map_err(invalid("name"))
+    }
+
+    /// The largest file that is taken in, in bytes.
+    pub fn max_model_bytes(&self) -> usize {
+        self.0.models.max_bytes()
     }
 
     /// Keeps what the gate said of a model; a promotion goes by it.
@@ -84,6 +142,11 @@ impl Services {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn missing(field: &'static str) -> ServiceError {
+    let reason = "it is needed, unless `manifest` says it".to_owned();
+    ServiceError::InvalidField { field, reason }
 }
 
 fn entry(model: Model, rollback: Option<ModelId>) -> ModelEntry {

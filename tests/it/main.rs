@@ -12,6 +12,7 @@ mod finetuning;
 mod galleries;
 mod jobs;
 mod layers;
+mod lifecycle;
 mod models;
 mod openapi;
 mod recognition;

@@ -3,14 +3,17 @@
 use faceid::service::answers::{Identified, ModelEntry};
 use reqwest::Client;
 
+use crate::support::models::other_weights;
 use crate::support::process::{Server, data_dir, faceid};
 use crate::support::{TestApp, made_by_setup, photos};
 
-/// MobileFaceNet-512 as another file: a protobuf may say a field again, here the version of its producer.
-fn other_weights() -> Vec<u8> {
-    let mut bytes = photos::read(&made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("mobilefacenet-512.onnx"));
-    bytes.extend(b"\x1a\x05other");
-    bytes
+async fn states(app: &TestApp) -> Vec<(String, String)> {
+    let models: Vec<ModelEntry> = app.get("/admin/models").await.json();
+    models.into_iter().map(|model| (model.name, model.state)).collect()
+}
+
+fn expected(states: [(&str, &str); 2]) -> Vec<(String, String)> {
+    states.map(|(name, state)| (name.to_owned(), state.to_owned())).into()
 }
 
 #[tokio::test]
@@ -30,14 +33,31 @@ async fn enrolled_faces_follow_to_another_embedder() {
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && message.contains("other.toml"), "{message}");
 
+    // What the database has not seen is promoted while the former model answers.
     std::fs::write(weights.path().join("other.toml"), "name = \"other\"\nthreshold = 0.35\n").unwrap();
-    let server = Server::start(data.path(), &["--embedder", embedder]).await;
+    let mut server = Server::start(data.path(), &["--embedder", embedder]).await;
     let app = TestApp { client: Client::new(), url: server.url.clone(), gallery: app.gallery };
+    app.until_answers("other").await;
     let answer: Identified = app.post_photo("/identify", &second).await.json();
     assert_eq!((answer.model.as_str(), answer.threshold), ("other", 0.35));
     let best = &answer.faces[0].matches[0];
     assert!(answer.faces[0].known && best.subject == "Tony" && best.probability.is_none(), "{best:?}");
-    let models: Vec<ModelEntry> = app.get("/admin/models").await.json();
-    let states: Vec<_> = models.iter().map(|model| (model.name.as_str(), model.state.as_str())).collect();
-    assert_eq!(states, [("mobilefacenet-512", "retired"), ("other", "active")]);
+    assert_eq!(states(&app).await, expected([("mobilefacenet-512", "former"), ("other", "active")]));
+    server.terminate();
+    assert!(server.ended().await.success());
+
+    // What was active before is left alone: the database's word counts, and its file is in the store.
+    std::fs::remove_file(embedder).unwrap();
+    let bundled = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("mobilefacenet-512.onnx");
+    let copy = weights.path().join("copy.onnx");
+    std::fs::copy(bundled, &copy).unwrap();
+    for arguments in [vec![], vec!["--embedder", copy.to_str().unwrap()]] {
+        let mut server = Server::start(data.path(), &arguments).await;
+        let app = TestApp { client: Client::new(), url: server.url.clone(), gallery: app.gallery.clone() };
+        let answer: Identified = app.post_photo("/identify", &second).await.json();
+        assert_eq!((answer.model.as_str(), answer.faces[0].known), ("other", true));
+        assert_eq!(states(&app).await, expected([("mobilefacenet-512", "former"), ("other", "active")]));
+        server.terminate();
+        assert!(server.ended().await.success());
+    }
 }

@@ -1,0 +1,255 @@
+//! /admin/models: the embedders of the database and their life, and the record of who changed what.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::body::BodyBudget;
+use super::extract::{PageQuery, Path};
+use super::form::{Fields, Form, FromForm};
+use super::problem::Problem;
+use super::retrain::accepted;
+use super::state::AppState;
+use crate::registry::ChannelOrder;
+use crate::service::answers::{Audited, Job, ModelDetails, ModelEntry, Retired};
+use crate::service::{ManifestFields, Services};
+
+/// List models
+#[utoipa::path(
+    get, path = "/admin/models", tag = "admin",
+    responses(
+        (status = 200, description = "Oldest first", body = Vec<ModelEntry>),
+        (status = 403, description = "`forbidden`: the client key does not open /admin", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_models(State(services): State<Services>) -> Result<Json<Vec<ModelEntry>>, Problem> {
+    Ok(Json(services.list_models().await?))
+}
+
+/// Get a model
+#[utoipa::path(
+    get, path = "/admin/models/{model}", tag = "admin",
+    params(("model" = String, Path, description = "Its id, sha256 or name")),
+    responses(
+        (status = 200, description = "The model, its calibration and how many faces it has embedded", body = ModelDetails),
+        (status = 404, description = "`model_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get_model(
+    State(services): State<Services>,
+    Path(model): Path<String>,
+    Fields(()): Fields<()>,
+) -> Result<Json<ModelDetails>, Problem> {
+    Ok(Json(services.get_model(&model).await?))
+}
+
+/// What POST /admin/models is told beside the file, as form parts or query parameters.
+#[derive(Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
+pub struct ModelFields {
+    /// A manifest as `faceid train` and `faceid evaluate --calibration` write it, in TOML. The fields below win over it.
+    pub manifest: Option<String>,
+    /// What the model is called in answers. Needed without a manifest.
+    #[schema(max_length = 255)]
+    pub name: Option<String>,
+    /// Similarity from which on two faces are one person, -1..1. Needed without a manifest.
+    pub threshold: Option<f32>,
+    /// The network reads (value - mean) / scale of values 0..255. Default to 127.5.
+    pub mean: Option<f32>,
+    pub scale: Option<f32>,
+    /// `rgb` (the default) or `bgr`.
+    #[schema(value_type = Option<String>)]
+    #[param(value_type = Option<String>)]
+    pub channels: Option<ChannelOrder>,
+    /// Whether a TorchScript file is welcome, which is a program. Defaults to false.
+    pub allow_code: Option<bool>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
+pub struct ModelForm {
+    /// ONNX, or TorchScript with `allow_code`.
+    #[schema(value_type = String, format = Binary)]
+    pub file: Vec<u8>,
+    #[serde(flatten)]
+    pub fields: ModelFields,
+}
+
+pub struct NewModel {
+    content: Bytes,
+    fields: ManifestFields,
+    allow_code: bool,
+}
+
+impl FromForm for NewModel {
+    const IMAGES: &'static [&'static str] = &["file"];
+    const FIELDS: &'static [&'static str] =
+        &["manifest", "name", "threshold", "mean", "scale", "channels", "allow_code"];
+
+    /// A file is as long as many photos, and takes no room from them.
+    fn limits(state: &AppState) -> (usize, BodyBudget) {
+        (state.max_model_bytes + (1 << 20), state.model_budget.clone())
+    }
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        const NUMBER: &str = "a number";
+        Ok(Self {
+            content: form.image("file")?,
+            fields: ManifestFields {
+                manifest: form.text("manifest")?,
+                name: form.text("name")?,
+                threshold: form.similarity("threshold")?,
+                mean: form.value("mean", NUMBER)?,
+                scale: form.value("scale", NUMBER)?,
+                channels: form.value("channels", "rgb or bgr")?,
+            },
+            allow_code: form.value("allow_code", "true or false")?.unwrap_or(false),
+        })
+    }
+}
+
+/// Import a model
+///
+/// The network must take `N x 3 x 112 x 112` and give a vector of up to 4000 numbers for each chip: it is tried out on made
+/// chips. It becomes a candidate; nothing is embedded by it before it is promoted.
+#[utoipa::path(
+    post, path = "/admin/models", tag = "admin",
+    request_body(content(
+        (ModelForm = "multipart/form-data"), (crate::http::openapi::RawImage = "application/octet-stream"),
+    )),
+    responses(
+        (status = 201, description = "The model; one that was known already keeps its state", body = ModelEntry),
+        (status = 409, description = "`duplicate_model`: another model has this name", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_model`: no usable network, or not of this shape; `code_refused`: TorchScript without `allow_code`; `invalid_field`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn import_model(
+    State(state): State<AppState>,
+    Fields(new): Fields<NewModel>,
+) -> Result<(StatusCode, Json<ModelEntry>), Problem> {
+    let NewModel { content, fields, allow_code } = new;
+    let model = state.services.add_model(content, fields, allow_code, state.actor()).await?;
+    Ok((StatusCode::CREATED, Json(model)))
+}
+
+/// Whether to do it all the same.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
+pub struct ForceForm {
+    /// Overrules what would otherwise refuse it, which the record notes. Defaults to false.
+    pub force: Option<bool>,
+}
+
+pub struct Force(bool);
+
+impl FromForm for Force {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["force"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        Ok(Self(form.value("force", "true or false")?.unwrap_or(false)))
+    }
+}
+
+/// Promote a model
+///
+/// A job embeds all enrolled faces by it while the active model serves, then makes it the active one on all servers at once.
+/// Every answer meanwhile comes from one model, and names it. `force` overrules the gate, and leaves faces behind that have
+/// no chip.
+#[utoipa::path(
+    post, path = "/admin/models/{model}/promote", tag = "admin", request_body = ForceForm,
+    params(("model" = String, Path, description = "Its id, sha256 or name")),
+    responses(
+        (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
+        (status = 200, description = "The job that does so already", body = Job),
+        (status = 404, description = "`model_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`gate_refused`; `faces_without_chips`: they could not be found any more; `no_model_file`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn promote_model(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+    Fields(Force(force)): Fields<Force>,
+) -> Result<Response, Problem> {
+    let (job, is_new) = state.services.submit_promotion(&model, force, state.actor()).await?;
+    Ok(accepted(job, is_new))
+}
+
+/// Roll back
+///
+/// A job makes the model active again that was before the present one. Its embeddings were kept, so only faces that were
+/// enrolled since are embedded. Doing so twice ends where it began.
+#[utoipa::path(
+    post, path = "/admin/rollback", tag = "admin",
+    responses(
+        (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
+        (status = 200, description = "The job that does so already", body = Job),
+        (status = 409, description = "`no_former_model`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn roll_back(State(state): State<AppState>, Fields(()): Fields<()>) -> Result<Response, Problem> {
+    let (job, is_new) = state.services.submit_rollback(state.actor()).await?;
+    Ok(accepted(job, is_new))
+}
+
+/// Retire a model
+///
+/// Deletes its embeddings and its file. The active model cannot be retired, nor one that is being promoted; what a rollback
+/// would make active only with `force`.
+#[utoipa::path(
+    post, path = "/admin/models/{model}/retire", tag = "admin", request_body = ForceForm,
+    params(("model" = String, Path, description = "Its id, sha256 or name")),
+    responses(
+        (status = 200, description = "What was deleted", body = Retired),
+        (status = 404, description = "`model_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`model_in_use`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn retire_model(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+    Fields(Force(force)): Fields<Force>,
+) -> Result<Json<Retired>, Problem> {
+    Ok(Json(state.services.retire_model(&model, force, state.actor()).await?))
+}
+
+pub struct AuditPage {
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+impl FromForm for AuditPage {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["limit", "cursor"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        Ok(Self { limit: form.value("limit", "a number from 1 to 200")?, cursor: form.text("cursor")? })
+    }
+}
+
+/// List who changed what
+#[utoipa::path(
+    get, path = "/admin/audit", tag = "admin", params(PageQuery),
+    responses(
+        (status = 200, description = "A page of the record, latest first", body = Audited),
+        (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_audit(
+    State(services): State<Services>,
+    Fields(page): Fields<AuditPage>,
+) -> Result<Json<Audited>, Problem> {
+    Ok(Json(services.audit(page.cursor.as_deref(), page.limit).await?))
+}

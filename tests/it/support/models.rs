@@ -1,0 +1,85 @@
+//! Models to promote, made of the one that `make setup` brings.
+
+use std::time::{Duration, Instant};
+
+use faceid::service::answers::{Job, ModelDetails, ModelEntry};
+use reqwest::multipart::{Form, Part};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Answer, TestApp, made_by_setup, photos};
+
+/// How long a promotion may take. Generous: machines are shared.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The bundled embedder's file.
+pub fn bundled() -> Vec<u8> {
+    photos::read(&made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("mobilefacenet-512.onnx"))
+}
+
+/// The same network as another file: a protobuf may say a field again, here the version of its producer.
+pub fn other_weights() -> Vec<u8> {
+    let mut bytes = bundled();
+    bytes.extend(b"\x1a\x05other");
+    bytes
+}
+
+/// A form that imports a file.
+pub fn model_form(file: Vec<u8>) -> Form {
+    Form::new().part("file", Part::bytes(file).file_name("model.onnx"))
+}
+
+impl TestApp {
+    /// Imports a model that sees red as blue, so that its embeddings are unlike those of the bundled one.
+    pub async fn import_bgr(&self) -> ModelEntry {
+        let form = model_form(other_weights()).text("name", "bgr").text("threshold", "0.4").text("channels", "bgr");
+        let answer = self.post_form("/admin/models", form).await;
+        answer.expect(StatusCode::CREATED);
+        answer.json()
+    }
+
+    pub async fn post_json(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    pub async fn promote(&self, model: &str) -> Job {
+        let answer = self.post_json(&format!("/admin/models/{model}/promote"), json!({})).await;
+        answer.expect(StatusCode::ACCEPTED);
+        self.finished(answer.json()).await
+    }
+
+    pub async fn roll_back(&self) -> Job {
+        let answer = self.post_json("/admin/rollback", json!({})).await;
+        answer.expect(StatusCode::ACCEPTED);
+        self.finished(answer.json()).await
+    }
+
+    /// Waits until a job is finished.
+    pub async fn finished(&self, mut job: Job) -> Job {
+        let began = Instant::now();
+        while !job.state.is_final() {
+            assert!(began.elapsed() < PATIENCE, "{job:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            job = self.get(&format!("/admin/jobs/{}", job.id)).await.json();
+        }
+        job
+    }
+
+    pub async fn model(&self, model: &str) -> ModelDetails {
+        self.get(&format!("/admin/models/{model}")).await.json()
+    }
+
+    /// The model that answers.
+    pub async fn answering(&self) -> String {
+        self.get("/readyz").await.value()["model"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a model answers here.
+    pub async fn until_answers(&self, model: &str) {
+        let began = Instant::now();
+        while self.answering().await != model {
+            assert!(began.elapsed() < PATIENCE, "{model} does not answer");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
