@@ -3,6 +3,7 @@
 
 mod auth;
 mod bad_input;
+mod camera;
 mod cli;
 mod decisions;
 mod engine;

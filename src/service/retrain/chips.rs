@@ -82,6 +82,7 @@ impl Services {
                 })
             })
             .await?;
+            report.check()?;
             let done = number * CHUNK + chunk.len();
             report.progress(json!({"stage": "chips", "done": done, "total": all.len()})).await?;
         }

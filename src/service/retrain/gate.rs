@@ -99,6 +99,7 @@ impl Services {
             }
             of_gallery.extend(known.iter().map(|face| galleries.of(face.gallery)));
             of_subject.extend(known.iter().map(|face| subjects.of(face.subject)));
+            report.check()?;
             let done = done + number * PIECE + piece.len();
             report.progress(json!({"stage": "gate", "done": done, "total": total})).await?;
         }

@@ -19,8 +19,8 @@ use super::super::work::Failure;
 /// This program, whatever has become of its file: an upgrade may have replaced it.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Secrets of the server that a training has no use for.
-const SECRETS: [&str; 3] = ["FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL"];
+/// What a training has no use for, secrets among it.
+const NOT_INHERITED: [&str; 4] = ["FACEID_CONFIG", "FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL"];
 
 /// With this code `faceid train` ends when it was interrupted and the run is saved.
 const INTERRUPTED: i32 = 3;
@@ -54,7 +54,7 @@ impl Training {
     pub(super) fn start(arguments: Vec<OsString>) -> Result<Self, Failure> {
         let failed = |reason: &dyn std::fmt::Display| Failure::Passing(format!("cannot start a training: {reason}"));
         let mut command = Command::new(THIS_PROGRAM);
-        SECRETS.iter().for_each(|name| _ = command.env_remove(name));
+        NOT_INHERITED.iter().for_each(|name| _ = command.env_remove(name));
         let mut child = command
             .args(arguments)
             .stdin(Stdio::piped())

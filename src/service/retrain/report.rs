@@ -30,6 +30,11 @@ impl<'a> Report<'a> {
         self.lease
     }
 
+    /// Fails when work must end.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.lease.stop().is_some() { Err(Failure::Stopped) } else { Ok(()) }
+    }
+
     pub(super) async fn stage(&mut self, stage: &str) -> Result<(), Failure> {
         self.progress(json!({"stage": stage})).await?;
         Ok(())

@@ -91,6 +91,9 @@ impl Services {
         flag("--nice", NICE.to_string().into());
         flag("--threads", plan.threads.to_string().into());
         flag("--device", "cpu".into());
+        // As the recipe says, whatever the environment does; it need not suit a training.
+        flag("--precision", "auto".into());
+        flag("--bind", "127.0.0.1:0".into());
         match base {
             RetrainBase::Active => {
                 flag("--base", folder.base().into());
