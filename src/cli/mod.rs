@@ -8,6 +8,7 @@ mod export;
 mod health;
 mod identify;
 mod import;
+mod models;
 mod openapi;
 mod photos;
 mod serve;
@@ -50,6 +51,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     Export(export::Export),
     Import(import::Import),
+    Models(models::Models),
     Train(train::Train),
     Health(health::Health),
     Bench(bench::Bench),
@@ -121,6 +123,7 @@ impl Cli {
                 Command::Evaluate(command) => command.run().await,
                 Command::Export(command) => command.run().await,
                 Command::Import(command) => command.run().await,
+                Command::Models(command) => command.run().await,
                 Command::Train(command) => command.run().await,
                 Command::Health(command) => command.run().await,
                 Command::Bench(command) => command.run().await,

@@ -261,8 +261,9 @@ async fn faces_without_chips_are_not_left_behind_unasked_and_a_retired_model_is_
     let vector: Vec<f32> = (0..512).map(|i| if i == 9 { 7.5 } else { 0.25 }).collect();
     let file = files.path().join("vectors.jsonl");
     std::fs::write(&file, json!({"subject": "Ada", "embedding": vector}).to_string()).unwrap();
-    let imported = faceid().arg("import").arg(&file).args(["--gallery", "vectors", "--data-dir"]).arg(data.path());
-    assert!(imported.status().unwrap().success());
+    let mut import = faceid();
+    import.arg("import").arg(&file).args(["--gallery", "vectors", "--data-dir"]).arg(data.path());
+    assert!(import.status().unwrap().success());
 
     app.import_bgr().await;
     assert_eq!((app.model("bgr").await.missing, app.model("bgr").await.without_chip), (6, 1));
