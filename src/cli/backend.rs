@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::{CliError, configure};
 use crate::app::{App, AppError};
-use crate::config::{ConfigArgs, Secret};
+use crate::config::{ConfigArgs, Secret, Settings};
 use crate::db::DbError;
 use crate::gallery::{Metadata, OnDuplicate, Policy};
 use crate::http::Problem;
@@ -41,11 +41,20 @@ impl BackendArgs {
     }
 
     pub async fn open(self) -> Result<Backend, CliError> {
+        self.open_with(|settings| settings.client_key).await
+    }
+
+    /// As [`Self::open`], for what only the admin key opens.
+    pub async fn open_as_admin(self) -> Result<Backend, CliError> {
+        self.open_with(|settings| settings.admin_key).await
+    }
+
+    async fn open_with(self, key: fn(Settings) -> Option<Secret>) -> Result<Backend, CliError> {
         match self.server {
             Some(url) => Ok(Backend::Server {
                 client: reqwest::Client::new(),
                 url: url.trim_end_matches('/').to_owned(),
-                key: self.config.resolve()?.client_key,
+                key: key(self.config.resolve()?),
             }),
             None => {
                 let mut args = self.config;
@@ -163,7 +172,7 @@ impl Backend {
         }
     }
 
-    async fn post<T: DeserializeOwned>(&self, route: &str, form: Form) -> Result<T, CliError> {
+    pub(super) async fn post<T: DeserializeOwned>(&self, route: &str, form: Form) -> Result<T, CliError> {
         let Self::Server { client, url, key } = self else {
             return Err(CliError::Usage("no server to send this to".to_owned()));
         };
@@ -171,7 +180,7 @@ impl Backend {
     }
 
     /// Sends a request with the key, and reads the answer or the problem.
-    async fn answer<T: DeserializeOwned>(
+    pub(super) async fn answer<T: DeserializeOwned>(
         &self,
         mut request: RequestBuilder,
         url: &str,

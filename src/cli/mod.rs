@@ -9,6 +9,7 @@ mod health;
 mod identify;
 mod import;
 mod jobs;
+mod models;
 mod openapi;
 mod photos;
 mod remote;
@@ -53,6 +54,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     Export(export::Export),
     Import(import::Import),
+    Models(models::Models),
     Train(train::Train),
     Retrain(retrain::Retrain),
     Jobs(jobs::Jobs),
@@ -129,6 +131,7 @@ impl Cli {
                 Command::Evaluate(command) => command.run().await,
                 Command::Export(command) => command.run().await,
                 Command::Import(command) => command.run().await,
+                Command::Models(command) => command.run().await,
                 Command::Train(command) => command.run().await,
                 Command::Retrain(command) => command.run().await,
                 Command::Jobs(command) => command.run().await,

@@ -32,12 +32,21 @@ pub enum ManifestError {
 }
 
 /// Order of the colour channels of a network's input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelOrder {
     #[default]
     Rgb,
     Bgr,
+}
+
+impl ChannelOrder {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rgb => "rgb",
+            Self::Bgr => "bgr",
+        }
+    }
 }
 
 /// Facts about an embedder's weights.

@@ -1,0 +1,147 @@
+//! What the commands on models ask of a server, or do in this process.
+
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::multipart::{Form, Part};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::super::CliError;
+use super::super::backend::Backend;
+use crate::registry::Actor;
+use crate::service::ManifestFields;
+use crate::service::answers::{Audited, Job, ModelDetails, ModelEntry, Retired};
+use crate::types::JobId;
+
+impl Backend {
+    pub async fn models(&self) -> Result<Vec<ModelEntry>, CliError> {
+        match self {
+            Self::Server { .. } => self.ask(Method::GET, &["admin", "models"], None).await,
+            Self::Direct(app) => Ok(app.services.list_models().await?),
+        }
+    }
+
+    pub async fn model(&self, model: &str) -> Result<ModelDetails, CliError> {
+        match self {
+            Self::Server { .. } => self.ask(Method::GET, &["admin", "models", model], None).await,
+            Self::Direct(app) => Ok(app.services.get_model(model).await?),
+        }
+    }
+
+    pub async fn import_model(
+        &self,
+        content: Bytes,
+        fields: ManifestFields,
+        allow_code: bool,
+    ) -> Result<ModelEntry, CliError> {
+        match self {
+            Self::Server { .. } => {
+                let length = content.len() as u64;
+                let file = Part::stream_with_length(content, length).file_name("model");
+                let mut form = Form::new().part("file", file).text("allow_code", allow_code.to_string());
+                for (name, value) in [
+                    ("manifest", fields.manifest),
+                    ("name", fields.name),
+                    ("threshold", fields.threshold.map(|threshold| threshold.get().to_string())),
+                    ("mean", fields.mean.map(|mean| mean.to_string())),
+                    ("scale", fields.scale.map(|scale| scale.to_string())),
+                    ("channels", fields.channels.map(|channels| channels.as_str().to_owned())),
+                ] {
+                    form = value.into_iter().fold(form, |form, value| form.text(name, value));
+                }
+                self.post("/admin/models", form).await
+            }
+            Self::Direct(app) => Ok(app.services.add_model(content, fields, allow_code, Actor::Command).await?),
+        }
+    }
+
+    /// Submits a promotion; in this process it is worked on as well.
+    pub async fn promote(&mut self, model: &str, force: bool) -> Result<Job, CliError> {
+        match self {
+            Self::Server { .. } => {
+                let path = ["admin", "models", model, "promote"];
+                self.ask(Method::POST, &path, Some(json!({"force": force}))).await
+            }
+            Self::Direct(app) => {
+                let (job, _) = app.services.submit_promotion(model, force, Actor::Command).await?;
+                app.work_on_jobs();
+                Ok(job)
+            }
+        }
+    }
+
+    pub async fn roll_back(&mut self) -> Result<Job, CliError> {
+        match self {
+            Self::Server { .. } => self.ask(Method::POST, &["admin", "rollback"], Some(json!({}))).await,
+            Self::Direct(app) => {
+                let (job, _) = app.services.submit_rollback(Actor::Command).await?;
+                app.work_on_jobs();
+                Ok(job)
+            }
+        }
+    }
+
+    pub async fn job(&self, job: JobId) -> Result<Job, CliError> {
+        match self {
+            Self::Server { .. } => self.ask(Method::GET, &["admin", "jobs", &job.to_string()], None).await,
+            Self::Direct(app) => Ok(app.services.get_job(job).await?),
+        }
+    }
+
+    pub async fn retire(&self, model: &str, force: bool) -> Result<Retired, CliError> {
+        match self {
+            Self::Server { .. } => {
+                let path = ["admin", "models", model, "retire"];
+                self.ask(Method::POST, &path, Some(json!({"force": force}))).await
+            }
+            Self::Direct(app) => Ok(app.services.retire_model(model, force, Actor::Command).await?),
+        }
+    }
+
+    pub async fn audit(&self, limit: u32) -> Result<Audited, CliError> {
+        match self {
+            Self::Server { url, .. } => {
+                let route = format!("{url}/admin/audit?limit={limit}");
+                self.ask_at(Method::GET, reqwest::Url::parse(&route).map_err(|_| no_address(url))?, None).await
+            }
+            Self::Direct(app) => Ok(app.services.audit(None, Some(limit)).await?),
+        }
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<Value>,
+    ) -> Result<T, CliError> {
+        let Self::Server { url, .. } = self else {
+            return Err(CliError::Usage("no server to send this to".to_owned()));
+        };
+        let mut route = reqwest::Url::parse(url).map_err(|_| no_address(url))?;
+        if let Ok(mut segments) = route.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        self.ask_at(method, route, body).await
+    }
+
+    async fn ask_at<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        route: reqwest::Url,
+        body: Option<Value>,
+    ) -> Result<T, CliError> {
+        let Self::Server { client, url, key } = self else {
+            return Err(CliError::Usage("no server to send this to".to_owned()));
+        };
+        let request = client.request(method, route);
+        let request = match &body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        self.answer(request, url, key.as_ref()).await
+    }
+}
+
+fn no_address(url: &str) -> CliError {
+    CliError::Usage(format!("{url} is not an address such as http://127.0.0.1:8080"))
+}

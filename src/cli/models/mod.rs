@@ -1,0 +1,310 @@
+//! The models of a database: listed, brought, promoted, retired.
+
+mod calls;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::backend::{Backend, BackendArgs};
+use super::{CliError, print_json, progress_bar, say};
+use crate::jobs::JobState;
+use crate::registry::ChannelOrder;
+use crate::service::answers::{Job, ModelEntry};
+use crate::service::{ManifestFields, Promoted};
+
+/// How often a job is asked how far it is.
+const POLL: Duration = Duration::from_millis(500);
+
+/// List models, import one, make one active, or go back to the former
+///
+/// Example: faceid models promote staff-2 --server http://127.0.0.1:8080
+#[derive(clap::Args)]
+pub struct Models {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the models that the database knows
+    List(Plain),
+    /// Show a model, its calibration and how many faces it has embedded
+    Show(One),
+    /// Take in a network (ONNX; TorchScript with --allow-code) as a candidate
+    ///
+    /// Example: faceid models import staff-2.onnx --manifest staff-2.toml
+    Import(Import),
+    /// Embed all faces by a model while the active one serves, then make it the active one
+    Promote(OneWithForce),
+    /// Make the model active again that was before the present one
+    Rollback(Plain),
+    /// Delete a model's embeddings and its file
+    Retire(OneWithForce),
+    /// List who changed what
+    Audit(Audit),
+}
+
+#[derive(clap::Args)]
+struct Plain {
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    backend: BackendArgs,
+}
+
+#[derive(clap::Args)]
+struct One {
+    /// Its id, sha256 or name
+    model: String,
+    #[command(flatten)]
+    plain: Plain,
+}
+
+#[derive(clap::Args)]
+struct OneWithForce {
+    #[command(flatten)]
+    one: One,
+    /// Overrule what would otherwise refuse it; the record notes it
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(clap::Args)]
+struct Audit {
+    /// Entries at most, latest first
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200), value_name = "N")]
+    limit: u32,
+    #[command(flatten)]
+    plain: Plain,
+}
+
+/// `--threshold` is the model's similarity threshold here.
+#[derive(clap::Args)]
+struct Import {
+    /// The network
+    file: PathBuf,
+    /// What describes it, as faceid train and evaluate write it [default: the file with the ending .toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// What it is called in answers [default: what the manifest says]
+    #[arg(long)]
+    name: Option<String>,
+    /// The network reads (value - mean) / scale of values 0..255 [default: what the manifest says, or 127.5]
+    #[arg(long)]
+    mean: Option<f32>,
+    #[arg(long)]
+    scale: Option<f32>,
+    /// rgb or bgr [default: what the manifest says, or rgb]
+    #[arg(long)]
+    channels: Option<ChannelOrder>,
+    /// Take TorchScript, which is a program: only from whom you trust
+    #[arg(long)]
+    allow_code: bool,
+    #[command(flatten)]
+    plain: Plain,
+}
+
+impl Models {
+    pub async fn run(self) -> Result<ExitCode, CliError> {
+        match self.command {
+            Command::List(plain) => plain.list().await,
+            Command::Show(one) => one.show().await,
+            Command::Import(import) => import.run().await,
+            Command::Promote(promotion) => promotion.promote().await,
+            Command::Rollback(plain) => plain.roll_back().await,
+            Command::Retire(retirement) => retirement.retire().await,
+            Command::Audit(audit) => audit.run().await,
+        }
+    }
+}
+
+impl Plain {
+    async fn list(self) -> Result<ExitCode, CliError> {
+        let backend = self.backend.open_as_admin().await?;
+        let models = backend.models().await;
+        backend.close().await;
+        let models = models?;
+        if self.json {
+            print_json(&models)?;
+        } else {
+            models.iter().for_each(show);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn roll_back(self) -> Result<ExitCode, CliError> {
+        let mut backend = self.backend.open_as_admin().await?;
+        let done = match backend.roll_back().await {
+            Ok(job) => finish(&backend, job, self.json).await,
+            Err(error) => Err(error),
+        };
+        backend.close().await;
+        done
+    }
+}
+
+impl One {
+    async fn show(self) -> Result<ExitCode, CliError> {
+        let backend = self.plain.backend.open_as_admin().await?;
+        let details = backend.model(&self.model).await;
+        backend.close().await;
+        let details = details?;
+        if self.plain.json {
+            print_json(&details)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        show(&details.entry);
+        say(format_args!("  sha256 {}", details.entry.sha256));
+        say(format_args!(
+            "  {} faces embedded, {} to embed, {} without a chip",
+            details.embeddings, details.missing, details.without_chip
+        ));
+        match &details.verdict {
+            None => say(format_args!("  nobody has evaluated it")),
+            Some(verdict) if verdict.passed => say(format_args!("  the gate let it pass")),
+            Some(verdict) => say(format_args!("  the gate refuses it: {}", verdict.reasons.join("; "))),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl OneWithForce {
+    async fn promote(self) -> Result<ExitCode, CliError> {
+        let One { model, plain } = self.one;
+        let mut backend = plain.backend.open_as_admin().await?;
+        let done = match backend.promote(&model, self.force).await {
+            Ok(job) => finish(&backend, job, plain.json).await,
+            Err(error) => Err(error),
+        };
+        backend.close().await;
+        done
+    }
+
+    async fn retire(self) -> Result<ExitCode, CliError> {
+        let One { model, plain } = self.one;
+        let backend = plain.backend.open_as_admin().await?;
+        let retired = backend.retire(&model, self.force).await;
+        backend.close().await;
+        let retired = retired?;
+        if plain.json {
+            print_json(&retired)?;
+        } else {
+            say(format_args!("retired {}: {} embeddings deleted", retired.model, retired.embeddings));
+            if retired.lost_faces > 0 {
+                say(format_args!("  {} faces cannot be found any more", retired.lost_faces));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Audit {
+    async fn run(self) -> Result<ExitCode, CliError> {
+        let backend = self.plain.backend.open_as_admin().await?;
+        let audited = backend.audit(self.limit).await;
+        backend.close().await;
+        let audited = audited?;
+        if self.plain.json {
+            print_json(&audited)?;
+        } else {
+            for entry in &audited.items {
+                let (at, model) = (entry.at.format("%F %T"), entry.model.as_deref().unwrap_or("-"));
+                say(format_args!("{at}  {:<10} {:<16} {model}  {}", entry.actor, entry.action, entry.details));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Import {
+    async fn run(self) -> Result<ExitCode, CliError> {
+        let failed = CliError::io(format!("cannot read {}", self.file.display()));
+        let content = tokio::fs::read(&self.file).await.map_err(failed)?.into();
+        let beside = self.file.with_extension("toml");
+        let manifest = self.manifest.or_else(|| beside.is_file().then_some(beside));
+        let manifest = match manifest {
+            None => None,
+            Some(path) => {
+                let failed = CliError::io(format!("cannot read {}", path.display()));
+                Some(tokio::fs::read_to_string(&path).await.map_err(failed)?)
+            }
+        };
+        let fields = ManifestFields {
+            manifest,
+            name: self.name,
+            threshold: self.plain.backend.threshold()?,
+            mean: self.mean,
+            scale: self.scale,
+            channels: self.channels,
+        };
+        let backend = self.plain.backend.open_as_admin().await?;
+        let model = backend.import_model(content, fields, self.allow_code).await;
+        backend.close().await;
+        let model = model?;
+        if self.plain.json {
+            print_json(&model)?;
+        } else {
+            show(&model);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn show(model: &ModelEntry) {
+    let role = match (model.is_target, model.is_rollback) {
+        (true, _) => ", being promoted",
+        (_, true) => ", to roll back to",
+        _ => "",
+    };
+    let file = match (&model.format, model.bytes) {
+        (Some(format), Some(bytes)) => format!("{format}, {:.1} MB", bytes as f64 / 1e6),
+        _ => "no file".to_owned(),
+    };
+    say(format_args!("{:<9} {}  ({} numbers, {file}{role})", model.state, model.name, model.dimension));
+}
+
+/// Waits until a promotion is finished, under a progress bar.
+async fn finish(backend: &Backend, mut job: Job, json: bool) -> Result<ExitCode, CliError> {
+    let bar = progress_bar(Some(0), "{bar:30} {pos}/{len} faces  {per_sec}  {eta} left");
+    while !job.state.is_final() {
+        if let Some(progress) = &job.progress {
+            let number = |name: &str| progress[name].as_u64().unwrap_or_default();
+            bar.set_length(number("total"));
+            bar.set_position(number("done"));
+        }
+        tokio::time::sleep(POLL).await;
+        job = backend.job(job.id).await?;
+    }
+    bar.finish_and_clear();
+    if json {
+        print_json(&job)?;
+    }
+    match (job.state, job.result) {
+        (JobState::Succeeded, Some(result)) if !json => {
+            let promoted: Promoted =
+                serde_json::from_value(result).map_err(|error| CliError::Render(error.to_string()))?;
+            describe(&promoted);
+            Ok(ExitCode::SUCCESS)
+        }
+        (JobState::Succeeded, _) => Ok(ExitCode::SUCCESS),
+        (JobState::Cancelled, _) => Err(CliError::Refused("the promotion was cancelled".to_owned())),
+        _ => Err(CliError::Refused(job.error.unwrap_or_else(|| "the promotion failed".to_owned()))),
+    }
+}
+
+fn describe(promoted: &Promoted) {
+    let Promoted { model, former, embedded, left_behind, .. } = promoted;
+    match former {
+        Some(former) => say(format_args!("{model} is active now, after {former}; {embedded} faces were embedded")),
+        None => say(format_args!("{model} is active, as it was before")),
+    }
+    if *left_behind > 0 {
+        say(format_args!(
+            "  {left_behind} faces have no chip, so that they are found only while their model is active"
+        ));
+    }
+}
