@@ -124,8 +124,8 @@ impl Networks {
 impl Engine {
     /// Chooses devices and precision, loads both networks onto each device, and starts the threads.
     ///
-    /// On the CPU, `config.threads` threads do everything. With GPUs, as many work on pixels, and one more for each
-    /// GPU runs its networks.
+    /// On the CPU, `config.threads` threads do everything. With GPUs, as many work on pixels, and two more for each
+    /// GPU run its networks.
     pub async fn start(
         config: EngineConfig,
         normalisation: InputNormalisation,
@@ -197,7 +197,7 @@ fn start(
 ) -> Result<(Engine, EngineThreads), EngineError> {
     let dimension = networks.first().map_or(0, |first| first.embedder.dimension());
     let on_gpu = targets.iter().any(|target| target.is_gpu());
-    let network_threads = if on_gpu { networks.len() } else { config.threads };
+    let network_threads = if on_gpu { networks.len() * THREADS_PER_GPU } else { config.threads };
     let limits = lanes::Limits {
         max_batch: config.max_batch.unwrap_or(if on_gpu { GPU_BATCH } else { CPU_BATCH }),
         max_wait: config.max_wait,
@@ -213,8 +213,8 @@ fn start(
     };
     let started = if on_gpu {
         let pixels = (0..config.threads).try_for_each(|n| spawn(format!("pixels-{n}"), Role::Pixels, None));
-        let mut networks = networks.into_iter().enumerate();
-        pixels.and_then(|()| networks.try_for_each(|(n, own)| spawn(format!("gpu-{n}"), Role::Networks, Some(own))))
+        let mut handles = networks.iter().flat_map(|own| (0..THREADS_PER_GPU).map(|_| own.share())).enumerate();
+        pixels.and_then(|()| handles.try_for_each(|(n, own)| spawn(format!("gpu-{n}"), Role::Networks, Some(own))))
     } else {
         let shared = networks.first().map(Networks::share);
         (0..config.threads)
@@ -227,6 +227,9 @@ fn start(
     announce(config, targets, dimension, limits.max_batch);
     Ok((Engine(Arc::new(Handle { pool, dimension })), EngineThreads(threads)))
 }
+
+/// One hands the next batch to the GPU while the other waits for its results.
+const THREADS_PER_GPU: usize = 2;
 
 /// Default batch limits: beyond them passes gain little and callers wait longer.
 const CPU_BATCH: usize = 32;

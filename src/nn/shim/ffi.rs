@@ -56,6 +56,7 @@ unsafe extern "C" {
         as_bf16: bool,
         error: *mut *mut c_char,
     ) -> Tensor;
+    pub fn faceid_pinned(images: *const *const u8, count: i64, bytes: i64, error: *mut *mut c_char) -> Tensor;
     pub fn faceid_module_load(
         bytes: *const c_char,
         length: usize,

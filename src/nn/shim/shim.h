@@ -40,6 +40,9 @@ faceid_tensor faceid_conv_run(const faceid_conv* conv, const void* input, const 
 faceid_tensor faceid_pixels(const uint8_t* const* images, int64_t count, int64_t height, int64_t width,
                             const float mean[3], float scale, bool bgr, bool as_bf16, char** error);
 
+// Images of `bytes` bytes each, one after the other, in memory that a GPU copies from directly. Needs CUDA's backend.
+faceid_tensor faceid_pinned(const uint8_t* const* images, int64_t count, int64_t bytes, char** error);
+
 // A TorchScript archive, evaluated, frozen and (on the CPU) optimised for inference.
 faceid_module* faceid_module_load(const char* bytes, size_t length, int cuda_device, int kind, bool optimise, char** error);
 void faceid_module_free(faceid_module* module);
