@@ -204,6 +204,20 @@ pub fn pinned(images: &[&[u8]]) -> Result<Tensor, String> {
     take_tensor(output, error)
 }
 
+/// Does work whose tensors need no gradients, now or later: libtorch's inference mode.
+pub fn inference<T>(work: impl FnOnce() -> T) -> T {
+    struct Mode(NonNull<ffi::Inference>);
+    impl Drop for Mode {
+        fn drop(&mut self) {
+            // SAFETY: begun once, on this thread: the guard never leaves this function.
+            unsafe { ffi::faceid_inference_end(self.0.as_ptr()) }
+        }
+    }
+    // SAFETY: takes nothing; the mode is that of this thread.
+    let _mode = NonNull::new(unsafe { ffi::faceid_inference_begin() }).map(Mode);
+    work()
+}
+
 /// Outputs of a TorchScript module beyond which it is no network for us.
 const MAX_OUTPUTS: usize = 64;
 
