@@ -31,9 +31,11 @@ fn pixels(c: &mut Criterion) {
         c.bench_with_input(BenchmarkId::new("decode", &size), jpeg.get_ref(), |b, jpeg| {
             b.iter(|| vision::decode(black_box(jpeg), &LIMITS));
         });
-        c.bench_with_input(BenchmarkId::new("shrink to 240", &size), &image, |b, image| {
-            b.iter(|| vision::shrink(black_box(image), 240));
-        });
+        for side in [240, 640].into_iter().filter(|side| *side < width) {
+            c.bench_with_input(BenchmarkId::new(format!("shrink to {side}"), &size), &image, |b, image| {
+                b.iter(|| vision::shrink(black_box(image), side));
+            });
+        }
     }
     let image = photo(800, 600);
     for eye_distance in [30.0, 80.0] {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tch::{Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 use super::error::NetworkError;
 use super::network::Network;
@@ -60,6 +60,9 @@ impl Detector {
     }
 }
 
+/// Rows of a lower probability are no faces by any setting; on a GPU they stay there, with zeros in their place.
+const LEAST_SCORE: f64 = 0.01;
+
 fn split_by_image(outputs: &[Tensor], images: usize) -> Result<Vec<DetectorOutput>, NetworkError> {
     let boxes = rows_of(outputs, BOX, images)?;
     let scores = rows_of(outputs, SCORES, images)?;
@@ -68,6 +71,9 @@ fn split_by_image(outputs: &[Tensor], images: usize) -> Result<Vec<DetectorOutpu
         return Err(contract(outputs));
     }
     let face = scores.f_select(2, 1)?;
+    if boxes.device() != Device::Cpu {
+        return likely_rows(boxes, &face, landmarks);
+    }
     (0..images as i64)
         .map(|image| {
             Ok(DetectorOutput {
@@ -77,6 +83,35 @@ fn split_by_image(outputs: &[Tensor], images: usize) -> Result<Vec<DetectorOutpu
             })
         })
         .collect()
+}
+
+/// The same, but only rows that may be faces are fetched: few of the many thousands that a photo has.
+fn likely_rows(boxes: &Tensor, face: &Tensor, landmarks: &Tensor) -> Result<Vec<DetectorOutput>, NetworkError> {
+    let (images, anchors) = (face.size()[0], face.size()[1]);
+    let likely = face.f_ge(LEAST_SCORE)?.f_reshape([-1])?.f_nonzero()?.f_reshape([-1])?;
+    let fetch = |tensor: &Tensor, columns: i64| {
+        let rows = tensor.f_reshape([images * anchors, columns])?.f_index_select(0, &likely)?;
+        pixels::to_floats(&rows)
+    };
+    let (box_rows, scores, landmark_rows) = (fetch(boxes, BOX)?, fetch(face, 1)?, fetch(landmarks, LANDMARKS)?);
+    let mut places = vec![0_i64; scores.len()];
+    likely.f_to_device(Device::Cpu)?.f_copy_data(&mut places, scores.len())?;
+    let (width, anchors) = ((BOX as usize, LANDMARKS as usize), anchors as usize);
+    let silent = || DetectorOutput {
+        boxes: vec![0.0; anchors * width.0],
+        scores: vec![0.0; anchors],
+        landmarks: vec![0.0; anchors * width.1],
+    };
+    let mut results: Vec<DetectorOutput> = (0..images).map(|_| silent()).collect();
+    let rows = places.iter().zip(scores).zip(box_rows.chunks_exact(width.0).zip(landmark_rows.chunks_exact(width.1)));
+    for ((place, score), (offsets, points)) in rows {
+        let (image, row) = (*place as usize / anchors, *place as usize % anchors);
+        let result = &mut results[image];
+        result.scores[row] = score;
+        result.boxes[row * width.0..][..width.0].copy_from_slice(offsets);
+        result.landmarks[row * width.1..][..width.1].copy_from_slice(points);
+    }
+    Ok(results)
 }
 
 /// The output with `columns` numbers per anchor.
@@ -97,6 +132,8 @@ fn contract(outputs: &[Tensor]) -> NetworkError {
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::super::testing::{difference, fixture, floats, made_image, weights};
     use super::*;
 
@@ -146,6 +183,27 @@ mod tests {
         }
         println!("largest difference {largest:e}");
         assert!(largest <= 1e-4, "{largest}");
+    }
+
+    #[test]
+    fn rows_that_may_be_faces_come_from_a_gpu_to_their_places() {
+        let floats = |sizes: &[i64]| Tensor::rand(sizes, (Kind::Float, Device::Cpu));
+        // About one row in five is below the limit.
+        let face = floats(&[3, 700]).pow_tensor_scalar(3.0);
+        let scores = Tensor::stack(&[1.0 - &face, face.shallow_clone()], 2);
+        let (boxes, landmarks) = (floats(&[3, 700, BOX]), floats(&[3, 700, LANDMARKS]));
+        let all = split_by_image(&[boxes.shallow_clone(), scores, landmarks.shallow_clone()], 3).unwrap();
+        let likely = likely_rows(&boxes, &face, &landmarks).unwrap();
+        for (all, likely) in all.iter().zip(&likely) {
+            for row in 0..700 {
+                let is_likely = f64::from(all.scores[row]) >= LEAST_SCORE;
+                let expected = |value: f32| if is_likely { value } else { 0.0 };
+                assert_eq!(likely.scores[row], expected(all.scores[row]));
+                assert_eq!(likely.boxes[4 * row + 3], expected(all.boxes[4 * row + 3]));
+                assert_eq!(likely.landmarks[10 * row + 7], expected(all.landmarks[10 * row + 7]));
+            }
+        }
+        assert_eq!(likely.len(), 3);
     }
 
     #[test]

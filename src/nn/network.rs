@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor};
 
 use super::error::{NetworkError, brief_text};
 use super::onnx::Graph;
@@ -80,14 +80,34 @@ impl Network {
     /// a TorchScript module returns are flattened into one list.
     pub fn forward(&self, input: &Tensor) -> Result<Vec<Tensor>, NetworkError> {
         target::use_libtorch_threads(matches!(self, Self::Onnx(graph) if graph.is_fused()));
-        no_grad(|| match self {
+        shim::inference(|| {
+            if self.device() == Device::Cpu {
+                return self.run(input);
+            }
+            // Sizes that come again: cuDNN plans each layer anew for a batch that it has not seen.
+            let batch = input.size().first().copied().unwrap_or(1);
+            let room = batch.max(1).unsigned_abs().next_power_of_two() as i64;
+            if room == batch {
+                return self.run(input);
+            }
+            let padded = input.f_constant_pad_nd([0, 0, 0, 0, 0, 0, 0, room - batch])?;
+            let cut = |output: Tensor| match output.size().first() {
+                Some(rows) if *rows == room => output.f_narrow(0, 0, batch),
+                _ => Ok(output),
+            };
+            self.run(&padded)?.into_iter().map(|output| Ok(cut(output)?)).collect()
+        })
+    }
+
+    fn run(&self, input: &Tensor) -> Result<Vec<Tensor>, NetworkError> {
+        match self {
             Self::Onnx(graph) => graph.run(input),
             Self::Script(script) => {
                 let input = input.f_to_device(script.device())?.f_to_kind(script.kind())?;
                 let outputs = script.run(&input).map_err(torch)?;
                 outputs.iter().map(|output| Ok(output.f_to_kind(Kind::Float)?)).collect()
             }
-        })
+        }
     }
 
     /// The names of the outputs in the order of [`Self::forward`]. TorchScript names none: empty.

@@ -26,16 +26,18 @@ pub(super) struct Normalisation {
 /// Four chips; measured on processors with 1 and 2 MiB of second-level cache.
 const CPU_PIXELS: usize = 4 * 112 * 112;
 
-/// How many images of a size go through `network` at once, at least one. GPUs take all there are.
+/// The same for GPUs, where memory is the limit, and that no tensor may hold more than 2^28 numbers: 64 images for the
+/// detector, all chips of a batch.
+const GPU_PIXELS: usize = 64 * 640 * 480;
+
+/// How many images of a size go through `network` at once, at least one.
 pub(super) fn images_per_run((width, height): (u32, u32), network: &Network) -> usize {
-    match network.device() {
-        Device::Cpu => (CPU_PIXELS / (width as usize * height as usize).max(1)).max(1),
-        _ => usize::MAX,
-    }
+    let pixels = if network.device() == Device::Cpu { CPU_PIXELS } else { GPU_PIXELS };
+    (pixels / (width as usize * height as usize).max(1)).max(1)
 }
 
 /// Stacks RGB images of `width x height`, `width * height * 3` bytes each, into `N x 3 x H x W` as `network` reads it,
-/// in channels-last order.
+/// in channels-last order on the CPU.
 pub(super) fn batch(
     images: &[&[u8]],
     size: (u32, u32),
@@ -68,13 +70,13 @@ pub(super) fn stack(
     }
     // Bytes cross to the device, a quarter of the floats; page-locked, so that the copy needs no second one.
     let shape = [images.len() as i64, i64::from(height), i64::from(width), 3];
-    let pinned = Tensor::f_from_slice(&images.concat())?.f_reshape(shape)?.f_pin_memory(device)?;
+    let pinned = shim::pinned(images).map_err(NetworkError::Torch)?.f_reshape(shape)?;
     let pixels = pinned.f_to_device_(device, Kind::Uint8, true, false)?;
     let mean = Tensor::f_from_slice(&mean)?.f_to_device(device)?;
     let scaled = pixels.f_to_kind(Kind::Float)?.f_sub(&mean)?.f_div_scalar(f64::from(scale))?;
     let ordered = if bgr { scaled.f_flip([3])? } else { scaled };
-    // Only a view: in memory the colours of a pixel stay together, as channels-last order wants.
-    Ok(ordered.f_permute([0, 3, 1, 2])?.f_to_kind(kind)?)
+    // Colour by colour, as libtorch's own kernels for depthwise convolutions want it (see onnx/ops/conv.rs).
+    Ok(ordered.f_permute([0, 3, 1, 2])?.f_to_kind(kind)?.f_contiguous()?)
 }
 
 /// The tensor's numbers, row by row.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use image::RgbImage;
+use multiversion::multiversion;
 
 /// Pixels of the shrunk image per pixel of the original, 0..=1. The two differ a little because sides are whole pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,25 +42,10 @@ pub fn shrink(image: &RgbImage, max_side: u32) -> Shrunk<'_> {
     Shrunk { image: Cow::Owned(area_average(image, new_width, new_height)), scale }
 }
 
-/// The source pixels `first..first + count` that one target pixel covers: all fully, but the first and last.
+/// The source pixels that one target pixel covers, from `first` on: all fully, but the first and last.
 struct Span {
     first: usize,
-    count: usize,
-    first_weight: f32,
-    last_weight: f32,
-}
-
-impl Span {
-    /// The weight of the `i`-th pixel of the span.
-    fn weight(&self, i: usize) -> f32 {
-        if i == 0 {
-            self.first_weight
-        } else if i + 1 == self.count {
-            self.last_weight
-        } else {
-            1.0
-        }
-    }
+    weights: Vec<f32>,
 }
 
 /// The spans of `new` target pixels over `old` source pixels, `new <= old`.
@@ -71,14 +57,12 @@ fn spans(old: u32, new: u32) -> Vec<Span> {
             let first = start.floor().min(f64::from(old - 1));
             // A sliver that rounding left over is no pixel.
             let last = ((end - 1e-6).ceil() - 1.0).max(first);
-            let first_weight = end.min(first + 1.0) - start;
-            let last_weight = if last > first { end - last } else { first_weight };
-            Span {
-                first: first as usize,
-                count: (last - first) as usize + 1,
-                first_weight: first_weight as f32,
-                last_weight: last_weight as f32,
+            let mut weights = vec![1.0; (last - first) as usize + 1];
+            if last > first {
+                weights[(last - first) as usize] = (end - last) as f32;
             }
+            weights[0] = (end.min(first + 1.0) - start) as f32;
+            Span { first: first as usize, weights }
         })
         .collect()
 }
@@ -90,41 +74,68 @@ fn area_average(image: &RgbImage, new_width: u32, new_height: u32) -> RgbImage {
     let columns = spans(width, new_width);
     let cell_area = (f64::from(width) / f64::from(new_width)) * (f64::from(height) / f64::from(new_height));
     let norm = (1.0 / cell_area) as f32;
-    let mut pixels = Vec::with_capacity(new_width as usize * new_height as usize * 3);
-    // One more than there are: colours are summed four at a time, which is what processors do at once.
-    let mut sums = vec![0f32; row_length + 1];
-    for rows in spans(height, new_height) {
-        let row = |i: usize| {
-            let start = (rows.first + i) * row_length;
-            (&image.as_raw()[start..start + row_length], rows.weight(i) * norm)
-        };
-        let (first, weight) = row(0);
-        sums.iter_mut().zip(first).for_each(|(sum, value)| *sum = f32::from(*value) * weight);
-        for i in 1..rows.count {
-            let (next, weight) = row(i);
-            sums.iter_mut().zip(next).for_each(|(sum, value)| *sum += f32::from(*value) * weight);
+    let most = columns.iter().map(|span| span.weights.len()).max().unwrap_or(1);
+    let mut result = RgbImage::new(new_width, new_height);
+    // Longer than a row, for cells that are read as if all covered as many pixels.
+    let mut sums = vec![0f32; row_length + 3 * most + 1];
+    let lines = result.chunks_exact_mut(new_width as usize * 3);
+    for (rows, line) in spans(height, new_height).iter().zip(lines) {
+        sums[..row_length].fill(0.0);
+        for (i, weight) in rows.weights.iter().enumerate() {
+            add_row(&mut sums, &image.as_raw()[(rows.first + i) * row_length..][..row_length], weight * norm);
         }
-        for span in &columns {
-            let [red, green, blue, _] = cell_sum(&sums[span.first * 3..(span.first + span.count) * 3 + 1], span);
-            pixels.extend([red, green, blue].map(|sum| (sum + 0.5) as u8));
+        match most {
+            ..=2 => sum_cells::<2>(&sums, &columns, line),
+            3 => sum_cells::<3>(&sums, &columns, line),
+            4 => sum_cells::<4>(&sums, &columns, line),
+            _ => sum_large_cells(&sums, &columns, line),
         }
     }
-    // One pixel was pushed for each column of each row, so this never falls back.
-    RgbImage::from_raw(new_width, new_height, pixels).unwrap_or_default()
+    result
 }
 
-/// The weighted sum of a span's pixels, of three numbers each; the fourth number of the sum means nothing.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn add_row(sums: &mut [f32], row: &[u8], weight: f32) {
+    sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f32::from(*value) * weight);
+}
+
+/// One target row: the weighted sums of spans of at most `MOST` pixels.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn sum_cells<const MOST: usize>(sums: &[f32], columns: &[Span], line: &mut [u8]) {
+    for (span, pixel) in columns.iter().zip(line.chunks_exact_mut(3)) {
+        let mut weights = [0.0; MOST];
+        weights[..span.weights.len()].copy_from_slice(&span.weights);
+        put(cell_sum(&sums[span.first * 3..][..3 * MOST + 1], &weights), pixel);
+    }
+}
+
+/// The same for spans of any length.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn sum_large_cells(sums: &[f32], columns: &[Span], line: &mut [u8]) {
+    for (span, pixel) in columns.iter().zip(line.chunks_exact_mut(3)) {
+        put(cell_sum(&sums[span.first * 3..][..3 * span.weights.len() + 1], &span.weights), pixel);
+    }
+}
+
+/// The weighted sum of pixels of three numbers each; a fourth is summed along, since processors take four at once, and
+/// means nothing.
 #[inline(always)]
-fn cell_sum(cell: &[f32], span: &Span) -> [f32; 4] {
+fn cell_sum(cell: &[f32], weights: &[f32]) -> [f32; 4] {
     let mut sum = [0f32; 4];
-    for i in 0..span.count {
-        let pixel = &cell[i * 3..i * 3 + 4];
-        let weight = span.weight(i);
+    for (pixel, weight) in cell.windows(4).step_by(3).zip(weights) {
         for channel in 0..4 {
             sum[channel] += pixel[channel] * weight;
         }
     }
     sum
+}
+
+/// Numbers of 0..=255, to the nearest whole one: 2^23 more have no room for a fraction, so the sum is rounded, and its
+/// lowest bits are the number.
+#[inline(always)]
+fn put(sum: [f32; 4], pixel: &mut [u8]) {
+    let bytes = sum.map(|value| (value + 8_388_608.0).to_bits() as u8);
+    pixel.copy_from_slice(&bytes[..3]);
 }
 
 #[cfg(test)]

@@ -16,6 +16,11 @@ pub struct Module {
 }
 
 #[repr(C)]
+pub struct Inference {
+    opaque: [u8; 0],
+}
+
+#[repr(C)]
 pub struct ConvSpec {
     pub out_channels: i64,
     pub channels: i64,
@@ -57,6 +62,9 @@ unsafe extern "C" {
         as_bf16: bool,
         error: *mut *mut c_char,
     ) -> Tensor;
+    pub fn faceid_pinned(images: *const *const u8, count: i64, bytes: i64, error: *mut *mut c_char) -> Tensor;
+    pub fn faceid_inference_begin() -> *mut Inference;
+    pub fn faceid_inference_end(mode: *mut Inference);
     pub fn faceid_module_load(
         bytes: *const c_char,
         length: usize,

@@ -1,7 +1,7 @@
 //! What tch has no binding for, in C++ against the same libtorch (`shim.h`), behind safe functions.
 //!
 //! - [`FusedConv`]: convolutions of channels-last images with bias, activation and residual in one pass over memory.
-//! - [`pixels`]: bytes of images to the input of a network in one pass.
+//! - [`pixels`]: bytes of images to the input of a network in one pass; [`pinned`]: the bytes alone, for a GPU.
 //! - [`Script`]: TorchScript, frozen and optimised for inference.
 //! - [`dots_i8`]: dot products of bytes, for the exact search.
 //! - [`open_library`]: CUDA's backend, opened at run time by a binary that was linked without it.
@@ -200,6 +200,31 @@ pub fn pixels(
         )
     };
     take_tensor(output, error)
+}
+
+/// Images of equal length as `N x bytes` in page-locked memory, from which a GPU copies directly. Needs CUDA's backend.
+pub fn pinned(images: &[&[u8]]) -> Result<Tensor, String> {
+    let bytes = images.first().map_or(0, |image| image.len());
+    assert!(images.iter().all(|image| image.len() == bytes), "the caller checks the sizes");
+    let pointers: Vec<*const u8> = images.iter().map(|image| image.as_ptr()).collect();
+    let mut error = ptr::null_mut();
+    // SAFETY: every pointer leads to `bytes` bytes that live through the call.
+    let output = unsafe { ffi::faceid_pinned(pointers.as_ptr(), pointers.len() as i64, bytes as i64, &mut error) };
+    take_tensor(output, error)
+}
+
+/// Does work whose tensors need no gradients, now or later: libtorch's inference mode.
+pub fn inference<T>(work: impl FnOnce() -> T) -> T {
+    struct Mode(NonNull<ffi::Inference>);
+    impl Drop for Mode {
+        fn drop(&mut self) {
+            // SAFETY: begun once, on this thread: the guard never leaves this function.
+            unsafe { ffi::faceid_inference_end(self.0.as_ptr()) }
+        }
+    }
+    // SAFETY: takes nothing; the mode is that of this thread.
+    let _mode = NonNull::new(unsafe { ffi::faceid_inference_begin() }).map(Mode);
+    work()
 }
 
 /// Outputs of a TorchScript module beyond which it is no network for us.

@@ -64,7 +64,15 @@ struct faceid_module {
     torch::jit::Module module;
 };
 
+struct faceid_inference {
+    c10::InferenceMode guard;
+};
+
 extern "C" {
+
+faceid_inference* faceid_inference_begin() { return new faceid_inference; }
+
+void faceid_inference_end(faceid_inference* mode) { delete mode; }
 
 faceid_module* faceid_module_load(const char* bytes, size_t length, int cuda_device, int kind, bool optimise,
                                   char** error) {

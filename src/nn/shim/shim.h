@@ -11,6 +11,7 @@ extern "C" {
 typedef void* faceid_tensor;
 struct faceid_conv;
 struct faceid_module;
+struct faceid_inference;
 
 // Kernel families by number: 0 AVX2 float, 1 AVX-512 float, 2 AVX-512 bfloat16. Says whether this build has it and
 // the processor runs it.
@@ -44,6 +45,9 @@ faceid_tensor faceid_prelu(const void* input, const void* slopes, char** error);
 faceid_tensor faceid_pixels(const uint8_t* const* images, int64_t count, int64_t height, int64_t width,
                             const float mean[3], float scale, bool bgr, bool as_bf16, char** error);
 
+// Images of `bytes` bytes each, one after the other, in memory that a GPU copies from directly. Needs CUDA's backend.
+faceid_tensor faceid_pinned(const uint8_t* const* images, int64_t count, int64_t bytes, char** error);
+
 // A TorchScript archive, evaluated, frozen and (on the CPU) optimised for inference.
 faceid_module* faceid_module_load(const char* bytes, size_t length, int cuda_device, int kind, bool optimise, char** error);
 void faceid_module_free(faceid_module* module);
@@ -59,6 +63,10 @@ void faceid_dots_i8(const int8_t* rows, const int32_t* row_sums, int64_t row_cou
 // The same by one of the kernels, for tests: 0 plain C++, 1 AVX2, 2 AVX-512 VNNI. False if it is not to be had here.
 bool faceid_dots_i8_by(int family, const int8_t* rows, const int32_t* row_sums, int64_t row_count, int64_t stride,
                        const int8_t* queries, int64_t query_count, int32_t* out);
+
+// While it lives, operations of this thread keep no trace of how their results came about, which makes each cheaper.
+faceid_inference* faceid_inference_begin();
+void faceid_inference_end(faceid_inference* mode);
 
 // Opens a shared library for the whole process, for backends that register themselves. Null, or a message.
 char* faceid_open_library(const char* path);

@@ -331,4 +331,17 @@ faceid_tensor faceid_pixels(const uint8_t* const* images, int64_t count, int64_t
         return nullptr;
     }
 }
+
+faceid_tensor faceid_pinned(const uint8_t* const* images, int64_t count, int64_t bytes, char** error) {
+    try {
+        at::Tensor output = at::empty({count, bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
+        for (int64_t image = 0; image < count; image++) {
+            std::memcpy(output.data_ptr<uint8_t>() + image * bytes, images[image], static_cast<size_t>(bytes));
+        }
+        return new at::Tensor(output);
+    } catch (const std::exception& thrown) {
+        *error = message_of(thrown.what());
+        return nullptr;
+    }
+}
 }

@@ -1,6 +1,6 @@
 //! Convolutions.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::window::{Axis, Window, image_size, pad_image};
 use super::{Build, Inputs, OpResult, Run, refuse, single};
@@ -22,6 +22,12 @@ pub fn conv(build: &mut Build) -> OpResult<Run> {
         let padded = if symmetric { x.shallow_clone() } else { pad_image(x, axes.iter().map(|axis| axis.pads), 0.0)? };
         let pads = each(&axes, |axis| if symmetric { axis.pads.0 } else { 0 });
         let (strides, dilations) = (each(&axes, |axis| axis.stride), each(&axes, |axis| axis.dilation));
+        if is_depthwise(x, weight, groups) && x.device() != Device::Cpu {
+            // libtorch would give it to cuDNN, which compiles a program for each new size of a batch: a tenth of a second
+            // for each of the network's convolutions.
+            let kernel = &weight.size()[2..];
+            return Ok(padded.f_internal_conv_depthwise2d(weight, kernel, bias, strides, pads, dilations)?);
+        }
         Ok(padded.f_convolution(weight, bias, strides, pads, dilations, false, vec![0; axes.len()], groups)?)
     })
 }
@@ -60,6 +66,12 @@ pub fn conv_transpose(build: &mut Build) -> OpResult<Run> {
         }
         Ok(y)
     })
+}
+
+/// Whether every channel of an image has a kernel of its own.
+fn is_depthwise(x: &Tensor, weight: &Tensor, groups: i64) -> bool {
+    let (size, kernels) = (x.size(), weight.size());
+    groups > 1 && size.len() == 4 && groups == size[1] && kernels[0] == groups && kernels[1] == 1
 }
 
 /// Image, weight and bias; the weight must have the size that the attributes say.

@@ -3,7 +3,7 @@
 //! ONNX has more ways to place the pixels than torch, so the places and weights are computed here (in float32, as
 //! ONNX Runtime does, since a rounding error moves a pixel) and torch picks and mixes the rows.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::index::take;
 use super::{Build, Inputs, OpResult, Run, refuse, single};
@@ -155,6 +155,9 @@ fn run(x: &Tensor, mode: Mode, coordinates: Coordinates, scalings: &[Scaling]) -
         let resized = run(&pixels, mode, coordinates, &[*batch, *height, *width, *channels])?;
         return Ok(resized.f_permute([0, 3, 1, 2])?);
     }
+    if let Some(enlarged) = enlarged_on_gpu(x, mode, coordinates, scalings)? {
+        return Ok(enlarged);
+    }
     let mut result = x.shallow_clone();
     for (axis, scaling) in scalings.iter().enumerate().filter(|(_, scaling)| changes(scaling)) {
         let usable = scaling.from > 0 && scaling.scale.is_normal() && scaling.scale > 0.0;
@@ -171,6 +174,27 @@ fn run(x: &Tensor, mode: Mode, coordinates: Coordinates, scalings: &[Scaling]) -
         };
     }
     Ok(result)
+}
+
+/// Every pixel of an image repeated a whole number of times: on a GPU one operation does it, where the general way has
+/// to send it lists of places. `None` where the general way is needed.
+fn enlarged_on_gpu(x: &Tensor, mode: Mode, coordinates: Coordinates, scalings: &[Scaling]) -> OpResult<Option<Tensor>> {
+    let ([batch, channels, height, width], Mode::Nearest(rounding)) = (scalings, mode) else { return Ok(None) };
+    let whole = |scaling: &Scaling| {
+        scaling.from > 0
+            && scaling.to % scaling.from == 0
+            && scaling.scale == (scaling.to / scaling.from) as f32
+            && (0..scaling.to).all(|place| {
+                let source = source(place as f32, scaling, coordinates);
+                nearest_place(source, rounding, scaling) == place / (scaling.to / scaling.from)
+            })
+    };
+    let same = |scaling: &Scaling| scaling.from == scaling.to && scaling.scale == 1.0;
+    if x.device() == Device::Cpu || !same(batch) || !same(channels) || !whole(height) || !whole(width) {
+        return Ok(None);
+    }
+    element_count(&[batch.to, channels.to, height.to, width.to])?;
+    Ok(Some(x.f_upsample_nearest2d([height.to, width.to], None, None)?))
 }
 
 /// Where pixel `place` of the result lies in the source; the formulas are those of ONNX's `Resize`.
@@ -190,7 +214,12 @@ fn source(place: f32, &Scaling { from, to, scale }: &Scaling, coordinates: Coord
 }
 
 fn nearest(x: &Tensor, axis: usize, sources: &[f32], rounding: Rounding, scaling: &Scaling) -> OpResult<Tensor> {
-    let round = |source: f32| match rounding {
+    let places: Vec<i64> = sources.iter().map(|source| nearest_place(*source, rounding, scaling)).collect();
+    take(x, axis, &places)
+}
+
+fn nearest_place(source: f32, rounding: Rounding, scaling: &Scaling) -> i64 {
+    let rounded = match rounding {
         Rounding::Floor => source.floor(),
         Rounding::Ceil => source.ceil(),
         Rounding::HalfDown => (source - 0.5).ceil(),
@@ -198,8 +227,7 @@ fn nearest(x: &Tensor, axis: usize, sources: &[f32], rounding: Rounding, scaling
         Rounding::Early if scaling.scale < 1.0 => source.ceil(),
         Rounding::Early => source.floor(),
     };
-    let places: Vec<i64> = sources.iter().map(|source| (round(*source) as i64).clamp(0, scaling.from - 1)).collect();
-    take(x, axis, &places)
+    (rounded as i64).clamp(0, scaling.from - 1)
 }
 
 fn linear(x: &Tensor, axis: usize, sources: &[f32], scaling: &Scaling) -> OpResult<Tensor> {
