@@ -215,7 +215,7 @@ fn start(
     networks: Vec<Networks>,
 ) -> Result<(Engine, EngineThreads), EngineError> {
     let on_gpu = targets.iter().any(|target| target.is_gpu());
-    let network_threads = if on_gpu { networks.len() * THREADS_PER_GPU } else { config.threads };
+    let network_threads = if on_gpu { networks.len() } else { config.threads };
     let limits = lanes::Limits {
         max_batch: config.max_batch.unwrap_or(if on_gpu { GPU_BATCH } else { CPU_BATCH }),
         max_wait: config.max_wait,
@@ -231,8 +231,8 @@ fn start(
     };
     let started = if on_gpu {
         let pixels = (0..config.threads).try_for_each(|n| spawn(format!("pixels-{n}"), Role::Pixels, None));
-        let mut handles = networks.iter().flat_map(|own| (0..THREADS_PER_GPU).map(|_| own.share())).enumerate();
-        pixels.and_then(|()| handles.try_for_each(|(n, own)| spawn(format!("gpu-{n}"), Role::Networks, Some(own))))
+        let mut networks = networks.into_iter().enumerate();
+        pixels.and_then(|()| networks.try_for_each(|(n, own)| spawn(format!("gpu-{n}"), Role::Networks, Some(own))))
     } else {
         let shared = networks.first().map(Networks::share);
         (0..config.threads)
@@ -245,9 +245,6 @@ fn start(
     announce(config, &targets, limits.max_batch);
     Ok((Engine(Arc::new(Handle { pool, targets: targets.into() })), EngineThreads(threads)))
 }
-
-/// One hands the next batch to the GPU while the other waits for its results.
-const THREADS_PER_GPU: usize = 2;
 
 /// Default batch limits: beyond them passes gain little and callers wait longer.
 const CPU_BATCH: usize = 32;
