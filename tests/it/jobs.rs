@@ -299,6 +299,38 @@ async fn another_server_takes_over_from_the_checkpoint() {
     postgres.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_training_without_enough_memory_fails_alone() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &["--train-memory", "268435456"]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let Some(()) = enroll_people(&app, 0..5, 3).await else { return };
+    let job = app.finished(retrain(&app, &short(&app, 10)).await).await;
+    assert_eq!(job.state, JobState::Failed, "{job:?}");
+    assert!(job.error.as_deref().unwrap().contains("train_memory"), "{job:?}");
+    assert!(app.get("/readyz").await.status.is_success());
+    assert!(!data.path().join("jobs").join(job.id.to_string()).exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_command_line_follows_a_training_from_nothing() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &["--train-threads", "1"]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let Some(()) = enroll_people(&app, 0..6, 3).await else { return };
+    let command = ["retrain", "--server", &app.url, "--gallery", &app.gallery, "--from-scratch", "--steps", "20"];
+    let more = ["--test-share", "0.34", "--name", "tiny", "--promote", "--follow"];
+    let output = faceid().args(command).args(more).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(said.contains("candidate tiny") && said.contains("the gate refuses it"), "{output:?}");
+    assert!(said.contains("no improvement shown") && said.contains("AUC"), "{said}");
+    // What the gate refuses is not promoted.
+    assert_eq!(app.answering().await, "mobilefacenet-512");
+    let listed: Page<Job> = app.get("/admin/jobs").await.json();
+    assert_eq!(listed.items.len(), 1);
+}
+
 #[tokio::test]
 async fn what_cannot_be_trained_is_refused_at_once() {
     let app = TestApp::start().await;

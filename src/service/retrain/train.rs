@@ -66,6 +66,10 @@ impl Services {
         }
         match training.ended().await {
             Exit::Done => {}
+            // More is not to be had by trying again.
+            Exit::Refused(why) if why.contains("allocate memory") => {
+                return Err(Failure::Final(format!("the training needs more memory than train_memory allows: {why}")));
+            }
             Exit::Refused(why) => return Err(Failure::Final(why)),
             Exit::Interrupted => return Err(Failure::Passing("the training was interrupted".to_owned())),
             Exit::Died(why) => {
