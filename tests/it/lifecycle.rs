@@ -294,4 +294,11 @@ async fn faces_without_chips_are_not_left_behind_unasked_and_a_retired_model_is_
     app.post_json("/admin/rollback", json!({})).await.expect_problem(409, Code::NoFormerModel);
     // Brought again, it begins again.
     assert_eq!(app.import_bgr().await.state, "candidate");
+    // What is said anew of the active model holds within seconds; but it reads what it read.
+    let form = || model_form(bundled()).text("name", "renamed").text("threshold", "0.123");
+    app.post_form("/admin/models", form().text("mean", "0")).await.expect_problem(409, Code::DuplicateModel);
+    app.post_form("/admin/models", form()).await.expect(StatusCode::CREATED);
+    app.until_answers("renamed").await;
+    let photo = photos::lfw("Tony_Blair", 1).unwrap();
+    assert_eq!(identify(&app, &photo).await.threshold, 0.123);
 }
