@@ -53,6 +53,7 @@ fn compile_shim(libtorch: &Path) {
         cpp.flag("-isystem").flag(libtorch.join(include));
     }
     objects.extend(of(&cpp, "tensors", &[]));
+    objects.extend(of(&cpp, "prelu", &[]));
     objects.extend(of(&cpp, "script", &[]));
     cc::Build::new().cpp(true).objects(objects).compile("faceid_shim");
 }

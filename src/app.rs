@@ -17,7 +17,7 @@ use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation};
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
-use crate::service::{ModelFiles, ServiceError, Services, Stores, TrainingSetup, normalisation};
+use crate::service::{ModelFiles, ServiceError, Services, Stores, normalisation};
 use crate::telemetry::metrics;
 use crate::types::hex;
 
@@ -160,13 +160,7 @@ async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Re
     let files = ModelFiles::new(engine.clone(), Blobs::open(&config.models.store)?, registry.clone(), &config.models);
     let active = models::active(config, &registry, &files).await?;
     let jobs = Jobs::new(database.pool().clone(), config.jobs.lease);
-    let training = TrainingSetup {
-        folder: config.jobs.folder.clone(),
-        embedder: config.engine.embedder.clone(),
-        threads: config.jobs.train_threads,
-        memory: config.jobs.train_memory,
-    };
-    let services = Services::new(engine, Stores { galleries, registry, jobs }, files, training, active, config);
+    let services = Services::new(engine, Stores { galleries, registry, jobs }, files, active, config);
     services.embed_missing_faces().await?;
     Ok(services)
 }

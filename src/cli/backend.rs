@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use reqwest::RequestBuilder;
+
 use reqwest::multipart::{Form, Part};
+use reqwest::{RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
 use super::{CliError, configure};
@@ -185,23 +186,33 @@ impl Backend {
         url: &str,
         key: Option<&Secret>,
     ) -> Result<T, CliError> {
-        let unreachable = |source| CliError::Unreachable { server: url.to_owned(), source };
         if let Some(key) = key {
             request = request.header("x-api-key", key.expose());
         }
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let body = response.bytes().await.map_err(unreachable)?;
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| {
-                CliError::Refused(format!("{url} answered something else than faceid does: {error}"))
-            });
-        }
-        Err(CliError::Refused(match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => problem.detail,
-            Err(_) => format!("{url} answered {status}"),
-        }))
+        read_answer(request, url).await
     }
+}
+
+/// Sends a request to the server at `url`, and reads the answer or the problem.
+pub async fn read_answer<T: DeserializeOwned>(request: RequestBuilder, url: &str) -> Result<T, CliError> {
+    let unreachable = |source| CliError::Unreachable { server: url.to_owned(), source };
+    let response = check(request.send().await.map_err(unreachable)?, url).await?;
+    let body = response.bytes().await.map_err(unreachable)?;
+    serde_json::from_slice(&body)
+        .map_err(|error| CliError::Refused(format!("{url} answered something else than faceid does: {error}")))
+}
+
+/// An answer that is a success, or what the problem is.
+pub async fn check(response: Response, url: &str) -> Result<Response, CliError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = response.bytes().await.map_err(|source| CliError::Unreachable { server: url.to_owned(), source })?;
+    Err(CliError::Refused(match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => problem.detail,
+        Err(_) => format!("{url} answered {status}"),
+    }))
 }
 
 fn part(photo: Bytes) -> Part {

@@ -1,3 +1,4 @@
+mod against;
 mod embed;
 pub(super) mod plots;
 pub(super) mod sources;
@@ -42,6 +43,13 @@ pub struct Evaluate {
     /// separated by tabs or spaces
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
+    /// Say instead whether the embedder may take the place of this one, by the rules of a promotion; exit code 1 if not. Use
+    /// people whom it was not trained on
+    #[arg(long, conflicts_with_all = ["pairs", "plots", "calibration"], value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// For --against: people for whom it must not be worse
+    #[arg(long, requires = "against", num_args = 1.., value_name = "DIR")]
+    protected: Vec<PathBuf>,
     /// Photos that enroll a person in the open-set measurement
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
     enrolled: u16,
@@ -107,6 +115,11 @@ impl Evaluate {
             Some(file) => sources::of_pairs(file)?,
             None => sources::of_folders(&self.dirs)?,
         };
+        if let Some(other) = &self.against {
+            let verdict = against::decide(&config, other, &source, &self.protected).await?;
+            against::print(&verdict, self.json)?;
+            return Ok(ExitCode::from(u8::from(!verdict.promote)));
+        }
         let (manifest, _) = crate::app::manifest(&config.engine.embedder).await?;
         let threshold = config.recognition.threshold.unwrap_or(manifest.calibration().threshold);
         let outcomes = embed::embed(&config, &manifest, &source.photos).await?;

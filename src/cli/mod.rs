@@ -8,9 +8,12 @@ mod export;
 mod health;
 mod identify;
 mod import;
+mod jobs;
 mod models;
 mod openapi;
 mod photos;
+mod remote;
+mod retrain;
 mod serve;
 mod train;
 mod verify;
@@ -53,6 +56,8 @@ enum Command {
     Import(import::Import),
     Models(models::Models),
     Train(train::Train),
+    Retrain(retrain::Retrain),
+    Jobs(jobs::Jobs),
     Health(health::Health),
     Bench(bench::Bench),
     Openapi(openapi::Openapi),
@@ -109,6 +114,9 @@ impl CliError {
 impl Cli {
     /// Runs the command on a new async runtime.
     pub fn run(self) -> Result<ExitCode, CliError> {
+        if let Command::Train(command) = &self.command {
+            command.confine()?;
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -125,6 +133,8 @@ impl Cli {
                 Command::Import(command) => command.run().await,
                 Command::Models(command) => command.run().await,
                 Command::Train(command) => command.run().await,
+                Command::Retrain(command) => command.run().await,
+                Command::Jobs(command) => command.run().await,
                 Command::Health(command) => command.run().await,
                 Command::Bench(command) => command.run().await,
                 Command::Openapi(command) => command.run(),

@@ -1,29 +1,37 @@
 mod chips;
+mod confine;
 mod curves;
+mod report;
 mod results;
+mod run;
+mod stop;
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
-use indicatif::ProgressBar;
-
-use self::chips::LeftOut;
-use super::{CliError, print_json, progress_bar, say};
-use crate::config::ConfigArgs;
+use self::chips::{BaseModel, LeftOut};
+use self::report::{Reporter, Stage};
+use self::run::Run;
+use self::stop::Stop;
+use super::{CliError, print_json, say};
+use crate::app::AppError;
+use crate::config::{Config, ConfigArgs, PrecisionChoice};
+use crate::engine::targets;
+use crate::nn::Precision;
 use crate::service::ServiceError;
-use crate::training::{Event, Split, TrainConfig, Trainer, TrainingError};
+use crate::training::{Dataset, Split, TrainConfig, Trainer};
 
 /// Train an embedder on photos of yours
 ///
 /// DIR has one folder for each person, best with several photos each; people with one photo are those whom the others are
 /// told apart from. The largest face of each photo is used. Neither a server nor a database is needed.
 ///
+/// With --base, an embedder that exists learns to do better on such photos, and is kept from forgetting what it could do.
+///
 /// Beside FILE, an ONNX network, there will be its manifest (.toml), a model card (.card.json, .card.md) and the curves of
 /// the training (.curves.svg). Some people are held out to measure the result and to calibrate it: see --test-share.
+///
+/// Ctrl-C and SIGTERM end a run early, with exit code 3; it is saved if --checkpoint says where.
 ///
 /// Example: faceid train --data ./people --output my-net.onnx
 #[derive(clap::Args)]
@@ -34,10 +42,19 @@ pub struct Train {
     /// The network to write
     #[arg(long, required_unless_present = "print_recipe", value_parser = parse_output, value_name = "FILE.onnx")]
     output: Option<PathBuf>,
-    /// Settings to begin with
-    #[arg(long, value_enum, default_value_t, conflicts_with = "recipe")]
-    preset: Preset,
-    /// Settings of the run as TOML; what it leaves out is as in the preset `cnn`
+    /// Images in DIR are chips already: faces that were aligned and cut out, 112x112
+    #[arg(long)]
+    chips: bool,
+    /// Begin with the weights of this embedder, an ONNX file that can be served
+    #[arg(long, value_name = "FILE.onnx")]
+    base: Option<PathBuf>,
+    /// Keep the base as it is on these photos rather than on those of --data, in folders of the same kind
+    #[arg(long, requires = "base", num_args = 1.., value_name = "DIR")]
+    replay: Vec<PathBuf>,
+    /// Settings to begin with [default: cnn, or finetune with --base]
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Settings of the run as TOML; what it leaves out is as in the preset
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// Print the settings as TOML and exit
@@ -64,6 +81,9 @@ pub struct Train {
     /// Steps from one time to the next
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     checkpoint_every: u64,
+    /// Go on with the run of the checkpoint if it is there and is of these photos and settings; else begin anew
+    #[arg(long = "continue", requires = "checkpoint", conflicts_with = "resume")]
+    goes_on: bool,
     /// Go on with the run of this file, with its settings; it is saved there unless --checkpoint says otherwise
     #[arg(
         long,
@@ -74,20 +94,33 @@ pub struct Train {
     /// Print the model card as JSON
     #[arg(long)]
     json: bool,
+    /// Tell how it goes on standard output, one JSON object in a line
+    #[arg(long, conflicts_with = "json")]
+    events: bool,
+    /// Bytes of memory that this process may take; more is refused to it
+    #[arg(long, value_name = "BYTES")]
+    memory_limit: Option<u64>,
+    /// Lower the priority by this much, 0 to 19
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..=19), value_name = "N")]
+    nice: Option<i32>,
+    /// End as on SIGTERM when standard input ends, which it does with the process that holds its other end
+    #[arg(long)]
+    parent_stdin: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
 
 /// Settings that come with the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Preset {
     /// A small network on small grey faces: for tens to hundreds of people, in about a minute
-    #[default]
     Cnn,
     /// A MobileFaceNet on chips in colour: for thousands of people, in hours
     Mobilefacenet,
     /// A perceptron with random triplets, to compare with
     Plain,
+    /// The network of --base, with a triplet loss on new photos and the old embeddings of some of them
+    Finetune,
 }
 
 impl Preset {
@@ -96,6 +129,7 @@ impl Preset {
             Self::Cnn => TrainConfig::default(),
             Self::Mobilefacenet => TrainConfig::mobile_face_net(),
             Self::Plain => TrainConfig::plain(),
+            Self::Finetune => TrainConfig::fine_tune(),
         }
     }
 }
@@ -112,8 +146,15 @@ fn parse_output(text: &str) -> Result<PathBuf, String> {
 }
 
 impl Train {
+    /// Limits what this process takes, as the flags say. To be called before it has other threads.
+    pub fn confine(&self) -> Result<(), CliError> {
+        // For the networks of a training, whose values are large and short-lived.
+        crate::nn::keep_heap();
+        confine::confine(self.nice, self.memory_limit)
+    }
+
     pub async fn run(self) -> Result<ExitCode, CliError> {
-        let settings = self.settings()?;
+        let mut settings = self.settings()?;
         let Some(output) = self.output.clone().filter(|_| !self.print_recipe) else {
             say(format_args!("{}", settings.to_toml()?.trim_end()));
             return Ok(ExitCode::SUCCESS);
@@ -121,22 +162,60 @@ impl Train {
         let mut args = self.config.clone();
         args.settings.log.get_or_insert_with(|| "warn".to_owned());
         let config = super::configure(args)?;
-        let (dataset, left_out) = chips::read(&config, &self.data).await?;
-        let split = dataset.split(&settings.held_out, settings.seed)?;
-        let interrupted = interruption();
-        let saved = self.checkpoint.clone().or_else(|| self.resume.clone());
-        let run = Run { split, left_out, output, resume: self.resume, checkpoint: saved, every: self.checkpoint_every };
-        let json = self.json;
-        let done = tokio::task::spawn_blocking(move || run.work(settings, &interrupted)).await;
-        let Some(card) = done.map_err(|error| ServiceError::Internal(error.to_string()))?? else {
-            return Ok(ExitCode::FAILURE);
+        let target = targets(&config.engine).map_err(AppError::from)?.swap_remove(0);
+        if self.resume.is_none() {
+            settings = self.as_configured(settings, &config)?;
+        }
+        let mut stop = Stop::listen(self.parent_stdin)?;
+        let report = Reporter::new(self.events);
+        report.stage(Stage::Reading);
+        let (split, left_out, base, replay) = tokio::select! {
+            read = self.read(&config, &settings) => read?,
+            () = stop.asked() => {
+                report.interrupted(0, self.checkpoint.as_deref().filter(|path| path.exists()));
+                return Ok(ExitCode::from(stop::EXIT_CODE));
+            }
         };
-        if json {
-            print_json(&card)?
-        } else {
-            results::print(&card)
+        let run = Run {
+            split,
+            left_out,
+            base,
+            replay,
+            target,
+            output,
+            checkpoint: self.checkpoint.clone().or_else(|| self.resume.clone()),
+            resume: self.resume,
+            every: self.checkpoint_every,
+            goes_on: self.goes_on,
+        };
+        let done = tokio::task::spawn_blocking(move || run.work(settings, report, &stop)).await;
+        let Some(card) = done.map_err(|error| ServiceError::Internal(error.to_string()))?? else {
+            return Ok(ExitCode::from(stop::EXIT_CODE));
+        };
+        match (self.json, self.events) {
+            (true, _) => print_json(&card)?,
+            (false, true) => {}
+            (false, false) => results::print(&card),
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The chips by their use, and the network to begin with.
+    async fn read(
+        &self,
+        config: &Config,
+        settings: &TrainConfig,
+    ) -> Result<(Split, LeftOut, Option<BaseModel>, Option<Dataset>), CliError> {
+        let base = match &self.base {
+            Some(path) => Some(BaseModel::read(path).await?),
+            None => None,
+        };
+        let (dataset, left_out) = chips::read(config, &self.data, self.chips).await?;
+        let replay = match self.replay.is_empty() {
+            false => Some(chips::read(config, &self.replay, self.chips).await?.0),
+            true => None,
+        };
+        Ok((dataset.split(&settings.held_out, settings.seed)?, left_out, base, replay))
     }
 
     /// What the run does: as the checkpoint says, or as the preset or the recipe with what other flags change.
@@ -144,13 +223,12 @@ impl Train {
         if let Some(checkpoint) = &self.resume {
             return Ok(Trainer::settings_of(checkpoint)?);
         }
-        let mut settings = match &self.recipe {
-            Some(file) => {
-                let text = std::fs::read_to_string(file);
-                TrainConfig::parse(&text.map_err(CliError::io(format!("cannot read {}", file.display())))?)?
-            }
-            None => self.preset.settings(),
-        };
+        let automatic = if self.base.is_some() { Preset::Finetune } else { Preset::Cnn };
+        let mut settings = self.preset.unwrap_or(automatic).settings();
+        if let Some(file) = &self.recipe {
+            let text = std::fs::read_to_string(file);
+            settings = settings.changed_by(&text.map_err(CliError::io(format!("cannot read {}", file.display())))?)?;
+        }
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.seed = self.seed.unwrap_or(settings.seed);
         let held_out = &mut settings.held_out;
@@ -164,101 +242,20 @@ impl Train {
         settings.check()?;
         Ok(settings)
     }
-}
 
-/// Becomes true when the user asks the program to end.
-fn interruption() -> Arc<AtomicBool> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            flag.store(true, Ordering::Relaxed);
+    /// The settings with the threads and the precision that the configuration names.
+    fn as_configured(&self, mut settings: TrainConfig, config: &Config) -> Result<TrainConfig, CliError> {
+        if self.config.settings.threads.is_some() {
+            settings.threads = u16::try_from(config.engine.threads).unwrap_or(u16::MAX);
         }
-    });
-    interrupted
-}
-
-/// What a training needs beside its settings.
-struct Run {
-    split: Split,
-    left_out: LeftOut,
-    output: PathBuf,
-    resume: Option<PathBuf>,
-    checkpoint: Option<PathBuf>,
-    every: u64,
-}
-
-impl Run {
-    /// Trains and writes the results; `None` if it was interrupted.
-    fn work(self, settings: TrainConfig, interrupted: &AtomicBool) -> Result<Option<crate::training::Card>, CliError> {
-        let digest = self.split.train.digest() + &self.split.validation.digest();
-        let mut trainer = match &self.resume {
-            Some(path) => Trainer::resume(path, &digest)?,
-            None => Trainer::new(settings)?,
+        settings.precision = match config.engine.precision {
+            PrecisionChoice::Auto => settings.precision,
+            PrecisionChoice::Fp32 => Precision::Fp32,
+            PrecisionChoice::Bf16 => Precision::Bf16,
+            PrecisionChoice::Fp16 => Precision::Fp16,
         };
-        let bar =
-            progress_bar(Some(trainer.config().steps), "{bar:30} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
-        // So that the rate is that of this process.
-        bar.set_position(trainer.steps_made());
-        bar.reset_eta();
-        let began = Instant::now();
-        let Split { train, validation, .. } = &self.split;
-        let trained = trainer.run(train, validation, |trainer, event| {
-            self.observe(&bar, trainer, event, &digest, interrupted.load(Ordering::Relaxed))
-        });
-        bar.finish_and_clear();
-        trained?;
-        if let Some(path) = &self.checkpoint {
-            trainer.save(path, &digest)?;
-        }
-        if !trainer.is_done() {
-            self.explain(trainer.steps_made());
-            return Ok(None);
-        }
-        results::write(&trainer, &self.split, &self.left_out, &self.output, began.elapsed()).map(Some)
-    }
-
-    fn observe(
-        &self,
-        bar: &ProgressBar,
-        trainer: &Trainer,
-        event: Event,
-        digest: &str,
-        interrupted: bool,
-    ) -> Result<ControlFlow<()>, TrainingError> {
-        match event {
-            Event::Step(record) => {
-                bar.set_position(record.step);
-                let auc = trainer.validations().last().map(|look| format!("  validation AUC {:.3}", look.auc));
-                let (loss, active) = (record.loss, record.active * 100.0);
-                bar.set_message(format!("loss {loss:.4}  active {active:.0} %{}", auc.unwrap_or_default()));
-            }
-            Event::Collapsed(record) => bar.suspend(|| {
-                eprintln!(
-                    "warning: at step {} all faces of a batch have nearly the same embedding (mean squared distance {:.4}); \
-                     a lower learning rate or another loss may help",
-                    record.step, record.distance
-                );
-            }),
-            Event::StoppedEarly => bar.suspend(|| {
-                eprintln!("stopped at step {}: no better result on the validation people", trainer.steps_made());
-            }),
-            Event::Validation(_) => {}
-        }
-        // After all that a step brings, and the last step is saved in any case.
-        if let (Event::Step(record), Some(path)) = (event, &self.checkpoint)
-            && record.step.is_multiple_of(self.every)
-        {
-            trainer.save(path, digest)?;
-        }
-        Ok(if interrupted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    }
-
-    fn explain(&self, step: u64) {
-        match &self.checkpoint {
-            Some(path) => eprintln!("interrupted after step {step}; go on with --resume {}", path.display()),
-            None => eprintln!("interrupted after step {step}; nothing was saved, for --checkpoint was not given"),
-        }
+        settings.check()?;
+        Ok(settings)
     }
 }
 

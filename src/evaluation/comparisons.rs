@@ -53,13 +53,23 @@ impl Comparisons {
 
     /// All genuine pairs of `faces`, and all impostor pairs or about `most` of them, chosen at random.
     pub fn of_faces(faces: &Faces, most: usize, seed: u64) -> Result<Self, EvaluationError> {
-        let count = |n: usize| n * n.saturating_sub(1) / 2;
-        let genuine: usize = faces.by_subject().iter().map(|faces| count(faces.len())).sum();
-        let share = most as f64 / (count(faces.len()) - genuine).max(1) as f64;
+        Self::of_faces_where(faces, most, seed, |_, _| true)
+    }
+
+    /// As [`Self::of_faces`], of the pairs of faces that `compared` says yes to.
+    pub fn of_faces_where(
+        faces: &Faces,
+        most: usize,
+        seed: u64,
+        compared: impl Fn(usize, usize) -> bool,
+    ) -> Result<Self, EvaluationError> {
+        let is_impostor = |i: usize, j: usize| faces.subject(i) != faces.subject(j) && compared(i, j);
+        let impostors: usize = (0..faces.len()).map(|i| (0..i).filter(|j| is_impostor(i, *j)).count()).sum();
+        let share = most as f64 / impostors.max(1) as f64;
         let mut random = Random::new(seed, 0);
         let mut pairs = Vec::new();
         for i in 0..faces.len() {
-            for j in 0..i {
+            for j in (0..i).filter(|j| compared(i, *j)) {
                 let (a, b) = (faces.subject(i), faces.subject(j));
                 if a == b || share >= 1.0 || random.unit() < share {
                     pairs.push(Pair { similarity: faces.similarity(i, j), a: a as u32, b: b as u32 });

@@ -9,6 +9,7 @@
 mod bootstrap;
 mod comparisons;
 mod faces;
+mod gate;
 mod identification;
 mod logistic;
 mod random;
@@ -21,6 +22,7 @@ use thiserror::Error;
 pub use bootstrap::{Estimate, Resampling, estimate};
 pub use comparisons::{Comparisons, Pair};
 pub use faces::Faces;
+pub use gate::{Change, Figures, Gate, GateSet, Verdict};
 pub use identification::{FpirPoint, OneShot, OpenSet, one_shot, open_set};
 pub use logistic::LogisticFit;
 pub use random::Random;

@@ -169,16 +169,29 @@ impl Lease {
 
     /// Keeps a file for the next attempt, in place of an earlier one of its name.
     pub async fn save(&self, name: &str, content: &[u8]) -> Result<(), JobError> {
-        let mut transaction = self.hold().await?;
+        // Under a name of its own first, without the job's row: megabytes must not keep the lease from being renewed.
+        let arriving = format!("{name} {}", self.id);
         sqlx::query(
             "insert into job_files (job_id, name, content) values ($1, $2, $3) \
-             on conflict on constraint job_file_pkey do update set content = excluded.content, saved_at = now()",
+             on conflict on constraint job_file_pkey do update set content = excluded.content",
         )
         .bind(self.job.id.0)
-        .bind(name)
+        .bind(&arriving)
         .bind(content)
-        .execute(&mut *transaction)
+        .execute(&self.jobs.own)
         .await?;
+        let mut transaction = self.hold().await?;
+        sqlx::query("delete from job_files where job_id = $1 and name = $2")
+            .bind(self.job.id.0)
+            .bind(name)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("update job_files set name = $3, saved_at = now() where job_id = $1 and name = $2")
+            .bind(self.job.id.0)
+            .bind(&arriving)
+            .bind(name)
+            .execute(&mut *transaction)
+            .await?;
         Ok(transaction.commit().await?)
     }
 

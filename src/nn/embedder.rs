@@ -33,6 +33,15 @@ impl Default for InputNormalisation {
     }
 }
 
+impl InputNormalisation {
+    /// What a network reads of RGB images of a chip's size: `N x 3 x 112 x 112` floats on `device`, channels last.
+    pub fn input(&self, images: &[&[u8]], device: Device) -> Result<Tensor, NetworkError> {
+        let Self { mean, scale, channels } = *self;
+        let normalisation = Normalisation { mean: [mean; 3], scale, channels };
+        pixels::stack(images, (Chip::SIDE, Chip::SIDE), &normalisation, device, Kind::Float)
+    }
+}
+
 /// A network that gives one vector per chip: `N x 3 x 112 x 112` in, `N x D` out.
 pub struct Embedder {
     network: Network,

@@ -18,6 +18,6 @@ pub(crate) mod testing;
 pub use detector::Detector;
 pub use embedder::{Channels, Embedder, InputNormalisation};
 pub use error::{NetworkError, UnsupportedOperator};
-pub use network::{Format, Network};
-pub use shim::{Family, dots_i8};
+pub use network::{Format, Network, read as read_network};
+pub use shim::{Family, dots_i8, keep_heap, prelu};
 pub use target::{Precision, Target, load_cuda, use_threads};

@@ -115,7 +115,8 @@ impl Network {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, NetworkError> {
+/// The content of a network file, if it is not too large.
+pub fn read(path: &Path) -> Result<Vec<u8>, NetworkError> {
     let read_error = |source| NetworkError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(read_error)?;
     let bytes = file.metadata().map_err(read_error)?.len();

@@ -38,9 +38,20 @@ pub(super) fn images_per_run((width, height): (u32, u32), network: &Network) -> 
 /// in channels-last order.
 pub(super) fn batch(
     images: &[&[u8]],
-    (width, height): (u32, u32),
+    size: (u32, u32),
     normalisation: &Normalisation,
     network: &Network,
+) -> Result<Tensor, NetworkError> {
+    stack(images, size, normalisation, network.device(), network.kind())
+}
+
+/// The same on a device, in a type: float or bfloat16, on a GPU also half.
+pub(super) fn stack(
+    images: &[&[u8]],
+    (width, height): (u32, u32),
+    normalisation: &Normalisation,
+    device: Device,
+    kind: Kind,
 ) -> Result<Tensor, NetworkError> {
     let bytes = width as usize * height as usize * 3;
     if bytes == 0 || images.iter().any(|image| image.len() != bytes) {
@@ -51,19 +62,19 @@ pub(super) fn batch(
     }
     let &Normalisation { mean, scale, channels } = normalisation;
     let bgr = channels == Channels::Bgr;
-    if network.device() == Device::Cpu {
-        let bf16 = network.kind() == Kind::BFloat16;
+    if device == Device::Cpu {
+        let bf16 = kind == Kind::BFloat16;
         return shim::pixels(images, (width, height), mean, scale, bgr, bf16).map_err(NetworkError::Torch);
     }
     // Bytes cross to the device, a quarter of the floats; page-locked, so that the copy needs no second one.
-    let size = [images.len() as i64, i64::from(height), i64::from(width), 3];
-    let pinned = Tensor::f_from_slice(&images.concat())?.f_reshape(size)?.f_pin_memory(network.device())?;
-    let pixels = pinned.f_to_device_(network.device(), Kind::Uint8, true, false)?;
-    let mean = Tensor::f_from_slice(&mean)?.f_to_device(network.device())?;
+    let shape = [images.len() as i64, i64::from(height), i64::from(width), 3];
+    let pinned = Tensor::f_from_slice(&images.concat())?.f_reshape(shape)?.f_pin_memory(device)?;
+    let pixels = pinned.f_to_device_(device, Kind::Uint8, true, false)?;
+    let mean = Tensor::f_from_slice(&mean)?.f_to_device(device)?;
     let scaled = pixels.f_to_kind(Kind::Float)?.f_sub(&mean)?.f_div_scalar(f64::from(scale))?;
     let ordered = if bgr { scaled.f_flip([3])? } else { scaled };
     // Only a view: in memory the colours of a pixel stay together, as channels-last order wants.
-    Ok(ordered.f_permute([0, 3, 1, 2])?.f_to_kind(network.kind())?)
+    Ok(ordered.f_permute([0, 3, 1, 2])?.f_to_kind(kind)?)
 }
 
 /// The tensor's numbers, row by row.

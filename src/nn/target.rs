@@ -32,7 +32,8 @@ impl Precision {
         }
     }
 
-    pub(super) fn kind(self) -> Kind {
+    /// The type of tensors.
+    pub fn kind(self) -> Kind {
         match self {
             Self::Fp32 => Kind::Float,
             Self::Bf16 => Kind::BFloat16,

@@ -62,6 +62,9 @@ pub struct Manifest {
     pub scale: f32,
     #[serde(default)]
     pub channels: ChannelOrder,
+    /// Of the weights, for whoever passes them or what was made from them on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
     /// Similarity from which on two faces count as one person.
     threshold: f32,
     /// Logistic regression of "one person" on the similarity, if it was fitted.
@@ -183,11 +186,18 @@ impl Manifest {
             mean: half_range(),
             scale: half_range(),
             channels: ChannelOrder::Rgb,
+            licence: None,
             threshold: 1.0,
             probability: None,
             fmr: Vec::new(),
             anomaly: None,
         }
+    }
+
+    /// A network that was made from this one, with its input and licence, before it is calibrated.
+    pub fn successor(&self, name: String) -> Self {
+        let Self { mean, scale, channels, ref licence, .. } = *self;
+        Self { mean, scale, channels, licence: licence.clone(), ..Self::uncalibrated(name) }
     }
 
     /// The same network with other figures: what [`Self::of`] reads, as text.
@@ -298,6 +308,7 @@ fn mobilefacenet_512() -> Manifest {
         mean: 127.5,
         scale: 127.5,
         channels: ChannelOrder::Rgb,
+        licence: Some("MIT".to_owned()),
         threshold: 0.41,
         probability: Some(Logistic { slope: 56.6, intercept: -20.23 }),
         fmr: [

@@ -26,7 +26,6 @@ mod serving;
 mod verify;
 mod work;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -41,34 +40,18 @@ pub use models::ManifestFields;
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use promote::{GateState, Promoted, Promotion};
 pub use ready::Readiness;
-pub use retrain::{RetrainBase, RetrainRequest};
+pub use retrain::{EvaluateRequest, RetrainBase, RetrainRequest};
 pub use verify::VerifyRequest;
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;
 
-use crate::config::{Config, RecognitionConfig};
+use crate::config::{Config, JobsConfig, RecognitionConfig};
 use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
 use crate::registry::Registry;
 pub use serving::Loaded;
 use serving::{Serving, Stage};
-
-/// Where and how the server trains.
-#[derive(Debug, Clone)]
-pub struct TrainingSetup {
-    /// Where jobs keep their files while they run.
-    pub folder: PathBuf,
-    /// The active embedder's file.
-    pub embedder: PathBuf,
-    pub threads: usize,
-    /// Bytes of memory that a training may take.
-    pub memory: u64,
-}
-
-/// The service. Cloning is cheap.
-#[derive(Clone)]
-pub struct Services(Arc<Parts>);
 
 /// Everything that the database holds.
 pub struct Stores {
@@ -77,6 +60,10 @@ pub struct Stores {
     pub jobs: Jobs,
 }
 
+/// The service. Cloning is cheap.
+#[derive(Clone)]
+pub struct Services(Arc<Parts>);
+
 struct Parts {
     engine: Engine,
     photos: PhotoReader,
@@ -84,7 +71,7 @@ struct Parts {
     registry: Registry,
     models: ModelFiles,
     jobs: Jobs,
-    training: TrainingSetup,
+    work: JobsConfig,
     /// Becomes true when the server is about to stop.
     closing: watch::Sender<bool>,
     stage: Stage,
@@ -103,7 +90,6 @@ impl Services {
         engine: Engine,
         Stores { galleries, registry, jobs }: Stores,
         models: ModelFiles,
-        training: TrainingSetup,
         active: Loaded,
         config: &Config,
     ) -> Self {
@@ -115,7 +101,7 @@ impl Services {
             galleries,
             registry,
             jobs,
-            training,
+            work: config.jobs.clone(),
             closing: watch::Sender::new(false),
             models,
             stage: Stage::new(serving),

@@ -28,11 +28,13 @@ pub struct Card {
     pub evaluation: Option<Evaluation>,
 }
 
-/// A network that another one was made from, and the licence that comes with it.
+/// A network that another one was made from, and the licence that comes with it, if it is known.
 #[derive(Debug, Clone, Serialize)]
 pub struct Base {
     pub name: String,
-    pub licence: String,
+    /// Of its file, in hexadecimal.
+    pub sha256: String,
+    pub licence: Option<String>,
 }
 
 /// The photos by their use. Nobody is in two of the sets.
@@ -41,6 +43,11 @@ pub struct Data {
     pub train: Counts,
     pub validation: Counts,
     pub test: Counts,
+    /// Names of those who were not trained on: a comparison with another network may rest on the first only.
+    pub test_subjects: Vec<String>,
+    pub validation_subjects: Vec<String>,
+    /// Photos on which a base was to be kept, if they were of a set of their own.
+    pub replay: Option<Counts>,
     pub without_face: usize,
     pub unreadable: usize,
 }
@@ -125,9 +132,12 @@ impl Card {
                 text,
                 "- Base: none, trained from scratch; its licence is yours to choose, as far as the photos' allows"
             )?,
-            Some(base) => writeln!(text, "- Base: {}, under {}", base.name, base.licence)?,
+            Some(Base { name, sha256, licence }) => {
+                let licence = licence.as_deref().unwrap_or("a licence that its manifest does not name");
+                writeln!(text, "- Base: {name}, under {licence}; sha256 {sha256}")?;
+            }
         }
-        writeln!(text, "- Network: {:?}, {parameters} parameters", settings.network)?;
+        writeln!(text, "- Network: {:?}, {parameters} parameters trained", settings.network)?;
         writeln!(text, "- Loss: {:?}; seed {}", settings.loss, settings.seed)?;
         let Course { steps, result_step, stopped_early, collapsed, seconds, .. } = training;
         let early = if *stopped_early { ", stopped early" } else { "" };
@@ -142,7 +152,10 @@ impl Card {
         for (purpose, counts) in [("training", data.train), ("validation", data.validation), ("test", data.test)] {
             writeln!(text, "| {purpose} | {} | {} | {} |", counts.subjects, counts.photos, counts.with_one_photo)?;
         }
-        let Data { without_face, unreadable, .. } = data;
+        let Data { without_face, unreadable, replay, .. } = data;
+        if let Some(Counts { subjects, photos, .. }) = replay {
+            writeln!(text, "\nKept as it was on {photos} other photos of {subjects} people.")?;
+        }
         writeln!(text, "\nLeft out: {without_face} photos without a face, {unreadable} that cannot be read.\n")?;
         match evaluation {
             Some(evaluation) => evaluation.write_markdown(text)?,

@@ -11,11 +11,12 @@ use tch::{Tensor, no_grad};
 use super::TrainingError;
 use super::config::TrainConfig;
 use super::files::write_atomically;
+use super::model::Setup;
 use super::params::{Params, numbers};
 use super::trainer::{Best, Record, Trainer, Validation};
 
 /// Changes with the meaning of the file.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The key of [`Header`] in the metadata.
 const HEADER: &str = "faceid";
@@ -24,7 +25,7 @@ const HEADER: &str = "faceid";
 const MAX_BYTES: u64 = 4 << 30;
 
 /// Numbers of a row of the history, and of a look at validation subjects.
-const RECORD: usize = 6;
+const RECORD: usize = 7;
 const LOOK: usize = 2;
 
 /// What is not a tensor, as JSON.
@@ -38,6 +39,8 @@ struct Header {
     has_best: bool,
     /// Which photos the run sees.
     data: String,
+    /// sha256 of the file of the network that the run began with.
+    base: Option<String>,
     /// TOML, which keeps every digit.
     config: String,
 }
@@ -71,6 +74,7 @@ impl Trainer {
             stopped: self.stopped,
             has_best: self.best.is_some(),
             data: data.to_owned(),
+            base: self.base.clone(),
             config: self.config.to_toml()?,
         };
         let refused = |reason: String| TrainingError::Checkpoint { path: path.to_owned(), reason };
@@ -90,12 +94,11 @@ impl Trainer {
     fn stored(&self) -> BTreeMap<String, Stored> {
         let mut stored = BTreeMap::new();
         for (part, params) in self.parts() {
-            stored
-                .extend(params.0.iter().map(|param| (format!("{part}/{}", param.name), Stored::float(&param.tensor))));
+            stored.extend(params.iter().map(|param| (format!("{part}/{}", param.name), Stored::float(&param.tensor))));
         }
         for (part, moments) in [("first", &self.optimiser.first), ("second", &self.optimiser.second)] {
-            let named = self.params.trained().zip(moments);
-            stored.extend(named.map(|(param, moment)| (format!("{part}/{}", param.name), Stored::float(moment))));
+            let named = self.params.parts(moments);
+            stored.extend(named.map(|(name, moment)| (format!("{part}/{name}"), Stored::float(&moment))));
         }
         let looks = |looks: &[Validation]| Stored::rows::<LOOK>(looks.iter().map(Validation::numbers));
         stored.insert("history".to_owned(), Stored::rows::<RECORD>(self.history.iter().map(Record::numbers)));
@@ -120,13 +123,21 @@ impl Trainer {
     /// Reads a run that [`Self::save`] wrote while it trained on the same photos.
     ///
     /// Every tensor must be there, under its name, in its shape and type, and no other.
-    pub fn resume(path: &Path, data: &str) -> Result<Self, TrainingError> {
+    pub fn resume(path: &Path, data: &str, setup: &Setup) -> Result<Self, TrainingError> {
         let refused = |reason: String| TrainingError::Checkpoint { path: path.to_owned(), reason };
         let (content, header) = read(path)?;
         if header.data != data {
             return Err(refused("it belongs to other photos, or to another choice of people".to_owned()));
         }
-        let mut trainer = Self::new(settings(path, &header)?)?;
+        let base = setup.base.map(|base| base.sha256());
+        if header.base != base {
+            let reason = match (&header.base, base) {
+                (Some(sha256), None) => format!("it began with a network of sha256 {sha256}, which is needed again"),
+                _ => "it began with another network".to_owned(),
+            };
+            return Err(refused(reason));
+        }
+        let mut trainer = Self::begin(settings(path, &header)?, setup)?;
         if header.step > trainer.config.steps {
             return Err(refused(format!("it has made {} steps of {}", header.step, trainer.config.steps)));
         }
@@ -169,13 +180,13 @@ impl Trainer {
             return Err(format!("{name:?} belongs to no part of the network"));
         }
         for (part, params) in self.parts() {
-            for param in &params.0 {
+            for param in params.iter() {
                 take(tensors, &format!("{part}/{}", param.name), &param.tensor)?;
             }
         }
         for (part, moments) in [("first", &self.optimiser.first), ("second", &self.optimiser.second)] {
-            for (param, moment) in self.params.trained().zip(moments) {
-                take(tensors, &format!("{part}/{}", param.name), moment)?;
+            for (name, moment) in self.params.parts(moments) {
+                take(tensors, &format!("{part}/{name}"), &moment)?;
             }
         }
         Ok(())
@@ -228,11 +239,11 @@ fn take(tensors: &SafeTensors, name: &str, into: &Tensor) -> Result<(), String> 
 
 impl Record {
     fn numbers(&self) -> [f64; RECORD] {
-        [self.step as f64, self.loss, self.active, self.gradient, self.distance, self.learning_rate]
+        [self.step as f64, self.loss, self.active, self.gradient, self.distance, self.drift, self.learning_rate]
     }
 
-    fn of_numbers(&[step, loss, active, gradient, distance, learning_rate]: &[f64; RECORD]) -> Self {
-        Self { step: step as u64, loss, active, gradient, distance, learning_rate }
+    fn of_numbers(&[step, loss, active, gradient, distance, drift, learning_rate]: &[f64; RECORD]) -> Self {
+        Self { step: step as u64, loss, active, gradient, distance, drift, learning_rate }
     }
 }
 

@@ -1,8 +1,11 @@
 //! What a run does, as data: saved beside the weights, so that a run can be repeated and resumed.
 
+mod presets;
+
 use serde::{Deserialize, Serialize};
 
 use super::TrainingError;
+use crate::nn::Precision;
 
 /// All settings of a run. The same settings, photos and number of threads give the same weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +17,8 @@ pub struct TrainConfig {
     pub steps: u64,
     /// Threads of libtorch. Another number may round sums otherwise, so that it is part of what is repeatable.
     pub threads: u16,
+    /// In which the network computes: fp32 or bf16. Weights are kept and changed in float32.
+    pub precision: Precision,
     pub network: Architecture,
     pub loss: Loss,
     pub batch: Batch,
@@ -21,6 +26,7 @@ pub struct TrainConfig {
     pub augmentation: Augmentation,
     pub stopping: Stopping,
     pub held_out: HeldOut,
+    pub fine_tuning: FineTuning,
 }
 
 impl Default for TrainConfig {
@@ -29,6 +35,7 @@ impl Default for TrainConfig {
             seed: 1,
             steps: 300,
             threads: 1,
+            precision: Precision::Fp32,
             network: Architecture::default(),
             loss: Loss::default(),
             batch: Batch::default(),
@@ -36,6 +43,7 @@ impl Default for TrainConfig {
             augmentation: Augmentation::default(),
             stopping: Stopping::default(),
             held_out: HeldOut::default(),
+            fine_tuning: FineTuning::default(),
         }
     }
 }
@@ -76,6 +84,8 @@ pub enum Architecture {
     MobileFaceNet { input: Input, dimension: u16, width: f64 },
     /// Two linear layers, a sigmoid at the end: a usual first attempt, to compare with.
     Mlp { input: Input, hidden: u16, dimension: u16 },
+    /// The network of a file, which is trained further.
+    Base,
 }
 
 impl Default for Architecture {
@@ -85,17 +95,21 @@ impl Default for Architecture {
 }
 
 impl Architecture {
-    pub fn input(&self) -> Input {
+    /// `None` if the file says it.
+    pub fn input(&self) -> Option<Input> {
         match self {
-            Self::Cnn { input, .. } | Self::MobileFaceNet { input, .. } | Self::Mlp { input, .. } => *input,
+            Self::Cnn { input, .. } | Self::MobileFaceNet { input, .. } | Self::Mlp { input, .. } => Some(*input),
+            Self::Base => None,
         }
     }
 
-    pub fn dimension(&self) -> u16 {
+    /// Of the embeddings. `None` if the file says it.
+    pub fn dimension(&self) -> Option<u16> {
         match self {
             Self::Cnn { dimension, .. } | Self::MobileFaceNet { dimension, .. } | Self::Mlp { dimension, .. } => {
-                *dimension
+                Some(*dimension)
             }
+            Self::Base => None,
         }
     }
 
@@ -230,6 +244,9 @@ impl Augmentation {
         grey: 0.0,
         occlusion: 0.0,
     };
+
+    /// As another detector would have cut them out.
+    pub const GEOMETRY: Self = Self { flip: 0.5, shift: 0.03, scale: 0.1, rotation: 5.0, ..Self::NONE };
 }
 
 /// When a run ends before its last step.
@@ -265,55 +282,41 @@ impl Default for HeldOut {
     }
 }
 
+/// How a network that came in a file is trained further, and what keeps it from forgetting what it could do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FineTuning {
+    /// Leading layers, convolutions and products with what follows them, that stay as they are: the larger of a number
+    /// and a share of all.
+    pub frozen_layers: u32,
+    pub frozen_share: f64,
+    /// Chips of each step that are to be embedded as before, unchanged: of the subjects of the training, or of a set of
+    /// their own.
+    pub replay: u16,
+    /// Of their mean squared distance to the embeddings of the base, beside the loss.
+    pub replay_weight: f64,
+    /// The share of the trained weights in the result; the rest is of the base.
+    pub blend: f64,
+}
+
+impl Default for FineTuning {
+    fn default() -> Self {
+        Self { frozen_layers: 0, frozen_share: 0.0, replay: 8, replay_weight: 2.0, blend: 1.0 }
+    }
+}
+
 impl TrainConfig {
-    /// A MobileFaceNet of the published width for chips in colour: for many people, and a machine with time.
-    pub fn mobile_face_net() -> Self {
-        Self {
-            network: Architecture::MobileFaceNet { input: Input::Rgb112, dimension: 128, width: 1.0 },
-            ..Self::default()
-        }
-    }
-
-    /// A perceptron with a sigmoid, random triplets and a mean-square distance, without averaging, schedule or changed
-    /// chips: what the other recipes are compared with.
-    pub fn plain() -> Self {
-        Self {
-            network: Architecture::Mlp { input: Input::Grey56, hidden: 512, dimension: 128 },
-            loss: Loss::RandomMeanSquare { margin: 0.2 },
-            optimiser: Optimiser {
-                warm_up: 0.0,
-                final_share: 1.0,
-                weight_decay: 0.0,
-                gradient_clip: 1e9,
-                average_decay: 0.0,
-                ..Optimiser::default()
-            },
-            augmentation: Augmentation::NONE,
-            ..Self::default()
-        }
-    }
-
-    /// Reads settings from TOML; what it leaves out has its default.
-    pub fn parse(text: &str) -> Result<Self, TrainingError> {
-        let config: Self = toml::from_str(text).map_err(|error| TrainingError::Config(error.to_string()))?;
-        config.check()?;
-        Ok(config)
-    }
-
-    /// The settings as TOML, which keeps every digit.
-    pub fn to_toml(&self) -> Result<String, TrainingError> {
-        toml::to_string(self).map_err(|error| TrainingError::Config(error.to_string()))
-    }
-
     /// Refuses what cannot be trained.
     pub fn check(&self) -> Result<(), TrainingError> {
         let Optimiser { learning_rate, warm_up, final_share, weight_decay, gradient_clip, average_decay } =
             self.optimiser;
         let a = &self.augmentation;
         let HeldOut { test_share, validation_share, .. } = self.held_out;
+        let FineTuning { frozen_share, replay_weight, blend, .. } = self.fine_tuning;
         let changes = [a.flip, a.blur, a.jpeg, a.low_resolution, a.grey, a.occlusion];
-        let shares = [&changes[..], &[warm_up, final_share, test_share, validation_share]].concat();
-        let amounts = [a.shift, a.scale, a.rotation, a.gamma, weight_decay];
+        let shares =
+            [&changes[..], &[warm_up, final_share, test_share, validation_share, frozen_share, blend]].concat();
+        let amounts = [a.shift, a.scale, a.rotation, a.gamma, weight_decay, replay_weight];
         let margin = match self.loss {
             Loss::SemiHard { margin } | Loss::BatchHard { margin } | Loss::RandomMeanSquare { margin } => margin,
             Loss::BatchHardSoft => 1.0,
@@ -325,7 +328,8 @@ impl TrainConfig {
             (self.seed <= i64::MAX as u64, "seed: at most 2^63 - 1"),
             ((1..=10_000_000).contains(&self.steps), "steps: 1 to 10 million"),
             ((1..=256).contains(&self.threads), "threads: 1 to 256"),
-            ((1..=4000).contains(&self.network.dimension()), "dimension: 1 to 4000"),
+            (self.precision != Precision::Fp16, "precision: fp32 or bf16"),
+            (self.network.dimension().is_none_or(|dimension| (1..=4000).contains(&dimension)), "dimension: 1 to 4000"),
             (hidden > 0, "hidden: above 0"),
             (width.is_finite() && (0.1..=4.0).contains(&width), "width: 0.1 to 4"),
             (positive(margin), "margin: above 0"),
@@ -336,6 +340,7 @@ impl TrainConfig {
             ((0.0..1.0).contains(&average_decay), "average_decay: 0 or more, below 1"),
             (shares.iter().all(|share| (0.0..=1.0).contains(share)), "shares and probabilities: 0 to 1"),
             (amounts.iter().all(|amount| amount.is_finite() && *amount >= 0.0), "amounts: 0 or more"),
+            (self.fine_tuning.replay <= 256, "fine_tuning.replay: at most 256"),
             (a.scale < 1.0 && a.shift < 1.0, "shift and scale: below 1"),
             (self.stopping.every > 0 && self.stopping.patience > 0, "stopping: above 0"),
         ];
@@ -349,16 +354,6 @@ impl TrainConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn settings_survive_toml_to_the_last_digit() {
-        let mut config = TrainConfig { seed: 77, ..TrainConfig::default() };
-        config.optimiser.learning_rate = 0.1 + 0.2;
-        assert_eq!(TrainConfig::parse(&config.to_toml().unwrap()).unwrap(), config);
-        let plain = TrainConfig::plain();
-        assert_eq!(TrainConfig::parse(&plain.to_toml().unwrap()).unwrap(), plain);
-        assert_eq!(TrainConfig::parse("").unwrap(), TrainConfig::default());
-    }
 
     #[test]
     fn nonsense_is_refused() {

@@ -29,6 +29,10 @@ pub struct Split {
 }
 
 impl Dataset {
+    /// Without a chip.
+    pub const NOBODY: Self =
+        Self { names: Vec::new(), chips: Vec::new(), subjects: Vec::new(), of_subject: Vec::new() };
+
     /// Groups chips by the name of whom they show.
     pub fn new(chips: Vec<(String, Chip)>) -> Self {
         let mut chips = chips;
@@ -45,6 +49,11 @@ impl Dataset {
             dataset.subjects.push(subject);
         }
         dataset
+    }
+
+    /// Of the subjects, in their order.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     pub fn chips(&self) -> &[Chip] {

@@ -6,7 +6,8 @@ use super::TrainingError;
 use super::augment::LUMA;
 use super::config::Input;
 use super::files::write_atomically;
-use super::network::{Activation, Block, Conv, EPSILON, Norm};
+use super::model::Model;
+use super::network::{Activation, Block, Conv, EPSILON, Network, Norm};
 use super::params::Params;
 use super::trainer::Trainer;
 use crate::nn::onnx::{ConvWeights, Value, Writer};
@@ -21,8 +22,12 @@ impl Trainer {
     /// network does.
     pub fn export(&self, path: &Path, probes: &[Chip]) -> Result<(), TrainingError> {
         write_atomically(path, &self.to_onnx())?;
-        let embedder = Embedder::load(path, &Target::CPU, InputNormalisation::default())?;
-        let (rows, expected) = (embedder.forward(probes)?, self.embed(probes));
+        let input = match &self.model {
+            Model::Built(_) => InputNormalisation::default(),
+            Model::Base(network) => network.normalisation(),
+        };
+        let embedder = Embedder::load(path, &Target::CPU, input)?;
+        let (rows, expected) = (embedder.forward(probes)?, self.embed(probes)?);
         let worst = rows.iter().zip(&expected).map(|(a, b)| cosine(a, b)).fold(1.0, |worst: f32, cosine| {
             // Written so that what is not a number fails, too.
             if cosine >= worst { worst } else { cosine }
@@ -35,24 +40,33 @@ impl Trainer {
 
     /// The result as an ONNX file. Its embeddings are not normalised, so that their length can still be looked at.
     pub fn to_onnx(&self) -> Vec<u8> {
-        let params = self.result();
-        let (mut writer, mut value) = Writer::new(3, Chip::SIDE.into());
-        if self.network.input == Input::Grey56 {
-            value = writer.conv(&value, &brightness());
+        match &self.model {
+            Model::Built(network) => write_network(network, &self.result()),
+            Model::Base(network) => network.to_onnx(&self.result()),
         }
-        for block in &self.network.blocks {
-            value = match block {
-                Block::Conv(conv) => write(&mut writer, conv, params, &value),
-                Block::MaxPool => writer.max_pool(&value),
-                Block::Residual(convs) => {
-                    let inner =
-                        convs.iter().fold(value.clone(), |inner, conv| write(&mut writer, conv, params, &inner));
-                    writer.add(&value, &inner)
-                }
-            };
-        }
-        writer.finish(&value, self.config.network.dimension().into())
     }
+}
+
+fn write_network(network: &Network, params: &Params) -> Vec<u8> {
+    let (mut writer, mut value) = Writer::new(3, Chip::SIDE.into());
+    if network.input == Input::Grey56 {
+        value = writer.conv(&value, &brightness());
+    }
+    let mut channels = 0;
+    for block in &network.blocks {
+        value = match block {
+            Block::Conv(conv) => {
+                channels = params.get(conv.weight).size()[0];
+                write(&mut writer, conv, params, &value)
+            }
+            Block::MaxPool => writer.max_pool(&value),
+            Block::Residual(convs) => {
+                let inner = convs.iter().fold(value.clone(), |inner, conv| write(&mut writer, conv, params, &inner));
+                writer.add(&value, &inner)
+            }
+        };
+    }
+    writer.finish(&value, channels)
 }
 
 /// From a chip to what the small input is: the mean brightness of 2 x 2 pixels, as a convolution.
@@ -103,6 +117,7 @@ mod tests {
 
     use super::super::config::{Architecture, Batch, TrainConfig};
     use super::super::dataset::{Dataset, made};
+    use super::super::feed::Sets;
     use super::*;
 
     #[test]
@@ -120,10 +135,12 @@ mod tests {
             let mut config = TrainConfig { steps: 3, network, batch, ..TrainConfig::default() };
             config.optimiser.warm_up = 0.0;
             let mut trainer = Trainer::new(config).unwrap();
-            trainer.run(&dataset, &Dataset::default(), |_, _| Ok(ControlFlow::Continue(()))).unwrap();
+            let sets = Sets { train: &dataset, validation: &Dataset::NOBODY, replay: None };
+            trainer.run(&sets, |_, _| Ok(ControlFlow::Continue(()))).unwrap();
             trainer.export(&path, dataset.chips()).unwrap();
             let embedder = Embedder::load(&path, &Target::CPU, InputNormalisation::default()).unwrap();
-            for (row, expected) in embedder.forward(dataset.chips()).unwrap().iter().zip(trainer.embed(dataset.chips()))
+            for (row, expected) in
+                embedder.forward(dataset.chips()).unwrap().iter().zip(trainer.embed(dataset.chips()).unwrap())
             {
                 let cosine = cosine(row, &expected);
                 assert!(cosine > 0.9999, "{:?}: {cosine}", trainer.config().network);

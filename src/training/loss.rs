@@ -21,6 +21,7 @@ pub struct Measured {
 /// be a subject with two rows, and two subjects.
 pub fn measure(embeddings: &Tensor, subjects: &[usize], loss: &Loss, random: &mut Random) -> Measured {
     let labels = Tensor::from_slice(&subjects.iter().map(|subject| *subject as i64).collect::<Vec<_>>());
+    let labels = labels.to_device(embeddings.device());
     let same = labels.unsqueeze(0).eq_tensor(&labels.unsqueeze(1));
     let itself = Tensor::eye(labels.numel() as i64, (Kind::Bool, embeddings.device()));
     let batch = Triplets {
@@ -98,8 +99,9 @@ impl Triplets {
                 negatives.push(different[random.below(different.len())]);
             }
         }
-        let rows = self.distances.index_select(0, &Tensor::from_slice(&anchors));
-        let to = |columns: &[i64]| rows.gather(1, &Tensor::from_slice(columns).unsqueeze(1), false).squeeze_dim(1);
+        let there = |numbers: &[i64]| Tensor::from_slice(numbers).to_device(self.distances.device());
+        let rows = self.distances.index_select(0, &there(&anchors));
+        let to = |columns: &[i64]| rows.gather(1, &there(columns).unsqueeze(1), false).squeeze_dim(1);
         let excess = (to(&positives) - to(&negatives) + margin).relu();
         let all = excess.ones_like().to_kind(Kind::Bool);
         mean_of(&excess, &all)

@@ -13,8 +13,10 @@ mod checkpoint;
 mod config;
 mod dataset;
 mod export;
+mod feed;
 mod files;
 mod loss;
+mod model;
 mod network;
 mod optimiser;
 mod params;
@@ -28,9 +30,13 @@ use thiserror::Error;
 use crate::nn::NetworkError;
 
 pub use card::{Base, Basis, Card, Counts, Course, Data, Evaluation};
-pub use config::{Architecture, Augmentation, Batch, HeldOut, Input, Loss, Optimiser, Stopping, TrainConfig};
+pub use config::{
+    Architecture, Augmentation, Batch, FineTuning, HeldOut, Input, Loss, Optimiser, Stopping, TrainConfig,
+};
 pub use dataset::{Dataset, Split};
+pub use feed::Sets;
 pub use files::write_atomically;
+pub use model::{BaseFile, Setup};
 pub use trainer::{Event, Record, Trainer, Validation};
 
 /// Why a network could not be trained.

@@ -1,10 +1,11 @@
 //! The networks: blocks of convolutions, built once, run forward for training and read by the exporter.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::config::{Architecture, Input};
-use super::params::{Index, Params, Role};
+use super::params::{Collected, Index, Params, Role};
 use crate::evaluation::Random;
+use crate::nn::prelu;
 
 /// What running statistics take from a batch, as is usual.
 const MOMENTUM: f64 = 0.1;
@@ -60,11 +61,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network with random weights that follow from the seed.
-    pub fn new(architecture: &Architecture, seed: u64) -> (Self, Params) {
-        let input = architecture.input();
+    /// A network with random weights that follow from the seed, on a device. `None` if it is to come from a file.
+    pub fn new(architecture: &Architecture, seed: u64, device: Device) -> Option<(Self, Params)> {
+        let input = architecture.input()?;
         let mut builder = Builder {
-            params: Params::default(),
+            params: Collected::default(),
             blocks: Vec::new(),
             random: Random::new(seed, u64::MAX),
             channels: input.channels(),
@@ -74,15 +75,17 @@ impl Network {
             Architecture::Cnn { dimension, .. } => builder.cnn(dimension.into()),
             Architecture::MobileFaceNet { dimension, width, .. } => builder.mobile_face_net(dimension.into(), width),
             Architecture::Mlp { hidden, dimension, .. } => builder.mlp(hidden.into(), dimension.into()),
+            Architecture::Base => return None,
         }
         let network = Self { input, blocks: builder.blocks, normalised: architecture.normalised() };
-        (network, builder.params)
+        Some((network, builder.params.finish(device)))
     }
 
     /// `N x D` embeddings of `N x C x S x S` inputs, of length 1 unless the architecture says otherwise. With `train`,
-    /// batches are normalised by their own statistics, which the running ones take a part of.
-    pub fn forward(&self, params: &Params, input: &Tensor, train: bool) -> Tensor {
-        let mut value = input.shallow_clone();
+    /// batches are normalised by their own statistics, which the running ones take a part of. Convolutions work in `kind`,
+    /// with copies of the weights; the embeddings are float32.
+    pub fn forward(&self, params: &Params, input: &Tensor, train: bool, kind: Kind) -> Tensor {
+        let mut value = input.to_kind(kind);
         for block in &self.blocks {
             value = match block {
                 Block::Conv(conv) => conv.forward(params, &value, train),
@@ -93,26 +96,55 @@ impl Network {
                 }
             };
         }
-        let rows = value.flatten(1, -1);
-        if !self.normalised {
-            return rows;
-        }
-        let lengths = rows.square().sum_dim_intlist([1_i64].as_slice(), true, Kind::Float).clamp_min(1e-12).sqrt();
-        rows / lengths
+        let rows = value.flatten(1, -1).to_kind(Kind::Float);
+        if self.normalised { of_length_1(&rows) } else { rows }
     }
+
+    /// Whether embeddings have length 1.
+    pub fn is_normalised(&self) -> bool {
+        self.normalised
+    }
+
+    /// Multiplications, each with an addition, that an input of the network takes.
+    pub fn multiply_adds(&self, params: &Params) -> u64 {
+        let (mut side, mut sum) = (self.input.side(), 0);
+        for block in &self.blocks {
+            let convs = match block {
+                Block::Conv(conv) => std::slice::from_ref(conv),
+                Block::Residual(convs) => convs,
+                Block::MaxPool => {
+                    side /= 2;
+                    continue;
+                }
+            };
+            for conv in convs {
+                let shape = params.get(conv.weight).size();
+                side = (side + 2 * conv.padding - shape[3]) / conv.stride + 1;
+                sum += (shape.iter().product::<i64>() * side * side) as u64;
+            }
+        }
+        sum
+    }
+}
+
+/// Rows divided by their lengths.
+pub fn of_length_1(rows: &Tensor) -> Tensor {
+    let lengths = rows.square().sum_dim_intlist([1_i64].as_slice(), true, Kind::Float).clamp_min(1e-12).sqrt();
+    rows / lengths
 }
 
 impl Conv {
     fn forward(&self, params: &Params, input: &Tensor, train: bool) -> Tensor {
-        let weight = params.get(self.weight);
-        let bias = self.bias.map(|bias| params.get(bias));
+        // Normalisations have float32 parameters beside values of any type.
+        let as_input = |index: Index| params.get(index).to_kind(input.kind());
+        let (weight, bias) = (as_input(self.weight), self.bias.map(as_input));
         let is_linear = self.groups == 1 && self.padding == 0 && input.size()[2..] == weight.size()[2..];
         let mut value = if is_linear {
-            let rows = input.flatten(1, -1).linear(&weight.flatten(1, -1), bias);
+            let rows = input.flatten(1, -1).linear(&weight.flatten(1, -1), bias.as_ref());
             rows.unsqueeze(-1).unsqueeze(-1)
         } else {
             let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-            input.conv2d(weight, bias, stride, padding, [1, 1], self.groups)
+            input.conv2d(&weight, bias.as_ref(), stride, padding, [1, 1], self.groups)
         };
         if let Some(norm) = &self.norm {
             let [scale, shift, mean, variance] =
@@ -122,7 +154,10 @@ impl Conv {
         match self.activation {
             Activation::None => value,
             Activation::Relu => value.relu(),
-            Activation::PRelu(slopes) => value.prelu(params.get(slopes)),
+            Activation::PRelu(slopes) => {
+                let slopes = as_input(slopes);
+                prelu(&value, &slopes).unwrap_or_else(|_| value.prelu(&slopes))
+            }
             Activation::Sigmoid => value.sigmoid(),
         }
     }
@@ -139,7 +174,7 @@ enum After {
 }
 
 struct Builder {
-    params: Params,
+    params: Collected,
     blocks: Vec<Block>,
     random: Random,
     /// Of what the next block reads.
@@ -203,7 +238,7 @@ impl Builder {
     /// al. 2015, arXiv:1502.01852, do.
     fn conv(&mut self, out: i64, kernel: i64, stride: i64, groups: i64, after: After) {
         let padding = if kernel == self.side { 0 } else { kernel / 2 };
-        let name = format!("conv{}", self.params.0.iter().filter(|param| param.role == Role::Weight).count());
+        let name = format!("conv{}", self.params.weights());
         let shape = [out, self.channels / groups, kernel, kernel];
         let spread = (2.0 / (shape[1] * kernel * kernel) as f64).sqrt();
         let random: Vec<f32> =
@@ -233,7 +268,7 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, no_grad};
+    use tch::no_grad;
 
     use super::*;
 
@@ -251,18 +286,44 @@ mod tests {
             (Architecture::MobileFaceNet { input: Input::Rgb112, dimension: 128, width: 1.0 }, 900_000..1_050_000),
             (Architecture::MobileFaceNet { input: Input::Grey56, dimension: 96, width: 0.25 }, 50_000..110_000),
         ] {
-            let (network, params) = Network::new(&architecture, 1);
+            let (network, params) = Network::new(&architecture, 1, Device::Cpu).unwrap();
             assert!(parameters.contains(&params.count()), "{architecture:?}: {}", params.count());
-            let output = no_grad(|| network.forward(&params, &input(architecture.input(), 2), true));
-            assert_eq!(output.size(), [2, i64::from(architecture.dimension())]);
+            let output =
+                no_grad(|| network.forward(&params, &input(architecture.input().unwrap(), 2), true, Kind::Float));
+            assert_eq!(output.size(), [2, i64::from(architecture.dimension().unwrap())]);
             let lengths = output.square().sum_dim_intlist([1_i64].as_slice(), false, Kind::Float);
             assert!((lengths - 1.0).abs().max().double_value(&[]) < 1e-5, "{architecture:?}");
         }
     }
 
     #[test]
+    fn multiplications_are_those_of_the_published_network() {
+        let architecture = Architecture::MobileFaceNet { input: Input::Rgb112, dimension: 128, width: 1.0 };
+        let (network, params) = Network::new(&architecture, 1, Device::Cpu).unwrap();
+        let millions = network.multiply_adds(&params) / 1_000_000;
+        // Chen et al. 2018, table 2: 221 M.
+        assert!((215..=227).contains(&millions), "{millions}");
+    }
+
+    #[test]
+    fn bfloat16_embeds_nearly_as_float32_and_has_gradients() {
+        let architecture = Architecture::MobileFaceNet { input: Input::Rgb112, dimension: 32, width: 0.25 };
+        let (network, params) = Network::new(&architecture, 1, Device::Cpu).unwrap();
+        let rows = |kind, train| network.forward(&params, &input(Input::Rgb112, 4), train, kind);
+        // By the running statistics: those of four images at the last layers would magnify any rounding.
+        let (exact, short) = (rows(Kind::Float, false), rows(Kind::BFloat16, false));
+        assert_eq!(short.kind(), Kind::Float);
+        let cosines = (&exact * &short).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float);
+        assert!(cosines.min().double_value(&[]) > 0.99, "{cosines:?}");
+        let first: Vec<_> = params.trained().take(1).map(|param| &param.tensor).collect();
+        let short = rows(Kind::BFloat16, true);
+        let gradient = Tensor::run_backward(&[short.select(1, 0).sum(Kind::Float)], &first, false, false).remove(0);
+        assert!(gradient.kind() == Kind::Float && gradient.abs().max().double_value(&[]) > 0.0);
+    }
+
+    #[test]
     fn the_seed_decides_the_weights() {
-        let of = |seed| Network::new(&Architecture::default(), seed).1.numbers(0);
+        let of = |seed| Network::new(&Architecture::default(), seed, Device::Cpu).unwrap().1.numbers(0);
         assert_eq!(of(3), of(3));
         assert!(of(3) != of(4));
     }

@@ -5,47 +5,55 @@ use std::f64::consts::PI;
 use tch::{Kind, Tensor, no_grad};
 
 use super::config::Optimiser;
-use super::params::{Params, Role};
+use super::params::{Param, Params, Role};
 
 /// Of Kingma and Ba 2015, arXiv:1412.6980.
 const BETAS: (f64, f64) = (0.9, 0.999);
 const EPSILON: f64 = 1e-8;
 
-/// The moments of AdamW, one tensor for each trained parameter.
+/// The moments of AdamW, in long tensors like [`Params::trained`].
 pub struct AdamW {
-    pub first: Vec<Tensor>,
-    pub second: Vec<Tensor>,
+    pub first: Tensor,
+    pub second: Tensor,
+    /// 1 where weight decay applies, else 0.
+    decays: Tensor,
 }
 
 impl AdamW {
     pub fn new(params: &Params) -> Self {
-        Self { first: params.zeros(), second: params.zeros() }
+        let mark = |param: &Param| {
+            let value = f64::from(u8::from(param.role == Role::Weight));
+            Tensor::full(param.tensor.size(), value, (Kind::Float, params.device()))
+        };
+        let decays = params.flat(&params.trained().map(mark).collect::<Vec<_>>());
+        Self { first: decays.zeros_like(), second: decays.zeros_like(), decays }
     }
 
-    /// Changes the weights by their gradients, which are forgotten. `step` counts from 1. Returns the length of the
-    /// gradient before it was clipped.
-    pub fn step(&mut self, params: &Params, settings: &Optimiser, learning_rate: f64, step: u64) -> f64 {
+    /// Changes the weights by their gradients, which are in the order of [`Params::trained`]. `step` counts from 1. Returns
+    /// the length of the gradient before it was clipped.
+    pub fn step(
+        &mut self,
+        params: &Params,
+        gradients: &[Tensor],
+        settings: &Optimiser,
+        learning_rate: f64,
+        step: u64,
+    ) -> f64 {
         no_grad(|| {
-            let squares = params.trained().map(|param| param.tensor.grad().square().sum(Kind::Double));
-            let norm = squares.fold(0.0, |sum, square| sum + square.double_value(&[])).sqrt();
+            let gradient = params.flat(gradients);
+            let norm = gradient.square().sum(Kind::Double).double_value(&[]).sqrt();
             let shorten = (settings.gradient_clip / norm.max(1e-12)).min(1.0);
+            let gradient = if shorten < 1.0 { gradient * shorten } else { gradient };
             let steps = i32::try_from(step).unwrap_or(i32::MAX);
             let (first_bias, second_bias) = (1.0 - BETAS.0.powi(steps), 1.0 - BETAS.1.powi(steps));
-            for ((param, first), second) in params.trained().zip(&mut self.first).zip(&mut self.second) {
-                let mut gradient = param.tensor.grad();
-                let mut weights = param.tensor.detach();
-                if shorten < 1.0 {
-                    let _ = gradient.g_mul_scalar_(shorten);
-                }
-                if param.role == Role::Weight && settings.weight_decay > 0.0 {
-                    let _ = weights.g_mul_scalar_(1.0 - learning_rate * settings.weight_decay);
-                }
-                let _ = first.g_mul_scalar_(BETAS.0).g_add_(&(&gradient * (1.0 - BETAS.0)));
-                let _ = second.g_mul_scalar_(BETAS.1).g_add_(&(gradient.square() * (1.0 - BETAS.1)));
-                let scale = (&*second / second_bias).sqrt() + EPSILON;
-                let _ = weights.g_sub_(&(&*first / scale * (learning_rate / first_bias)));
-                let _ = gradient.zero_();
+            let mut weights = params.trained.detach();
+            if settings.weight_decay > 0.0 {
+                let _ = weights.g_mul_(&(&self.decays * (-learning_rate * settings.weight_decay) + 1.0));
             }
+            let _ = self.first.g_mul_scalar_(BETAS.0).g_add_(&(&gradient * (1.0 - BETAS.0)));
+            let _ = self.second.g_mul_scalar_(BETAS.1).g_add_(&(gradient.square() * (1.0 - BETAS.1)));
+            let scale = (&self.second / second_bias).sqrt() + EPSILON;
+            let _ = weights.g_sub_(&(&self.first / scale * (learning_rate / first_bias)));
             norm
         })
     }
@@ -67,30 +75,36 @@ pub fn learning_rate(settings: &Optimiser, step: u64, steps: u64) -> f64 {
 pub fn average(averages: &mut Params, params: &Params, decay: f64, step: u64) {
     let decay = decay.min(step as f64 / (step as f64 + 9.0));
     no_grad(|| {
-        for (average, param) in averages.0.iter_mut().zip(&params.0) {
-            let _ = average.tensor.g_mul_scalar_(decay).g_add_(&(param.tensor.detach() * (1.0 - decay)));
+        for (average, value) in
+            [(&mut averages.trained, &params.trained), (&mut averages.statistics, &params.statistics)]
+        {
+            let _ = average.g_mul_scalar_(decay).g_add_(&(value.detach() * (1.0 - decay)));
         }
     });
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::numbers;
+    use tch::Device;
+
+    use super::super::params::{Collected, numbers};
     use super::*;
 
     #[test]
     fn one_step_by_hand() {
-        let mut params = Params::default();
-        let weight = params.add("w".into(), Role::Weight, &[2], &[1.0, -2.0]);
+        let mut collected = Collected::default();
+        let weight = collected.add("w".into(), Role::Weight, &[2], &[1.0, -2.0]);
+        let bias = collected.add("b".into(), Role::Plain, &[1], &[1.0]);
+        let params = collected.finish(Device::Cpu);
         let mut adam = AdamW::new(&params);
-        (params.get(weight) * Tensor::from_slice(&[3.0_f32, 4.0])).sum(Kind::Float).backward();
+        let gradients = [Tensor::from_slice(&[3.0_f32, 4.0]), Tensor::from_slice(&[0.0_f32])];
         let settings = Optimiser { weight_decay: 0.1, gradient_clip: 1.0, ..Optimiser::default() };
-        assert!((adam.step(&params, &settings, 0.5, 1) - 5.0).abs() < 1e-6);
+        assert!((adam.step(&params, &gradients, &settings, 0.5, 1) - 5.0).abs() < 1e-6);
         // The first step of Adam has the length of the learning rate, whatever the gradient.
         let after = params.numbers(weight);
         assert!((after[0] - (0.95 - 0.5)).abs() < 1e-5 && (after[1] - (-1.9 - 0.5)).abs() < 1e-5, "{after:?}");
-        assert!((numbers(&adam.first[0])[0] - 0.06).abs() < 1e-6, "the gradient was clipped to length 1");
-        assert_eq!(numbers(&params.get(weight).grad()), [0.0, 0.0]);
+        assert!((numbers(&adam.first)[0] - 0.06).abs() < 1e-6, "the gradient was clipped to length 1");
+        assert_eq!(params.numbers(bias), [1.0], "it has no gradient and does not decay");
     }
 
     #[test]
@@ -104,10 +118,11 @@ mod tests {
 
     #[test]
     fn averages_follow() {
-        let mut params = Params::default();
-        params.add("w".into(), Role::Plain, &[1], &[1.0]);
+        let mut collected = Collected::default();
+        collected.add("w".into(), Role::Plain, &[1], &[1.0]);
+        let params = collected.finish(Device::Cpu);
         let mut averages = params.detached_copy();
-        let _ = no_grad(|| params.0[0].tensor.detach().g_add_scalar_(1.0));
+        let _ = no_grad(|| params.trained.detach().g_add_scalar_(1.0));
         average(&mut averages, &params, 0.9, 1);
         assert!((averages.numbers(0)[0] - 1.9).abs() < 1e-6);
         average(&mut averages, &params, 0.0, 2);

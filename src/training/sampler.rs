@@ -51,7 +51,7 @@ impl Sampler {
 
 /// Hand number `turn` of `size` cards, or of all if there are fewer, out of `count` that are shuffled anew whenever there
 /// are too few left for a hand. Comes with the number of the shuffle, by which each card was in at most one hand.
-fn deal(count: usize, size: usize, seed: u64, stream: u64, turn: u64) -> Vec<(usize, u64)> {
+pub(super) fn deal(count: usize, size: usize, seed: u64, stream: u64, turn: u64) -> Vec<(usize, u64)> {
     let size = size.min(count);
     if size == 0 {
         return Vec::new();

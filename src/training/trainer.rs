@@ -1,31 +1,34 @@
 //! The loop: data, loss, step.
 
 use std::ops::ControlFlow;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use serde::Serialize;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::TrainingError;
-use super::augment::{to_input, vary};
 use super::config::TrainConfig;
 use super::dataset::Dataset;
+use super::feed::{Batch, Feed, Sets};
 use super::loss::{self, squared_distances};
-use super::network::Network;
+use super::model::{Model, Setup};
 use super::optimiser::{self, AdamW};
 use super::params::{Params, numbers};
-use super::sampler::Sampler;
 use crate::evaluation::{Comparisons, Faces, Random, measure};
 use crate::types::Chip;
 
 /// Chips that go through the network at once when nothing is learned.
 const CHIPS_PER_RUN: usize = 32;
 
-/// Streams of random numbers for triplets and changes of chips.
+/// Stream of random numbers for triplets.
 const TRIPLETS: u64 = 4 << 40;
-const CHANGES: u64 = 5 << 40;
 
 /// Below this mean distance between faces of a batch, of the up to 2 that strangers have, embeddings say nothing.
 const COLLAPSED: f64 = 0.05;
+
+/// Batches that are prepared while a GPU works.
+const AHEAD: usize = 2;
 
 /// What a step gave.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -39,6 +42,8 @@ pub struct Record {
     pub gradient: f64,
     /// Mean squared distance of two faces of the batch; near 0, all embeddings are one.
     pub distance: f64,
+    /// Mean squared distance of the replayed chips to their embeddings by the base; 0 without any.
+    pub drift: f64,
     pub learning_rate: f64,
 }
 
@@ -70,7 +75,9 @@ pub(super) struct Best {
 /// A run between two steps: all that decides how it goes on.
 pub struct Trainer {
     pub(super) config: TrainConfig,
-    pub(super) network: Network,
+    pub(super) model: Model,
+    /// sha256 of the file that the run began with.
+    pub(super) base: Option<String>,
     pub(super) params: Params,
     pub(super) averages: Params,
     pub(super) optimiser: AdamW,
@@ -83,15 +90,25 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A run that has not begun.
+    /// A run that has not begun, on the CPU, of a network that is built here.
     pub fn new(config: TrainConfig) -> Result<Self, TrainingError> {
+        Self::begin(config, &Setup::default())
+    }
+
+    /// A run that has not begun.
+    pub fn begin(config: TrainConfig, setup: &Setup) -> Result<Self, TrainingError> {
         config.check()?;
-        let (network, params) = Network::new(&config.network, config.seed);
+        crate::nn::keep_heap();
+        // All batches are alike, so it pays to try which of cuDNN's kernels are fastest.
+        tch::Cuda::cudnn_set_benchmark(true);
+        tch::set_num_threads(config.threads.into());
+        let (model, params) = Model::new(&config, setup)?;
         let (averages, optimiser) = (params.detached_copy(), AdamW::new(&params));
         let (history, validations) = (Vec::new(), Vec::new());
         Ok(Self {
             config,
-            network,
+            model,
+            base: setup.base.map(|base| base.sha256()),
             params,
             averages,
             optimiser,
@@ -140,89 +157,138 @@ impl Trainer {
         self.params.count()
     }
 
+    /// Multiplications, each with an addition, of the network for a chip; `None` if it came in a file.
+    pub fn multiply_adds(&self) -> Option<u64> {
+        match &self.model {
+            Model::Built(network) => Some(network.multiply_adds(&self.params)),
+            Model::Base(_) => None,
+        }
+    }
+
     /// Trains until the last step, until validation says so, or until `observe` breaks off, which is asked after each
     /// step. Without validation subjects, the averaged weights of the last step are the result.
     pub fn run(
         &mut self,
-        train: &Dataset,
-        validation: &Dataset,
+        sets: &Sets,
         mut observe: impl FnMut(&Self, Event) -> Result<ControlFlow<()>, TrainingError>,
     ) -> Result<(), TrainingError> {
         tch::set_num_threads(self.config.threads.into());
-        let sampler = Sampler::new(train, &self.config.batch, self.config.seed)?;
-        while !self.is_done() {
-            let record = self.train_step(train, &sampler)?;
-            let mut events = vec![Event::Step(record)];
-            if self.has_collapsed(&record) && !self.collapsed() {
-                events.push(Event::Collapsed(record));
-            }
-            self.history.push(record);
-            let is_look = self.step.is_multiple_of(self.config.stopping.every) || self.step == self.config.steps;
-            if is_look && validation.can_tell() {
-                events.push(Event::Validation(self.validate(validation)?));
-            }
-            if self.stopped {
-                events.push(Event::StoppedEarly);
-            }
-            let mut goes_on = true;
-            for event in events {
-                goes_on &= observe(self, event)?.is_continue();
-            }
-            if !goes_on {
-                break;
+        let feed = Feed::new(&self.config, sets)?;
+        if self.step == 0 && matches!(self.model, Model::Base(_)) && sets.validation.can_tell() {
+            let look = self.validate(sets.validation)?;
+            if observe(self, Event::Validation(look))?.is_break() {
+                return Ok(());
             }
         }
-        Ok(())
+        thread::scope(|scope| {
+            let (sender, ahead) = sync_channel(AHEAD);
+            let (steps, feed) = (self.step..self.config.steps, &feed);
+            // On the CPU, the threads are those that the settings name.
+            let is_gpu = self.device() != Device::Cpu;
+            if is_gpu {
+                scope.spawn(move || steps.map(|step| feed.batch(step)).all(|batch| sender.send(batch).is_ok()));
+            }
+            while !self.is_done() {
+                let ready = if is_gpu { ahead.recv().ok() } else { None };
+                let batch = ready.unwrap_or_else(|| feed.batch(self.step));
+                if self.one_step(&batch, sets.validation, &mut observe)?.is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
     }
 
-    /// One batch.
-    fn train_step(&mut self, train: &Dataset, sampler: &Sampler) -> Result<Record, TrainingError> {
-        let chosen = sampler.batch(self.step);
-        let subjects: Vec<usize> = chosen.iter().map(|chip| train.subjects()[*chip]).collect();
-        let input = self.varied(train, &chosen);
-        let embeddings = self.network.forward(&self.params, &input, true);
+    /// A batch, and what is to be told of it.
+    fn one_step(
+        &mut self,
+        batch: &Batch,
+        validation: &Dataset,
+        observe: &mut impl FnMut(&Self, Event) -> Result<ControlFlow<()>, TrainingError>,
+    ) -> Result<ControlFlow<()>, TrainingError> {
+        let record = self.train_step(batch)?;
+        let mut events = vec![Event::Step(record)];
+        if self.has_collapsed(&record) && !self.collapsed() {
+            events.push(Event::Collapsed(record));
+        }
+        self.history.push(record);
+        let is_look = self.step.is_multiple_of(self.config.stopping.every) || self.step == self.config.steps;
+        if is_look && validation.can_tell() {
+            events.push(Event::Validation(self.validate(validation)?));
+        }
+        if self.stopped {
+            events.push(Event::StoppedEarly);
+        }
+        let mut goes_on = true;
+        for event in events {
+            goes_on &= observe(self, event)?.is_continue();
+        }
+        Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+
+    fn train_step(&mut self, batch: &Batch) -> Result<Record, TrainingError> {
+        let images: Vec<&[u8]> = batch.images.iter().map(|image| image.as_raw().as_slice()).collect();
+        let replayed = batch.replay.iter().map(|chip| chip.as_rgb());
+        let input = self.model.input(&images.into_iter().chain(replayed).collect::<Vec<_>>(), self.device())?;
+        let output = self.model.forward(&self.params, &input, true, self.kind())?;
+        let (rows, replayed) = (batch.subjects.len() as i64, batch.replay.len() as i64);
+        let embeddings = output.narrow(0, 0, rows);
         let mut random = Random::new(self.config.seed, TRIPLETS + self.step);
-        let measured = loss::measure(&embeddings, &subjects, &self.config.loss, &mut random);
+        let measured = loss::measure(&embeddings, &batch.subjects, &self.config.loss, &mut random);
+        let drift = self.drift(&input.narrow(0, rows, replayed), &output.narrow(0, rows, replayed))?;
         let value = measured.loss.double_value(&[]);
         if !value.is_finite() {
             return Err(TrainingError::Diverged { step: self.step + 1, loss: value });
         }
-        measured.loss.backward();
+        let whole = match &drift {
+            Some(drift) => &measured.loss + drift * self.config.fine_tuning.replay_weight,
+            None => measured.loss,
+        };
+        let trained: Vec<&Tensor> = self.params.trained().map(|param| &param.tensor).collect();
+        let gradients = Tensor::run_backward(&[whole], &trained, false, false);
         let learning_rate = optimiser::learning_rate(&self.config.optimiser, self.step, self.config.steps);
         self.step += 1;
-        let gradient = self.optimiser.step(&self.params, &self.config.optimiser, learning_rate, self.step);
+        let gradient = self.optimiser.step(&self.params, &gradients, &self.config.optimiser, learning_rate, self.step);
         optimiser::average(&mut self.averages, &self.params, self.config.optimiser.average_decay, self.step);
-        let rows = chosen.len() as f64;
         let distance = no_grad(|| squared_distances(&embeddings.detach()).sum(Kind::Double).double_value(&[]));
         Ok(Record {
             step: self.step,
             loss: value,
             active: measured.active.double_value(&[]),
             gradient,
-            distance: distance / (rows * (rows - 1.0)),
+            distance: distance / (rows * (rows - 1)) as f64,
+            drift: drift.map_or(0.0, |drift| drift.double_value(&[])),
             learning_rate,
         })
     }
 
-    /// `N x C x S x S` of the chips, each varied in its own way.
-    fn varied(&self, train: &Dataset, chosen: &[usize]) -> Tensor {
-        let input = self.network.input;
-        let mut values: Vec<f32> = Vec::new();
-        for (place, chip) in (0_u64..).zip(chosen) {
-            let mut random = Random::new(self.config.seed, CHANGES + (self.step << 12) + place);
-            let image = vary(&train.chips()[*chip], &self.config.augmentation, &mut random);
-            values.append(&mut to_input(image.as_raw(), input));
+    /// Mean squared distance of `embeddings` to what the base makes of the same `input`. `None` without any.
+    fn drift(&self, input: &Tensor, embeddings: &Tensor) -> Result<Option<Tensor>, TrainingError> {
+        let Model::Base(base) = &self.model else { return Ok(None) };
+        let count = input.size()[0];
+        if count == 0 {
+            return Ok(None);
         }
-        Tensor::from_slice(&values).reshape([chosen.len() as i64, input.channels(), input.side(), input.side()])
+        let before = no_grad(|| self.model.forward(&base.original, input, false, self.kind()))?;
+        Ok(Some((embeddings - before).square().sum(Kind::Float) / count as f64))
+    }
+
+    fn device(&self) -> Device {
+        self.params.device()
+    }
+
+    fn kind(&self) -> Kind {
+        self.config.precision.kind()
     }
 
     /// Embeddings of length 1 start about as far apart as strangers; others have no such scale.
     fn has_collapsed(&self, record: &Record) -> bool {
-        self.config.network.normalised() && record.distance < COLLAPSED
+        self.model.is_normalised() && record.distance < COLLAPSED
     }
 
     fn validate(&mut self, validation: &Dataset) -> Result<Validation, TrainingError> {
-        let vectors = embed(&self.network, &self.averages, validation.chips());
+        let params = self.averaged();
+        let vectors = self.embed_by(&params, validation.chips())?;
         let faces = Faces::new(vectors, validation.subjects().to_vec());
         let comparisons = faces.and_then(|faces| Comparisons::of_faces(&faces, usize::MAX, 0));
         let comparisons = comparisons.map_err(|error| TrainingError::Data(error.to_string()))?;
@@ -231,16 +297,29 @@ impl Trainer {
         self.validations.push(look);
         // The later of two equal ones: it was trained on more.
         if self.best.as_ref().is_none_or(|best| look.auc >= best.validation.auc) {
-            self.best = Some(Best { validation: look, params: self.averages.detached_copy() });
+            self.best = Some(Best { validation: look, params });
         }
         let since = self.best.as_ref().map_or(0, |best| look.step - best.validation.step);
         self.stopped = since >= self.config.stopping.every * self.config.stopping.patience;
         Ok(look)
     }
 
-    /// The weights that are the result: the averages, of the best look if there was one.
-    pub(super) fn result(&self) -> &Params {
-        self.best.as_ref().map_or(&self.averages, |best| &best.params)
+    /// The averaged weights, and of a base as much as the settings say.
+    fn averaged(&self) -> Params {
+        let averages = self.averages.detached_copy();
+        let share = self.config.fine_tuning.blend;
+        if let Model::Base(base) = &self.model
+            && share < 1.0
+        {
+            let of_base = &base.original.trained * (1.0 - share);
+            let _ = no_grad(|| averages.trained.detach().g_mul_scalar_(share).g_add_(&of_base));
+        }
+        averages
+    }
+
+    /// The weights that are the result: averaged, of the best look if there was one.
+    pub(super) fn result(&self) -> Params {
+        self.best.as_ref().map_or_else(|| self.averaged(), |best| best.params.detached_copy())
     }
 
     /// The step whose weights are the result.
@@ -249,30 +328,30 @@ impl Trainer {
     }
 
     /// Embeddings of chips by the result, of length 1.
-    pub fn embed(&self, chips: &[Chip]) -> Vec<Vec<f32>> {
-        embed(&self.network, self.result(), chips)
+    pub fn embed(&self, chips: &[Chip]) -> Result<Vec<Vec<f32>>, TrainingError> {
+        self.embed_by(&self.result(), chips)
+    }
+
+    fn embed_by(&self, params: &Params, chips: &[Chip]) -> Result<Vec<Vec<f32>>, TrainingError> {
+        tch::set_num_threads(self.config.threads.into());
+        let mut rows = Vec::with_capacity(chips.len());
+        for chips in chips.chunks(CHIPS_PER_RUN) {
+            let images: Vec<&[u8]> = chips.iter().map(Chip::as_rgb).collect();
+            let input = self.model.input(&images, self.device())?;
+            let output = no_grad(|| self.model.forward(params, &input, false, self.kind()))?;
+            let width = output.size()[1] as usize;
+            rows.extend(numbers(&output).chunks_exact(width).map(|row| {
+                let length = row.iter().map(|value| value * value).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+                row.iter().map(|value| value / length).collect::<Vec<f32>>()
+            }));
+        }
+        Ok(rows)
     }
 
     /// All numbers of the result, to compare runs by.
     pub fn weights(&self) -> Vec<f32> {
-        self.result().0.iter().flat_map(|param| numbers(&param.tensor)).collect()
+        self.result().iter().flat_map(|param| numbers(&param.tensor)).collect()
     }
-}
-
-fn embed(network: &Network, params: &Params, chips: &[Chip]) -> Vec<Vec<f32>> {
-    let input = network.input;
-    let mut rows = Vec::with_capacity(chips.len());
-    for chips in chips.chunks(CHIPS_PER_RUN) {
-        let values: Vec<f32> = chips.iter().flat_map(|chip| to_input(chip.as_rgb(), input)).collect();
-        let shape = [chips.len() as i64, input.channels(), input.side(), input.side()];
-        let output = no_grad(|| network.forward(params, &Tensor::from_slice(&values).reshape(shape), false));
-        let width = output.size()[1] as usize;
-        rows.extend(numbers(&output).chunks_exact(width).map(|row| {
-            let length = row.iter().map(|value| value * value).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
-            row.iter().map(|value| value / length).collect::<Vec<f32>>()
-        }));
-    }
-    rows
 }
 
 #[cfg(test)]

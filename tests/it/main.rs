@@ -3,12 +3,15 @@
 
 mod auth;
 mod bad_input;
+mod camera;
 mod cli;
 mod decisions;
 mod engine;
 mod enroll;
 mod evaluate;
+mod finetuning;
 mod galleries;
+mod jobs;
 mod layers;
 mod lifecycle;
 mod models;

@@ -1,4 +1,4 @@
-//! From photos to chips to train on.
+//! From photos to chips to train on, and from a file to the network to begin with.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,11 @@ use super::super::CliError;
 use super::super::evaluate::sources;
 use super::super::photos::{Outcome, largest_faces, start_engine};
 use crate::config::Config;
-use crate::training::Dataset;
-use crate::types::Chip;
+use crate::registry::Manifest;
+use crate::service::{ServiceError, normalisation};
+use crate::training::{BaseFile, Dataset};
+use crate::types::{Chip, hex};
+use crate::vision::{self, DecodeLimits};
 
 /// Photos that gave no chip.
 #[derive(Debug, Default)]
@@ -16,15 +19,37 @@ pub struct LeftOut {
     pub unreadable: usize,
 }
 
-/// The chips of folders that have one folder for each person.
-pub async fn read(config: &Config, folders: &[PathBuf]) -> Result<(Dataset, LeftOut), CliError> {
+/// The network that a training begins with, and what is known of it.
+pub struct BaseModel {
+    pub file: BaseFile,
+    pub manifest: Manifest,
+    /// In hexadecimal.
+    pub sha256: String,
+}
+
+impl BaseModel {
+    pub async fn read(path: &Path) -> Result<Self, CliError> {
+        let (manifest, sha256) = crate::app::manifest(path).await?;
+        let content = crate::nn::read_network(path).map_err(crate::training::TrainingError::from)?;
+        let file = BaseFile { content, input: normalisation(&manifest) };
+        Ok(Self { file, manifest, sha256: hex(&sha256) })
+    }
+}
+
+/// The chips of folders that have one folder for each person: those of the largest faces, or, if they are `aligned`, the
+/// images themselves.
+pub async fn read(config: &Config, folders: &[PathBuf], aligned: bool) -> Result<(Dataset, LeftOut), CliError> {
     let source = sources::of_folders(folders)?;
-    let (engine, threads) = start_engine(config).await?;
-    let as_it_is = |chip: Chip| std::future::ready(Ok(Outcome::Face(chip)));
-    let outcomes = largest_faces(config, engine, &source.photos, as_it_is).await;
-    // Blocks for the time of a pass at most; nothing else runs here.
-    threads.join();
-    let outcomes = outcomes?;
+    let outcomes = if aligned {
+        read_aligned(config, source.photos.clone()).await?
+    } else {
+        let (engine, threads) = start_engine(config).await?;
+        let as_it_is = |chip: Chip| std::future::ready(Ok(Outcome::Face(chip)));
+        let outcomes = largest_faces(config, engine, &source.photos, as_it_is).await;
+        // Blocks for the time of a pass at most; nothing else runs here.
+        threads.join();
+        outcomes?
+    };
     let (mut chips, mut left_out) = (Vec::new(), LeftOut::default());
     for (path, outcome) in source.photos.iter().zip(outcomes) {
         match outcome {
@@ -34,6 +59,23 @@ pub async fn read(config: &Config, folders: &[PathBuf]) -> Result<(Dataset, Left
         }
     }
     Ok((Dataset::new(chips), left_out))
+}
+
+/// Images of a chip's size, as they are.
+async fn read_aligned(config: &Config, paths: Vec<PathBuf>) -> Result<Vec<Outcome<Chip>>, CliError> {
+    let recognition = &config.recognition;
+    let limits = DecodeLimits { max_bytes: recognition.max_image_bytes, max_pixels: recognition.max_image_pixels };
+    let read = move || paths.iter().map(|path| aligned(path, &limits)).collect();
+    tokio::task::spawn_blocking(read).await.map_err(|error| ServiceError::Internal(error.to_string()).into())
+}
+
+fn aligned(path: &Path, limits: &DecodeLimits) -> Outcome<Chip> {
+    let chip = || -> Result<Chip, String> {
+        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        let image = vision::decode(&bytes, limits).map_err(|error| error.to_string())?;
+        Chip::try_from(image).map_err(|error| error.to_string())
+    };
+    chip().map_or_else(Outcome::Unreadable, Outcome::Face)
 }
 
 /// The name of the folder that a photo is in.

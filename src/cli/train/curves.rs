@@ -28,6 +28,7 @@ pub fn write(path: &Path, history: &[Record], validations: &[Validation]) -> Res
         of("Length of the gradient", None, |record| record.gradient),
         of("Mean squared distance of two faces", None, |record| record.distance),
         of("Learning rate", None, |record| record.learning_rate),
+        of("Mean squared distance to the base", None, |record| record.drift),
         Panel { title: "AUC on validation subjects", points: looks, range: Some((0.5, 1.0)) },
     ];
     let steps = history.last().map_or(1.0, |record| record.step as f64);

@@ -1,16 +1,16 @@
 //! What a training leaves: the network, its manifest, its card and its curves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::evaluate::write_calibration;
 use super::super::{CliError, say};
-use super::chips::LeftOut;
+use super::chips::{BaseModel, LeftOut};
 use super::{beside, curves};
 use crate::app::AppError;
 use crate::evaluation::{Comparisons, Estimate, Faces, Plan, Report, Resampling, identify, verify};
 use crate::registry::Manifest;
-use crate::training::{Basis, Card, Course, Data, Evaluation, Split, Trainer, write_atomically};
+use crate::training::{Base, Basis, Card, Course, Data, Dataset, Evaluation, Split, Trainer, write_atomically};
 
 /// The rate for which the manifest's threshold is chosen, if the photos can tell it; else the next one that they can.
 const FMR: f64 = 1e-3;
@@ -24,70 +24,98 @@ const RESAMPLING: Resampling = Resampling { draws: 500, seed: 1 };
 /// Chips by which the written network is compared with the trained one.
 const PROBES: usize = 8;
 
-/// Writes everything beside `output`, the manifest last but for the card: a network without one is not served.
+/// A trained network, and what it was made from.
+pub struct Made<'a> {
+    pub trainer: &'a Trainer,
+    pub split: &'a Split,
+    pub left_out: &'a LeftOut,
+    pub base: Option<&'a BaseModel>,
+    pub replay: Option<&'a Dataset>,
+}
+
+/// Writes everything beside `output`, the manifest last but for the card: a network without one is not served. Comes with
+/// the path of the card.
 pub fn write(
-    trainer: &Trainer,
-    split: &Split,
-    left_out: &LeftOut,
+    made: &Made,
+    evaluation: Option<Evaluation>,
     output: &Path,
     elapsed: Duration,
-) -> Result<Card, CliError> {
+) -> Result<(Card, PathBuf), CliError> {
+    let Made { trainer, split, .. } = made;
     let chips = split.train.chips();
     trainer.export(output, &chips[..chips.len().min(PROBES)])?;
     let name = output.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     curves::write(&beside(output, "curves.svg"), trainer.history(), trainer.validations())?;
-    let evaluation = evaluate(trainer, split)?;
-    write_manifest(&beside(output, "toml"), &name, evaluation.as_ref())?;
+    let manifest = match made.base {
+        Some(base) => base.manifest.successor(name.clone()),
+        None => Manifest::uncalibrated(name.clone()),
+    };
+    write_manifest(&beside(output, "toml"), &manifest, evaluation.as_ref())?;
     let card = Card {
         name: name.clone(),
         faceid: env!("CARGO_PKG_VERSION").to_owned(),
-        base: None,
+        base: made.base.map(|BaseModel { manifest, sha256, .. }| Base {
+            name: manifest.name.clone(),
+            sha256: sha256.clone(),
+            licence: manifest.licence.clone(),
+        }),
         parameters: trainer.parameters(),
-        data: Data {
-            train: split.train.counts(),
-            validation: split.validation.counts(),
-            test: split.test.counts(),
-            without_face: left_out.without_face,
-            unreadable: left_out.unreadable,
-        },
+        data: made.data(),
         settings: trainer.config().clone(),
         training: Course::of(trainer, elapsed.as_secs_f64()),
         evaluation,
     };
     let json = card.to_json().map_err(|error| CliError::Render(error.to_string()))?;
-    write_atomically(&beside(output, "card.json"), json.as_bytes())?;
+    let path = beside(output, "card.json");
+    write_atomically(&path, json.as_bytes())?;
     write_atomically(&beside(output, "card.md"), card.to_markdown(&format!("{name}.curves.svg")).as_bytes())?;
-    Ok(card)
+    Ok((card, path))
 }
 
-/// Measures the result on the people who had least to do with it.
-fn evaluate(trainer: &Trainer, split: &Split) -> Result<Option<Evaluation>, CliError> {
-    let sets = [(Basis::Test, &split.test), (Basis::Validation, &split.validation), (Basis::Train, &split.train)];
-    let Some((basis, set)) = sets.into_iter().find(|(_, set)| set.can_tell()) else { return Ok(None) };
-    let faces = Faces::new(trainer.embed(set.chips()), set.subjects().to_vec())?;
-    let comparisons = Comparisons::of_faces(&faces, MOST_IMPOSTORS, RESAMPLING.seed)?;
-    let plan = Plan {
-        fars: vec![1e-3, 1e-2, 1e-1],
-        fmrs: vec![1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6],
-        fpirs: vec![0.1, 0.01],
-        ranks: vec![1, 5],
-        photos: 1,
-        splits: 20,
-        threshold: 1.0,
-        resampling: RESAMPLING,
-    };
-    let (verification, identification) = (verify(&comparisons, &plan), identify(&faces, &plan));
-    let subjects = set.counts().subjects;
-    Ok(Some(Evaluation { basis, report: Report { subjects, verification, identification } }))
+impl Made<'_> {
+    fn data(&self) -> Data {
+        let Self { split: Split { train, validation, test }, left_out, .. } = self;
+        Data {
+            train: train.counts(),
+            validation: validation.counts(),
+            test: test.counts(),
+            test_subjects: test.names().to_vec(),
+            validation_subjects: validation.names().to_vec(),
+            replay: self.replay.map(Dataset::counts),
+            without_face: left_out.without_face,
+            unreadable: left_out.unreadable,
+        }
+    }
+
+    /// Measures the result on the people who had least to do with it.
+    pub fn evaluate(&self) -> Result<Option<Evaluation>, CliError> {
+        let Split { train, validation, test } = self.split;
+        let sets = [(Basis::Test, test), (Basis::Validation, validation), (Basis::Train, train)];
+        let Some((basis, set)) = sets.into_iter().find(|(_, set)| set.can_tell()) else { return Ok(None) };
+        let faces = Faces::new(self.trainer.embed(set.chips())?, set.subjects().to_vec())?;
+        let comparisons = Comparisons::of_faces(&faces, MOST_IMPOSTORS, RESAMPLING.seed)?;
+        let plan = Plan {
+            fars: vec![1e-3, 1e-2, 1e-1],
+            fmrs: vec![1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6],
+            fpirs: vec![0.1, 0.01],
+            ranks: vec![1, 5],
+            photos: 1,
+            splits: 20,
+            threshold: 1.0,
+            resampling: RESAMPLING,
+        };
+        let (verification, identification) = (verify(&comparisons, &plan), identify(&faces, &plan));
+        let subjects = set.counts().subjects;
+        Ok(Some(Evaluation { basis, report: Report { subjects, verification, identification } }))
+    }
 }
 
 /// A manifest with the threshold for [`FMR`]. Where nothing can be measured, nothing is taken for a match.
-fn write_manifest(path: &Path, name: &str, evaluation: Option<&Evaluation>) -> Result<(), CliError> {
-    let manifest = Manifest::uncalibrated(name.to_owned());
+fn write_manifest(path: &Path, manifest: &Manifest, evaluation: Option<&Evaluation>) -> Result<(), CliError> {
     let measured = evaluation.map(|evaluation| &evaluation.report.verification);
     let rates = measured.iter().flat_map(|measured| &measured.thresholds).map(|point| point.fmr);
     match (measured, rates.filter(|rate| *rate >= FMR).reduce(f64::min)) {
-        (Some(measured), Some(rate)) => write_calibration(path, &manifest, measured, rate, "faceid train"),
+        (Some(measured), Some(rate)) => write_calibration(path, manifest, measured, rate, "faceid train"),
         _ => {
             let threshold = manifest.calibration().threshold;
             let text = manifest.recalibrated(threshold, None, Vec::new()).map_err(AppError::from)?;

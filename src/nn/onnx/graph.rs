@@ -82,9 +82,22 @@ impl Graph {
     /// Runs the graph on `input` and returns its outputs in declared order, floating-point ones as
     /// float. Call it under `no_grad`.
     pub fn run(&self, input: &Tensor) -> Result<Vec<Tensor>, NetworkError> {
+        self.run_with(input, std::iter::empty())
+    }
+
+    /// The same with other tensors in place of some constants, in the type of the constants.
+    pub(super) fn run_with<'a>(
+        &self,
+        input: &Tensor,
+        given: impl Iterator<Item = (Slot, &'a Tensor)>,
+    ) -> Result<Vec<Tensor>, NetworkError> {
         self.check_shape(&input.size())?;
         let batch = input.size().first().copied().unwrap_or(1);
         let mut values: Vec<Option<Tensor>> = self.constants.iter().map(|_| None).collect();
+        for (slot, tensor) in given {
+            let kind = self.constants[slot].as_ref().map_or(Ok(Kind::Float), Tensor::f_kind)?;
+            values[slot] = Some(tensor.f_to_kind(kind)?);
+        }
         values[self.input.slot] = Some(input.f_to_device(self.device)?.f_to_kind(self.kind)?);
         for node in &self.nodes {
             let results = self.run_node(node, &values, batch).map_err(|error| node.label.error(error))?;

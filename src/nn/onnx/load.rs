@@ -28,21 +28,41 @@ impl Graph {
     ///
     /// On the CPU, convolutions are fused with what follows them where this processor has kernels for the kind.
     pub fn load(content: Vec<u8>, device: Device, kind: Kind) -> Result<Self, NetworkError> {
-        let model = ModelProto::decode(Bytes::from(content)).map_err(|error| malformed(error.to_string()))?;
-        let mut graph = model.graph.ok_or_else(|| malformed("it holds no graph"))?;
-        if !graph.sparse_initializer.is_empty() {
-            return Err(malformed("sparse weights are not supported"));
-        }
-        let opset = opset(&model.opset_import)?;
-        check_operators(&graph.node)?;
+        let (model, mut graph) = parse(content)?;
         simplify(&mut graph);
-        no_grad(|| {
-            Loader { opset, device, kind, slots: HashMap::new(), constants: Vec::new(), elements: 0 }.graph(graph)
-        })
+        let family = if device == Device::Cpu { Family::best(kind) } else { None };
+        let loader = Loader::new(opset(&model.opset_import)?, device, kind, HashSet::new());
+        Ok(no_grad(|| loader.graph(graph, family))?.0)
+    }
+
+    /// The graph node by node, nothing fused, where `variables` are weights that a run may bring others for. Comes with the
+    /// slots of values by name.
+    pub(super) fn plain(
+        opsets: &[OperatorSetIdProto],
+        graph: GraphProto,
+        variables: HashSet<String>,
+        device: Device,
+        kind: Kind,
+    ) -> Result<(Self, HashMap<String, Slot>), NetworkError> {
+        let loader = Loader::new(opset(opsets)?, device, kind, variables);
+        no_grad(|| loader.graph(graph, None))
     }
 }
 
-fn malformed(reason: impl Into<String>) -> NetworkError {
+/// The model of a file, and a copy of its graph, whose operators are known.
+pub(super) fn parse(content: Vec<u8>) -> Result<(ModelProto, GraphProto), NetworkError> {
+    let model = ModelProto::decode(Bytes::from(content)).map_err(|error| malformed(error.to_string()))?;
+    // Contents are shared buffers, so a copy is cheap.
+    let graph = model.graph.clone().ok_or_else(|| malformed("it holds no graph"))?;
+    if !graph.sparse_initializer.is_empty() {
+        return Err(malformed("sparse weights are not supported"));
+    }
+    opset(&model.opset_import)?;
+    check_operators(&graph.node)?;
+    Ok((model, graph))
+}
+
+pub(super) fn malformed(reason: impl Into<String>) -> NetworkError {
     NetworkError::Malformed(reason.into())
 }
 
@@ -96,10 +116,21 @@ struct Loader {
     constants: Vec<Option<Tensor>>,
     /// The number of elements in all constants.
     elements: i64,
+    /// Names of weights that do not stay what they are: what reads them is computed at every run.
+    variables: HashSet<String>,
 }
 
 impl Loader {
-    fn graph(mut self, graph: GraphProto) -> Result<Graph, NetworkError> {
+    fn new(opset: i64, device: Device, kind: Kind, variables: HashSet<String>) -> Self {
+        Self { opset, device, kind, slots: HashMap::new(), constants: Vec::new(), elements: 0, variables }
+    }
+
+    /// The graph, fused for a family of kernels if there is one, and the slots of its values by name.
+    fn graph(
+        mut self,
+        graph: GraphProto,
+        family: Option<Family>,
+    ) -> Result<(Graph, HashMap<String, Slot>), NetworkError> {
         for initializer in &graph.initializer {
             let tensor = tensors::from_proto(initializer, self.device)
                 .and_then(tensors::without_traces)
@@ -117,7 +148,6 @@ impl Loader {
         if outputs.is_empty() {
             return Err(malformed("it declares no output"));
         }
-        let family = if self.device == Device::Cpu { Family::best(self.kind) } else { None };
         let mut kind = self.kind;
         if let Some(family) = family {
             let fused = fusion::fuse(nodes, &self.constants, &outputs, family);
@@ -130,7 +160,9 @@ impl Loader {
             self.reduce_weights(&nodes).map_err(|OpError(reason)| malformed(reason))?;
         }
         let (nodes, constants) = keep_needed(nodes, self.constants, &outputs);
-        Ok(Graph { device: self.device, kind, fused: family.is_some(), input, outputs, output_names, constants, nodes })
+        let fused = family.is_some();
+        let graph = Graph { device: self.device, kind, fused, input, outputs, output_names, constants, nodes };
+        Ok((graph, self.slots))
     }
 
     /// Casts the weights of a network that runs node by node.
@@ -197,7 +229,8 @@ impl Loader {
         build.attributes.finish().map_err(|error| label.error(error))?;
 
         let constants: Vec<_> = inputs.iter().map(|slot| slot.and_then(|slot| self.constants[slot].as_ref())).collect();
-        let is_constant = inputs.iter().zip(&constants).all(|(slot, constant)| slot.is_none() || constant.is_some());
+        let is_known = inputs.iter().zip(&constants).all(|(slot, constant)| slot.is_none() || constant.is_some());
+        let is_constant = is_known && !node.input.iter().any(|name| self.variables.contains(name));
         if is_constant {
             let results = run(&Inputs::new(constants)).map_err(|error| label.error(error))?;
             for (name, result) in node.output.iter().zip(results).filter(|(name, _)| !name.is_empty()) {

@@ -26,8 +26,10 @@ mod simplify;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod trainable;
 mod write;
 
 pub use graph::Graph;
 pub use tensors::MAX_ELEMENTS;
+pub use trainable::{Trainable, Weight};
 pub use write::{ConvWeights, Value, Writer};

@@ -46,7 +46,7 @@ fn share_weights(graph: &mut GraphProto) {
 /// Readers of a copy read the original, so that nodes which differ in that alone are found to be the same.
 ///
 /// Exporters of PyTorch write a weight that two layers share as one of them and a copy.
-fn skip_identities(graph: &mut GraphProto) {
+pub(super) fn skip_identities(graph: &mut GraphProto) {
     let fixed = declared(graph);
     let mut renamed: HashMap<String, String> = HashMap::new();
     graph.node.retain_mut(|node| {

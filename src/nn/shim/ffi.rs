@@ -45,6 +45,7 @@ unsafe extern "C" {
         float_output: bool,
         error: *mut *mut c_char,
     ) -> Tensor;
+    pub fn faceid_prelu(input: *const c_void, slopes: *const c_void, error: *mut *mut c_char) -> Tensor;
     pub fn faceid_pixels(
         images: *const *const u8,
         count: i64,
@@ -94,5 +95,6 @@ unsafe extern "C" {
     ) -> bool;
     pub fn faceid_open_library(path: *const c_char) -> *mut c_char;
     pub fn faceid_tune_heap();
+    pub fn faceid_keep_heap();
     pub fn faceid_free_message(message: *mut c_char);
 }

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <malloc.h>
 
+#include <climits>
 #include <istream>
 #include <streambuf>
 #include <string>
@@ -109,6 +110,17 @@ void faceid_tune_heap() {
 #ifdef __GLIBC__
     mallopt(M_MMAP_THRESHOLD, 16 << 20);
     mallopt(M_TRIM_THRESHOLD, 64 << 20);
+#endif
+}
+
+void faceid_keep_heap() {
+#ifdef __GLIBC__
+    // Nothing of its own from the system for large blocks, nothing back to it, and one heap for all threads: a block that
+    // was freed serves the next step.
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
+    mallopt(M_TOP_PAD, 64 << 20);
+    mallopt(M_ARENA_MAX, 1);
 #endif
 }
 

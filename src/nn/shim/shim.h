@@ -36,6 +36,10 @@ void faceid_conv_free(faceid_conv* conv);
 faceid_tensor faceid_conv_run(const faceid_conv* conv, const void* input, const void* residual, bool float_output,
                               char** error);
 
+// PReLU, with gradients if they are recorded: x where positive, else the slope of its channel times x. `slopes` has one
+// number or one for each channel.
+faceid_tensor faceid_prelu(const void* input, const void* slopes, char** error);
+
 // Images of interleaved RGB bytes as N x 3 x H x W in channels-last order, (pixel - mean) / scale.
 faceid_tensor faceid_pixels(const uint8_t* const* images, int64_t count, int64_t height, int64_t width,
                             const float mean[3], float scale, bool bgr, bool as_bf16, char** error);
@@ -61,6 +65,9 @@ char* faceid_open_library(const char* path);
 
 // Lets the C++ heap keep what passes of a network free and take again at once; larger blocks go back to the system.
 void faceid_tune_heap();
+
+// Lets it keep everything, in one heap for the threads that are started later.
+void faceid_keep_heap();
 
 void faceid_free_message(char* message);
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::*;
+use crate::nn::pixels::to_floats;
 use crate::nn::testing::made_input;
 
 const FAMILIES: [Family; 3] = [Family::Avx2Float, Family::Avx512Float, Family::Avx512Bf16];
@@ -200,5 +201,26 @@ proptest! {
         images in 1i64..3, height in 3i64..20, width in 3i64..40,
     ) {
         check(&spec(channels, channels, channels, [3, 3], [stride; 2], pads), images, height, width);
+    }
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    to_floats(&tensor.detach().contiguous()).unwrap()
+}
+
+#[test]
+fn prelu_and_its_gradients_are_libtorchs() {
+    for (shape, slopes) in [(vec![3, 5, 7, 9], 5), (vec![40, 16, 12, 12], 16), (vec![2, 4, 3, 3], 1), (vec![6, 8], 8)] {
+        let x = (made_input(&shape) * 0.7 - 0.3).set_requires_grad(true);
+        let slopes = (Tensor::arange(slopes, (Kind::Float, Device::Cpu)) * 0.1 - 0.2).set_requires_grad(true);
+        let weights = made_input(&shape).cos();
+        let both = |y: Tensor| Tensor::run_backward(&[(y * &weights).sum(Kind::Float)], &[&x, &slopes], false, false);
+        let (ours, theirs) = (prelu(&x, &slopes).unwrap(), x.prelu(&slopes));
+        assert_eq!(numbers(&ours), numbers(&theirs));
+        let (ours, theirs) = (both(ours), both(theirs));
+        assert_eq!(numbers(&ours[0]), numbers(&theirs[0]), "{shape:?}");
+        let largest = theirs[1].abs().max().double_value(&[]);
+        let apart = (&ours[1] - &theirs[1]).abs().max().double_value(&[]);
+        assert!(apart <= 1e-5 * largest, "{shape:?}: {apart} of {largest}");
     }
 }

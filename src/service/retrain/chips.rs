@@ -42,10 +42,6 @@ impl Faces {
         Self(subjects)
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.0.iter().map(|(_, faces)| faces.len()).sum()
-    }
-
     /// The faces of some of the subjects.
     pub(super) fn of(&self, subjects: &[SubjectId]) -> impl Iterator<Item = (SubjectId, &[FaceId])> {
         self.0
@@ -86,6 +82,7 @@ impl Services {
                 })
             })
             .await?;
+            report.check()?;
             let done = number * CHUNK + chunk.len();
             report.progress(json!({"stage": "chips", "done": done, "total": all.len()})).await?;
         }
@@ -127,9 +124,10 @@ mod tests {
             let subject = SubjectId::new();
             known.extend((0..count).map(|_| KnownFace { gallery, subject, face: FaceId::new() }));
         }
-        assert_eq!(Faces::choose(&known, 15, 1).count(), 15);
+        let count = |chosen: &Faces| chosen.0.iter().map(|(_, faces)| faces.len()).sum::<usize>();
+        assert_eq!(count(&Faces::choose(&known, 15, 1)), 15);
         let some = Faces::choose(&known, 9, 1);
-        assert!((5..=9).contains(&some.count()), "{}", some.count());
+        assert!((5..=9).contains(&count(&some)), "{}", count(&some));
         assert_eq!(Faces::choose(&known, 9, 1), some);
         for (subject, faces) in &some.0 {
             assert_eq!(known.iter().filter(|known| known.subject == *subject).count(), faces.len());

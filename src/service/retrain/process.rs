@@ -19,8 +19,8 @@ use super::super::work::Failure;
 /// This program, whatever has become of its file: an upgrade may have replaced it.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Secrets of the server that a training has no use for.
-const SECRETS: [&str; 3] = ["FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL"];
+/// What a training has no use for, secrets among it.
+const NOT_INHERITED: [&str; 4] = ["FACEID_CONFIG", "FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL"];
 
 /// With this code `faceid train` ends when it was interrupted and the run is saved.
 const INTERRUPTED: i32 = 3;
@@ -54,7 +54,7 @@ impl Training {
     pub(super) fn start(arguments: Vec<OsString>) -> Result<Self, Failure> {
         let failed = |reason: &dyn std::fmt::Display| Failure::Passing(format!("cannot start a training: {reason}"));
         let mut command = Command::new(THIS_PROGRAM);
-        SECRETS.iter().for_each(|name| _ = command.env_remove(name));
+        NOT_INHERITED.iter().for_each(|name| _ = command.env_remove(name));
         let mut child = command
             .args(arguments)
             .stdin(Stdio::piped())
@@ -120,7 +120,8 @@ fn exit(status: ExitStatus, last_words: String) -> Exit {
     match (status.code(), status.signal()) {
         (Some(0), _) => Exit::Done,
         (Some(INTERRUPTED), _) => Exit::Interrupted,
-        (Some(1 | 2), _) => Exit::Refused(last_words),
+        // A panic is no answer: memory may have run out.
+        (Some(1 | 2), _) if !last_words.contains("panicked") => Exit::Refused(last_words),
         (Some(code), _) => Exit::Died(format!("the training ended with code {code}{said}")),
         (None, Some(9)) => {
             Exit::Died(format!("the training was killed, perhaps because the machine ran out of memory{said}"))
@@ -155,6 +156,8 @@ mod tests {
     fn ends_are_told_apart() {
         assert_eq!(ended(0), Exit::Done);
         assert_eq!(ended(3 << 8), Exit::Interrupted);
+        let panicked = exit(ExitStatus::from_raw(1 << 8), "task 3 panicked: can't allocate memory".to_owned());
+        assert!(matches!(panicked, Exit::Died(_)));
         assert_eq!(ended(1 << 8), Exit::Refused("out of luck".to_owned()));
         for (status, word) in [(101 << 8, "code 101"), (9, "out of memory"), (6, "signal 6")] {
             assert!(

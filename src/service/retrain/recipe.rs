@@ -8,68 +8,35 @@ use crate::training::TrainConfig;
 
 /// All settings of the training that is asked for, checked.
 pub(super) fn of(request: &RetrainRequest) -> Result<Value, ServiceError> {
-    let mut recipe = to_value(&preset(request.base))?;
-    set(&mut recipe, &["held_out", "test_share"], TEST_SHARE.into());
+    let mut config = match request.base {
+        RetrainBase::Active => TrainConfig::fine_tune(),
+        RetrainBase::Scratch => TrainConfig::default(),
+    };
+    config.held_out.test_share = TEST_SHARE;
     if let Some(changes) = &request.recipe {
-        merge(&mut recipe, changes);
+        config = config.changed_by(&as_toml(changes)?).map_err(invalid)?;
     }
-    let said = [
-        (&["steps"][..], request.steps.map(Value::from)),
-        (&["seed"], request.seed.map(Value::from)),
-        (&["held_out", "test_share"], request.test_share.map(Value::from)),
-    ];
-    for (path, value) in said {
-        if let Some(value) = value {
-            set(&mut recipe, path, value);
-        }
-    }
-    to_value(&parse(recipe)?)
+    config.steps = request.steps.unwrap_or(config.steps);
+    config.seed = request.seed.unwrap_or(config.seed);
+    config.held_out.test_share = request.test_share.unwrap_or(config.held_out.test_share);
+    config.check().map_err(invalid)?;
+    serde_json::to_value(&config).map_err(|error| ServiceError::Internal(error.to_string()))
 }
 
 /// The recipe that [`of`] made, as `faceid train` reads it, for as many threads.
 pub(super) fn to_toml(recipe: &Value, threads: usize) -> Result<String, ServiceError> {
-    let mut config = parse(recipe.clone())?;
+    let mut config: TrainConfig = serde_json::from_value(recipe.clone()).map_err(invalid)?;
     config.threads = u16::try_from(threads).unwrap_or(u16::MAX);
-    config.to_toml().map_err(|error| ServiceError::Internal(error.to_string()))
+    config.to_toml().map_err(invalid)
 }
 
-fn preset(base: RetrainBase) -> TrainConfig {
-    match base {
-        RetrainBase::Active => TrainConfig::default(),
-        RetrainBase::Scratch => TrainConfig::default(),
-    }
+fn as_toml(changes: &Map<String, Value>) -> Result<String, ServiceError> {
+    let table = toml::Table::try_from(changes).map_err(invalid)?;
+    toml::to_string(&table).map_err(invalid)
 }
 
-fn parse(recipe: Value) -> Result<TrainConfig, ServiceError> {
-    let invalid = |reason: String| ServiceError::InvalidField { field: "recipe", reason };
-    let config: TrainConfig = serde_json::from_value(recipe).map_err(|error| invalid(error.to_string()))?;
-    config.check().map_err(|error| invalid(error.to_string()))?;
-    Ok(config)
-}
-
-fn to_value(config: &TrainConfig) -> Result<Value, ServiceError> {
-    serde_json::to_value(config).map_err(|error| ServiceError::Internal(error.to_string()))
-}
-
-/// Changes members of objects within objects. What has a `kind` is replaced as a whole: another kind has other members.
-fn merge(recipe: &mut Value, changes: &Map<String, Value>) {
-    let Value::Object(members) = recipe else { return };
-    for (name, change) in changes {
-        match (members.get_mut(name), change) {
-            (Some(member @ Value::Object(_)), Value::Object(changes)) if !changes.contains_key("kind") => {
-                merge(member, changes);
-            }
-            _ => _ = members.insert(name.clone(), change.clone()),
-        }
-    }
-}
-
-fn set(recipe: &mut Value, path: &[&str], value: Value) {
-    let mut place = recipe;
-    for name in path {
-        place = &mut place[*name];
-    }
-    *place = value;
+fn invalid(reason: impl std::fmt::Display) -> ServiceError {
+    ServiceError::InvalidField { field: "recipe", reason: reason.to_string() }
 }
 
 #[cfg(test)]

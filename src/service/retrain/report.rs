@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -10,39 +10,73 @@ use super::super::work::Failure;
 use crate::jobs::{EventKind, JobError, Lease};
 
 /// Least time from one report to the next.
-const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Says how far a job is, not too often.
 pub(super) struct Report<'a> {
     lease: &'a Lease,
     stage: String,
     reported: Option<Instant>,
+    /// Whether this attempt got farther than those before it.
+    has_stepped: bool,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(lease: &'a Lease) -> Self {
-        Self { lease, stage: String::new(), reported: None }
+        Self { lease, stage: String::new(), reported: None, has_stepped: false }
     }
 
     pub(super) fn lease(&self) -> &'a Lease {
         self.lease
     }
 
-    /// Notes progress if it is a new stage, or the last report was a while ago.
-    pub(super) async fn progress(&mut self, progress: Value) -> Result<(), Failure> {
+    /// Fails when work must end.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.lease.stop().is_some() { Err(Failure::Stopped) } else { Ok(()) }
+    }
+
+    pub(super) async fn stage(&mut self, stage: &str) -> Result<(), Failure> {
+        self.progress(json!({"stage": stage})).await?;
+        Ok(())
+    }
+
+    /// Notes progress if it is a new stage, or the last report was a while ago; whether it did.
+    pub(super) async fn progress(&mut self, progress: Value) -> Result<bool, Failure> {
         let stage = progress["stage"].as_str().unwrap_or_default();
         let is_new = stage != self.stage;
-        if !is_new && self.reported.is_some_and(|at| at.elapsed() < REPORT_INTERVAL) {
-            return Ok(());
+        if !is_new && self.reported.is_some_and(|at| at.elapsed() < INTERVAL) {
+            return Ok(false);
         }
         stage.clone_into(&mut self.stage);
         self.reported = Some(Instant::now());
-        self.tolerate(self.lease.report(&progress).await)
+        self.tolerate(self.lease.report(&progress).await)?;
+        Ok(true)
     }
 
-    /// An event of the training.
+    /// A line of `faceid train --events`.
     pub(super) async fn event(&mut self, event: Value) -> Result<(), Failure> {
-        self.tolerate(self.lease.tell(EventKind::Metrics, &event).await)
+        match event["event"].as_str().unwrap_or_default() {
+            "stage" => self.stage(event["stage"].as_str().unwrap_or_default()).await,
+            "step" => self.step(&event).await,
+            "validation" => self.tolerate(self.lease.tell(EventKind::Metrics, &event).await),
+            "saved" if self.has_stepped => self.tolerate(self.lease.advance().await),
+            "collapsed" | "stopped_early" | "restarted" => {
+                self.tolerate(self.lease.tell(EventKind::Note, &event).await)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn step(&mut self, event: &Value) -> Result<(), Failure> {
+        self.has_stepped = true;
+        let seconds_left = event["seconds_left"].as_f64().map(f64::ceil);
+        let progress = json!({
+            "stage": "training", "done": event["step"], "total": event["steps"], "seconds_left": seconds_left,
+        });
+        if self.progress(progress).await? {
+            self.tolerate(self.lease.tell(EventKind::Metrics, event).await)?;
+        }
+        Ok(())
     }
 
     /// That the database is away for a moment is no reason to stop a training.

@@ -1,75 +1,44 @@
 //! The steps of a retraining. Each can be repeated: an attempt goes on where the last one was.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::io::ErrorKind;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::super::Services;
 use super::super::work::Failure;
+use super::super::{NewModelFile, ServiceError, Services};
 use super::chips::{Faces, on_disk, remove};
-use super::process::{Exit, Training};
+use super::folder::Folder;
 use super::report::Report;
-use super::{RetrainBase, RetrainSettings, recipe};
-use crate::jobs::{Lease, Stop};
-use crate::types::JobId;
+use super::{RetrainBase, RetrainSettings};
+use crate::jobs::{JobError, Lease, Stop};
+use crate::registry::{Actor, GateVerdict, Manifest, Model, ModelSource};
+use crate::types::{JobId, ModelId, SubjectId, hex};
 
-/// What attempts keep for each other, beside the job.
+/// The name under which attempts keep what they agree on.
 const PLAN: &str = "plan";
-const CHECKPOINT: &str = "checkpoint";
 
-/// How far a training stands back for requests; 19 is the most.
-const NICE: u32 = 10;
-
-/// Steps from one checkpoint to the next.
-const CHECKPOINT_EVERY: u64 = 5;
-
-/// How often a checkpoint goes to the database, where any server can go on from it.
-const SAVE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A larger checkpoint stays on this machine.
-const LARGEST_SAVED: u64 = 256 << 20;
-
-/// What all attempts of a job agree on.
+/// What all attempts of a job agree on, wherever they run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Plan {
-    faces: Faces,
-}
-
-/// The files of a job on this machine.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn chips(&self) -> PathBuf {
-        self.0.join("chips")
-    }
-
-    fn recipe(&self) -> PathBuf {
-        self.0.join("recipe.toml")
-    }
-
-    fn checkpoint(&self) -> PathBuf {
-        self.0.join("checkpoint.safetensors")
-    }
-
-    fn network(&self) -> PathBuf {
-        self.0.join("candidate.onnx")
-    }
+pub(super) struct Plan {
+    pub(super) faces: Faces,
+    /// The model to begin with.
+    pub(super) base: Option<ModelId>,
+    /// Part of what makes a training repeatable.
+    pub(super) threads: usize,
 }
 
 impl Services {
     /// Trains a candidate and says what it is worth.
     pub(in super::super) async fn run_retrain(&self, lease: &Lease) -> Result<Value, Failure> {
-        let folder = Folder(self.0.training.folder.join(lease.job().id.to_string()));
+        let folder = Folder::new(&self.0.work.folder, lease.job().id);
         let outcome = self.retrain_in(&folder, lease).await;
         // Nobody's chips stay on disk for longer than it takes.
         let goes_on = matches!(outcome, Err(Failure::Passing(_) | Failure::Stopped));
         if !goes_on || lease.stop() == Some(Stop::Cancelled) {
-            remove(folder.0).await?;
+            remove(folder.path().to_owned()).await?;
         }
         outcome
     }
@@ -80,8 +49,24 @@ impl Services {
         let plan = self.plan(&settings, lease).await?;
         let mut report = Report::new(lease);
         self.write_chips(&folder.chips(), &plan.faces, &mut report).await?;
-        let card = self.train_in(folder, &settings, &mut report).await?;
-        Ok(json!({"card": card}))
+        let base = match plan.base {
+            Some(base) => Some(self.write_base(folder, base).await?),
+            None => None,
+        };
+        let card = self.train_in(folder, &settings, &plan, &mut report).await?;
+        report.stage("import").await?;
+        let candidate = self.import_candidate(folder, &settings, base.as_ref(), lease.job().id).await?;
+        let loaded = self.load(&candidate).await?;
+        let held_out = held_out(&card)?;
+        let verdict =
+            self.judge(&loaded, &plan.faces, &held_out, settings.gallery.id, &settings.protected, &mut report).await?;
+        self.set_verdict(candidate.id, &verdict).await?;
+        let details = json!({"job": lease.job().id, "gallery": settings.gallery.name, "gate_passed": verdict.passed});
+        self.registry()
+            .note(Actor::Server, "model.retrain", Some(candidate.id), details)
+            .await
+            .map_err(ServiceError::from)?;
+        self.concluded(&settings, &candidate, &verdict, card).await
     }
 
     /// What the first attempt decided, or decides now.
@@ -92,83 +77,88 @@ impl Services {
             return Ok(plan);
         }
         let seed = settings.recipe["seed"].as_u64().unwrap_or_default();
-        let plan = Plan { faces: self.faces_to_train(settings.gallery.id, seed).await? };
+        let plan = Plan {
+            faces: self.faces_to_train(settings.gallery.id, seed).await?,
+            base: (settings.base == RetrainBase::Active).then(|| self.active_model().id),
+            threads: self.0.work.train_threads,
+        };
         let text = serde_json::to_vec(&plan).map_err(|error| Failure::Final(error.to_string()))?;
         lease.save(PLAN, &text).await?;
         Ok(plan)
     }
 
-    /// Trains in a process of its own, from the last checkpoint on; the model card.
-    async fn train_in(
+    /// Puts the file of the model to begin with where the training finds it, with its manifest.
+    async fn write_base(&self, folder: &Folder, base: ModelId) -> Result<Model, Failure> {
+        let model = self.registry().model(base).await.map_err(ServiceError::from)?;
+        let Some(manifest) = &model.manifest else {
+            return Err(ServiceError::NoModelFile { model: model.name }.into());
+        };
+        let manifest = manifest.to_toml().map_err(|error| Failure::Final(error.to_string()))?;
+        let content = self.model_files().content(&model).await?;
+        let path = folder.base();
+        on_disk(move || {
+            std::fs::write(path.with_extension("toml"), manifest)?;
+            std::fs::write(path, content)
+        })
+        .await?;
+        Ok(model)
+    }
+
+    /// Registers the network that was trained.
+    async fn import_candidate(
         &self,
         folder: &Folder,
         settings: &RetrainSettings,
-        report: &mut Report<'_>,
-    ) -> Result<Value, Failure> {
-        let lease = report.lease();
-        fetch_checkpoint(folder, lease).await?;
-        let recipe = recipe::to_toml(&settings.recipe, self.0.training.threads)?;
-        let file = folder.recipe();
-        on_disk(move || std::fs::write(file, recipe)).await?;
-        let mut training = Training::start(self.arguments(folder, settings))?;
-        let mut checkpoint = Checkpoint { path: folder.checkpoint(), kept: None, looked_at: Instant::now() };
-        loop {
-            tokio::select! {
-                event = training.next_event() => match event {
-                    Some(event) => report.event(event).await?,
-                    None => break,
-                },
-                () = tokio::time::sleep_until(checkpoint.looked_at + SAVE_INTERVAL) => checkpoint.keep(lease).await?,
-                why = lease.stopped() => {
-                    if why == Stop::Shutdown {
-                        training.interrupt().await;
-                        checkpoint.keep(lease).await?;
-                    }
-                    return Err(Failure::Stopped);
-                }
-            }
-        }
-        match training.ended().await {
-            Exit::Done => {}
-            Exit::Interrupted => return Err(Failure::Passing("the training was interrupted".to_owned())),
-            Exit::Refused(why) => return Err(Failure::Final(why)),
-            Exit::Died(why) => {
-                // What it saved last may be news.
-                checkpoint.keep(lease).await?;
-                return Err(Failure::Passing(why));
-            }
-        }
-        let card = folder.network().with_extension("card.json");
-        let text = on_disk(move || std::fs::read(card)).await?;
-        serde_json::from_slice(&text).map_err(|error| Failure::Final(format!("the model card cannot be read: {error}")))
+        base: Option<&Model>,
+        job: JobId,
+    ) -> Result<Model, Failure> {
+        let path = folder.network();
+        let (content, manifest) =
+            on_disk(move || Ok((std::fs::read(&path)?, std::fs::read_to_string(path.with_extension("toml"))?))).await?;
+        let broken = |error: &dyn std::fmt::Display| Failure::Final(format!("the trained network: {error}"));
+        let content = Bytes::from(content);
+        // The end of an id is what is random of it.
+        let id = job.0.simple().to_string();
+        let name = settings.name.clone().unwrap_or_else(|| format!("{}-{}", settings.gallery.name, &id[24..]));
+        let manifest = Manifest::from_toml(&manifest).and_then(|manifest| manifest.named(name));
+        let manifest = self.model_files().with_free_name(manifest.map_err(|error| broken(&error))?, &content).await?;
+        let (source, parent) = (ModelSource::Retrain, base.map(|base| base.id));
+        let file = NewModelFile { content, manifest, source, parent, allow_code: false };
+        Ok(self.import_model(file, Actor::Server).await?)
     }
 
-    /// Of `faceid`.
-    fn arguments(&self, folder: &Folder, settings: &RetrainSettings) -> Vec<OsString> {
-        let training = &self.0.training;
-        let mut arguments: Vec<OsString> = vec!["train".into()];
-        let mut flag = |name: &str, value: OsString| arguments.extend([name.into(), value]);
-        flag("--data", folder.chips().into());
-        flag("--output", folder.network().into());
-        flag("--recipe", folder.recipe().into());
-        flag("--checkpoint", folder.checkpoint().into());
-        flag("--checkpoint-every", CHECKPOINT_EVERY.to_string().into());
-        flag("--memory-limit", training.memory.to_string().into());
-        flag("--nice", NICE.to_string().into());
-        flag("--threads", training.threads.to_string().into());
-        if settings.base == RetrainBase::Active {
-            flag("--base", training.embedder.clone().into());
-        }
-        arguments.extend(["--chips", "--continue", "--events", "--parent-stdin"].map(OsString::from));
-        arguments
+    /// The result of the job; promotes if that was asked for and the gate allows it.
+    async fn concluded(
+        &self,
+        settings: &RetrainSettings,
+        candidate: &Model,
+        verdict: &GateVerdict,
+        card: Value,
+    ) -> Result<Value, Failure> {
+        let promotion = match settings.promote && verdict.passed {
+            true => Some(self.submit_promotion(&candidate.id.to_string(), false, Actor::Server).await?.0.id),
+            false => None,
+        };
+        info!(model = %candidate.name, passed = verdict.passed, "trained a candidate");
+        Ok(json!({
+            "model": {
+                "id": candidate.id,
+                "name": candidate.name,
+                "sha256": hex(&candidate.sha256),
+                "dimension": candidate.dimension,
+            },
+            "gate": verdict,
+            "promotion": promotion,
+            "card": card,
+        }))
     }
 
     /// Deletes the files of jobs that are finished: a server that died left them.
     pub(in super::super) async fn tidy_job_folders(&self) -> Result<(), Failure> {
-        let root = self.0.training.folder.clone();
+        let root = self.0.work.folder.clone();
         let names = on_disk(move || match std::fs::read_dir(root) {
             Ok(entries) => Ok(entries.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         })
         .await?;
@@ -176,60 +166,20 @@ impl Services {
             let Some(id) = name.to_str().and_then(|name| name.parse().ok()).map(JobId) else { continue };
             let goes_on = match self.0.jobs.job(id).await {
                 Ok(job) => !job.state.is_final(),
-                Err(crate::jobs::JobError::JobNotFound(_)) => false,
+                Err(JobError::JobNotFound(_)) => false,
                 Err(error) => return Err(error.into()),
             };
             if !goes_on {
                 info!(job = %id, "deleting the files that a job left");
-                remove(self.0.training.folder.join(&name)).await?;
+                remove(self.0.work.folder.join(&name)).await?;
             }
         }
         Ok(())
     }
 }
 
-/// Takes the checkpoint that another server saved, if it is newer than what is here.
-async fn fetch_checkpoint(folder: &Folder, lease: &Lease) -> Result<(), Failure> {
-    let Some(saved) = lease.saved(CHECKPOINT).await? else { return Ok(()) };
-    let path = folder.checkpoint();
-    on_disk(move || {
-        let here = std::fs::metadata(&path).and_then(|file| file.modified());
-        if here.is_ok_and(|here| here >= SystemTime::from(saved.saved_at)) {
-            return Ok(());
-        }
-        std::fs::write(&path, &saved.content)
-    })
-    .await
-}
-
-/// The checkpoint of a training that runs.
-struct Checkpoint {
-    path: PathBuf,
-    /// When the one was written that was kept last.
-    kept: Option<SystemTime>,
-    looked_at: Instant,
-}
-
-impl Checkpoint {
-    /// Keeps it in the database, if it is a new one.
-    async fn keep(&mut self, lease: &Lease) -> Result<(), Failure> {
-        self.looked_at = Instant::now();
-        let Some((written, size)) = stamp(&self.path) else { return Ok(()) };
-        if self.kept == Some(written) || size > LARGEST_SAVED {
-            return Ok(());
-        }
-        let path = self.path.clone();
-        let content = on_disk(move || std::fs::read(path)).await?;
-        match lease.save(CHECKPOINT, &content).await {
-            Ok(()) => self.kept = Some(written),
-            Err(crate::jobs::JobError::Db(error)) => warn!(%error, "cannot keep a checkpoint; trying again"),
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-}
-
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let file = std::fs::metadata(path).ok()?;
-    Some((file.modified().ok()?, file.len()))
+/// The subjects whom the training was not allowed to see, by the names of their folders.
+fn held_out(card: &Value) -> Result<Vec<SubjectId>, Failure> {
+    serde_json::from_value(card["data"]["test_subjects"].clone())
+        .map_err(|error| Failure::Final(format!("the model card does not say who was held out: {error}")))
 }

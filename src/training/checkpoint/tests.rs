@@ -2,6 +2,7 @@ use std::ops::ControlFlow;
 
 use super::super::config::{Architecture, Batch, Input, Stopping};
 use super::super::dataset::{Dataset, made};
+use super::super::feed::Sets;
 use super::*;
 
 /// A few steps of a small network, with looks at validation subjects.
@@ -20,6 +21,10 @@ fn sets() -> (Dataset, Dataset) {
     (made::stripes(&[3, 3, 3, 1, 4], 1), made::stripes(&[2, 2, 2], 2))
 }
 
+fn resume(path: &Path, data: &str) -> Result<Trainer, TrainingError> {
+    Trainer::resume(path, data, &Setup::default())
+}
+
 /// Runs until the end or until a step was made.
 fn run(trainer: &mut Trainer, until: Option<u64>) {
     let (train, validation) = sets();
@@ -27,11 +32,11 @@ fn run(trainer: &mut Trainer, until: Option<u64>) {
         Some(step) if trainer.steps_made() == step => Ok(ControlFlow::Break(())),
         _ => Ok(ControlFlow::Continue(())),
     };
-    trainer.run(&train, &validation, observe).unwrap();
+    trainer.run(&Sets { train: &train, validation: &validation, replay: None }, observe).unwrap();
 }
 
 fn bits(trainer: &Trainer) -> Vec<u32> {
-    let of = |params: &Params| params.0.iter().flat_map(|param| numbers(&param.tensor)).collect::<Vec<f32>>();
+    let of = |params: &Params| params.iter().flat_map(|param| numbers(&param.tensor)).collect::<Vec<f32>>();
     let all = [of(&trainer.params), of(&trainer.averages), trainer.weights()].concat();
     all.into_iter().map(f32::to_bits).collect()
 }
@@ -47,7 +52,7 @@ fn a_resumed_run_ends_in_the_same_bits() {
         run(&mut first, Some(stop));
         first.save(&path, "photos").unwrap();
         drop(first);
-        let mut second = Trainer::resume(&path, "photos").unwrap();
+        let mut second = resume(&path, "photos").unwrap();
         assert_eq!((second.steps_made(), second.config()), (stop, &config()));
         run(&mut second, None);
         assert_eq!(second.history(), whole.history());
@@ -61,22 +66,22 @@ fn a_resumed_run_ends_in_the_same_bits() {
 
 /// What `resume` says of a file.
 fn refusal(path: &Path) -> String {
-    Trainer::resume(path, "photos").err().expect("it is refused").to_string()
+    resume(path, "photos").err().expect("it is refused").to_string()
 }
 
 #[test]
 fn other_photos_and_damaged_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.safetensors");
-    assert!(matches!(Trainer::resume(&path, "photos"), Err(TrainingError::Io { .. })));
+    assert!(matches!(resume(&path, "photos"), Err(TrainingError::Io { .. })));
     let mut trainer = Trainer::new(config()).unwrap();
     run(&mut trainer, Some(2));
     trainer.save(&path, "photos").unwrap();
-    assert!(matches!(Trainer::resume(&path, "others"), Err(TrainingError::Checkpoint { .. })));
+    assert!(matches!(resume(&path, "others"), Err(TrainingError::Checkpoint { .. })));
     let whole = std::fs::read(&path).unwrap();
     for part in [&whole[..0], &whole[..7], &whole[..100], &whole[..whole.len() - 4], b"nonsense and more of it"] {
         std::fs::write(&path, part).unwrap();
-        assert!(matches!(Trainer::resume(&path, "photos"), Err(TrainingError::Checkpoint { .. })), "{}", part.len());
+        assert!(matches!(resume(&path, "photos"), Err(TrainingError::Checkpoint { .. })), "{}", part.len());
     }
 }
 
@@ -101,7 +106,7 @@ fn names_shapes_types_and_numbers_are_checked() {
     run(&mut trainer, Some(2));
     let vector = "weights/conv0.norm.scale";
     changed(&trainer, &path, |_| {});
-    assert!(Trainer::resume(&path, "photos").is_ok());
+    assert!(resume(&path, "photos").is_ok());
     changed(&trainer, &path, |stored| drop(stored.remove("second/conv0.weight")));
     assert!(refusal(&path).contains("second/conv0.weight is missing"), "{}", refusal(&path));
     changed(&trainer, &path, |stored| {
@@ -115,6 +120,8 @@ fn names_shapes_types_and_numbers_are_checked() {
     assert!(refusal(&path).contains("the type I32"), "{}", refusal(&path));
     changed(&trainer, &path, |stored| stored.get_mut(vector).unwrap().bytes[..4].copy_from_slice(&[255; 4]));
     assert!(refusal(&path).contains("not finite"), "{}", refusal(&path));
-    changed(&trainer, &path, |stored| drop(stored.insert("history".to_owned(), Stored::rows::<6>([].into_iter()))));
+    changed(&trainer, &path, |stored| {
+        drop(stored.insert("history".to_owned(), Stored::rows::<RECORD>([].into_iter())))
+    });
     assert!(refusal(&path).contains("history has 0 steps of 2"), "{}", refusal(&path));
 }

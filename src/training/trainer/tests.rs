@@ -14,6 +14,12 @@ fn config(steps: u64) -> TrainConfig {
     }
 }
 
+/// Without subjects for validation.
+fn alone(train: &Dataset) -> Sets<'_> {
+    static NOBODY: Dataset = Dataset::NOBODY;
+    Sets { train, validation: &NOBODY, replay: None }
+}
+
 /// Trains to the end; comes with what was told.
 fn run(config: TrainConfig, train: &Dataset, validation: &Dataset) -> (Trainer, Vec<Event>) {
     let mut trainer = Trainer::new(config).unwrap();
@@ -22,7 +28,7 @@ fn run(config: TrainConfig, train: &Dataset, validation: &Dataset) -> (Trainer, 
         events.push(event);
         Ok(ControlFlow::Continue(()))
     };
-    trainer.run(train, validation, observe).unwrap();
+    trainer.run(&Sets { train, validation, replay: None }, observe).unwrap();
     (trainer, events)
 }
 
@@ -76,7 +82,8 @@ fn a_run_without_progress_stops_early_with_its_best_weights() {
 #[test]
 fn a_collapse_is_known_by_the_distance_of_embeddings_of_length_1() {
     let trainer = Trainer::new(config(4)).unwrap();
-    let record = |distance| Record { step: 1, loss: 0.3, active: 1.0, gradient: 0.0, distance, learning_rate: 1e-3 };
+    let record =
+        |distance| Record { step: 1, loss: 0.3, active: 1.0, gradient: 0.0, distance, drift: 0.0, learning_rate: 1e-3 };
     assert!(trainer.has_collapsed(&record(0.01)) && !trainer.has_collapsed(&record(1.0)));
     assert!(!Trainer::new(TrainConfig::plain()).unwrap().has_collapsed(&record(0.01)));
 }
@@ -87,14 +94,14 @@ fn divergence_is_an_error() {
     let mut settings = TrainConfig { loss: Loss::RandomMeanSquare { margin: 1.0 }, ..config(20) };
     settings.optimiser = Optimiser { warm_up: 0.0, learning_rate: 1e38, gradient_clip: 1e9, ..settings.optimiser };
     let mut trainer = Trainer::new(settings).unwrap();
-    let ended = trainer.run(&train, &Dataset::default(), |_, _| Ok(ControlFlow::Continue(())));
+    let ended = trainer.run(&alone(&train), |_, _| Ok(ControlFlow::Continue(())));
     assert!(matches!(ended, Err(TrainingError::Diverged { .. })), "{:?}", trainer.history().last());
 }
 
 #[test]
 fn too_little_is_refused_before_anything_is_trained() {
     let mut trainer = Trainer::new(config(4)).unwrap();
-    let ended = trainer.run(&made::stripes(&[1, 1], 1), &Dataset::default(), |_, _| Ok(ControlFlow::Continue(())));
+    let ended = trainer.run(&alone(&made::stripes(&[1, 1], 1)), |_, _| Ok(ControlFlow::Continue(())));
     assert!(matches!(ended, Err(TrainingError::Data(_))));
     assert_eq!(trainer.steps_made(), 0);
     assert!(

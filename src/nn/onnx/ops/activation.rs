@@ -2,8 +2,10 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Build, OpResult, Run, refuse, single};
+use super::{Build, OpError, OpResult, Run, refuse, single};
+use crate::nn::error::brief_text;
 use crate::nn::onnx::tensors::{axis_index, broadcast_shape, scalar, to_floats};
+use crate::nn::shim;
 
 /// `max(0, min(1, alpha * x + beta))`
 pub fn hard_sigmoid(build: &mut Build) -> OpResult<Run> {
@@ -40,9 +42,8 @@ pub fn prelu(_: &mut Build) -> OpResult<Run> {
         if broadcast_shape(&[&size, &slope_size])? != size {
             refuse!("slopes of shape {slope_size:?} do not fit a value of shape {size:?}");
         }
-        let count = slope.numel() as i64;
-        if count == 1 || is_per_channel(&size, &slope_size) {
-            return Ok(x.f_prelu(&slope.f_reshape([count])?)?);
+        if slope.numel() == 1 || is_per_channel(&size, &slope_size) {
+            return shim::prelu(x, slope).map_err(|message| OpError(brief_text(&message)));
         }
         Ok(x.f_where_self(&x.f_ge(0)?, &x.f_mul(slope)?)?)
     })

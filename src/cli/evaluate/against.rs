@@ -1,0 +1,76 @@
+//! Whether an embedder may take the place of another, on photos.
+
+use std::path::{Path, PathBuf};
+
+use super::super::photos::Outcome;
+use super::super::{CliError, print_json, say};
+use super::embed::embed;
+use super::sources::{self, Source};
+use crate::config::Config;
+use crate::evaluation::{Change, Estimate, Gate, GateSet, Verdict};
+use crate::service::ServiceError;
+
+/// Compares the configured embedder with `other` by the rules of a promotion: on `target`, and on the photos of the folders
+/// `protected` if there are any.
+pub async fn decide(
+    config: &Config,
+    other: &Path,
+    target: &Source,
+    protected: &[PathBuf],
+) -> Result<Verdict, CliError> {
+    let mut active = config.clone();
+    active.engine.embedder = other.to_owned();
+    let target = set(&active, config, target).await?;
+    let protected = match protected.is_empty() {
+        true => None,
+        false => Some(set(&active, config, &sources::of_folders(protected)?).await?),
+    };
+    let decided = tokio::task::spawn_blocking(move || Gate::default().decide(&target, protected.as_ref())).await;
+    Ok(decided.map_err(|error| ServiceError::Internal(error.to_string()))??)
+}
+
+/// The faces that both embed.
+async fn set(active: &Config, candidate: &Config, source: &Source) -> Result<GateSet, CliError> {
+    let (before, after) = (embedded(active, source).await?, embedded(candidate, source).await?);
+    let (mut subjects, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
+    for ((subject, before), after) in source.subjects.iter().zip(before).zip(after) {
+        if let (Outcome::Face(before), Outcome::Face(after)) = (before, after) {
+            subjects.push(*subject);
+            old.push(before);
+            new.push(after);
+        }
+    }
+    Ok(GateSet::new(subjects, old, new)?)
+}
+
+async fn embedded(config: &Config, source: &Source) -> Result<Vec<Outcome<Vec<f32>>>, CliError> {
+    let (manifest, _) = crate::app::manifest(&config.engine.embedder).await?;
+    embed(config, &manifest, &source.photos).await
+}
+
+pub fn print(verdict: &Verdict, json: bool) -> Result<(), CliError> {
+    if json {
+        return print_json(verdict);
+    }
+    print_change("these photos", &verdict.target);
+    if let Some(protected) = &verdict.protected {
+        print_change("protected photos", protected);
+    }
+    verdict.notes.iter().for_each(|note| say(format_args!("note: {note}")));
+    verdict.reasons.iter().for_each(|reason| say(format_args!("refused: {reason}")));
+    if verdict.promote {
+        say(format_args!("it may be promoted"));
+    }
+    Ok(())
+}
+
+fn print_change(name: &str, change: &Change) {
+    let Change { subjects, faces, active, candidate, auc_change, tar_change, .. } = change;
+    say(format_args!("{name}: {faces} faces of {subjects} people   before    after   change, 95 % interval"));
+    row("AUC", active.auc, candidate.auc, auc_change);
+    row("TAR@FAR=1e-2", active.tar, candidate.tar, tar_change);
+}
+
+fn row(figure: &str, before: f64, after: f64, Estimate { value, low, high }: &Estimate) {
+    say(format_args!("  {figure:<26}{before:>9.4}{after:>9.4}   {value:+.4}, {low:+.4} to {high:+.4}"));
+}

@@ -1,0 +1,178 @@
+use std::process::ExitCode;
+
+use indicatif::ProgressBar;
+use reqwest::Method;
+
+use super::remote::{Remote, RemoteArgs, ServerEvent};
+use super::{CliError, print_json, progress_bar, say};
+use crate::jobs::JobState;
+use crate::service::answers::{Job, Page};
+use crate::types::JobId;
+
+/// See what long tasks a server does, and stop them
+///
+/// Example: faceid jobs list --server http://127.0.0.1:8080
+#[derive(clap::Args)]
+pub struct Jobs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// List jobs, newest first
+    List(List),
+    /// Show a job with its settings and result, as JSON
+    Show(One),
+    /// Show how a job goes on, until it is finished
+    Follow(One),
+    /// Stop a job
+    Cancel(One),
+}
+
+#[derive(clap::Args)]
+struct List {
+    /// Jobs at most
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200), value_name = "N")]
+    limit: u32,
+    /// Print the list as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+#[derive(clap::Args)]
+struct One {
+    /// Id of the job
+    #[arg(value_parser = parse_id)]
+    job: JobId,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+fn parse_id(text: &str) -> Result<JobId, String> {
+    text.parse().map(JobId).map_err(|_| "an id such as 0199b6a2-5d3e-7c61-9f0e-2f1f5a3c8d11 is expected".to_owned())
+}
+
+impl Jobs {
+    pub async fn run(self) -> Result<ExitCode, CliError> {
+        match self.action {
+            Action::List(list) => list.run().await,
+            Action::Show(One { job, remote }) => {
+                let job: Job = remote.open()?.ask(Method::GET, &format!("/admin/jobs/{job}"), None).await?;
+                print_json(&job)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Action::Follow(One { job, remote }) => follow(&remote.open()?, job, false).await,
+            Action::Cancel(One { job, remote }) => {
+                let job: Job = remote.open()?.ask(Method::POST, &format!("/admin/jobs/{job}/cancel"), None).await?;
+                say(format_args!("{}", if job.state.is_final() { "cancelled" } else { "asked to stop" }));
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+impl List {
+    async fn run(self) -> Result<ExitCode, CliError> {
+        let path = format!("/admin/jobs?limit={}", self.limit);
+        let page: Page<Job> = self.remote.open()?.ask(Method::GET, &path, None).await?;
+        if self.json {
+            print_json(&page.items)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        for job in &page.items {
+            let created = job.created_at.format("%Y-%m-%d %H:%M:%S");
+            let how = match (&job.error, &job.progress) {
+                (Some(error), _) => error.lines().next().unwrap_or_default().to_owned(),
+                (None, Some(progress)) if !job.state.is_final() => stage(progress),
+                _ => String::new(),
+            };
+            say(format_args!("{}  {created}  {:<9} {:<9} {how}", job.id, job.kind.name(), job.state.name()));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn stage(progress: &serde_json::Value) -> String {
+    let name = progress["stage"].as_str().unwrap_or_default();
+    match (progress["done"].as_u64(), progress["total"].as_u64()) {
+        (Some(done), Some(total)) => format!("{name} {done}/{total}"),
+        _ => name.to_owned(),
+    }
+}
+
+/// Shows how a job goes on and what comes of it; fails if the job does.
+pub async fn follow(remote: &Remote, job: JobId, json: bool) -> Result<ExitCode, CliError> {
+    let bar = progress_bar(Some(0), "{msg:12} {bar:30} {pos}/{len}  {prefix}");
+    let path = format!("/admin/jobs/{job}/events");
+    let mut end = None;
+    let followed = remote.follow(&path, |event| {
+        end = show(&bar, event);
+        end.is_some()
+    });
+    let followed = followed.await;
+    bar.finish_and_clear();
+    followed?;
+    let job: Job = remote.ask(Method::GET, &format!("/admin/jobs/{job}"), None).await?;
+    match (job.state, json) {
+        (JobState::Succeeded, true) => print_json(&job)?,
+        (JobState::Succeeded, false) => say_result(&job),
+        (JobState::Cancelled, _) => return Err(CliError::Refused("the job was cancelled".to_owned())),
+        _ => return Err(CliError::Refused(job.error.unwrap_or_else(|| "the job failed".to_owned()))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows an event; the state if it is the last one.
+fn show(bar: &ProgressBar, event: &ServerEvent) -> Option<JobState> {
+    let data = &event.data;
+    match event.kind.as_str() {
+        "progress" => {
+            bar.set_message(data["stage"].as_str().unwrap_or_default().to_owned());
+            bar.set_length(data["total"].as_u64().unwrap_or(1));
+            bar.set_position(data["done"].as_u64().unwrap_or_default());
+            let left = data["seconds_left"].as_f64().map(|seconds| format!("{seconds:.0} s left"));
+            bar.set_prefix(left.unwrap_or_default());
+            None
+        }
+        "note" => {
+            bar.suspend(|| eprintln!("{data}"));
+            None
+        }
+        "state" => {
+            let state: Option<JobState> = serde_json::from_value(data["state"].clone()).ok();
+            let error = data["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+            bar.suspend(|| eprintln!("{}{error}", data["state"].as_str().unwrap_or_default()));
+            state.filter(|state| state.is_final())
+        }
+        _ => None,
+    }
+}
+
+/// What came of a job, for people.
+fn say_result(job: &Job) {
+    let Some(result) = &job.result else { return };
+    if let Some(name) = result["model"]["name"].as_str() {
+        say(format_args!("candidate {name}"));
+    }
+    let gate = &result["gate"];
+    match gate["passed"].as_bool() {
+        Some(true) => say(format_args!("the gate allows to promote it")),
+        Some(false) => say(format_args!("the gate refuses it:")),
+        None => say(format_args!("{result:#}")),
+    }
+    for reason in gate["reasons"].as_array().into_iter().flatten().filter_map(|reason| reason.as_str()) {
+        say(format_args!("  {reason}"));
+    }
+    for (name, change) in [("target", &gate["figures"]["target"]), ("protected", &gate["figures"]["protected"])] {
+        let figure = |which: &str, name: &str| change[which][name].as_f64();
+        if let (Some(before), Some(after)) = (figure("active", "auc"), figure("candidate", "auc")) {
+            say(format_args!("  {name:<10} AUC {before:.4} -> {after:.4}"));
+        }
+    }
+    if let Some(promotion) = result["promotion"].as_str() {
+        say(format_args!("promotion: job {promotion}"));
+    }
+}

@@ -1,0 +1,111 @@
+//! A training from its chips to its files.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::super::CliError;
+use super::chips::{BaseModel, LeftOut};
+use super::report::{Reporter, Stage};
+use super::results::{self, Made};
+use super::stop::Stop;
+use crate::nn::Target;
+use crate::training::{Card, Dataset, Event, Sets, Setup, Split, TrainConfig, Trainer, TrainingError};
+
+/// What a training needs beside its settings.
+pub struct Run {
+    pub split: Split,
+    pub left_out: LeftOut,
+    pub base: Option<BaseModel>,
+    /// Photos on which the base is kept; those of the training if there are none.
+    pub replay: Option<Dataset>,
+    pub target: Target,
+    pub output: PathBuf,
+    /// The run of this file goes on, or it is an error.
+    pub resume: Option<PathBuf>,
+    /// Where the run is saved, so often.
+    pub checkpoint: Option<PathBuf>,
+    pub every: u64,
+    /// Whether a run that was saved there goes on, if it is the same.
+    pub goes_on: bool,
+}
+
+impl Run {
+    /// Trains and writes the results; `None` if it was interrupted.
+    pub fn work(self, settings: TrainConfig, mut report: Reporter, stop: &Stop) -> Result<Option<Card>, CliError> {
+        let digest = self.digest();
+        let mut trainer = self.begin(settings, &digest, &report)?;
+        report.training(&trainer);
+        let began = Instant::now();
+        let Split { train, validation, .. } = &self.split;
+        let sets = Sets { train, validation, replay: self.replay.as_ref() };
+        let trained = trainer.run(&sets, |trainer, event| {
+            report.event(trainer, event);
+            self.save_in_time(trainer, event, &digest, &report)?;
+            Ok(if stop.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        });
+        report.trained();
+        trained?;
+        if let Some(path) = &self.checkpoint {
+            trainer.save(path, &digest)?;
+            report.saved(trainer.steps_made());
+        }
+        if !trainer.is_done() {
+            report.interrupted(trainer.steps_made(), self.checkpoint.as_deref());
+            return Ok(None);
+        }
+        let elapsed = began.elapsed();
+        report.stage(Stage::Evaluating);
+        let made = Made {
+            trainer: &trainer,
+            split: &self.split,
+            left_out: &self.left_out,
+            base: self.base.as_ref(),
+            replay: self.replay.as_ref(),
+        };
+        let evaluation = made.evaluate()?;
+        report.stage(Stage::Exporting);
+        let (card, path) = results::write(&made, evaluation, &self.output, elapsed)?;
+        report.done(&path);
+        Ok(Some(card))
+    }
+
+    /// Which photos the run sees.
+    fn digest(&self) -> String {
+        let sets = [Some(&self.split.train), Some(&self.split.validation), self.replay.as_ref()];
+        sets.into_iter().flatten().map(Dataset::digest).collect()
+    }
+
+    fn begin(&self, settings: TrainConfig, digest: &str, report: &Reporter) -> Result<Trainer, TrainingError> {
+        let setup = Setup { base: self.base.as_ref().map(|base| &base.file), device: self.target.device };
+        if let Some(path) = &self.resume {
+            return Trainer::resume(path, digest, &setup);
+        }
+        let saved = self.checkpoint.as_ref().filter(|path| self.goes_on && path.exists());
+        match saved.map(|path| Trainer::resume(path, digest, &setup)) {
+            Some(Ok(trainer)) if trainer.config() == &settings => return Ok(trainer),
+            Some(Ok(_)) => report.restarted("the checkpoint is of a run with other settings"),
+            Some(Err(error @ TrainingError::Checkpoint { .. })) => report.restarted(&error.to_string()),
+            Some(Err(error)) => return Err(error),
+            None => {}
+        }
+        Trainer::begin(settings, &setup)
+    }
+
+    /// After all that a step brings; the last step is saved in any case.
+    fn save_in_time(
+        &self,
+        trainer: &Trainer,
+        event: Event,
+        digest: &str,
+        report: &Reporter,
+    ) -> Result<(), TrainingError> {
+        if let (Event::Step(record), Some(path)) = (event, &self.checkpoint)
+            && record.step.is_multiple_of(self.every)
+        {
+            trainer.save(path, digest)?;
+            report.saved(record.step);
+        }
+        Ok(())
+    }
+}
