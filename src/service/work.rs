@@ -142,6 +142,7 @@ impl Services {
     async fn run(self, lease: Lease) -> Result<Value, Failure> {
         match lease.job().kind {
             JobKind::Retrain => self.run_retrain(&lease).await,
+            JobKind::Evaluate => self.run_evaluation(&lease).await,
             JobKind::Promote => self.run_promotion(&lease).await,
         }
     }

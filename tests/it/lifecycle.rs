@@ -294,4 +294,44 @@ async fn faces_without_chips_are_not_left_behind_unasked_and_a_retired_model_is_
     app.post_json("/admin/rollback", json!({})).await.expect_problem(409, Code::NoFormerModel);
     // Brought again, it begins again.
     assert_eq!(app.import_bgr().await.state, "candidate");
+    // What is said anew of the active model holds within seconds; but it reads what it read.
+    let form = || model_form(bundled()).text("name", "renamed").text("threshold", "0.123");
+    app.post_form("/admin/models", form().text("mean", "0")).await.expect_problem(409, Code::DuplicateModel);
+    app.post_form("/admin/models", form()).await.expect(StatusCode::CREATED);
+    app.until_answers("renamed").await;
+    let photo = photos::lfw("Tony_Blair", 1).unwrap();
+    assert_eq!(identify(&app, &photo).await.threshold, 0.123);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_no_better_is_promoted_by_force_alone() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &[]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    if enroll_people(&app, 6, 3).await.is_none() {
+        return;
+    }
+    // The same network in another file.
+    let form = model_form(other_weights()).text("name", "twin").text("threshold", "0.41");
+    app.post_form("/admin/models", form).await.expect(StatusCode::CREATED);
+    assert!(app.model("twin").await.verdict.is_none());
+    let answer = app.post_json("/admin/models/twin/evaluate", json!({"gallery": app.gallery})).await;
+    answer.expect(StatusCode::ACCEPTED);
+    let job = app.finished(answer.json()).await;
+    assert_eq!(job.state, JobState::Succeeded, "{job:?}");
+    let verdict = app.model("twin").await.verdict.unwrap();
+    assert!(!verdict.passed && !verdict.reasons.is_empty(), "{verdict:?}");
+    let refused = app.post_json("/admin/models/twin/promote", json!({})).await;
+    let problem = refused.expect_problem(409, Code::GateRefused);
+    assert!(problem.detail.contains(&verdict.reasons[0]), "{}", problem.detail);
+    let forced = app.post_json("/admin/models/twin/promote", json!({"force": true})).await;
+    forced.expect(StatusCode::ACCEPTED);
+    let job = app.finished(forced.json()).await;
+    assert_eq!(job.result.unwrap()["gate"], "overruled");
+    let audit: Audited = app.get("/admin/audit").await.json();
+    let activation = audit.items.iter().find(|entry| entry.action == "model.activate").unwrap();
+    assert_eq!((&activation.details["force"], &activation.details["gate"]), (&true.into(), &"overruled".into()));
+    // Empty galleries say nothing of a model.
+    let empty = app.post_json("/admin/models/twin/evaluate", json!({})).await;
+    empty.expect_problem(422, Code::TooFewSubjects);
 }

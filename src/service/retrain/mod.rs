@@ -1,6 +1,7 @@
 //! Retraining: an embedder is trained on the faces of a gallery, in a process of its own, and becomes a candidate.
 
 mod chips;
+mod evaluate;
 mod folder;
 mod gate;
 mod process;
@@ -9,6 +10,7 @@ mod report;
 mod run;
 mod train;
 
+pub use evaluate::EvaluateRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -104,16 +106,19 @@ impl Services {
         if stock.mated < LEAST_SUBJECTS {
             return Err(too_few("gallery", &gallery.name, LEAST_SUBJECTS, stock));
         }
-        let protected = match &request.protected {
-            Some(names) => self.protected_by_name(names, gallery.id).await?,
-            None => {
-                let all = self.0.galleries.galleries_with_mated(LEAST_PROTECTED).await?.into_iter();
-                let others = all.filter(|other| other.id != gallery.id);
-                others.map(|other| GalleryRef { id: other.id, name: other.name }).collect()
-            }
-        };
+        let protected = self.protected(request.protected.as_deref(), gallery.id).await?;
         let name = request.name.map(|name| name.to_string());
         Ok(RetrainSettings { gallery, base: request.base, protected, recipe, name, promote: request.promote })
+    }
+
+    /// The galleries that must not suffer: those that are named, else all with enough faces but the target.
+    async fn protected(&self, named: Option<&[Name]>, target: GalleryId) -> Result<Vec<GalleryRef>, ServiceError> {
+        if let Some(names) = named {
+            return self.protected_by_name(names, target).await;
+        }
+        let all = self.0.galleries.galleries_with_mated(LEAST_PROTECTED).await?.into_iter();
+        let others = all.filter(|other| other.id != target);
+        Ok(others.map(|other| GalleryRef { id: other.id, name: other.name }).collect())
     }
 
     async fn protected_by_name(&self, names: &[Name], target: GalleryId) -> Result<Vec<GalleryRef>, ServiceError> {
