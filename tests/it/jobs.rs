@@ -270,8 +270,9 @@ async fn another_server_takes_over_from_the_checkpoint() {
     let mut first = start(a.path()).await;
     let app = TestApp::at(first.url.clone()).await;
     let Some(()) = enroll_people(&app, 0..6, 4).await else { return };
-    let job = retrain(&app, &short(&app, 24)).await;
-    Events::of(&app, &job, None).await.until(has_trained(10)).await;
+    let job = retrain(&app, &short(&app, 34)).await;
+    // By then a checkpoint has gone to the database.
+    Events::of(&app, &job, None).await.until(has_trained(20)).await;
     let training = training_of(&first).await;
     let second = start(b.path()).await;
     let there = TestApp { client: Client::new(), url: second.url.clone(), gallery: app.gallery.clone() };

@@ -46,8 +46,8 @@ impl Services {
         on_disk(move || std::fs::write(file, text)).await?;
         let mut training = Training::start(self.arguments(folder, settings.base, plan))?;
         let mut checkpoint = Checkpoint { path: folder.checkpoint(), kept: None, looked_at: Instant::now() };
-        // To the database, where any server can go on from it: what a takeover repeats is less than what it waits for.
-        let interval = self.0.work.lease / 3;
+        // To the database, where any server can go on from it: what a takeover repeats took no longer than it waits.
+        let interval = self.0.work.lease;
         loop {
             tokio::select! {
                 event = training.next_event() => match event {
