@@ -184,7 +184,9 @@ async fn a_gallery_is_learned_from_while_the_server_serves() {
     assert!(result["gate"]["passed"].is_boolean() && result["promotion"].is_null(), "{result}");
     let target = &result["gate"]["figures"]["target"];
     assert_eq!((&target["subjects"], &target["faces"]), (&json!(3), &json!(12)), "{result}");
-    assert_eq!(result["gate"]["figures"]["protected"]["faces"], 12);
+    // Of four people, the training was shown two.
+    assert_eq!(result["gate"]["figures"]["protected"]["faces"], 6);
+    assert_eq!(result["card"]["data"]["replay"]["photos"], 6);
     assert_eq!(result["card"]["training"]["steps"], 8);
     let models = app.get("/admin/models").await.value();
     let candidate = models.as_array().unwrap().iter().find(|model| model["name"] == "staff-2").unwrap();

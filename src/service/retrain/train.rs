@@ -101,6 +101,9 @@ impl Services {
         match base {
             RetrainBase::Active => {
                 flag("--base", folder.base().into());
+                if !plan.kept.is_empty() {
+                    flag("--replay", folder.kept().into());
+                }
                 flag("--checkpoint-every", CHECKPOINT_EVERY.to_string().into());
             }
             RetrainBase::Scratch => flag("--checkpoint-every", CHECKPOINT_EVERY_FROM_SCRATCH.to_string().into()),
