@@ -50,7 +50,8 @@ async fn weights_are_registered_once() {
         let error = registry.register("odd", [3; 32], dimension).await.unwrap_err();
         assert!(matches!(error, RegistryError::InvalidDimension(bad) if bad == dimension), "{error}");
     }
-    let bgr = Manifest { channels: ChannelOrder::Bgr, ..manifest("bgr") };
+    let mut bgr = manifest("bgr");
+    bgr.channels = ChannelOrder::Bgr;
     let new = new_model(&bgr, 1);
     let error = registry.import(&new, Actor::Command).await.unwrap_err();
     assert!(matches!(error, RegistryError::OtherInput(name) if name == "renamed"));
