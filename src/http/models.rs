@@ -69,7 +69,7 @@ pub struct ModelFields {
     #[schema(value_type = Option<String>)]
     #[param(value_type = Option<String>)]
     pub channels: Option<ChannelOrder>,
-    /// Whether a TorchScript file is welcome, which is a program. Defaults to false.
+    /// Whether a TorchScript file is welcome, which is a program. Needs a server with keys. Defaults to false.
     pub allow_code: Option<bool>,
 }
 
@@ -129,7 +129,7 @@ impl FromForm for NewModel {
         (status = 201, description = "The model; one that was known already keeps its state", body = ModelEntry),
         (status = 409, description = "`duplicate_model`: another model has this name", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_model`: no usable network, or not of this shape; `code_refused`: TorchScript without `allow_code`; `invalid_field`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_model`: no usable network, or not of this shape; `code_refused`: TorchScript without `allow_code`, or at a server without keys; `invalid_field`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]

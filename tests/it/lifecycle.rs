@@ -236,14 +236,23 @@ async fn what_is_no_embedder_is_refused() {
     import(photos::read(&detector), &named).await.expect_problem(422, Code::InvalidModel);
     let script = photos::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nn/script_outputs.pt"));
     import(script.clone(), &named).await.expect_problem(422, Code::CodeRefused);
+    // Nor does it help to ask for it where nobody needs a key.
     let allowed = [named[0], named[1], ("allow_code", "true")];
-    import(script, &allowed).await.expect_problem(422, Code::InvalidModel);
+    import(script.clone(), &allowed).await.expect_problem(422, Code::CodeRefused);
     import(other_weights(), &named[..1]).await.expect_problem(422, Code::InvalidField);
     let taken = [("name", "mobilefacenet-512"), ("threshold", "0.3")];
     import(other_weights(), &taken).await.expect_problem(409, Code::DuplicateModel);
     import(other_weights(), &[named[0], ("threshold", "3")]).await.expect_problem(422, Code::InvalidField);
     let models: Vec<ModelEntry> = app.get("/admin/models").await.json();
     assert_eq!(models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["mobilefacenet-512"]);
+
+    // Whoever has the admin key may; what it holds is looked at all the same.
+    let keyed = data_dir();
+    let keys = ["--client-key", "client-key-0123456", "--admin-key", "admin-key-01234567"];
+    let guarded = Server::start(keyed.path(), &keys).await;
+    let form = allowed.iter().fold(model_form(script), |form, (name, value)| form.text(*name, *value));
+    let request = app.client.post(format!("{}/admin/models", guarded.url)).multipart(form);
+    app.send(request.header("x-api-key", keys[3])).await.expect_problem(422, Code::InvalidModel);
 
     // Nobody is to be promoted who is not there, and there is nobody to go back to.
     let missing = app.post_json("/admin/models/nobody/promote", json!({})).await;
