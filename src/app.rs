@@ -67,7 +67,11 @@ impl App {
         let (active, registry, files) = (services.active_model(), services.registry(), services.model_files());
         match models::newcomer(config, &active, registry, files).await {
             Ok(None) => {}
-            Ok(Some(model)) => services.promote_configured(model).await?,
+            Ok(Some(model)) => {
+                if let Err(error) = services.promote_configured(model).await {
+                    warn!(%error, "--embedder is not promoted; the active model goes on serving");
+                }
+            }
             Err(error) => {
                 app.stop().await;
                 return Err(error);

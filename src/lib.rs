@@ -2,7 +2,7 @@
 //!
 //! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`,
 //! `jobs`; `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine`, `index` and `training` -> `nn`; `gallery`,
-//! `registry` and `jobs` -> `db`. A test in `tests/it/layers.rs` holds them to it.
+//! `registry` and `jobs` -> `db`; `service` -> `blobs`. A test in `tests/it/layers.rs` holds them to it.
 
 pub mod app;
 pub mod bench;

@@ -114,7 +114,7 @@ fn describe(imported: &Imported) {
         _ => {}
     }
     if *to_embed > 0 {
-        say(format_args!("  {to_embed} faces will be found when a server has embedded their chips, at its next start"));
+        say(format_args!("  {to_embed} faces will be found when a server has embedded their chips"));
     }
     if *not_found > 0 {
         say(format_args!("  {not_found} faces have no chip, so that they are found only while that model is active"));

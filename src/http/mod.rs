@@ -78,6 +78,7 @@ fn administration() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(models::list_models, models::import_model))
         .routes(routes!(models::get_model))
+        .routes(routes!(models::evaluate_model))
         .routes(routes!(models::promote_model))
         .routes(routes!(models::retire_model))
         .routes(routes!(models::roll_back))

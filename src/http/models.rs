@@ -9,14 +9,15 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::BodyBudget;
-use super::extract::{PageQuery, Path};
-use super::form::{Fields, Form, FromForm};
+use super::extract::{PageQuery, Path, gallery};
+use super::form::{Fields, Form, FromForm, invalid};
 use super::problem::Problem;
 use super::retrain::accepted;
 use super::state::AppState;
 use crate::registry::ChannelOrder;
 use crate::service::answers::{Audited, Job, ModelDetails, ModelEntry, Retired};
-use crate::service::{ManifestFields, Services};
+use crate::service::{EvaluateRequest, ManifestFields, Services};
+use crate::types::Name;
 
 /// List models
 #[utoipa::path(
@@ -68,7 +69,7 @@ pub struct ModelFields {
     #[schema(value_type = Option<String>)]
     #[param(value_type = Option<String>)]
     pub channels: Option<ChannelOrder>,
-    /// Whether a TorchScript file is welcome, which is a program. Defaults to false.
+    /// Whether a TorchScript file is welcome, which is a program. Needs a server with keys. Defaults to false.
     pub allow_code: Option<bool>,
 }
 
@@ -128,7 +129,7 @@ impl FromForm for NewModel {
         (status = 201, description = "The model; one that was known already keeps its state", body = ModelEntry),
         (status = 409, description = "`duplicate_model`: another model has this name", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_model`: no usable network, or not of this shape; `code_refused`: TorchScript without `allow_code`; `invalid_field`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_model`: no usable network, or not of this shape; `code_refused`: TorchScript without `allow_code`, or at a server without keys; `invalid_field`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -139,6 +140,59 @@ pub async fn import_model(
     let NewModel { content, fields, allow_code } = new;
     let model = state.services.add_model(content, fields, allow_code, state.actor()).await?;
     Ok((StatusCode::CREATED, Json(model)))
+}
+
+/// Where a model is to be better.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
+pub struct EvaluateForm {
+    /// The gallery where it is to be better than the active model: name or id. It should not have been trained on these people.
+    /// Defaults to `default`.
+    pub gallery: Option<String>,
+    /// Galleries where it may be hardly worse. Defaults to all others that have two subjects with two faces each.
+    pub protected: Option<Vec<String>>,
+}
+
+pub struct Evaluation {
+    gallery: Name,
+    protected: Option<Vec<Name>>,
+}
+
+impl FromForm for Evaluation {
+    const IMAGES: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["gallery", "protected"];
+
+    fn from_form(mut form: Form) -> Result<Self, Problem> {
+        let protected: Option<Vec<String>> = form.value("protected", "a list of names of galleries")?;
+        let named = |name: String| Name::try_from(name).map_err(|error| invalid("protected", error));
+        let protected = protected.map(|names| names.into_iter().map(named).collect()).transpose()?;
+        Ok(Self { gallery: gallery(&mut form)?, protected })
+    }
+}
+
+/// Evaluate a model
+///
+/// A job compares it with the active model on enrolled faces. The verdict is kept with the model, and a promotion goes by it.
+#[utoipa::path(
+    post, path = "/admin/models/{model}/evaluate", tag = "admin", request_body = EvaluateForm,
+    params(("model" = String, Path, description = "Its id, sha256 or name")),
+    responses(
+        (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
+        (status = 200, description = "The job that does so already", body = Job),
+        (status = 404, description = "`model_not_found`, `gallery_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`no_model_file`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`too_few_subjects`", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn evaluate_model(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+    Fields(Evaluation { gallery, protected }): Fields<Evaluation>,
+) -> Result<Response, Problem> {
+    let request = EvaluateRequest { model, gallery, protected };
+    let (job, is_new) = state.services.submit_evaluation(request, state.requester()).await?;
+    Ok(accepted(job, is_new))
 }
 
 /// Whether to do it all the same.

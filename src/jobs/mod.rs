@@ -36,6 +36,8 @@ use crate::types::JobId;
 pub enum JobKind {
     /// Trains an embedder on the faces of a gallery.
     Retrain,
+    /// Compares a model with the active one.
+    Evaluate,
     /// Makes a model the active one.
     Promote,
 }
@@ -62,19 +64,20 @@ impl JobKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Retrain => "retrain",
+            Self::Evaluate => "evaluate",
             Self::Promote => "promote",
         }
     }
 
     fn lane(self) -> Lane {
         match self {
-            Self::Retrain => Lane::Training,
+            Self::Retrain | Self::Evaluate => Lane::Training,
             Self::Promote => Lane::Models,
         }
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [Self::Retrain, Self::Promote].into_iter().find(|kind| kind.name() == name)
+        [Self::Retrain, Self::Evaluate, Self::Promote].into_iter().find(|kind| kind.name() == name)
     }
 }
 

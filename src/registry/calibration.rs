@@ -240,6 +240,11 @@ impl Manifest {
         Self { name, ..self }.checked().map_err(ManifestError::Unusable)
     }
 
+    /// Whether both say the same of what the network reads.
+    pub(super) fn reads_as(&self, other: &Self) -> bool {
+        (self.mean, self.scale, self.channels) == (other.mean, other.scale, other.channels)
+    }
+
     /// The same with another threshold.
     pub fn with_threshold(self, threshold: Threshold) -> Self {
         Self { threshold: threshold.get(), ..self }

@@ -31,6 +31,8 @@ pub enum RegistryError {
     AmbiguousModel(String),
     #[error("there is another model {0:?}; give this one a name of its own")]
     DuplicateModel(String),
+    #[error("the model {0:?} is known with another mean, scale or order of channels; retire it first")]
+    OtherInput(String),
     #[error("no model is active")]
     NoActiveModel,
     #[error("no model was active before this one")]
@@ -111,6 +113,15 @@ impl Registry {
         if taken {
             return Err(RegistryError::DuplicateModel(name.clone()));
         }
+        let known: Option<Model> = sqlx::query_as("select * from models where sha256 = $1 and state <> 'retired'")
+            .bind(new.sha256.as_slice())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if let Some(known) = known.filter(|known| known.manifest.as_ref().is_some_and(|it| !it.reads_as(new.manifest)))
+        {
+            // Its embeddings would not be those of the same network any more.
+            return Err(RegistryError::OtherInput(known.name));
+        }
         let id: Uuid = sqlx::query_scalar(
             "insert into models (id, name, sha256, dimension, manifest, format, file_bytes, source, parent_id) \
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict on constraint model_sha256_key do update set \
@@ -132,6 +143,7 @@ impl Registry {
         .await?;
         let details = json!({"name": name, "sha256": hex(&new.sha256), "source": new.source.as_str()});
         audit::note(&mut transaction, actor, "model.import", Some(ModelId(id)), details).await?;
+        news::announce(&mut transaction).await?;
         let model = self.of_dimension_in(&mut transaction, new.sha256, new.dimension).await?;
         transaction.commit().await?;
         Ok(model)

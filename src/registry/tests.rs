@@ -6,17 +6,19 @@ fn manifest(name: &str) -> Manifest {
 }
 
 async fn import(registry: &Registry, name: &str, n: u8) -> Result<Model, RegistryError> {
-    let manifest = manifest(name);
-    let new = NewModel {
+    registry.import(&new_model(&manifest(name), n), Actor::Command).await
+}
+
+fn new_model(manifest: &Manifest, n: u8) -> NewModel<'_> {
+    NewModel {
         sha256: [n; 32],
         dimension: 512,
-        manifest: &manifest,
+        manifest,
         format: ModelFormat::Onnx,
         bytes: 7,
         source: ModelSource::Import,
         parent: None,
-    };
-    registry.import(&new, Actor::Command).await
+    }
 }
 
 async fn promote(registry: &Registry, id: ModelId) -> Result<Switch, RegistryError> {
@@ -48,6 +50,11 @@ async fn weights_are_registered_once() {
         let error = registry.register("odd", [3; 32], dimension).await.unwrap_err();
         assert!(matches!(error, RegistryError::InvalidDimension(bad) if bad == dimension), "{error}");
     }
+    let mut bgr = manifest("bgr");
+    bgr.channels = ChannelOrder::Bgr;
+    let new = new_model(&bgr, 1);
+    let error = registry.import(&new, Actor::Command).await.unwrap_err();
+    assert!(matches!(error, RegistryError::OtherInput(name) if name == "renamed"));
     let error = import(&registry, "renamed", 3).await.unwrap_err();
     assert!(matches!(error, RegistryError::DuplicateModel(name) if name == "renamed"));
 }

@@ -32,7 +32,7 @@ pub enum ServiceError {
     /// A model's file.
     #[error("a model file may have {limit} bytes here; this one has {bytes}")]
     ModelTooLarge { bytes: usize, limit: usize },
-    #[error("this is a TorchScript file, which is a program; say `allow_code` if you trust where it comes from")]
+    #[error("a TorchScript file is a program: it is taken only with `allow_code`, and from whoever has the admin key")]
     CodeRefused,
     #[error("{0}")]
     InvalidModel(String),

@@ -50,11 +50,14 @@ impl Services {
     pub(super) async fn follow(&self) -> Result<(), ServiceError> {
         let _only_one = self.0.following.lock().await;
         let lineup = self.0.registry.lineup().await?;
-        if lineup.active.id != self.serving().id() {
+        let serving = self.serving();
+        if lineup.active.id == serving.id() {
+            self.0.stage.describe_anew(&lineup.active, &self.0.recognition);
+        } else {
             // It is at hand if it was the target here.
             let loaded = self.load(&lineup.active).await?;
             let next = self.prepare(loaded).await;
-            info!(former = %self.model_name(), model = %next.name(), "another model answers from now on");
+            info!(former = %serving.name(), model = %next.name(), "another model answers from now on");
             self.0.stage.replace(next).await;
             self.0.faces_came.notify_one();
         }
@@ -103,17 +106,17 @@ impl Services {
             return Ok(());
         }
         let Some(_turn) = self.0.galleries.take_turn(Turn::Embedding).await? else { return Ok(()) };
-        self.embed_missing(&serving.loaded, |done, total| {
+        self.embed_missing(&serving.loaded, self.0.reembed_share, |done, total| {
             info!(done, total, model = %serving.name(), "embedding the faces that came without an embedding");
         })
         .await?;
         Ok(())
     }
 
-    /// Embeds every face that has no embedding of the model in use.
+    /// Embeds every face that has no embedding of the model in use, at full speed: for before requests come.
     pub async fn embed_missing_faces(&self) -> Result<u64, ServiceError> {
         let loaded: Loaded = self.serving().loaded.clone();
-        self.embed_missing(&loaded, |done, total| {
+        self.embed_missing(&loaded, 1.0, |done, total| {
             info!(done, total, model = %loaded.model.name, "embedding the faces that this embedder has not seen");
         })
         .await

@@ -40,7 +40,7 @@ pub use models::ManifestFields;
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use promote::{GateState, Promoted, Promotion};
 pub use ready::Readiness;
-pub use retrain::{RetrainBase, RetrainRequest};
+pub use retrain::{EvaluateRequest, RetrainBase, RetrainRequest};
 pub use verify::VerifyRequest;
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;

@@ -94,7 +94,9 @@ impl Services {
         let mut embedded = 0;
         loop {
             let before = embedded;
-            embedded += self.embed_missing(&loaded, |done, total| progress(before + done, before + total)).await?;
+            embedded += self
+                .embed_missing(&loaded, self.0.reembed_share, |done, total| progress(before + done, before + total))
+                .await?;
             match self.0.registry.switch(id, actor, details.clone()).await? {
                 Switch::Done(_) => break,
                 Switch::Missing(faces) => info!(faces, model = %model.name, "more faces came; embedding them as well"),

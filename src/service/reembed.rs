@@ -18,11 +18,12 @@ const PIECE: usize = 8;
 const BREATH: Duration = Duration::from_millis(200);
 
 impl Services {
-    /// Embeds every face that has a chip but no embedding of the model, for the configured share of the time. `progress`
-    /// hears how many are done of how many. Can be broken off and begun again: what has an embedding is left out.
+    /// Embeds every face that has a chip but no embedding of the model, for a share of the time. `progress` hears how many
+    /// are done of how many. Can be broken off and begun again: what has an embedding is left out.
     pub(super) async fn embed_missing(
         &self,
         loaded: &Loaded,
+        share: f64,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<u64, ServiceError> {
         let model = loaded.model.id;
@@ -45,7 +46,7 @@ impl Services {
                 self.embed_piece(loaded, piece).await?;
                 done += piece.len() as u64;
                 progress(done, total.max(done));
-                let rest = began.elapsed().as_secs_f64() * (1.0 / self.0.reembed_share - 1.0);
+                let rest = began.elapsed().as_secs_f64() * (1.0 / share - 1.0);
                 tokio::time::sleep(Duration::from_secs_f64(rest.min(10.0))).await;
             }
         }

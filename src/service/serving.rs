@@ -119,6 +119,25 @@ impl Stage {
         });
     }
 
+    /// Takes over what is said anew of the model that answers: its name, its calibration.
+    pub fn describe_anew(&self, model: &Model, config: &RecognitionConfig) {
+        let former = self.serving();
+        let known = &former.loaded.model;
+        let Some(manifest) =
+            model.manifest.as_ref().filter(|_| (&known.name, &known.manifest) != (&model.name, &model.manifest))
+        else {
+            return;
+        };
+        let loaded = Loaded { model: model.clone(), calibration: manifest.calibration(), ..former.loaded.clone() };
+        let next = Serving {
+            threshold: config.threshold.unwrap_or(loaded.calibration.threshold),
+            resident: former.resident.clone(),
+            tails: Tails::default(),
+            loaded,
+        };
+        self.change(|stage| stage.serving = Arc::new(next));
+    }
+
     /// Waits until searches see what was committed before.
     pub async fn settle(&self) {
         let Onstage { serving, incoming, .. } = self.read();

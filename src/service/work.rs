@@ -132,9 +132,12 @@ impl Services {
                 _ = closing.wait_for(|closing| *closing), if lease.stop().is_none() => lease.ask_to_stop(Stop::Shutdown),
             }
         };
+        // The lease lasts meanwhile; if it does not, the database says so.
+        let concluding = conclude(&lease, outcome);
+        tokio::pin!(concluding);
         tokio::select! {
-            () = conclude(&lease, outcome) => (),
-            () = &mut keeper => (),
+            () = &mut concluding => (),
+            () = &mut keeper => concluding.await,
         }
     }
 
@@ -142,6 +145,7 @@ impl Services {
     async fn run(self, lease: Lease) -> Result<Value, Failure> {
         match lease.job().kind {
             JobKind::Retrain => self.run_retrain(&lease).await,
+            JobKind::Evaluate => self.run_evaluation(&lease).await,
             JobKind::Promote => self.run_promotion(&lease).await,
         }
     }

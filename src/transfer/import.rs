@@ -40,7 +40,7 @@ pub struct Imported {
     pub faces: u64,
     /// Faces that were left out because they exist.
     pub skipped: u64,
-    /// Faces that a server embeds by their chips when it starts next.
+    /// Faces that a server embeds by their chips.
     pub to_embed: u64,
     /// Faces that are not found, having neither an embedding of the active model nor a chip.
     pub not_found: u64,

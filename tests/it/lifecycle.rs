@@ -34,8 +34,11 @@ async fn identify(app: &TestApp, photo: &[u8]) -> Identified {
     app.post_photo("/identify", photo).await.json()
 }
 
+/// Subjects, with their similarities.
+type Matches = Vec<(String, f32)>;
+
 /// The model, and the matches of the largest face.
-fn gist(answer: &Identified) -> (String, Vec<(String, f32)>) {
+fn gist(answer: &Identified) -> (String, Matches) {
     let matches = answer.faces[0].matches.iter().map(|hit| (hit.subject.clone(), hit.similarity));
     (answer.model.clone(), matches.collect())
 }
@@ -103,7 +106,7 @@ async fn models_change_under_load_and_no_answer_mixes_them() {
     let into = TestApp::at(server.url.clone()).await;
     let Some(probes) = enroll_people(&app, 10, 2).await else { return };
     let probes = Arc::new(probes);
-    let mut expected: Vec<(String, Vec<Vec<(String, f32)>>)> = Vec::new();
+    let mut expected: Vec<(String, Vec<Matches>)> = Vec::new();
     let bgr = app.import_bgr().await;
     assert_eq!((bgr.state.as_str(), bgr.source.as_str(), bgr.dimension), ("candidate", "import", 512));
 
@@ -233,14 +236,23 @@ async fn what_is_no_embedder_is_refused() {
     import(photos::read(&detector), &named).await.expect_problem(422, Code::InvalidModel);
     let script = photos::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nn/script_outputs.pt"));
     import(script.clone(), &named).await.expect_problem(422, Code::CodeRefused);
+    // Nor does it help to ask for it where nobody needs a key.
     let allowed = [named[0], named[1], ("allow_code", "true")];
-    import(script, &allowed).await.expect_problem(422, Code::InvalidModel);
+    import(script.clone(), &allowed).await.expect_problem(422, Code::CodeRefused);
     import(other_weights(), &named[..1]).await.expect_problem(422, Code::InvalidField);
     let taken = [("name", "mobilefacenet-512"), ("threshold", "0.3")];
     import(other_weights(), &taken).await.expect_problem(409, Code::DuplicateModel);
     import(other_weights(), &[named[0], ("threshold", "3")]).await.expect_problem(422, Code::InvalidField);
     let models: Vec<ModelEntry> = app.get("/admin/models").await.json();
     assert_eq!(models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["mobilefacenet-512"]);
+
+    // Whoever has the admin key may; what it holds is looked at all the same.
+    let keyed = data_dir();
+    let keys = ["--client-key", "client-key-0123456", "--admin-key", "admin-key-01234567"];
+    let guarded = Server::start(keyed.path(), &keys).await;
+    let form = allowed.iter().fold(model_form(script), |form, (name, value)| form.text(*name, *value));
+    let request = app.client.post(format!("{}/admin/models", guarded.url)).multipart(form);
+    app.send(request.header("x-api-key", keys[3])).await.expect_problem(422, Code::InvalidModel);
 
     // Nobody is to be promoted who is not there, and there is nobody to go back to.
     let missing = app.post_json("/admin/models/nobody/promote", json!({})).await;
@@ -294,4 +306,44 @@ async fn faces_without_chips_are_not_left_behind_unasked_and_a_retired_model_is_
     app.post_json("/admin/rollback", json!({})).await.expect_problem(409, Code::NoFormerModel);
     // Brought again, it begins again.
     assert_eq!(app.import_bgr().await.state, "candidate");
+    // What is said anew of the active model holds within seconds; but it reads what it read.
+    let form = || model_form(bundled()).text("name", "renamed").text("threshold", "0.123");
+    app.post_form("/admin/models", form().text("mean", "0")).await.expect_problem(409, Code::DuplicateModel);
+    app.post_form("/admin/models", form()).await.expect(StatusCode::CREATED);
+    app.until_answers("renamed").await;
+    let photo = photos::lfw("Tony_Blair", 1).unwrap();
+    assert_eq!(identify(&app, &photo).await.threshold, 0.123);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_no_better_is_promoted_by_force_alone() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &[]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    if enroll_people(&app, 6, 3).await.is_none() {
+        return;
+    }
+    // The same network in another file.
+    let form = model_form(other_weights()).text("name", "twin").text("threshold", "0.41");
+    app.post_form("/admin/models", form).await.expect(StatusCode::CREATED);
+    assert!(app.model("twin").await.verdict.is_none());
+    let answer = app.post_json("/admin/models/twin/evaluate", json!({"gallery": app.gallery})).await;
+    answer.expect(StatusCode::ACCEPTED);
+    let job = app.finished(answer.json()).await;
+    assert_eq!(job.state, JobState::Succeeded, "{job:?}");
+    let verdict = app.model("twin").await.verdict.unwrap();
+    assert!(!verdict.passed && !verdict.reasons.is_empty(), "{verdict:?}");
+    let refused = app.post_json("/admin/models/twin/promote", json!({})).await;
+    let problem = refused.expect_problem(409, Code::GateRefused);
+    assert!(problem.detail.contains(&verdict.reasons[0]), "{}", problem.detail);
+    let forced = app.post_json("/admin/models/twin/promote", json!({"force": true})).await;
+    forced.expect(StatusCode::ACCEPTED);
+    let job = app.finished(forced.json()).await;
+    assert_eq!(job.result.unwrap()["gate"], "overruled");
+    let audit: Audited = app.get("/admin/audit").await.json();
+    let activation = audit.items.iter().find(|entry| entry.action == "model.activate").unwrap();
+    assert_eq!((&activation.details["force"], &activation.details["gate"]), (&true.into(), &"overruled".into()));
+    // Empty galleries say nothing of a model.
+    let empty = app.post_json("/admin/models/twin/evaluate", json!({})).await;
+    empty.expect_problem(422, Code::TooFewSubjects);
 }

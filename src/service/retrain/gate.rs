@@ -10,7 +10,8 @@ use super::super::work::Failure;
 use super::super::{Loaded, ServiceError, Services};
 use super::chips::Faces;
 use super::report::Report;
-use super::{GalleryRef, LEAST_PROTECTED};
+use super::run::Plan;
+use super::{GalleryRef, LEAST_PROTECTED, RetrainSettings};
 use crate::engine::{EngineError, Step};
 use crate::evaluation::{EvaluationError, Gate, GateSet};
 use crate::gallery::KnownFace;
@@ -19,8 +20,8 @@ use crate::types::{Chip, FaceId, GalleryId, SubjectId};
 use crate::vision;
 
 /// Faces of a set at most, and of each subject of a protected gallery: enough for narrow intervals, and done in a minute.
-const MOST_FACES: usize = 2000;
-const MOST_OF_ONE: u32 = 10;
+pub(super) const MOST_FACES: usize = 2000;
+pub(super) const MOST_OF_ONE: u32 = 10;
 
 /// Chips that are embedded in one go: few, as requests wait meanwhile.
 const PIECE: usize = 8;
@@ -33,21 +34,33 @@ impl Services {
     pub(super) async fn judge(
         &self,
         candidate: &Loaded,
-        faces: &Faces,
+        plan: &Plan,
         held_out: &[SubjectId],
-        target: GalleryId,
-        protected: &[GalleryRef],
+        settings: &RetrainSettings,
+        report: &mut Report<'_>,
+    ) -> Result<GateVerdict, Failure> {
+        let target = of_subjects(settings.gallery.id, &plan.faces, held_out);
+        let mut others = self.protected_faces(&settings.protected).await?;
+        others.retain(|known| !plan.kept.has(known.subject));
+        self.judge_faces(candidate, &target, &others, report).await
+    }
+
+    /// Compares a candidate with the active model on faces where it is to be better, and on others where it must not be
+    /// worse.
+    pub(super) async fn judge_faces(
+        &self,
+        candidate: &Loaded,
+        target: &[KnownFace],
+        others: &[KnownFace],
         report: &mut Report<'_>,
     ) -> Result<GateVerdict, Failure> {
         let active = self.serving().loaded.clone();
-        let target = of_subjects(target, faces, held_out);
-        let others = self.protected_faces(protected).await?;
         let total = target.len() + others.len();
-        let target = self.gate_set(&target, [&active, candidate], 0, total, report).await?;
+        let target = self.gate_set(target, [&active, candidate], 0, total, report).await?;
         let done = total - others.len();
         let others = match others.is_empty() {
             true => None,
-            false => Some(self.gate_set(&others, [&active, candidate], done, total, report).await?),
+            false => Some(self.gate_set(others, [&active, candidate], done, total, report).await?),
         };
         let decide = move || {
             let (target, others) = (target?, others.transpose()?);
@@ -69,7 +82,7 @@ impl Services {
     }
 
     /// Some faces of each protected gallery that is still there.
-    async fn protected_faces(&self, galleries: &[GalleryRef]) -> Result<Vec<KnownFace>, Failure> {
+    pub(super) async fn protected_faces(&self, galleries: &[GalleryRef]) -> Result<Vec<KnownFace>, Failure> {
         let each = (MOST_FACES / MOST_OF_ONE as usize / galleries.len().max(1)) as u32;
         let mut faces = Vec::new();
         for gallery in galleries {

@@ -1,6 +1,7 @@
 //! Retraining: an embedder is trained on the faces of a gallery, in a process of its own, and becomes a candidate.
 
 mod chips;
+mod evaluate;
 mod folder;
 mod gate;
 mod process;
@@ -9,6 +10,7 @@ mod report;
 mod run;
 mod train;
 
+pub use evaluate::EvaluateRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -26,6 +28,9 @@ const LEAST_SUBJECTS: u64 = 4;
 
 /// Subjects with two faces or more that it takes to see whether a gallery suffers.
 const LEAST_PROTECTED: u32 = 2;
+
+/// Subjects with two faces or more from which on a protected gallery gives half of them to be kept in training.
+const LEAST_KEPT: u32 = 4;
 
 /// Share of the subjects that the candidate is tested on, if nothing else is said.
 const TEST_SHARE: f64 = 0.25;
@@ -93,7 +98,6 @@ impl Services {
 
     /// Refuses what cannot be trained, and decides what was left open.
     async fn retrain_settings(&self, request: RetrainRequest) -> Result<RetrainSettings, ServiceError> {
-        let recipe = recipe::of(&request)?;
         let active = self.active_model();
         if request.base == RetrainBase::Active && !matches!(active.file, Some((ModelFormat::Onnx, _))) {
             let reason = format!("the active model {} is not an ONNX file, which is what can be adapted", active.name);
@@ -104,16 +108,22 @@ impl Services {
         if stock.mated < LEAST_SUBJECTS {
             return Err(too_few("gallery", &gallery.name, LEAST_SUBJECTS, stock));
         }
-        let protected = match &request.protected {
-            Some(names) => self.protected_by_name(names, gallery.id).await?,
-            None => {
-                let all = self.0.galleries.galleries_with_mated(LEAST_PROTECTED).await?.into_iter();
-                let others = all.filter(|other| other.id != gallery.id);
-                others.map(|other| GalleryRef { id: other.id, name: other.name }).collect()
-            }
-        };
+        let protected = self.protected(request.protected.as_deref(), gallery.id).await?;
+        let large = self.0.galleries.galleries_with_mated(LEAST_KEPT).await?;
+        let keeps = large.iter().any(|large| protected.iter().any(|gallery| gallery.id == large.id));
+        let recipe = recipe::of(&request, keeps)?;
         let name = request.name.map(|name| name.to_string());
         Ok(RetrainSettings { gallery, base: request.base, protected, recipe, name, promote: request.promote })
+    }
+
+    /// The galleries that must not suffer: those that are named, else all with enough faces but the target.
+    async fn protected(&self, named: Option<&[Name]>, target: GalleryId) -> Result<Vec<GalleryRef>, ServiceError> {
+        if let Some(names) = named {
+            return self.protected_by_name(names, target).await;
+        }
+        let all = self.0.galleries.galleries_with_mated(LEAST_PROTECTED).await?.into_iter();
+        let others = all.filter(|other| other.id != target);
+        Ok(others.map(|other| GalleryRef { id: other.id, name: other.name }).collect())
     }
 
     async fn protected_by_name(&self, names: &[Name], target: GalleryId) -> Result<Vec<GalleryRef>, ServiceError> {
