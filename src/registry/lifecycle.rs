@@ -30,7 +30,7 @@ pub struct Lineup {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Switch {
     /// The model is active.
-    Done(Model),
+    Done(Box<Model>),
     /// So many faces have a chip but no embedding of the model yet.
     Missing(u64),
 }
@@ -109,7 +109,7 @@ impl Registry {
         }
         let model = make_active(&mut transaction, id, actor, details).await?;
         transaction.commit().await?;
-        Ok(Switch::Done(model))
+        Ok(Switch::Done(Box::new(model)))
     }
 
     /// Makes a model active where none is. `None` if one is already.
