@@ -29,7 +29,7 @@ pub fn run(flags: &[String]) {
     let batch = number("--batch", 256);
     let (mut config, base) = match said.get("--network").copied().unwrap_or("mobilefacenet") {
         "cnn" => (TrainConfig::default(), None),
-        "base" => (TrainConfig::fine_tune(), Some(bundled())),
+        "base" => (TrainConfig::fine_tune(true), Some(bundled())),
         _ => (TrainConfig::mobile_face_net(), None),
     };
     config.precision = match said.get("--precision").copied().unwrap_or("bf16") {

@@ -21,6 +21,9 @@ use crate::nn::Precision;
 use crate::service::ServiceError;
 use crate::training::{Dataset, Split, TrainConfig, Trainer};
 
+/// What the program itself takes before it has read a chip, with room to say what is wrong.
+const LEAST_MEMORY: u64 = 256 << 20;
+
 /// Train an embedder on photos of yours
 ///
 /// DIR has one folder for each person, best with several photos each; people with one photo are those whom the others are
@@ -48,7 +51,8 @@ pub struct Train {
     /// Begin with the weights of this embedder, an ONNX file that can be served
     #[arg(long, value_name = "FILE.onnx")]
     base: Option<PathBuf>,
-    /// Keep the base as it is on these photos rather than on those of --data, in folders of the same kind
+    /// Keep the base as it is on these photos, in folders of the same kind: such as it is good at, of people who are not tested.
+    /// Then it may learn faster
     #[arg(long, requires = "base", num_args = 1.., value_name = "DIR")]
     replay: Vec<PathBuf>,
     /// Settings to begin with [default: cnn, or finetune with --base]
@@ -97,8 +101,8 @@ pub struct Train {
     /// Tell how it goes on standard output, one JSON object in a line
     #[arg(long, conflicts_with = "json")]
     events: bool,
-    /// Bytes of memory that this process may take; more is refused to it
-    #[arg(long, value_name = "BYTES")]
+    /// Bytes of memory that this process may take, 256 MiB or more; what is beyond is refused to it
+    #[arg(long, value_parser = clap::value_parser!(u64).range(LEAST_MEMORY..), value_name = "BYTES")]
     memory_limit: Option<u64>,
     /// Lower the priority by this much, 0 to 19
     #[arg(long, value_parser = clap::value_parser!(i32).range(0..=19), value_name = "N")]
@@ -119,17 +123,18 @@ enum Preset {
     Mobilefacenet,
     /// A perceptron with random triplets, to compare with
     Plain,
-    /// The network of --base, with a triplet loss on new photos and the old embeddings of some of them
+    /// The network of --base, a little closer to the photos: slowly, or faster with --replay
     Finetune,
 }
 
 impl Preset {
-    fn settings(self) -> TrainConfig {
+    /// `keeps` says whether there are photos on which a base is kept.
+    fn settings(self, keeps: bool) -> TrainConfig {
         match self {
             Self::Cnn => TrainConfig::default(),
             Self::Mobilefacenet => TrainConfig::mobile_face_net(),
             Self::Plain => TrainConfig::plain(),
-            Self::Finetune => TrainConfig::fine_tune(),
+            Self::Finetune => TrainConfig::fine_tune(keeps),
         }
     }
 }
@@ -224,7 +229,7 @@ impl Train {
             return Ok(Trainer::settings_of(checkpoint)?);
         }
         let automatic = if self.base.is_some() { Preset::Finetune } else { Preset::Cnn };
-        let mut settings = self.preset.unwrap_or(automatic).settings();
+        let mut settings = self.preset.unwrap_or(automatic).settings(!self.replay.is_empty());
         if let Some(file) = &self.recipe {
             let text = std::fs::read_to_string(file);
             settings = settings.changed_by(&text.map_err(CliError::io(format!("cannot read {}", file.display())))?)?;

@@ -25,8 +25,9 @@ pub struct RetrainForm {
     pub gallery: Option<String>,
     /// `active` (the default) adapts the active model, `scratch` trains a small network from nothing.
     pub base: Option<RetrainBase>,
-    /// Galleries that must not suffer: on each, the candidate may be hardly worse than the active model. Defaults to all other
-    /// galleries that have two subjects with two faces each.
+    /// Galleries that must not suffer: on them the candidate may be hardly worse than the active model. Half of the subjects
+    /// of each that has four with two faces are shown to the training, to keep the model as it is there; the gate looks at
+    /// the others. Defaults to all other galleries that have two subjects with two faces each.
     pub protected: Option<Vec<String>>,
     /// Batches to train on.
     #[schema(minimum = 1)]

@@ -1,6 +1,7 @@
 //! Working on a job: renewing the lease, saying how far it is, ending it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -42,13 +43,15 @@ pub struct Lease {
     stop: Arc<watch::Sender<Option<Stop>>>,
     /// Until when the lease lasts for sure: the database got the request to renew it after that was sent.
     until: Arc<watch::Sender<Instant>>,
+    /// Whether this lease was given up on purpose, or is about to be.
+    ended: Arc<AtomicBool>,
 }
 
 impl Lease {
     pub(super) fn new(jobs: Jobs, job: Job, id: Uuid, asked_at: Instant) -> Self {
         let until = watch::Sender::new(asked_at + jobs.lease_for);
         let stop = watch::Sender::new(job.cancel_requested.then_some(Stop::Cancelled));
-        Self { jobs, job: Arc::new(job), id, stop: Arc::new(stop), until: Arc::new(until) }
+        Self { jobs, job: Arc::new(job), id, stop: Arc::new(stop), until: Arc::new(until), ended: Arc::default() }
     }
 
     /// The job as it was when it was claimed.
@@ -109,6 +112,9 @@ impl Lease {
                 () = tokio::time::sleep_until(next) => (),
                 _ = async { sleep(Duration::from_millis(200)).await; bell.changed().await } => (),
             }
+        }
+        if self.ended.load(Ordering::Relaxed) {
+            return;
         }
         warn!(job = %self.job.id, "the lease on a job is lost; leaving it to others");
         self.ask_to_stop(Stop::Lost);
@@ -223,7 +229,7 @@ impl Lease {
     async fn end(&self, end: &End) -> Result<(), JobError> {
         let mut transaction = self.hold().await?;
         finish(&mut transaction, self.job.id, end).await?;
-        Ok(transaction.commit().await?)
+        self.commit_last(transaction).await
     }
 
     /// The attempt failed: the job is tried again after a while, or fails if this happened too often.
@@ -240,13 +246,19 @@ impl Lease {
         } else {
             self.requeue(&mut transaction, pause_after(setbacks), Some(&error)).await?;
         }
-        Ok(transaction.commit().await?)
+        self.commit_last(transaction).await
     }
 
     /// Gives the job back: it can be claimed at once.
     pub async fn give_back(&self) -> Result<(), JobError> {
         let mut transaction = self.hold().await?;
         self.requeue(&mut transaction, Duration::ZERO, None).await?;
+        self.commit_last(transaction).await
+    }
+
+    /// Commits what ends this lease.
+    async fn commit_last(&self, transaction: Transaction<'static, Postgres>) -> Result<(), JobError> {
+        self.ended.store(true, Ordering::Relaxed);
         Ok(transaction.commit().await?)
     }
 

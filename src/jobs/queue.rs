@@ -122,6 +122,7 @@ impl Jobs {
              heartbeat_at = now(), started_at = coalesce(started_at, now()), attempts = attempts + 1, \
              setbacks = setbacks + (state = 'running')::int \
              where id = (select id from jobs where lane = $1 and (state = 'running' and lease_until < now() \
+                 and not (cancel_requested or setbacks + 1 >= $4) \
                or state = 'queued' and not_before <= now() \
                  and not exists (select from jobs where lane = $1 and state = 'running')) \
                order by state = 'running' desc, id limit 1 for update skip locked) \
@@ -130,6 +131,7 @@ impl Jobs {
         .bind(lane.name())
         .bind(lease)
         .bind(self.lease_for.as_secs_f64())
+        .bind(MOST_SETBACKS as i32)
         .fetch_optional(&mut *transaction)
         .await;
         let job = match claimed {

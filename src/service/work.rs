@@ -132,9 +132,12 @@ impl Services {
                 _ = closing.wait_for(|closing| *closing), if lease.stop().is_none() => lease.ask_to_stop(Stop::Shutdown),
             }
         };
+        // The lease lasts meanwhile; if it does not, the database says so.
+        let concluding = conclude(&lease, outcome);
+        tokio::pin!(concluding);
         tokio::select! {
-            () = conclude(&lease, outcome) => (),
-            () = &mut keeper => (),
+            () = &mut concluding => (),
+            () = &mut keeper => concluding.await,
         }
     }
 

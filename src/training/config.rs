@@ -290,8 +290,8 @@ pub struct FineTuning {
     /// and a share of all.
     pub frozen_layers: u32,
     pub frozen_share: f64,
-    /// Chips of each step that are to be embedded as before, unchanged: of the subjects of the training, or of a set of
-    /// their own.
+    /// Chips of each step that are to be embedded as before, unchanged: of a set of their own, else of those that are
+    /// trained on.
     pub replay: u16,
     /// Of their mean squared distance to the embeddings of the base, beside the loss.
     pub replay_weight: f64,

@@ -97,7 +97,7 @@ mod tests {
         let dataset = made::stripes(&[4, 4, 4, 4], 1);
         let sets = Sets { train: &dataset, validation: &dataset, replay: None };
         let images = |threads| {
-            let config = TrainConfig { threads, ..TrainConfig::fine_tune() };
+            let config = TrainConfig { threads, ..TrainConfig::fine_tune(true) };
             let batch = Feed::new(&config, &sets).unwrap().batch(3);
             assert_eq!((batch.images.len(), batch.replay.len()), (16, 8));
             batch.images

@@ -204,8 +204,12 @@ fn a_run_ends_with_whoever_holds_its_input_and_within_its_memory() {
     drop(running.child.stdin.take());
     running.until("interrupted");
     assert_eq!(running.exit_code(), INTERRUPTED);
-    let limited = folder.train("net.onnx", "1", &["--memory-limit", "60000000"]).output().unwrap();
-    assert!(!limited.status.success(), "{}", text(&limited));
+    let large = "[batch]\nsubjects = 4\nphotos = 3\n[fine_tuning]\nreplay = 12\n";
+    std::fs::write(folder.path("recipe.toml"), large).unwrap();
+    let limited = folder.train("net.onnx", "1", &["--memory-limit", "270000000"]).output().unwrap();
+    assert!(!limited.status.success() && text(&limited).contains("memory"), "{}", text(&limited));
+    let nothing = folder.train("net.onnx", "1", &["--memory-limit", "1000"]).output().unwrap();
+    assert_eq!(nothing.status.code(), Some(2), "{}", text(&nothing));
 }
 
 #[test]

@@ -184,7 +184,9 @@ async fn a_gallery_is_learned_from_while_the_server_serves() {
     assert!(result["gate"]["passed"].is_boolean() && result["promotion"].is_null(), "{result}");
     let target = &result["gate"]["figures"]["target"];
     assert_eq!((&target["subjects"], &target["faces"]), (&json!(3), &json!(12)), "{result}");
-    assert_eq!(result["gate"]["figures"]["protected"]["faces"], 12);
+    // Of four people, the training was shown two.
+    assert_eq!(result["gate"]["figures"]["protected"]["faces"], 6);
+    assert_eq!(result["card"]["data"]["replay"]["photos"], 6);
     assert_eq!(result["card"]["training"]["steps"], 8);
     let models = app.get("/admin/models").await.value();
     let candidate = models.as_array().unwrap().iter().find(|model| model["name"] == "staff-2").unwrap();
@@ -270,8 +272,9 @@ async fn another_server_takes_over_from_the_checkpoint() {
     let mut first = start(a.path()).await;
     let app = TestApp::at(first.url.clone()).await;
     let Some(()) = enroll_people(&app, 0..6, 4).await else { return };
-    let job = retrain(&app, &short(&app, 24)).await;
-    Events::of(&app, &job, None).await.until(has_trained(10)).await;
+    let job = retrain(&app, &short(&app, 34)).await;
+    // By then a checkpoint has gone to the database.
+    Events::of(&app, &job, None).await.until(has_trained(20)).await;
     let training = training_of(&first).await;
     let second = start(b.path()).await;
     let there = TestApp { client: Client::new(), url: second.url.clone(), gallery: app.gallery.clone() };
@@ -297,6 +300,38 @@ async fn another_server_takes_over_from_the_checkpoint() {
     assert_eq!((job.state, job.attempts), (JobState::Succeeded, 3));
     drop(third);
     postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_training_without_enough_memory_fails_alone() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &["--train-memory", "268435456"]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let Some(()) = enroll_people(&app, 0..5, 3).await else { return };
+    let job = app.finished(retrain(&app, &short(&app, 10)).await).await;
+    assert_eq!(job.state, JobState::Failed, "{job:?}");
+    assert!(job.error.as_deref().unwrap().contains("train_memory"), "{job:?}");
+    assert!(app.get("/readyz").await.status.is_success());
+    assert!(!data.path().join("jobs").join(job.id.to_string()).exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_command_line_follows_a_training_from_nothing() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &["--train-threads", "1"]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let Some(()) = enroll_people(&app, 0..6, 3).await else { return };
+    let command = ["retrain", "--server", &app.url, "--gallery", &app.gallery, "--from-scratch", "--steps", "20"];
+    let more = ["--test-share", "0.34", "--name", "tiny", "--promote", "--follow"];
+    let output = faceid().args(command).args(more).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(said.contains("candidate tiny") && said.contains("the gate refuses it"), "{output:?}");
+    assert!(said.contains("no improvement shown") && said.contains("AUC"), "{said}");
+    // What the gate refuses is not promoted.
+    assert_eq!(app.answering().await, "mobilefacenet-512");
+    let listed: Page<Job> = app.get("/admin/jobs").await.json();
+    assert_eq!(listed.items.len(), 1);
 }
 
 #[tokio::test]

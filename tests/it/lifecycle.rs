@@ -34,8 +34,11 @@ async fn identify(app: &TestApp, photo: &[u8]) -> Identified {
     app.post_photo("/identify", photo).await.json()
 }
 
+/// Subjects, with their similarities.
+type Matches = Vec<(String, f32)>;
+
 /// The model, and the matches of the largest face.
-fn gist(answer: &Identified) -> (String, Vec<(String, f32)>) {
+fn gist(answer: &Identified) -> (String, Matches) {
     let matches = answer.faces[0].matches.iter().map(|hit| (hit.subject.clone(), hit.similarity));
     (answer.model.clone(), matches.collect())
 }
@@ -103,7 +106,7 @@ async fn models_change_under_load_and_no_answer_mixes_them() {
     let into = TestApp::at(server.url.clone()).await;
     let Some(probes) = enroll_people(&app, 10, 2).await else { return };
     let probes = Arc::new(probes);
-    let mut expected: Vec<(String, Vec<Vec<(String, f32)>>)> = Vec::new();
+    let mut expected: Vec<(String, Vec<Matches>)> = Vec::new();
     let bgr = app.import_bgr().await;
     assert_eq!((bgr.state.as_str(), bgr.source.as_str(), bgr.dimension), ("candidate", "import", 512));
 

@@ -9,6 +9,7 @@ mod models;
 mod naming;
 mod paging;
 mod search;
+mod training;
 mod transfer;
 
 use super::*;

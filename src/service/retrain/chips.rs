@@ -21,7 +21,7 @@ const MOST_CHIPS: usize = 50_000;
 const CHUNK: usize = 256;
 
 /// Faces to train on, with whom they show. Every attempt takes the same, but for those that were erased meanwhile.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Faces(Vec<(SubjectId, Vec<FaceId>)>);
 
 impl Faces {
@@ -40,6 +40,26 @@ impl Faces {
             });
         }
         Self(subjects)
+    }
+
+    /// Every second subject of each gallery that has enough of them. Faces are sorted by gallery and subject.
+    pub(super) fn half_of(known: &[KnownFace], least: usize) -> Self {
+        let mut half = Vec::new();
+        for gallery in known.chunk_by(|a, b| a.gallery == b.gallery) {
+            let Self(subjects) = Self::choose(gallery, usize::MAX, 0);
+            if subjects.len() >= least {
+                half.extend(subjects.into_iter().skip(1).step_by(2));
+            }
+        }
+        Self(half)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn has(&self, subject: SubjectId) -> bool {
+        self.0.iter().any(|(known, _)| *known == subject)
     }
 
     /// The faces of some of the subjects.
@@ -129,6 +149,10 @@ mod tests {
         let some = Faces::choose(&known, 9, 1);
         assert!((5..=9).contains(&count(&some)), "{}", count(&some));
         assert_eq!(Faces::choose(&known, 9, 1), some);
+        let half = Faces::half_of(&known, 4);
+        assert_eq!(half.0.iter().map(|(_, faces)| faces.len()).collect::<Vec<_>>(), [1, 2]);
+        assert!(half.has(known[3].subject) && !half.has(known[0].subject));
+        assert!(Faces::half_of(&known, 6).is_empty());
         for (subject, faces) in &some.0 {
             assert_eq!(known.iter().filter(|known| known.subject == *subject).count(), faces.len());
         }

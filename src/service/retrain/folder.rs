@@ -21,6 +21,11 @@ impl Folder {
         self.0.join("chips")
     }
 
+    /// Of faces on which the base is kept.
+    pub(super) fn kept(&self) -> PathBuf {
+        self.0.join("kept")
+    }
+
     pub(super) fn recipe(&self) -> PathBuf {
         self.0.join("recipe.toml")
     }

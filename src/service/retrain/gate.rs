@@ -10,7 +10,8 @@ use super::super::work::Failure;
 use super::super::{Loaded, ServiceError, Services};
 use super::chips::Faces;
 use super::report::Report;
-use super::{GalleryRef, LEAST_PROTECTED};
+use super::run::Plan;
+use super::{GalleryRef, LEAST_PROTECTED, RetrainSettings};
 use crate::engine::{EngineError, Step};
 use crate::evaluation::{EvaluationError, Gate, GateSet};
 use crate::gallery::KnownFace;
@@ -33,14 +34,14 @@ impl Services {
     pub(super) async fn judge(
         &self,
         candidate: &Loaded,
-        faces: &Faces,
+        plan: &Plan,
         held_out: &[SubjectId],
-        target: GalleryId,
-        protected: &[GalleryRef],
+        settings: &RetrainSettings,
         report: &mut Report<'_>,
     ) -> Result<GateVerdict, Failure> {
-        let target = of_subjects(target, faces, held_out);
-        let others = self.protected_faces(protected).await?;
+        let target = of_subjects(settings.gallery.id, &plan.faces, held_out);
+        let mut others = self.protected_faces(&settings.protected).await?;
+        others.retain(|known| !plan.kept.has(known.subject));
         self.judge_faces(candidate, &target, &others, report).await
     }
 

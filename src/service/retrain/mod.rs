@@ -29,6 +29,9 @@ const LEAST_SUBJECTS: u64 = 4;
 /// Subjects with two faces or more that it takes to see whether a gallery suffers.
 const LEAST_PROTECTED: u32 = 2;
 
+/// Subjects with two faces or more from which on a protected gallery gives half of them to be kept in training.
+const LEAST_KEPT: u32 = 4;
+
 /// Share of the subjects that the candidate is tested on, if nothing else is said.
 const TEST_SHARE: f64 = 0.25;
 
@@ -95,7 +98,6 @@ impl Services {
 
     /// Refuses what cannot be trained, and decides what was left open.
     async fn retrain_settings(&self, request: RetrainRequest) -> Result<RetrainSettings, ServiceError> {
-        let recipe = recipe::of(&request)?;
         let active = self.active_model();
         if request.base == RetrainBase::Active && !matches!(active.file, Some((ModelFormat::Onnx, _))) {
             let reason = format!("the active model {} is not an ONNX file, which is what can be adapted", active.name);
@@ -107,6 +109,9 @@ impl Services {
             return Err(too_few("gallery", &gallery.name, LEAST_SUBJECTS, stock));
         }
         let protected = self.protected(request.protected.as_deref(), gallery.id).await?;
+        let large = self.0.galleries.galleries_with_mated(LEAST_KEPT).await?;
+        let keeps = large.iter().any(|large| protected.iter().any(|gallery| gallery.id == large.id));
+        let recipe = recipe::of(&request, keeps)?;
         let name = request.name.map(|name| name.to_string());
         Ok(RetrainSettings { gallery, base: request.base, protected, recipe, name, promote: request.promote })
     }

@@ -6,10 +6,10 @@ use super::super::ServiceError;
 use super::{RetrainBase, RetrainRequest, TEST_SHARE};
 use crate::training::TrainConfig;
 
-/// All settings of the training that is asked for, checked.
-pub(super) fn of(request: &RetrainRequest) -> Result<Value, ServiceError> {
+/// All settings of the training that is asked for, checked. `keeps` says whether there are faces on which the base is kept.
+pub(super) fn of(request: &RetrainRequest, keeps: bool) -> Result<Value, ServiceError> {
     let mut config = match request.base {
-        RetrainBase::Active => TrainConfig::fine_tune(),
+        RetrainBase::Active => TrainConfig::fine_tune(keeps),
         RetrainBase::Scratch => TrainConfig::default(),
     };
     config.held_out.test_share = TEST_SHARE;
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn what_was_said_changes_the_preset() {
         let changes = json!({"loss": {"kind": "batch-hard-soft"}, "batch": {"subjects": 6}, "steps": 9});
-        let recipe = of(&request(changes)).unwrap();
+        let recipe = of(&request(changes), false).unwrap();
         assert_eq!((&recipe["steps"], &recipe["seed"]), (&json!(7), &json!(3)));
         assert_eq!(recipe["loss"], json!({"kind": "batch-hard-soft"}));
         assert_eq!((&recipe["batch"]["subjects"], &recipe["batch"]["photos"]), (&json!(6), &json!(4)));
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for changes in [json!({"stepps": 1}), json!({"batch": 4}), json!({"batch": {"photos": 1}})] {
-            let refused = of(&request(changes.clone()));
+            let refused = of(&request(changes.clone()), false);
             assert!(
                 matches!(refused, Err(ServiceError::InvalidField { field: "recipe", .. })),
                 "{changes}: {refused:?}"

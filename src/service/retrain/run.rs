@@ -12,7 +12,7 @@ use super::super::{NewModelFile, ServiceError, Services};
 use super::chips::{Faces, on_disk, remove};
 use super::folder::Folder;
 use super::report::Report;
-use super::{RetrainBase, RetrainSettings};
+use super::{LEAST_KEPT, RetrainBase, RetrainSettings};
 use crate::jobs::{JobError, Lease, Stop};
 use crate::registry::{Actor, GateVerdict, Manifest, Model, ModelSource};
 use crate::types::{JobId, ModelId, SubjectId, hex};
@@ -24,6 +24,8 @@ const PLAN: &str = "plan";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Plan {
     pub(super) faces: Faces,
+    /// Faces of the protected galleries on which the base is kept; the gate looks at others.
+    pub(super) kept: Faces,
     /// The model to begin with.
     pub(super) base: Option<ModelId>,
     /// Part of what makes a training repeatable.
@@ -49,6 +51,7 @@ impl Services {
         let plan = self.plan(&settings, lease).await?;
         let mut report = Report::new(lease);
         self.write_chips(&folder.chips(), &plan.faces, &mut report).await?;
+        self.write_chips(&folder.kept(), &plan.kept, &mut report).await?;
         let base = match plan.base {
             Some(base) => Some(self.write_base(folder, base).await?),
             None => None,
@@ -58,8 +61,7 @@ impl Services {
         let candidate = self.import_candidate(folder, &settings, base.as_ref(), lease.job().id).await?;
         let loaded = self.load(&candidate).await?;
         let held_out = held_out(&card)?;
-        let verdict =
-            self.judge(&loaded, &plan.faces, &held_out, settings.gallery.id, &settings.protected, &mut report).await?;
+        let verdict = self.judge(&loaded, &plan, &held_out, &settings, &mut report).await?;
         self.set_verdict(candidate.id, &verdict).await?;
         let details = json!({"job": lease.job().id, "gallery": settings.gallery.name, "gate_passed": verdict.passed});
         self.registry()
@@ -77,7 +79,14 @@ impl Services {
             return Ok(plan);
         }
         let seed = settings.recipe["seed"].as_u64().unwrap_or_default();
+        let kept = match settings.base {
+            RetrainBase::Active => {
+                Faces::half_of(&self.protected_faces(&settings.protected).await?, LEAST_KEPT as usize)
+            }
+            RetrainBase::Scratch => Faces::default(),
+        };
         let plan = Plan {
+            kept,
             faces: self.faces_to_train(settings.gallery.id, seed).await?,
             base: (settings.base == RetrainBase::Active).then(|| self.active_model().id),
             threads: self.0.work.train_threads,

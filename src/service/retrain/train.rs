@@ -46,8 +46,8 @@ impl Services {
         on_disk(move || std::fs::write(file, text)).await?;
         let mut training = Training::start(self.arguments(folder, settings.base, plan))?;
         let mut checkpoint = Checkpoint { path: folder.checkpoint(), kept: None, looked_at: Instant::now() };
-        // To the database, where any server can go on from it: what a takeover repeats is less than what it waits for.
-        let interval = self.0.work.lease / 3;
+        // To the database, where any server can go on from it: what a takeover repeats took no longer than it waits.
+        let interval = self.0.work.lease;
         loop {
             tokio::select! {
                 event = training.next_event() => match event {
@@ -66,6 +66,10 @@ impl Services {
         }
         match training.ended().await {
             Exit::Done => {}
+            // More is not to be had by trying again.
+            Exit::Refused(why) if why.contains("allocate memory") => {
+                return Err(Failure::Final(format!("the training needs more memory than train_memory allows: {why}")));
+            }
             Exit::Refused(why) => return Err(Failure::Final(why)),
             Exit::Interrupted => return Err(Failure::Passing("the training was interrupted".to_owned())),
             Exit::Died(why) => {
@@ -97,6 +101,9 @@ impl Services {
         match base {
             RetrainBase::Active => {
                 flag("--base", folder.base().into());
+                if !plan.kept.is_empty() {
+                    flag("--replay", folder.kept().into());
+                }
                 flag("--checkpoint-every", CHECKPOINT_EVERY.to_string().into());
             }
             RetrainBase::Scratch => flag("--checkpoint-every", CHECKPOINT_EVERY_FROM_SCRATCH.to_string().into()),

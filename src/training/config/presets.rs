@@ -3,16 +3,21 @@
 use super::*;
 
 impl TrainConfig {
-    /// Another network's weights, adapted to photos of another kind within a minute or two.
-    pub fn fine_tune() -> Self {
+    /// Another network's weights, adapted to photos of another kind within a minute or two. If it `keeps` its embeddings of
+    /// some photos, each step may change more; without any, small steps are all that holds forgetting down. To replay the
+    /// photos that are to change would hold down what is to be learned.
+    pub fn fine_tune(keeps: bool) -> Self {
+        let learning_rate = if keeps { 3e-4 } else { 1e-4 };
+        let replay = if keeps { FineTuning::default().replay } else { 0 };
         Self {
             steps: 60,
             network: Architecture::Base,
             loss: Loss::BatchHard { margin: 0.3 },
             batch: Batch { subjects: 8, photos: 4, singles: 0 },
-            optimiser: Optimiser { learning_rate: 3e-4, weight_decay: 0.0, ..Optimiser::default() },
+            optimiser: Optimiser { learning_rate, weight_decay: 0.0, ..Optimiser::default() },
             augmentation: Augmentation { gamma: 0.2, ..Augmentation::GEOMETRY },
             stopping: Stopping { every: 10, patience: 4 },
+            fine_tuning: FineTuning { replay, ..FineTuning::default() },
             ..Self::default()
         }
     }
@@ -97,7 +102,7 @@ mod tests {
 
     #[test]
     fn settings_are_changed_where_a_text_names_them() {
-        let base = TrainConfig::fine_tune();
+        let base = TrainConfig::fine_tune(true);
         let changed =
             base.changed_by("steps = 7\n[optimiser]\nlearning_rate = 1e-4\n[loss]\nkind = \"batch-hard-soft\"");
         let optimiser = Optimiser { learning_rate: 1e-4, ..base.optimiser.clone() };
