@@ -44,7 +44,7 @@ impl Default for Setup<'_> {
 
 pub enum Model {
     Built(Network),
-    Base(BaseNetwork),
+    Base(Box<BaseNetwork>),
 }
 
 /// A network of a file.
@@ -65,7 +65,7 @@ impl Model {
             (Some((network, params)), None) => Ok((Self::Built(network), params)),
             (None, Some(base)) => {
                 let (network, params) = BaseNetwork::new(base, config, setup.device)?;
-                Ok((Self::Base(network), params))
+                Ok((Self::Base(Box::new(network)), params))
             }
             (None, None) => Err(refused("network: the kind \"base\" needs the file of a network")),
             (Some(_), Some(_)) => Err(refused("network: a network that came in a file has the kind \"base\"")),
