@@ -91,7 +91,7 @@ fn what_cannot_be_trained_says_why() {
 fn the_printed_recipe_is_one() {
     let out = data_dir();
     let file = out.path().join("recipe.toml");
-    for preset in ["cnn", "mobilefacenet", "plain"] {
+    for preset in ["cnn", "mobilefacenet", "plain", "finetune"] {
         let printed = train(&["--print-recipe", "--preset", preset]);
         assert!(printed.status.success(), "{}", text(&printed));
         std::fs::write(&file, &printed.stdout).unwrap();

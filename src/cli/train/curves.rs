@@ -22,18 +22,20 @@ struct Panel {
 pub fn write(path: &Path, history: &[Record], validations: &[Validation]) -> Result<(), CliError> {
     let of = |title, range, figure: fn(&Record) -> f64| Panel { title, points: means(history, figure), range };
     let looks = validations.iter().map(|look| (look.step as f64, look.auc)).collect();
-    let panels = [
+    let mut panels = vec![
         of("Loss", None, |record| record.loss),
         of("Share of active triplets", Some((0.0, 1.0)), |record| record.active),
         of("Length of the gradient", None, |record| record.gradient),
         of("Mean squared distance of two faces", None, |record| record.distance),
         of("Learning rate", None, |record| record.learning_rate),
-        of("Mean squared distance to the base", None, |record| record.drift),
         Panel { title: "AUC on validation subjects", points: looks, range: Some((0.5, 1.0)) },
     ];
+    if history.iter().any(|record| record.drift > 0.0) {
+        panels.push(of("Mean squared distance to the base", None, |record| record.drift));
+    }
     let steps = history.last().map_or(1.0, |record| record.step as f64);
     draw(path, |area| {
-        let places = area.split_evenly((3, 2));
+        let places = area.split_evenly((panels.len().div_ceil(2), 2));
         places.iter().zip(&panels).try_for_each(|(place, panel)| draw_panel(place, panel, steps))
     })
 }

@@ -4,11 +4,14 @@ use super::*;
 
 impl TrainConfig {
     /// Another network's weights, adapted to photos of another kind within a minute or two. If it `keeps` its embeddings of
-    /// some photos, each step may change more; without any, small steps are all that holds forgetting down. To replay the
-    /// photos that are to change would hold down what is to be learned.
+    /// some photos, each step may change more; without any, small steps and a quarter of the base's weights in the result hold
+    /// forgetting down. To replay the photos that are to change would hold down what is to be learned.
     pub fn fine_tune(keeps: bool) -> Self {
         let learning_rate = if keeps { 3e-4 } else { 1e-4 };
-        let replay = if keeps { FineTuning::default().replay } else { 0 };
+        let fine_tuning = match keeps {
+            true => FineTuning::default(),
+            false => FineTuning { replay: 0, blend: 0.75, ..FineTuning::default() },
+        };
         Self {
             steps: 60,
             network: Architecture::Base,
@@ -17,7 +20,7 @@ impl TrainConfig {
             optimiser: Optimiser { learning_rate, weight_decay: 0.0, ..Optimiser::default() },
             augmentation: Augmentation { gamma: 0.2, ..Augmentation::GEOMETRY },
             stopping: Stopping { every: 10, patience: 4 },
-            fine_tuning: FineTuning { replay, ..FineTuning::default() },
+            fine_tuning,
             ..Self::default()
         }
     }
