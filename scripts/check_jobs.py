@@ -157,32 +157,36 @@ def main():
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    # So that the server is stopped as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     choose = random.Random(args.seed)
     folders = sorted(folder for folder in args.photos.iterdir() if folder.is_dir())[:PEOPLE]
     people = [(folder.name, sorted(folder.iterdir())[:EACH]) for folder in folders]
     with tempfile.TemporaryDirectory() as data_dir:
         os.chmod(data_dir, 0o755)
-        server = restart(args.binary, data_dir)
-        for name, files in people:
-            for file in files:
-                status, answer = ask("POST", "/enroll", *form({"subject": name, "face": "largest"}, file.read_bytes()))
-                assert status == 201, answer
-        for number in range(args.rounds):
-            at = next_job(number)
-            time.sleep(choose.uniform(0.2, 6))
-            victim = kill_one(choose, server, data_dir)
-            print(f"round {number + 1}: {victim} killed during {at}", flush=True)
-            if victim == "server":
-                server = restart(args.binary, data_dir)
-        while any(job["state"] not in FINAL for job in ask_patiently("GET", "/admin/jobs")[1]["items"]):
-            time.sleep(0.5)
-        jobs = ask_patiently("GET", "/admin/jobs?limit=200")[1]["items"]
-        assert all(job["state"] == "succeeded" for job in jobs), jobs
-        time.sleep(1)
-        active = check(people, data_dir)
-        print(f"{len(jobs)} jobs done in {sum(job['attempts'] for job in jobs)} attempts; everybody is found by {active}")
-        server.terminate()
-        server.wait()
+        servers = [restart(args.binary, data_dir)]
+        try:
+            for name, files in people:
+                for file in files:
+                    status, answer = ask("POST", "/enroll", *form({"subject": name, "face": "largest"}, file.read_bytes()))
+                    assert status == 201, answer
+            for number in range(args.rounds):
+                at = next_job(number)
+                time.sleep(choose.uniform(0.2, 6))
+                victim = kill_one(choose, servers[-1], data_dir)
+                print(f"round {number + 1}: {victim} killed during {at}", flush=True)
+                if victim == "server":
+                    servers.append(restart(args.binary, data_dir))
+            while any(job["state"] not in FINAL for job in ask_patiently("GET", "/admin/jobs")[1]["items"]):
+                time.sleep(0.5)
+            jobs = ask_patiently("GET", "/admin/jobs?limit=200")[1]["items"]
+            assert all(job["state"] == "succeeded" for job in jobs), jobs
+            time.sleep(1)
+            active = check(people, data_dir)
+            print(f"{len(jobs)} jobs done in {sum(job['attempts'] for job in jobs)} attempts; everybody is found by {active}")
+        finally:
+            servers[-1].terminate()
+            servers[-1].wait()
 
 
 if __name__ == "__main__":
