@@ -42,50 +42,56 @@ pub fn shrink(image: &RgbImage, max_side: u32) -> Shrunk<'_> {
     Shrunk { image: Cow::Owned(area_average(image, new_width, new_height)), scale }
 }
 
-/// The source pixels that one target pixel covers, from `first` on: all fully, but the first and last.
-struct Span {
-    first: usize,
+/// The source pixels that each target pixel of a side covers: all fully, but the first and last.
+struct Spans {
+    /// The first one of each.
+    first: Vec<usize>,
+    /// `most` for each, from the first pixel on; 0 for pixels that are not covered.
     weights: Vec<f32>,
+    most: usize,
 }
 
-/// The spans of `new` target pixels over `old` source pixels, `new <= old`.
-fn spans(old: u32, new: u32) -> Vec<Span> {
-    let step = f64::from(old) / f64::from(new);
-    (0..new)
-        .map(|i| {
+impl Spans {
+    /// The spans of `new` target pixels over `old` source pixels, `new <= old`.
+    fn new(old: u32, new: u32) -> Self {
+        let step = f64::from(old) / f64::from(new);
+        let most = step.ceil() as usize + 1;
+        let mut spans = Self { first: Vec::with_capacity(new as usize), weights: vec![0.0; most * new as usize], most };
+        for (i, weights) in (0..new).zip(spans.weights.chunks_exact_mut(most)) {
             let (start, end) = (f64::from(i) * step, (f64::from(i + 1) * step).min(f64::from(old)));
             let first = start.floor().min(f64::from(old - 1));
             // A sliver that rounding left over is no pixel.
             let last = ((end - 1e-6).ceil() - 1.0).max(first);
-            let mut weights = vec![1.0; (last - first) as usize + 1];
-            if last > first {
-                weights[(last - first) as usize] = (end - last) as f32;
+            let count = (last - first) as usize + 1;
+            weights[..count].fill(1.0);
+            if count > 1 {
+                weights[count - 1] = (end - last) as f32;
             }
             weights[0] = (end.min(first + 1.0) - start) as f32;
-            Span { first: first as usize, weights }
-        })
-        .collect()
+            spans.first.push(first as usize);
+        }
+        spans
+    }
 }
 
 /// Sums the rows of a target row first, so that each source pixel is read once and in memory order.
 fn area_average(image: &RgbImage, new_width: u32, new_height: u32) -> RgbImage {
     let (width, height) = image.dimensions();
     let row_length = width as usize * 3;
-    let columns = spans(width, new_width);
+    let (columns, rows) = (Spans::new(width, new_width), Spans::new(height, new_height));
     let cell_area = (f64::from(width) / f64::from(new_width)) * (f64::from(height) / f64::from(new_height));
     let norm = (1.0 / cell_area) as f32;
-    let most = columns.iter().map(|span| span.weights.len()).max().unwrap_or(1);
     let mut result = RgbImage::new(new_width, new_height);
     // Longer than a row, for cells that are read as if all covered as many pixels.
-    let mut sums = vec![0f32; row_length + 3 * most + 1];
+    let mut sums = vec![0f32; row_length + 3 * columns.most + 1];
     let lines = result.chunks_exact_mut(new_width as usize * 3);
-    for (rows, line) in spans(height, new_height).iter().zip(lines) {
+    for ((first, weights), line) in rows.first.iter().zip(rows.weights.chunks_exact(rows.most)).zip(lines) {
         sums[..row_length].fill(0.0);
-        for (i, weight) in rows.weights.iter().enumerate() {
-            add_row(&mut sums, &image.as_raw()[(rows.first + i) * row_length..][..row_length], weight * norm);
+        for (row, weight) in (*first..).zip(weights).filter(|(_, weight)| **weight > 0.0) {
+            add_row(&mut sums, &image.as_raw()[row * row_length..][..row_length], weight * norm);
         }
-        match most {
-            ..=2 => sum_cells::<2>(&sums, &columns, line),
+        match columns.most {
+            2 => sum_cells::<2>(&sums, &columns, line),
             3 => sum_cells::<3>(&sums, &columns, line),
             4 => sum_cells::<4>(&sums, &columns, line),
             _ => sum_large_cells(&sums, &columns, line),
@@ -101,19 +107,19 @@ fn add_row(sums: &mut [f32], row: &[u8], weight: f32) {
 
 /// One target row: the weighted sums of spans of at most `MOST` pixels.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn sum_cells<const MOST: usize>(sums: &[f32], columns: &[Span], line: &mut [u8]) {
-    for (span, pixel) in columns.iter().zip(line.chunks_exact_mut(3)) {
-        let mut weights = [0.0; MOST];
-        weights[..span.weights.len()].copy_from_slice(&span.weights);
-        put(cell_sum(&sums[span.first * 3..][..3 * MOST + 1], &weights), pixel);
+fn sum_cells<const MOST: usize>(sums: &[f32], columns: &Spans, line: &mut [u8]) {
+    let weights = columns.weights.as_chunks::<MOST>().0;
+    for ((first, weights), pixel) in columns.first.iter().zip(weights).zip(line.chunks_exact_mut(3)) {
+        put(cell_sum(&sums[first * 3..][..3 * MOST + 1], weights), pixel);
     }
 }
 
 /// The same for spans of any length.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn sum_large_cells(sums: &[f32], columns: &[Span], line: &mut [u8]) {
-    for (span, pixel) in columns.iter().zip(line.chunks_exact_mut(3)) {
-        put(cell_sum(&sums[span.first * 3..][..3 * span.weights.len() + 1], &span.weights), pixel);
+fn sum_large_cells(sums: &[f32], columns: &Spans, line: &mut [u8]) {
+    let weights = columns.weights.chunks_exact(columns.most);
+    for ((first, weights), pixel) in columns.first.iter().zip(weights).zip(line.chunks_exact_mut(3)) {
+        put(cell_sum(&sums[first * 3..][..3 * weights.len() + 1], weights), pixel);
     }
 }
 
