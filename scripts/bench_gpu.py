@@ -3,13 +3,13 @@
 POST /identify over loopback, and whether recognition is what it is on a CPU. Prints tables; writes nothing.
 
 Needs a Python with torch of the version that faceid is linked to, built for CUDA, and onnx; for HTTP also wrk.
-The photos are ../shared/data beside the checkout, or FACEID_TEST_DATA; the weights .deps/weights, or FACEID_WEIGHTS_DIR.
+What you set is respected, as by bench.py: FACEID_TEST_DATA (the photos), FACEID_BENCH_DIR (for wrk's script) and
+FACEID_WEIGHTS_DIR.
 """
 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import json
 import os
 import statistics
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 
-from bench_http import best_match, enrol, photo_sets
+from bench_http import enrol, photo_sets
 from bench_report import number, table
 from bench_tools import BenchError, free_port, say, server, wrk
 
@@ -120,11 +120,7 @@ def networks(options) -> None:
         pixels = bytes_of[batch].pin_memory().to("cuda", non_blocking=True).permute(0, 3, 1, 2)
         return network(((pixels.float() - 127.5) / 127.5).half()).float().cpu()
 
-    def alone(network, x):
-        return lambda: network(x)
-
-    rows = []
-    compiled = {}
+    rows, compiled = [], {}
     for batch in options.compiled:
         began = time.monotonic()
         torch.compiler.reset()
@@ -135,7 +131,7 @@ def networks(options) -> None:
     for batch in BATCHES:
         x = bytes_of[batch].cuda().permute(0, 3, 1, 2).half()
         eager = batch / seconds_of(lambda: whole(model, batch), options.seconds)
-        bare = batch / seconds_of(alone(model, x), options.seconds)
+        bare = batch / seconds_of(lambda: model(x), options.seconds)
         own = ours["embed", batch]["items_per_second"]
         share = own * per_face / peak
         rows.append([str(batch), number(own), number(eager), f"{own / eager:.2f}x", number(compiled[batch]) if batch in compiled else "-", number(bare), f"{share:.1%}"])
@@ -152,8 +148,8 @@ def run(options, command: list) -> str:
     return done.stdout
 
 
-def stage_times(up) -> dict[str, tuple[float, float]]:
-    """Seconds and passes of each stage so far."""
+def stage_times(up) -> dict[str, float]:
+    """Seconds, passes and batches of each stage so far, by the name of the metric."""
     text = urllib.request.urlopen(up.url("/metrics")).read().decode()
     found = {}
     for line in text.splitlines():
@@ -177,9 +173,9 @@ def http(options) -> None:
             for name, chosen in sets.items():
                 query = f"&max_faces={chosen.max_faces}" if chosen.max_faces else ""
                 for connections in options.connections:
-                    before = stage_times(up)
-                    script = CHECKOUT.parent / "shared" / "bench" / "post.lua" if not options.script else options.script
+                    script = options.peer / "post.lua"
                     wrk(script, chosen.photos, options.data, up, connections, 1, [], query)
+                    before = stage_times(up)
                     load = wrk(script, chosen.photos, options.data, up, connections, options.seconds * 2, [], query)
                     rows.append([name, str(connections), number(load.per_second), f"{load.p50_ms:.1f}", str(load.failed)])
                     after = stage_times(up)
@@ -201,9 +197,18 @@ def recognition(options) -> None:
         command = [options.binary, "serve", "--device", options.device, "--bind", f"127.0.0.1:{port}", "--data-dir", f"{folder}/data", "--log", "warn"]
         with server([str(word) for word in command], port, "faceid", "/readyz", Path(folder) / "log", env=options.environment) as up:
             found = {path.name: up.ask("POST", "/detect", path)[1]["faces"] for path in sorted((options.data / "scenes").glob("*.jpg"))}
-    print(f"scenes: {sum(map(len, found.values()))} faces in {len(found)} photos; truth.json: {json.dumps(truth)[:200]}")
-    if options.output:
-        (options.output / "scenes.json").write_text(json.dumps(found))
+    noses = {name: [tuple(nose) for nose in places] for name, places in truth["noses"].items()}
+    right = sum(len(found_noses(faces, noses.get(name, []))) for name, faces in found.items())
+    print(f"scenes: {right} of {sum(map(len, noses.values()))} noses in boxes, {sum(map(len, found.values())) - right} boxes without one")
+
+
+def found_noses(faces: list[dict], noses: list[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Those that have a box of their own."""
+    taken = set()
+    for box in (face["box"] for face in faces):
+        inside = [n for n in noses if n not in taken and 0 <= n[0] - box["x"] <= box["width"] and 0 <= n[1] - box["y"] <= box["height"]]
+        taken.update(inside[:1])
+    return taken
 
 
 def main() -> None:
@@ -216,9 +221,8 @@ def main() -> None:
     parser.add_argument("--connections", default="8,64,256", type=lambda text: [int(n) for n in text.split(",")])
     parser.add_argument("--compiled", default="1,32,256", type=lambda text: [int(n) for n in text.split(",") if n], help="batches to compile for; it takes long")
     parser.add_argument("--autotune", action="store_true", help="compile with max-autotune instead of reduce-overhead")
-    parser.add_argument("--script", type=Path, help="wrk's script that posts photos")
-    parser.add_argument("--output", type=Path, help="folder for what the detector found")
     options = parser.parse_args()
+    options.peer = Path(os.environ.get("FACEID_BENCH_DIR") or CHECKOUT.parent / "shared" / "bench").absolute()
     options.data = Path(os.environ.get("FACEID_TEST_DATA") or CHECKOUT.parent / "shared" / "data").absolute()
     options.weights = Path(os.environ.get("FACEID_WEIGHTS_DIR") or CHECKOUT / ".deps" / "weights").absolute()
     libraries = str(Path(torch.__file__).parent / "lib")

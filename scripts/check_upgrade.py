@@ -90,7 +90,7 @@ class Load:
         self.probes, self.stopping, self.down = probes, False, False
         self.answers, self.enrolled, self.failures = [], [], []
         kinds = [self.identify] * identifying + [self.enroll] * enrolling
-        self.threads = [threading.Thread(target=self.run, args=(kind, number)) for number, kind in enumerate(kinds)]
+        self.threads = [threading.Thread(target=self.run, args=(kind, number), daemon=True) for number, kind in enumerate(kinds)]
         [thread.start() for thread in self.threads]
 
     def run(self, kind, number):

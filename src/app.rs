@@ -15,7 +15,7 @@ use crate::config::{Config, DatabaseConfig};
 use crate::db::{Database, DbError};
 use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation};
 use crate::gallery::Galleries;
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, Lane};
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
 use crate::service::{ModelFiles, ServiceError, Services, Stores, normalisation};
 use crate::telemetry::metrics;
@@ -109,8 +109,8 @@ impl App {
     }
 
     /// Begins to work on the database's jobs, as servers do.
-    pub fn work_on_jobs(&mut self) {
-        self.worker.get_or_insert_with(|| tokio::spawn(self.services.clone().work_on_jobs()));
+    pub fn work_on_jobs(&mut self, lanes: &'static [Lane]) {
+        self.worker.get_or_insert_with(|| tokio::spawn(self.services.clone().work_on_jobs(lanes)));
     }
 
     /// Waits for what is in work, then closes the database. Drop every clone of `services` first.

@@ -78,6 +78,8 @@ pub async fn newcomer(
             );
             Ok(None)
         }
+        // Imported before; whoever did it may have given it another name and calibration.
+        Some(known) if known.file.is_some() => Ok(Some(known.id)),
         _ => {
             let imported = import(configured, files).await?.model;
             info!(model = %active.name, next = %imported.name, "--embedder is new here and will be promoted");

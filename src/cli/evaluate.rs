@@ -245,7 +245,7 @@ pub(super) fn write_calibration(
         measured.genuine_pairs, measured.impostor_pairs
     );
     let text = head + &text.map_err(crate::app::AppError::from)?;
-    std::fs::write(file, text).map_err(CliError::io(format!("cannot write {}", file.display())))
+    Ok(crate::training::write_atomically(file, text.as_bytes())?)
 }
 
 /// Those thresholds that rise as the rates fall; a tail that ends has the same one for the smallest rates.

@@ -105,6 +105,22 @@ fn stage(progress: &serde_json::Value) -> String {
 
 /// Shows how a job goes on and what comes of it; fails if the job does.
 pub async fn follow(remote: &Remote, job: JobId, json: bool) -> Result<ExitCode, CliError> {
+    let found: Job = remote.ask(Method::GET, &format!("/admin/jobs/{job}"), None).await?;
+    if !found.state.is_final() {
+        watch(remote, job).await?;
+    }
+    let job: Job = remote.ask(Method::GET, &format!("/admin/jobs/{job}"), None).await?;
+    match (job.state, json) {
+        (JobState::Succeeded, true) => print_json(&job)?,
+        (JobState::Succeeded, false) => say_result(&job),
+        (JobState::Cancelled, _) => return Err(CliError::Refused("the job was cancelled".to_owned())),
+        _ => return Err(CliError::Refused(job.error.unwrap_or_else(|| "the job failed".to_owned()))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows how a job goes on until it ends. The events of one that ended long ago are forgotten.
+async fn watch(remote: &Remote, job: JobId) -> Result<(), CliError> {
     let bar = progress_bar(Some(0), "{msg:12} {bar:30} {pos}/{len}  {prefix}");
     let path = format!("/admin/jobs/{job}/events");
     let mut end = None;
@@ -114,15 +130,7 @@ pub async fn follow(remote: &Remote, job: JobId, json: bool) -> Result<ExitCode,
     });
     let followed = followed.await;
     bar.finish_and_clear();
-    followed?;
-    let job: Job = remote.ask(Method::GET, &format!("/admin/jobs/{job}"), None).await?;
-    match (job.state, json) {
-        (JobState::Succeeded, true) => print_json(&job)?,
-        (JobState::Succeeded, false) => say_result(&job),
-        (JobState::Cancelled, _) => return Err(CliError::Refused("the job was cancelled".to_owned())),
-        _ => return Err(CliError::Refused(job.error.unwrap_or_else(|| "the job failed".to_owned()))),
-    }
-    Ok(ExitCode::SUCCESS)
+    followed.map(|_| ())
 }
 
 /// Shows an event; the state if it is the last one.

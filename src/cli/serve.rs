@@ -9,6 +9,7 @@ use super::CliError;
 use crate::app::App;
 use crate::config::{Config, ConfigArgs, HttpConfig};
 use crate::http::{AppState, router};
+use crate::jobs::Lane;
 
 /// Start the server
 ///
@@ -54,7 +55,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
             () = shutdown.requested() => return Ok(()),
         },
     };
-    app.work_on_jobs();
+    app.work_on_jobs(&Lane::ALL);
     announce(address, &config.http);
     answer(listener, &app, &config.http, &mut shutdown).await;
     stop(app, &mut shutdown).await

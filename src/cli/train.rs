@@ -172,14 +172,17 @@ impl Train {
             settings = self.as_configured(settings, &config)?;
         }
         let mut stop = Stop::listen(self.parent_stdin)?;
+        let checkpoint = self.checkpoint.clone().or_else(|| self.resume.clone());
         let report = Reporter::new(self.events);
         report.stage(Stage::Reading);
+        let reading = stop.clone();
         let (split, left_out, base, replay) = tokio::select! {
-            read = self.read(&config, &settings) => read?,
+            biased;
             () = stop.asked() => {
-                report.interrupted(0, self.checkpoint.as_deref().filter(|path| path.exists()));
+                report.interrupted(0, checkpoint.as_deref().filter(|path| path.exists()));
                 return Ok(ExitCode::from(stop::EXIT_CODE));
             }
+            read = self.read(&config, &settings, &reading) => read?,
         };
         let run = Run {
             split,
@@ -188,7 +191,7 @@ impl Train {
             replay,
             target,
             output,
-            checkpoint: self.checkpoint.clone().or_else(|| self.resume.clone()),
+            checkpoint,
             resume: self.resume,
             every: self.checkpoint_every,
             goes_on: self.goes_on,
@@ -210,14 +213,15 @@ impl Train {
         &self,
         config: &Config,
         settings: &TrainConfig,
+        stop: &Stop,
     ) -> Result<(Split, LeftOut, Option<BaseModel>, Option<Dataset>), CliError> {
         let base = match &self.base {
             Some(path) => Some(BaseModel::read(path).await?),
             None => None,
         };
-        let (dataset, left_out) = chips::read(config, &self.data, self.chips).await?;
+        let (dataset, left_out) = chips::read(config, &self.data, self.chips, stop).await?;
         let replay = match self.replay.is_empty() {
-            false => Some(chips::read(config, &self.replay, self.chips).await?.0),
+            false => Some(chips::read(config, &self.replay, self.chips, stop).await?.0),
             true => None,
         };
         Ok((dataset.split(&settings.held_out, settings.seed)?, left_out, base, replay))

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{EngineError, InputNormalisation};
 use crate::nn::{Embedder, Format, NetworkError, Target};
 
@@ -36,12 +38,12 @@ impl LoadedEmbedder {
 
     /// Loads a file's content onto each device.
     pub(super) fn from_bytes(
-        content: &[u8],
+        content: &Bytes,
         format: Format,
         targets: &[Target],
         normalisation: InputNormalisation,
     ) -> Result<Self, EngineError> {
-        let load = |target| Embedder::from_bytes(content.to_vec(), format, target, normalisation);
+        let load = |target| Embedder::from_bytes(content.clone(), format, target, normalisation);
         let loaded: Result<Vec<_>, NetworkError> = targets.iter().map(load).collect();
         loaded.map(Self::new).map_err(EngineError::Embedder)
     }

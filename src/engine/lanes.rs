@@ -1,7 +1,7 @@
 //! What waits for the engine's threads, and what they take next.
 //!
 //! There are four lanes, in the order in which a photo passes them: `first` steps on pixels (decoding), detection,
-//! `later` steps on pixels (alignment), embedding. A lane is bounded in entries and in age. A thread that is free takes
+//! `later` steps on pixels (alignment), embedding. Other work of the processor waits with the later steps. A lane is bounded in entries and in age. A thread that is free takes
 //!
 //! 1. a batch that is full or has waited `max_wait`, of the latest stage first, so that begun requests end;
 //! 2. else work on pixels, later steps first, which fills the batches;
@@ -171,7 +171,7 @@ impl Lanes {
     /// run networks now.
     pub fn take(&mut self, role: Role, idle: usize, limits: &Limits, now: Instant) -> Option<(Work, usize)> {
         let networks = role != Role::Pixels;
-        let embeds_due = is_due(&self.embed, chips_of(&self.embed), limits, now);
+        let embeds_due = is_due(&self.embed, self.chips_for_next(), limits, now);
         let detects_due = is_due(&self.detect, self.detect.len(), limits, now);
         if networks && embeds_due {
             return self.take_embed(idle, limits);
@@ -188,6 +188,13 @@ impl Lanes {
             return self.take_embed(idle, limits).or_else(|| self.take_detect(idle, limits));
         }
         None
+    }
+
+    /// Chips that could be in a batch with the oldest: those for its embedder.
+    fn chips_for_next(&self) -> usize {
+        let Some(oldest) = self.embed.front() else { return 0 };
+        let together = self.embed.iter().filter(|entry| entry.input.embedder.is(&oldest.input.embedder));
+        together.map(|entry| entry.input.chips.len()).sum()
     }
 
     /// The oldest entry and as many others for its embedder as make a batch; an entry is never split, so its chips run

@@ -55,6 +55,8 @@ pub enum EngineError {
     /// Work on pixels panicked.
     #[error("work on an image failed unexpectedly")]
     Panicked,
+    #[error("loading a network failed unexpectedly")]
+    Loading,
     #[error(transparent)]
     Embedding(#[from] InvalidValue),
     #[error("cannot start a thread of the engine: {0}")]
@@ -146,7 +148,7 @@ impl Engine {
     ) -> Result<LoadedEmbedder, EngineError> {
         let (path, targets) = (path.to_owned(), Arc::clone(&self.0.targets));
         let loading = tokio::task::spawn_blocking(move || LoadedEmbedder::load(&path, &targets, normalisation));
-        loading.await.map_err(|_| EngineError::Panicked)?
+        loading.await.map_err(|_| EngineError::Loading)?
     }
 
     /// Loads the content of an embedder's file, beside those that are loaded already. A TorchScript file is a program:
@@ -159,7 +161,7 @@ impl Engine {
     ) -> Result<LoadedEmbedder, EngineError> {
         let targets = Arc::clone(&self.0.targets);
         let load = move || LoadedEmbedder::from_bytes(&content, format, &targets, normalisation);
-        tokio::task::spawn_blocking(load).await.map_err(|_| EngineError::Panicked)?
+        tokio::task::spawn_blocking(load).await.map_err(|_| EngineError::Loading)?
     }
 
     /// What waits.

@@ -59,6 +59,10 @@ pub struct Gate {
     pub most_impostors: usize,
 }
 
+/// With fewer subjects, most draws have no pair of one kind, and those that are left are nearly all the same: the interval
+/// would promise what it does not know.
+const LEAST_SUBJECTS: usize = 4;
+
 impl Default for Gate {
     fn default() -> Self {
         Self { auc_fall: 0.01, tar_fall: 0.02, draws: 1000, seed: 1, most_impostors: 200_000 }
@@ -155,6 +159,13 @@ impl Gate {
     }
 
     fn improvement(&self, change: &Change) -> Option<String> {
+        if change.subjects < LEAST_SUBJECTS {
+            return Some(format!(
+                "no improvement shown: {} subjects whom the candidate never saw are too few to tell, {LEAST_SUBJECTS} \
+                 are needed",
+                change.subjects
+            ));
+        }
         let Estimate { value, low, .. } = change.auc_change;
         (low <= 0.0).then(|| {
             format!(
@@ -232,6 +243,18 @@ mod tests {
         assert!(!verdict.promote && verdict.reasons.len() == 1, "{verdict:?}");
         assert!(verdict.reasons[0].starts_with("no improvement shown"), "{}", verdict.reasons[0]);
         assert_eq!(verdict.target.auc_change, Estimate { value: 0.0, low: 0.0, high: 0.0 });
+    }
+
+    #[test]
+    fn few_subjects_show_nothing() {
+        let vectors = |spread| {
+            let faces = made::faces(3, 6, spread, 3);
+            (0..faces.len()).map(|face| faces.vector(face).to_vec()).collect::<Vec<_>>()
+        };
+        let set = GateSet::new((0..18).map(|face| face / 6).collect(), vectors(2.0), vectors(0.5)).unwrap();
+        let verdict = Gate::default().decide(&set, None).unwrap();
+        assert!(verdict.target.auc_change.value > 0.0 && !verdict.promote, "{verdict:?}");
+        assert!(verdict.reasons[0].contains("too few to tell"), "{}", verdict.reasons[0]);
     }
 
     #[test]

@@ -14,8 +14,9 @@ use super::form::{Fields, Form, FromForm, invalid};
 use super::problem::Problem;
 use super::retrain::accepted;
 use super::state::AppState;
+use crate::gallery::PageRequest;
 use crate::registry::ChannelOrder;
-use crate::service::answers::{Audited, Job, ModelDetails, ModelEntry, Retired};
+use crate::service::answers::{AuditEntry, Job, ModelDetails, ModelEntry, Page, Retired};
 use crate::service::{EvaluateRequest, ManifestFields, Services};
 use crate::types::Name;
 
@@ -279,31 +280,17 @@ pub async fn retire_model(
     Ok(Json(state.services.retire_model(&model, force, state.actor()).await?))
 }
 
-pub struct AuditPage {
-    limit: Option<u32>,
-    cursor: Option<String>,
-}
-
-impl FromForm for AuditPage {
-    const IMAGES: &'static [&'static str] = &[];
-    const FIELDS: &'static [&'static str] = &["limit", "cursor"];
-
-    fn from_form(mut form: Form) -> Result<Self, Problem> {
-        Ok(Self { limit: form.value("limit", "a number from 1 to 200")?, cursor: form.text("cursor")? })
-    }
-}
-
 /// List who changed what
 #[utoipa::path(
     get, path = "/admin/audit", tag = "admin", params(PageQuery),
     responses(
-        (status = 200, description = "A page of the record, latest first", body = Audited),
+        (status = 200, description = "A page of the record, latest first", body = Page<AuditEntry>),
         (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn list_audit(
     State(services): State<Services>,
-    Fields(page): Fields<AuditPage>,
-) -> Result<Json<Audited>, Problem> {
-    Ok(Json(services.audit(page.cursor.as_deref(), page.limit).await?))
+    Fields(page): Fields<PageRequest>,
+) -> Result<Json<Page<AuditEntry>>, Problem> {
+    Ok(Json(services.audit(page).await?))
 }

@@ -219,7 +219,6 @@ impl From<ServiceError> for Problem {
             ServiceError::GateRefused { .. } => Self::new(Code::GateRefused, detail),
             ServiceError::FacesWithoutChips { .. } => Self::new(Code::FacesWithoutChips, detail),
             ServiceError::ModelChanges => Self::new(Code::ModelUnavailable, detail),
-            ServiceError::InvalidCursor => Self::new(Code::InvalidCursor, detail).with_field("cursor"),
             ServiceError::Blob(error) => {
                 error!(%error, "a model file is unavailable");
                 Self::new(Code::ModelUnavailable, "a model file is unavailable at present; the server's log says why")
@@ -256,6 +255,7 @@ impl From<EngineError> for Problem {
             | EngineError::Device(_)
             | EngineError::Inference(_)
             | EngineError::Panicked
+            | EngineError::Loading
             | EngineError::Embedding(_)
             | EngineError::Thread(_) => Self::internal(error),
         }

@@ -63,8 +63,11 @@ impl Jobs {
         Ok(events)
     }
 
-    /// Forgets the events of jobs that were finished [`KEPT_FOR`] ago.
-    pub async fn prune_events(&self) -> Result<(), JobError> {
+    /// Forgets the events of jobs that were finished [`KEPT_FOR`] ago, and files that came after their job had ended.
+    pub async fn prune(&self) -> Result<(), JobError> {
+        sqlx::query("delete from job_files f using jobs j where j.id = f.job_id and j.finished_at is not null")
+            .execute(&self.pool)
+            .await?;
         sqlx::query(
             "delete from job_events where job_id in \
              (select id from jobs where finished_at < now() - $1::float8 * interval '1 second')",

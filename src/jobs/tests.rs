@@ -258,9 +258,9 @@ async fn the_bell_rings_at_every_server_and_old_events_go() {
     a.cancel(id).await.unwrap();
     let events = a.events(id, 0, 100).await.unwrap();
     assert_eq!(a.events(id, events[0].sequence, 100).await.unwrap(), events[1..]);
-    a.prune_events().await.unwrap();
+    a.prune().await.unwrap();
     assert_eq!(a.events(id, 0, 100).await.unwrap(), events);
     sqlx::query("update jobs set finished_at = now() - interval '8 days'").execute(&a.pool).await.unwrap();
-    a.prune_events().await.unwrap();
+    a.prune().await.unwrap();
     assert!(a.events(id, 0, 100).await.unwrap().is_empty());
 }

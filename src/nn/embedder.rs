@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::error::NetworkError;
@@ -36,9 +37,13 @@ impl Default for InputNormalisation {
 impl InputNormalisation {
     /// What a network reads of RGB images of a chip's size: `N x 3 x 112 x 112` floats on `device`, channels last.
     pub fn input(&self, images: &[&[u8]], device: Device) -> Result<Tensor, NetworkError> {
-        let Self { mean, scale, channels } = *self;
-        let normalisation = Normalisation { mean: [mean; 3], scale, channels };
-        pixels::stack(images, (Chip::SIDE, Chip::SIDE), &normalisation, device, Kind::Float)
+        pixels::stack(images, (Chip::SIDE, Chip::SIDE), &(*self).into(), device, Kind::Float)
+    }
+}
+
+impl From<InputNormalisation> for Normalisation {
+    fn from(InputNormalisation { mean, scale, channels }: InputNormalisation) -> Self {
+        Self { mean: [mean; 3], scale, channels }
     }
 }
 
@@ -58,7 +63,7 @@ impl Embedder {
 
     /// As [`Self::load`], of a file's content.
     pub fn from_bytes(
-        content: Vec<u8>,
+        content: Bytes,
         format: Format,
         target: &Target,
         normalisation: InputNormalisation,
@@ -100,9 +105,7 @@ impl Embedder {
 
     /// `N x D` for N images of a chip's size.
     fn run(&self, images: &[&[u8]]) -> Result<Tensor, NetworkError> {
-        let InputNormalisation { mean, scale, channels } = self.normalisation;
-        let normalisation = Normalisation { mean: [mean; 3], scale, channels };
-        let input = pixels::batch(images, (Chip::SIDE, Chip::SIDE), &normalisation, &self.network)?;
+        let input = pixels::batch(images, (Chip::SIDE, Chip::SIDE), &self.normalisation.into(), &self.network)?;
         let outputs = self.network.forward(&input)?;
         let [output] = &outputs[..] else {
             return Err(contract(format!("it has {} outputs instead of one", outputs.len())));

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tch::{Device, Kind, Tensor};
 
 use super::error::{NetworkError, brief_text};
@@ -50,11 +51,11 @@ impl Network {
     pub fn load(path: &Path, target: &Target) -> Result<Self, NetworkError> {
         let content = read(path)?;
         let format = if has_torchscript_ending(path) { Format::TorchScript } else { Format::of(&content) };
-        Self::from_bytes(content, format, target)
+        Self::from_bytes(content.into(), format, target)
     }
 
     /// As [`Self::load`], of a file's content.
-    pub fn from_bytes(content: Vec<u8>, format: Format, target: &Target) -> Result<Self, NetworkError> {
+    pub fn from_bytes(content: Bytes, format: Format, target: &Target) -> Result<Self, NetworkError> {
         shim::tune_heap();
         let kind = target.precision.kind();
         match format {

@@ -7,6 +7,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{Registry, RegistryError};
+use crate::db::{Page, PageRequest};
 use crate::types::ModelId;
 
 /// By what somebody was let in.
@@ -64,17 +65,17 @@ impl Registry {
         note(&mut *self.pool.acquire().await?, actor, action, model, details).await
     }
 
-    /// What was done before `before`, or until now, latest first.
-    pub async fn audit(&self, before: Option<Uuid>, limit: u32) -> Result<Vec<AuditEntry>, RegistryError> {
+    /// What was done, latest first.
+    pub async fn audit(&self, request: PageRequest) -> Result<Page<AuditEntry>, RegistryError> {
         let entries = sqlx::query_as(
             "select a.id, a.at, a.actor, a.action, a.model_id, m.name as model, a.details from audit a \
-             left join models m on m.id = a.model_id where $1::uuid is null or a.id < $1 order by a.id desc limit $2",
+             left join models m on m.id = a.model_id where a.id < $1 order by a.id desc limit $2",
         )
-        .bind(before)
-        .bind(i64::from(limit))
+        .bind(request.before())
+        .bind(request.rows_to_fetch())
         .fetch_all(&self.pool)
         .await?;
-        Ok(entries)
+        Ok(request.page(entries, |entry: &AuditEntry| entry.id))
     }
 }
 

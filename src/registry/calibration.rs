@@ -1,86 +1,11 @@
-//! What an embedder's similarities mean, and how it wants its chips: facts that belong to a weights file.
-//!
-//! The networks that `make setup` brings are known by their sha256. Any other has them in a TOML file beside it:
-//! `my-net.onnx` and `my-net.toml`.
-
-use std::path::{Path, PathBuf};
+//! What an embedder's similarities mean.
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use crate::types::{Threshold, hex};
-
-/// sha256 of MobileFaceNet-512 as `make setup` brings it.
-const MOBILEFACENET_512: &str = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
+use crate::types::Threshold;
 
 /// About one in the number of pairs per kind that a calibration here rests on.
 const LEAST_DOUBT: f32 = 1e-4;
-
-#[derive(Debug, Error)]
-pub enum ManifestError {
-    #[error("cannot read {path}: {source}")]
-    Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("{path} is not valid: {message}")]
-    Malformed { path: PathBuf, message: String },
-    #[error(
-        "{weights} is not a network that faceid knows: describe it in {manifest} (see README.md, \"Your own networks\")"
-    )]
-    Missing { weights: PathBuf, manifest: PathBuf },
-    /// What it says cannot be, such as rates that do not fall.
-    #[error("this manifest cannot be used: {0}")]
-    Unusable(String),
-}
-
-/// Order of the colour channels of a network's input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum ChannelOrder {
-    #[default]
-    Rgb,
-    Bgr,
-}
-
-impl ChannelOrder {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rgb => "rgb",
-            Self::Bgr => "bgr",
-        }
-    }
-}
-
-/// Facts about an embedder's weights.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
-    /// What the model is called in answers.
-    pub name: String,
-    /// The input is (value - mean) / scale, for values 0..=255.
-    #[serde(default = "half_range")]
-    pub mean: f32,
-    #[serde(default = "half_range")]
-    pub scale: f32,
-    #[serde(default)]
-    pub channels: ChannelOrder,
-    /// Of the weights, for whoever passes them or what was made from them on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub licence: Option<String>,
-    /// Similarity from which on two faces count as one person.
-    threshold: f32,
-    /// Logistic regression of "one person" on the similarity, if it was fitted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    probability: Option<Logistic>,
-    /// Thresholds at false match rates, if they were measured; highest rate first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    fmr: Vec<FmrPoint>,
-    /// What tells a face from what is none, if it was measured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    anomaly: Option<NormScale>,
-}
-
-fn half_range() -> f32 {
-    127.5
-}
 
 /// probability = 1 / (1 + exp(-(slope * similarity + intercept)))
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -114,8 +39,8 @@ pub struct NormScale {
 pub struct Calibration {
     pub threshold: Threshold,
     pub logistic: Option<Logistic>,
-    fmr: Vec<FmrPoint>,
-    anomaly: Option<NormScale>,
+    pub(super) fmr: Vec<FmrPoint>,
+    pub(super) anomaly: Option<NormScale>,
 }
 
 impl Calibration {
@@ -164,204 +89,10 @@ impl Calibration {
     }
 }
 
-impl Manifest {
-    /// The facts about the weights file `weights` whose sha256 is `sha256` in hexadecimal.
-    pub fn of(weights: &Path, sha256: &str) -> Result<Self, ManifestError> {
-        let path = weights.with_extension("toml");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text).map_err(|message| ManifestError::Malformed { path, message }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match sha256 {
-                MOBILEFACENET_512 => Ok(mobilefacenet_512()),
-                _ => Err(ManifestError::Missing { weights: weights.to_owned(), manifest: path }),
-            },
-            Err(source) => Err(ManifestError::Unreadable { path, source }),
-        }
-    }
-
-    /// A network of ours, which reads RGB in -1..=1, before it is calibrated: a threshold of 1 matches nothing but a face
-    /// with itself.
-    pub fn uncalibrated(name: String) -> Self {
-        Self {
-            name,
-            mean: half_range(),
-            scale: half_range(),
-            channels: ChannelOrder::Rgb,
-            licence: None,
-            threshold: 1.0,
-            probability: None,
-            fmr: Vec::new(),
-            anomaly: None,
-        }
-    }
-
-    /// A network that was made from this one, with its input and licence, before it is calibrated.
-    pub fn successor(&self, name: String) -> Self {
-        let Self { mean, scale, channels, ref licence, .. } = *self;
-        Self { mean, scale, channels, licence: licence.clone(), ..Self::uncalibrated(name) }
-    }
-
-    /// The same network with other figures: what [`Self::of`] reads, as text.
-    pub fn recalibrated(
-        &self,
-        threshold: Threshold,
-        probability: Option<Logistic>,
-        fmr: Vec<FmrPoint>,
-    ) -> Result<String, ManifestError> {
-        let manifest = Self { threshold: threshold.get(), probability, fmr, ..self.clone() };
-        let text = manifest.to_toml()?;
-        Self::parse(&text).map_err(ManifestError::Unusable)?;
-        Ok(text)
-    }
-
-    /// A manifest as text.
-    pub fn from_toml(text: &str) -> Result<Self, ManifestError> {
-        Self::parse(text).map_err(ManifestError::Unusable)
-    }
-
-    /// What [`Self::of`] reads, as text.
-    pub fn to_toml(&self) -> Result<String, ManifestError> {
-        toml::to_string(self).map_err(|error| ManifestError::Unusable(error.to_string()))
-    }
-
-    /// What the database holds of a model.
-    pub(super) fn from_json(value: serde_json::Value) -> Result<Self, ManifestError> {
-        let manifest: Self =
-            serde_json::from_value(value).map_err(|error| ManifestError::Unusable(error.to_string()))?;
-        manifest.checked().map_err(ManifestError::Unusable)
-    }
-
-    /// What faceid knows of weights by itself, by their sha256.
-    pub fn known(sha256: &[u8; 32]) -> Option<Self> {
-        (hex(sha256) == MOBILEFACENET_512).then(mobilefacenet_512)
-    }
-
-    /// The same with another name.
-    pub fn named(self, name: String) -> Result<Self, ManifestError> {
-        Self { name, ..self }.checked().map_err(ManifestError::Unusable)
-    }
-
-    /// Whether both say the same of what the network reads.
-    pub(super) fn reads_as(&self, other: &Self) -> bool {
-        (self.mean, self.scale, self.channels) == (other.mean, other.scale, other.channels)
-    }
-
-    /// The same with another threshold.
-    pub fn with_threshold(self, threshold: Threshold) -> Self {
-        Self { threshold: threshold.get(), ..self }
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str::<Self>(text).map_err(|error| error.to_string())?.checked()
-    }
-
-    fn checked(self) -> Result<Self, String> {
-        let manifest = self;
-        if manifest.name.is_empty() || manifest.name.len() > 255 {
-            return Err("name: 1 to 255 characters are expected".to_owned());
-        }
-        if !(manifest.scale.is_finite() && manifest.scale != 0.0 && manifest.mean.is_finite()) {
-            return Err("mean and scale: finite numbers are expected, scale not 0".to_owned());
-        }
-        Threshold::try_from(manifest.threshold).map_err(|error| error.to_string())?;
-        if manifest.probability.is_some_and(|l| !(l.slope > 0.0 && l.slope.is_finite() && l.intercept.is_finite())) {
-            return Err("probability: finite numbers are expected, slope above 0".to_owned());
-        }
-        if manifest.anomaly.is_some_and(|a| !(a.width > 0.0 && a.width.is_finite() && a.middle.is_finite())) {
-            return Err("anomaly: finite numbers are expected, width above 0".to_owned());
-        }
-        check_fmr(&manifest.fmr)?;
-        Ok(manifest)
-    }
-
-    pub fn calibration(&self) -> Calibration {
-        let threshold = Threshold::try_from(self.threshold).expect("`parse` checked the threshold");
-        Calibration { threshold, logistic: self.probability, fmr: self.fmr.clone(), anomaly: self.anomaly }
-    }
-}
-
-/// Rates fall, thresholds rise, and intervals hold their thresholds.
-fn check_fmr(points: &[FmrPoint]) -> Result<(), String> {
-    for point in points {
-        let FmrPoint { rate, threshold, low, high } = *point;
-        if !(rate > 0.0 && rate < 1.0 && -1.0 <= low && low <= threshold && threshold <= high && high <= 1.0) {
-            return Err(format!(
-                "fmr: {rate}: a rate above 0 and below 1 and -1 <= low <= threshold <= high <= 1 are expected"
-            ));
-        }
-    }
-    let falls = |pair: &[FmrPoint]| pair[0].rate > pair[1].rate && pair[0].threshold < pair[1].threshold;
-    if points.windows(2).all(falls) {
-        Ok(())
-    } else {
-        Err("fmr: falling rates with rising thresholds are expected".to_owned())
-    }
-}
-
-/// Threshold and logistic regression were measured as README.md's section "Threshold and probability" tells. The false
-/// match rates are what `faceid evaluate lfw100 orl --precision fp32` measured: on 122,500 pairs of different people, of 50,
-/// with intervals over people. Down to 1e-4 they were counted, at 1e-4 from 12 pairs; 1e-5 and 1e-6 are beyond the data,
-/// and are what the fitted tail says. Of 546 faces all have a norm of at least 2.3, half of them 3.8; of 99 pieces of
-/// background the longest has 2.3, half of them 1.6.
-fn mobilefacenet_512() -> Manifest {
-    Manifest {
-        name: "mobilefacenet-512".to_owned(),
-        mean: 127.5,
-        scale: 127.5,
-        channels: ChannelOrder::Rgb,
-        licence: Some("MIT".to_owned()),
-        threshold: 0.41,
-        probability: Some(Logistic { slope: 56.6, intercept: -20.23 }),
-        fmr: [
-            (1e-1, 0.185, 0.167, 0.205),
-            (1e-2, 0.309, 0.280, 0.330),
-            (1e-3, 0.392, 0.355, 0.412),
-            (1e-4, 0.442, 0.407, 0.453),
-            (1e-5, 0.466, 0.433, 0.510),
-            (1e-6, 0.480, 0.440, 0.575),
-        ]
-        .map(|(rate, threshold, low, high)| FmrPoint { rate, threshold, low, high })
-        .into(),
-        anomaly: Some(NormScale { middle: 2.2, width: 0.2 }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_manifest_describes_a_network() {
-        let folder = tempfile::tempdir().unwrap();
-        let weights = folder.path().join("net.onnx");
-        assert!(matches!(Manifest::of(&weights, "00"), Err(ManifestError::Missing { .. })));
-        std::fs::write(folder.path().join("net.toml"), "name = \"net\"\nthreshold = 0.3\nchannels = \"bgr\"\n")
-            .unwrap();
-        let manifest = Manifest::of(&weights, "00").unwrap();
-        assert_eq!((manifest.mean, manifest.channels), (127.5, ChannelOrder::Bgr));
-        assert_eq!(manifest.calibration().threshold.get(), 0.3);
-        assert_eq!(manifest.calibration().probability(0.5), None);
-    }
-
-    #[test]
-    fn what_was_measured_is_written_and_read() {
-        let bundled = mobilefacenet_512();
-        let fmr = vec![
-            FmrPoint { rate: 1e-2, threshold: 0.31, low: 0.29, high: 0.33 },
-            FmrPoint { rate: 1e-6, threshold: 0.52, low: 0.49, high: 0.6 },
-        ];
-        let threshold = Threshold::try_from(0.44).unwrap();
-        let text = bundled.recalibrated(threshold, None, fmr.clone()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("net.toml"), &text).unwrap();
-        let read = Manifest::of(&folder.path().join("net.onnx"), "00").unwrap();
-        assert_eq!((read.mean, read.scale, read.channels), (bundled.mean, bundled.scale, bundled.channels));
-        let calibration = read.calibration();
-        assert_eq!((calibration.threshold, calibration.logistic), (threshold, None));
-        assert_eq!((&calibration.fmr, calibration.anomaly), (&fmr, bundled.anomaly));
-        assert!(text.contains("threshold = 0.44\n") && text.contains("[[fmr]]"), "{text}");
-        let falling = fmr.into_iter().rev().collect();
-        assert!(matches!(bundled.recalibrated(threshold, None, falling), Err(ManifestError::Unusable(_))));
-    }
+    use crate::registry::manifest::mobilefacenet_512;
 
     #[test]
     fn rates_and_thresholds_are_one_anothers_inverse() {
@@ -385,19 +116,6 @@ mod tests {
         let calibration = mobilefacenet_512().calibration();
         assert!(calibration.anomaly(3.8).unwrap() < 0.01);
         assert!(calibration.anomaly(1.6).unwrap() > 0.9);
-    }
-
-    #[test]
-    fn nonsense_is_refused() {
-        for text in [
-            "name = \"n\"\nthreshold = 0.3\n[[fmr]]\nrate = 2.0\nthreshold = 0.3\nlow = 0.2\nhigh = 0.4",
-            "name = \"n\"\nthreshold = 0.3\n[anomaly]\nmiddle = 2.0\nwidth = 0.0",
-            "name = \"\"\nthreshold = 0.3",
-            "name = \"n\"\nthreshold = 3",
-            "name = \"n\"\nthreshold = 0.3\nscale = 0",
-        ] {
-            assert!(Manifest::parse(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -182,9 +182,12 @@ impl Registry {
         let mut retirement = Retirement::default();
         loop {
             let mut transaction = self.pool.begin().await?;
+            // While it lasts, nobody imports the model again.
+            sqlx::query("select pg_advisory_xact_lock_shared($1)").bind(MODELS_LOCK).execute(&mut *transaction).await?;
             // In the order of ids and before their embeddings, as everyone locks them who changes both.
             let subjects: Vec<Uuid> = sqlx::query_scalar(
-                "select id from subjects where id in (select subject_id from templates where model_id = $1 limit $2) \
+                "select id from subjects where id in (select subject_id from templates where model_id = $1 \
+                   and exists (select from models where id = $1 and state = 'retired') limit $2) \
                  order by id for no key update",
             )
             .bind(id.0)
@@ -209,8 +212,11 @@ impl Registry {
             retirement.embeddings += deleted.unsigned_abs();
             retirement.lost_faces += lost.unsigned_abs();
         }
-        for table in ["delete from findings where model_id = $1", "delete from search_indexes where model_id = $1"] {
-            sqlx::query(table).bind(id.0).execute(&self.pool).await?;
+        for rest in [
+            "delete from findings where model_id = (select id from models where id = $1 and state = 'retired')",
+            "delete from search_indexes where model_id = (select id from models where id = $1 and state = 'retired')",
+        ] {
+            sqlx::query(rest).bind(id.0).execute(&self.pool).await?;
         }
         Ok(retirement)
     }
@@ -230,7 +236,7 @@ pub(super) async fn hold_exclusively(connection: &mut PgConnection) -> Result<()
 
 async fn rollback_target(connection: &mut PgConnection) -> Result<Option<Model>, RegistryError> {
     let former = sqlx::query_as(
-        "select * from models where state = 'former' order by activated_at desc nulls last, id desc limit 1",
+        "select * from models where state = 'former' and format is not null order by activated_at desc nulls last, id desc limit 1",
     );
     Ok(former.fetch_optional(connection).await?)
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod calibration;
 mod lifecycle;
+mod manifest;
 mod model;
 mod news;
 #[cfg(test)]
@@ -18,8 +19,9 @@ use crate::db::DbError;
 use crate::types::{ModelId, hex};
 
 pub use audit::{Actor, AuditEntry};
-pub use calibration::{Calibration, ChannelOrder, FmrPoint, Logistic, Manifest, ManifestError, NormScale};
+pub use calibration::{Calibration, FmrPoint, Logistic, NormScale};
 pub use lifecycle::{Lineup, Retirement, Switch};
+pub use manifest::{ChannelOrder, Manifest, ManifestError};
 pub use model::{GateVerdict, Model, ModelFormat, ModelSource, ModelState};
 pub use news::ModelNews;
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::db::PageRequest;
 use crate::db::testing::database;
 
 fn manifest(name: &str) -> Manifest {
@@ -98,13 +99,15 @@ async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
         assert_eq!(target, expected);
         promote(&registry, target).await.unwrap();
     }
-    let actions = registry.audit(None, 100).await.unwrap();
+    let actions = registry.audit(PageRequest::default()).await.unwrap().items;
     let activations: Vec<_> = actions.iter().filter(|entry| entry.action == "model.activate").collect();
     assert_eq!(activations.len(), 6);
     assert_eq!((activations[0].actor.as_str(), activations[0].model.as_deref()), ("admin key", Some("model 2")));
     assert_eq!(activations[0].details["former"], c.to_string());
-    let page = registry.audit(Some(actions[2].id), 2).await.unwrap();
-    assert_eq!(page, actions[3..5]);
+    let three = |cursor: Option<&str>| PageRequest::new(Some(3), cursor).unwrap();
+    let first = registry.audit(three(None)).await.unwrap();
+    let second = registry.audit(three(first.next_cursor.as_deref())).await.unwrap();
+    assert_eq!([first.items, second.items].concat(), actions[..6]);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the service answers with: the JSON of the HTTP surface and of the command line.
 
 mod jobs;
+mod models;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 pub use jobs::Job;
+pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
 
 use crate::gallery::Policy;
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};
@@ -357,103 +359,4 @@ pub struct Erased {
     pub subjects: u64,
     pub faces: u64,
     pub embeddings: u64,
-}
-
-/// An embedder that the database knows.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct ModelEntry {
-    pub id: uuid::Uuid,
-    pub name: String,
-    /// Of the weights file, in hexadecimal.
-    pub sha256: String,
-    pub dimension: u32,
-    /// `active`, `candidate`, `former` (was active, and can be again at once) or `retired` (embeddings and file deleted).
-    pub state: String,
-    /// `configured`, `import`, `retrain`, or `embeddings`: known by imported embeddings alone.
-    pub source: String,
-    /// Of its file in the model store: `onnx` or `torchscript`; null if there is none.
-    #[schema(required)]
-    pub format: Option<String>,
-    /// Length of its file; null if there is none.
-    #[schema(required)]
-    pub bytes: Option<u64>,
-    /// The model that it was trained from.
-    #[schema(required)]
-    pub parent: Option<uuid::Uuid>,
-    pub created_at: DateTime<Utc>,
-    /// When it last became active.
-    #[schema(required)]
-    pub activated_at: Option<DateTime<Utc>>,
-    /// Whether faces are being embedded by it so that it can become active.
-    pub is_target: bool,
-    /// Whether a rollback would make it active.
-    pub is_rollback: bool,
-}
-
-/// GET /admin/models/{model}
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct ModelDetails {
-    #[serde(flatten)]
-    pub entry: ModelEntry,
-    /// What it was trained to read, and its calibration; null of a model of which only embeddings are known.
-    #[schema(required, value_type = Option<Object>)]
-    pub manifest: Option<Value>,
-    /// What the gate said of it; null if nobody evaluated it.
-    #[schema(required)]
-    pub verdict: Option<Verdict>,
-    /// Faces that have an embedding of it.
-    pub embeddings: u64,
-    /// Faces that have none, but a chip to make it from.
-    pub missing: u64,
-    /// Faces that have neither, so that a promotion would leave them behind.
-    pub without_chip: u64,
-}
-
-/// What the gate said of a model.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Verdict {
-    pub passed: bool,
-    /// Why not.
-    pub reasons: Vec<String>,
-    /// The figures behind it.
-    #[schema(value_type = Object)]
-    pub figures: Value,
-    pub at: DateTime<Utc>,
-}
-
-/// What retiring a model deleted.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Retired {
-    /// The name of the model.
-    pub model: String,
-    pub embeddings: u64,
-    /// Faces of which nothing is left to find them by: they had no chip, and no embedding of another model.
-    pub lost_faces: u64,
-}
-
-/// GET /admin/audit
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Audited {
-    /// Latest first.
-    pub items: Vec<AuditEntry>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub next_cursor: Option<String>,
-}
-
-/// Something that was done.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct AuditEntry {
-    pub id: uuid::Uuid,
-    pub at: DateTime<Utc>,
-    /// `admin key`, `anyone` (a server without keys), `command` (on the database) or `server` (its configuration, a job).
-    pub actor: String,
-    /// Such as `model.import`, `promotion.start`, `model.activate`, `model.retire`.
-    pub action: String,
-    #[schema(required)]
-    pub model_id: Option<uuid::Uuid>,
-    /// The name of the model.
-    #[schema(required)]
-    pub model: Option<String>,
-    #[schema(value_type = Object)]
-    pub details: Value,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use tracing::warn;
 use utoipa::ToSchema;
 
 use super::answers::Enrolled;
@@ -58,7 +59,12 @@ impl Services {
             let serving = self.serving();
             let request = (&gallery, &subject, &metadata, on_duplicate);
             match self.enroll_by(&serving, request, &sighting).await {
-                Err(ServiceError::Gallery(GalleryError::OtherModel { .. })) => self.follow().await?,
+                Err(ServiceError::Gallery(GalleryError::OtherModel { .. })) => {
+                    self.follow().await.map_err(|error| {
+                        warn!(%error, "cannot follow the active model");
+                        ServiceError::ModelChanges
+                    })?;
+                }
                 done => return done,
             }
         }

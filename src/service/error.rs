@@ -48,8 +48,6 @@ pub enum ServiceError {
     /// This server does not get to the active model.
     #[error("the active model changes at present; try again shortly")]
     ModelChanges,
-    #[error("the cursor is not one that this list gave")]
-    InvalidCursor,
     #[error(transparent)]
     Blob(#[from] BlobError),
     /// A field has a value that it cannot have.

@@ -72,8 +72,13 @@ impl Services {
             self.0.stage.set_target(None);
             return;
         };
-        if let Err(error) = self.end_orphaned(&target).await {
-            warn!(%error, "cannot look whether a promotion goes on");
+        match self.end_orphaned(&target).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.0.stage.set_target(None);
+                return;
+            }
+            Err(error) => warn!(%error, "cannot look whether a promotion goes on"),
         }
         if known == Some(target.id) {
             return;

@@ -3,16 +3,14 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::answers::{AuditEntry, Audited, ModelDetails, ModelEntry, Retired};
+use super::answers::{AuditEntry, ModelDetails, ModelEntry, Page, Retired};
 use super::{NewModelFile, ServiceError, Services};
 use crate::engine::Step;
+use crate::gallery::PageRequest;
 use crate::registry::{
     self, Actor, ChannelOrder, GateVerdict, Manifest, ManifestError, Model, ModelFormat, ModelSource, ModelState,
 };
 use crate::types::{ModelId, Threshold, hex};
-
-/// Entries of a page of the record.
-const AUDIT_PAGE: u32 = 50;
 
 /// What somebody says of a model that they bring.
 #[derive(Debug, Clone, Default)]
@@ -121,20 +119,17 @@ impl Services {
     pub async fn retire_model(&self, model: &str, force: bool, actor: Actor) -> Result<Retired, ServiceError> {
         let model = self.find_model(model).await?;
         let retired = self.0.registry.retire(model.id, force, actor).await?;
-        self.0.models.delete(&model).await?;
+        // It may have been imported again meanwhile.
+        if self.0.registry.model(model.id).await?.state == ModelState::Retired {
+            self.0.models.delete(&model).await?;
+        }
         self.settle().await;
         Ok(Retired { model: model.name, embeddings: retired.embeddings, lost_faces: retired.lost_faces })
     }
 
     /// Who changed what, latest first.
-    pub async fn audit(&self, cursor: Option<&str>, limit: Option<u32>) -> Result<Audited, ServiceError> {
-        let before = cursor.map(|cursor| uuid::Uuid::try_parse(cursor).map_err(|_| ServiceError::InvalidCursor));
-        let limit = limit.unwrap_or(AUDIT_PAGE).clamp(1, 200);
-        let mut entries = self.0.registry.audit(before.transpose()?, limit + 1).await?;
-        let more = entries.len() > limit as usize;
-        entries.truncate(limit as usize);
-        let next_cursor = entries.last().filter(|_| more).map(|last| last.id.to_string());
-        Ok(Audited { items: entries.into_iter().map(Into::into).collect(), next_cursor })
+    pub async fn audit(&self, page: PageRequest) -> Result<Page<AuditEntry>, ServiceError> {
+        Ok(self.0.registry.audit(page).await?.into())
     }
 
     async fn rollback_id(&self) -> Result<Option<ModelId>, ServiceError> {

@@ -6,7 +6,7 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use super::{ServiceError, Services};
-use crate::registry::{Actor, Model, ModelState, RegistryError, Switch};
+use crate::registry::{Actor, Model, ModelState, Switch};
 use crate::types::ModelId;
 
 /// A promotion to be done.
@@ -110,10 +110,6 @@ impl Services {
 
     /// The model that was active before the present one.
     pub async fn rollback_target(&self) -> Result<Model, ServiceError> {
-        let model = self.0.registry.rollback_target().await?;
-        if model.file.is_none() {
-            return Err(RegistryError::NoFormerModel.into());
-        }
-        Ok(model)
+        Ok(self.0.registry.rollback_target().await?)
     }
 }

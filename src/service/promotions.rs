@@ -11,9 +11,8 @@ use super::answers::Job;
 use super::promote::{Promoted, Promotion};
 use super::work::Failure;
 use super::{ServiceError, Services};
-use crate::engine::EngineError;
 use crate::jobs::{JobError, JobKind, Lease, NewJob, Stop};
-use crate::registry::{Actor, Model, RegistryError};
+use crate::registry::{Actor, Model};
 use crate::types::ModelId;
 
 /// How often a job says how far it is.
@@ -71,7 +70,7 @@ impl Services {
         let (progress, seen) = watch::channel((0, 0));
         let promoting = self.promote(promotion, |done, total| _ = progress.send_replace((done, total)));
         let outcome = tokio::select! {
-            outcome = promoting => outcome.map_err(failure),
+            outcome = promoting => outcome.map_err(Failure::from),
             error = report(lease, seen) => Err(error),
             why = lease.stopped() => {
                 if why == Stop::Cancelled {
@@ -94,12 +93,13 @@ impl Services {
         }
     }
 
-    /// Ends a promotion that no job works on any more.
-    pub(super) async fn end_orphaned(&self, target: &Model) -> Result<(), ServiceError> {
-        if self.0.jobs.unfinished(JobKind::Promote, &target.id.to_string()).await?.is_none() {
+    /// Ends a promotion that no job works on any more: whether it was one.
+    pub(super) async fn end_orphaned(&self, target: &Model) -> Result<bool, ServiceError> {
+        let orphaned = self.0.jobs.unfinished(JobKind::Promote, &target.id.to_string()).await?.is_none();
+        if orphaned {
             self.0.registry.clear_target(target.id, Actor::Server, "its job has ended").await?;
         }
-        Ok(())
+        Ok(orphaned)
     }
 }
 
@@ -120,19 +120,5 @@ async fn report(lease: &Lease, mut seen: watch::Receiver<(u64, u64)>) -> Failure
         // The sender lives as long as the promotion does.
         let _ = seen.changed().await;
         tokio::time::sleep(REPORT_INTERVAL).await;
-    }
-}
-
-/// Whether it is worth another try.
-fn failure(error: ServiceError) -> Failure {
-    match error {
-        ServiceError::GateRefused { .. }
-        | ServiceError::FacesWithoutChips { .. }
-        | ServiceError::NoModelFile { .. }
-        | ServiceError::Engine(EngineError::Embedder(_))
-        | ServiceError::Registry(RegistryError::ModelNotFound(_) | RegistryError::NotTheTarget) => {
-            Failure::Final(error.to_string())
-        }
-        error => Failure::Passing(error.to_string()),
     }
 }

@@ -55,7 +55,7 @@ impl Services {
         let Some(_turn) = galleries.take_turn(crate::gallery::Turn::Review).await? else { return Ok(false) };
         let Some(batch) = galleries.next_review(serving.id(), BATCH).await? else { return Ok(false) };
         // Searches must see at least what the batch counts as seen.
-        self.settle().await;
+        serving.resident.settle().await;
         let subjects: Vec<SubjectId> = batch.subjects.iter().map(|due| due.subject).collect();
         let changed: Vec<SubjectId> = batch.subjects.iter().filter(|due| due.changed).map(|due| due.subject).collect();
         let faces = galleries.faces_to_review(batch.gallery, serving.id(), &subjects).await?;

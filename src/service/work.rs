@@ -7,7 +7,10 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{error, info, warn};
 
 use super::{ServiceError, Services};
+use crate::engine::EngineError;
+use crate::gallery::GalleryError;
 use crate::jobs::{JobError, JobKind, Lane, Lease, Stop};
+use crate::registry::RegistryError;
 
 /// How often a free server looks for a job without being told to.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -41,18 +44,35 @@ impl From<JobError> for Failure {
     }
 }
 
+/// Whether it is worth another try.
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
-        Self::Passing(error.to_string())
+        match error {
+            ServiceError::GateRefused { .. }
+            | ServiceError::FacesWithoutChips { .. }
+            | ServiceError::NoModelFile { .. }
+            | ServiceError::InvalidModel(_)
+            | ServiceError::ModelTooLarge { .. }
+            | ServiceError::CodeRefused
+            | ServiceError::Engine(EngineError::Embedder(_))
+            | ServiceError::Gallery(GalleryError::GalleryNotFound(_))
+            | ServiceError::Registry(
+                RegistryError::ModelNotFound(_)
+                | RegistryError::NotTheTarget
+                | RegistryError::DuplicateModel(_)
+                | RegistryError::InvalidDimension(_),
+            ) => Self::Final(error.to_string()),
+            error => Self::Passing(error.to_string()),
+        }
     }
 }
 
 impl Services {
-    /// Works on the jobs of the database until the server stops, and returns when what it works on is given back.
-    pub async fn work_on_jobs(self) {
+    /// Works on the database's jobs of these lanes until the server stops, and returns when what it works on is given back.
+    pub async fn work_on_jobs(self, lanes: &'static [Lane]) {
         let mut tasks = JoinSet::new();
-        for lane in Lane::ALL {
-            tasks.spawn(self.clone().work_in(lane));
+        for lane in lanes {
+            tasks.spawn(self.clone().work_in(*lane));
         }
         let jobs = self.0.jobs.clone();
         tokio::select! {
@@ -70,7 +90,7 @@ impl Services {
     /// Forgets what nobody needs of finished jobs; never returns.
     async fn tidy_jobs(&self) {
         loop {
-            if let Err(error) = self.0.jobs.prune_events().await {
+            if let Err(error) = self.0.jobs.prune().await {
                 warn!(%error, "cannot delete old events of jobs; trying again");
             }
             if let Err(error) = self.tidy_job_folders().await {

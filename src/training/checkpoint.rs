@@ -21,8 +21,8 @@ const FORMAT: u32 = 2;
 /// The key of [`Header`] in the metadata.
 const HEADER: &str = "faceid";
 
-/// Larger files are refused: the largest network that can be configured takes a tenth of that.
-const MAX_BYTES: u64 = 4 << 30;
+/// Larger files are refused: five times the weights of the largest base, and room for the history.
+const MAX_BYTES: u64 = 6 << 30;
 
 /// Numbers of a row of the history, and of a look at validation subjects.
 const RECORD: usize = 7;

@@ -11,29 +11,29 @@ use super::network::{Activation, Block, Conv, EPSILON, Network, Norm};
 use super::params::Params;
 use super::trainer::Trainer;
 use crate::nn::onnx::{ConvWeights, Value, Writer};
-use crate::nn::{Embedder, InputNormalisation, Target};
+use crate::nn::{Embedder, Format, InputNormalisation, Target};
 use crate::types::Chip;
 
 /// Least cosine of an embedding by the file with that by the trained network. Folding costs about 1e-6.
 const LEAST_COSINE: f32 = 0.999;
 
 impl Trainer {
-    /// Writes the result as an ONNX file, loads it as a server does, and checks that it embeds `probes` as the trained
-    /// network does.
+    /// Loads the result's ONNX file as a server does, checks that it embeds `probes` as the trained network does, and writes
+    /// it; nothing is written if it does not.
     pub fn export(&self, path: &Path, probes: &[Chip]) -> Result<(), TrainingError> {
-        write_atomically(path, &self.to_onnx())?;
+        let content = self.to_onnx();
         let input = match &self.model {
             Model::Built(_) => InputNormalisation::default(),
             Model::Base(network) => network.normalisation(),
         };
-        let embedder = Embedder::load(path, &Target::CPU, input)?;
+        let embedder = Embedder::from_bytes(content.clone().into(), Format::Onnx, &Target::CPU, input)?;
         let (rows, expected) = (embedder.forward(probes)?, self.embed(probes)?);
         let worst = rows.iter().zip(&expected).map(|(a, b)| cosine(a, b)).fold(1.0, |worst: f32, cosine| {
             // Written so that what is not a number fails, too.
             if cosine >= worst { worst } else { cosine }
         });
         if worst >= LEAST_COSINE {
-            return Ok(());
+            return write_atomically(path, &content);
         }
         Err(TrainingError::Export { path: path.to_owned(), cosine: worst })
     }

@@ -52,8 +52,8 @@ pub enum TrainingError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{} is no checkpoint that can be resumed: {reason}", path.display())]
     Checkpoint { path: PathBuf, reason: String },
-    /// The file that was written does not do what the network did: a mistake of ours, so the file must not be served.
-    #[error("{} embeds otherwise than the trained network (cosine {cosine})", path.display())]
+    /// The file would not do what the network does: a mistake of ours, so nothing was written.
+    #[error("{} would embed otherwise than the trained network (cosine {cosine}), and was not written", path.display())]
     Export { path: PathBuf, cosine: f32 },
     #[error(transparent)]
     Network(#[from] NetworkError),

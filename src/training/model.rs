@@ -90,7 +90,7 @@ impl Model {
     /// by its own statistics.
     pub fn forward(&self, params: &Params, input: &Tensor, train: bool, kind: Kind) -> Result<Tensor, TrainingError> {
         match self {
-            Self::Built(network) => Ok(network.forward(params, input, train, kind)),
+            Self::Built(network) => Ok(network.forward(params, input, train, kind)?),
             Self::Base(network) => Ok(network.forward(params, input)?),
         }
     }

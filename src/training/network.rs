@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::config::{Architecture, Input};
 use super::params::{Collected, Index, Params, Role};
 use crate::evaluation::Random;
-use crate::nn::prelu;
+use crate::nn::{NetworkError, prelu};
 
 /// What running statistics take from a batch, as is usual.
 const MOMENTUM: f64 = 0.1;
@@ -84,20 +84,20 @@ impl Network {
     /// `N x D` embeddings of `N x C x S x S` inputs, of length 1 unless the architecture says otherwise. With `train`,
     /// batches are normalised by their own statistics, which the running ones take a part of. Convolutions work in `kind`,
     /// with copies of the weights; the embeddings are float32.
-    pub fn forward(&self, params: &Params, input: &Tensor, train: bool, kind: Kind) -> Tensor {
+    pub fn forward(&self, params: &Params, input: &Tensor, train: bool, kind: Kind) -> Result<Tensor, NetworkError> {
         let mut value = input.to_kind(kind);
         for block in &self.blocks {
             value = match block {
-                Block::Conv(conv) => conv.forward(params, &value, train),
+                Block::Conv(conv) => conv.forward(params, &value, train)?,
                 Block::MaxPool => value.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false),
                 Block::Residual(convs) => {
                     let inner = |value: Tensor, conv: &Conv| conv.forward(params, &value, train);
-                    &value + convs.iter().fold(value.shallow_clone(), inner)
+                    &value + convs.iter().try_fold(value.shallow_clone(), inner)?
                 }
             };
         }
         let rows = value.flatten(1, -1).to_kind(Kind::Float);
-        if self.normalised { of_length_1(&rows) } else { rows }
+        Ok(if self.normalised { of_length_1(&rows) } else { rows })
     }
 
     /// Whether embeddings have length 1.
@@ -134,7 +134,7 @@ pub fn of_length_1(rows: &Tensor) -> Tensor {
 }
 
 impl Conv {
-    fn forward(&self, params: &Params, input: &Tensor, train: bool) -> Tensor {
+    fn forward(&self, params: &Params, input: &Tensor, train: bool) -> Result<Tensor, NetworkError> {
         // Normalisations have float32 parameters beside values of any type.
         let as_input = |index: Index| params.get(index).to_kind(input.kind());
         let (weight, bias) = (as_input(self.weight), self.bias.map(as_input));
@@ -151,15 +151,12 @@ impl Conv {
                 [norm.scale, norm.shift, norm.mean, norm.variance].map(|index| Some(params.get(index)));
             value = value.batch_norm(scale, shift, mean, variance, train, MOMENTUM, EPSILON, false);
         }
-        match self.activation {
+        Ok(match self.activation {
             Activation::None => value,
             Activation::Relu => value.relu(),
-            Activation::PRelu(slopes) => {
-                let slopes = as_input(slopes);
-                prelu(&value, &slopes).unwrap_or_else(|_| value.prelu(&slopes))
-            }
+            Activation::PRelu(slopes) => prelu(&value, &as_input(slopes)).map_err(NetworkError::Torch)?,
             Activation::Sigmoid => value.sigmoid(),
-        }
+        })
     }
 }
 
@@ -289,7 +286,8 @@ mod tests {
             let (network, params) = Network::new(&architecture, 1, Device::Cpu).unwrap();
             assert!(parameters.contains(&params.count()), "{architecture:?}: {}", params.count());
             let output =
-                no_grad(|| network.forward(&params, &input(architecture.input().unwrap(), 2), true, Kind::Float));
+                no_grad(|| network.forward(&params, &input(architecture.input().unwrap(), 2), true, Kind::Float))
+                    .unwrap();
             assert_eq!(output.size(), [2, i64::from(architecture.dimension().unwrap())]);
             let lengths = output.square().sum_dim_intlist([1_i64].as_slice(), false, Kind::Float);
             assert!((lengths - 1.0).abs().max().double_value(&[]) < 1e-5, "{architecture:?}");
@@ -309,7 +307,7 @@ mod tests {
     fn bfloat16_embeds_nearly_as_float32_and_has_gradients() {
         let architecture = Architecture::MobileFaceNet { input: Input::Rgb112, dimension: 32, width: 0.25 };
         let (network, params) = Network::new(&architecture, 1, Device::Cpu).unwrap();
-        let rows = |kind, train| network.forward(&params, &input(Input::Rgb112, 4), train, kind);
+        let rows = |kind, train| network.forward(&params, &input(Input::Rgb112, 4), train, kind).unwrap();
         // By the running statistics: those of four images at the last layers would magnify any rounding.
         let (exact, short) = (rows(Kind::Float, false), rows(Kind::BFloat16, false));
         assert_eq!(short.kind(), Kind::Float);

@@ -174,7 +174,7 @@ impl Trainer {
     ) -> Result<(), TrainingError> {
         tch::set_num_threads(self.config.threads.into());
         let feed = Feed::new(&self.config, sets)?;
-        if self.step == 0 && matches!(self.model, Model::Base(_)) && sets.validation.can_tell() {
+        if self.validations.is_empty() && matches!(self.model, Model::Base(_)) && sets.validation.can_tell() {
             let look = self.validate(sets.validation)?;
             if observe(self, Event::Validation(look))?.is_break() {
                 return Ok(());
@@ -249,6 +249,10 @@ impl Trainer {
         let learning_rate = optimiser::learning_rate(&self.config.optimiser, self.step, self.config.steps);
         self.step += 1;
         let gradient = self.optimiser.step(&self.params, &gradients, &self.config.optimiser, learning_rate, self.step);
+        if !gradient.is_finite() {
+            // The weights are no numbers any more, and must not take the place of those that were saved.
+            return Err(TrainingError::Diverged { step: self.step, loss: value });
+        }
         optimiser::average(&mut self.averages, &self.params, self.config.optimiser.average_decay, self.step);
         let distance = no_grad(|| squared_distances(&embeddings.detach()).sum(Kind::Double).double_value(&[]));
         Ok(Record {

@@ -36,7 +36,7 @@ pub fn encode_chip(chip: &Chip) -> Result<Vec<u8>, ChipError> {
     Ok(bytes)
 }
 
-/// A chip that [`encode_chip`] stored.
+/// An image of a chip's size, such as [`encode_chip`] stores.
 pub fn decode_chip(bytes: &[u8]) -> Result<Chip, ChipError> {
     Ok(Chip::try_from(decode(bytes, &LIMITS)?)?)
 }

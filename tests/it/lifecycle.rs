@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use faceid::http::Code;
 use faceid::jobs::JobState;
-use faceid::service::answers::{Audited, Enrolled, Identified, ModelEntry};
+use faceid::service::answers::{AuditEntry, Enrolled, Identified, ModelEntry, Page};
 use reqwest::StatusCode;
 use reqwest::multipart::Form;
 use serde_json::{Value, json};
@@ -149,7 +149,7 @@ async fn models_change_under_load_and_no_answer_mixes_them() {
         let own = answer.faces[0].matches.iter().find(|hit| hit.subject == *subject).unwrap();
         assert!(own.similarity > 0.99, "{own:?}");
     }
-    let audit: Audited = app.get("/admin/audit?limit=200").await.json();
+    let audit: Page<AuditEntry> = app.get("/admin/audit?limit=200").await.json();
     let activations = audit.items.iter().filter(|entry| entry.action == "model.activate");
     assert_eq!(
         activations.map(|entry| entry.actor.as_str()).collect::<Vec<_>>(),
@@ -340,7 +340,7 @@ async fn a_model_that_is_no_better_is_promoted_by_force_alone() {
     forced.expect(StatusCode::ACCEPTED);
     let job = app.finished(forced.json()).await;
     assert_eq!(job.result.unwrap()["gate"], "overruled");
-    let audit: Audited = app.get("/admin/audit").await.json();
+    let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
     let activation = audit.items.iter().find(|entry| entry.action == "model.activate").unwrap();
     assert_eq!((&activation.details["force"], &activation.details["gate"]), (&true.into(), &"overruled".into()));
     // Empty galleries say nothing of a model.

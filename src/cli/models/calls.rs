@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 
 use super::super::CliError;
 use super::super::backend::Backend;
+use crate::gallery::PageRequest;
+use crate::jobs::Lane;
 use crate::registry::Actor;
 use crate::service::ManifestFields;
-use crate::service::answers::{Audited, Job, ModelDetails, ModelEntry, Retired};
+use crate::service::answers::{AuditEntry, Job, ModelDetails, ModelEntry, Page, Retired};
 use crate::types::JobId;
 
 impl Backend {
@@ -64,7 +66,7 @@ impl Backend {
             }
             Self::Direct(app) => {
                 let (job, _) = app.services.submit_promotion(model, force, Actor::Command).await?;
-                app.work_on_jobs();
+                app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
         }
@@ -75,7 +77,7 @@ impl Backend {
             Self::Server { .. } => self.ask(Method::POST, &["admin", "rollback"], Some(json!({}))).await,
             Self::Direct(app) => {
                 let (job, _) = app.services.submit_rollback(Actor::Command).await?;
-                app.work_on_jobs();
+                app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
         }
@@ -98,13 +100,14 @@ impl Backend {
         }
     }
 
-    pub async fn audit(&self, limit: u32) -> Result<Audited, CliError> {
+    pub async fn audit(&self, limit: u32) -> Result<Page<AuditEntry>, CliError> {
+        let page = PageRequest::new(Some(limit), None).map_err(|error| CliError::Usage(error.to_string()))?;
         match self {
             Self::Server { url, .. } => {
                 let route = format!("{url}/admin/audit?limit={limit}");
                 self.ask_at(Method::GET, reqwest::Url::parse(&route).map_err(|_| no_address(url))?, None).await
             }
-            Self::Direct(app) => Ok(app.services.audit(None, Some(limit)).await?),
+            Self::Direct(app) => Ok(app.services.audit(page).await?),
         }
     }
 

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use super::super::CliError;
 use super::super::evaluate::sources;
 use super::super::photos::{Outcome, largest_faces, start_engine};
+use super::stop::Stop;
 use crate::config::Config;
 use crate::registry::Manifest;
 use crate::service::{ServiceError, normalisation};
 use crate::training::{BaseFile, Dataset};
 use crate::types::{Chip, hex};
-use crate::vision::{self, DecodeLimits};
+use crate::vision;
 
 /// Photos that gave no chip.
 #[derive(Debug, Default)]
@@ -38,10 +39,15 @@ impl BaseModel {
 
 /// The chips of folders that have one folder for each person: those of the largest faces, or, if they are `aligned`, the
 /// images themselves.
-pub async fn read(config: &Config, folders: &[PathBuf], aligned: bool) -> Result<(Dataset, LeftOut), CliError> {
+pub async fn read(
+    config: &Config,
+    folders: &[PathBuf],
+    aligned: bool,
+    stop: &Stop,
+) -> Result<(Dataset, LeftOut), CliError> {
     let source = sources::of_folders(folders)?;
     let outcomes = if aligned {
-        read_aligned(config, source.photos.clone()).await?
+        read_aligned(source.photos.clone(), stop.clone()).await?
     } else {
         let (engine, threads) = start_engine(config).await?;
         let as_it_is = |chip: Chip| std::future::ready(Ok(Outcome::Face(chip)));
@@ -61,19 +67,16 @@ pub async fn read(config: &Config, folders: &[PathBuf], aligned: bool) -> Result
     Ok((Dataset::new(chips), left_out))
 }
 
-/// Images of a chip's size, as they are.
-async fn read_aligned(config: &Config, paths: Vec<PathBuf>) -> Result<Vec<Outcome<Chip>>, CliError> {
-    let recognition = &config.recognition;
-    let limits = DecodeLimits { max_bytes: recognition.max_image_bytes, max_pixels: recognition.max_image_pixels };
-    let read = move || paths.iter().map(|path| aligned(path, &limits)).collect();
+/// Images of a chip's size, as they are; fewer of them if the program is asked to end, which waits for this.
+async fn read_aligned(paths: Vec<PathBuf>, stop: Stop) -> Result<Vec<Outcome<Chip>>, CliError> {
+    let read = move || paths.iter().take_while(|_| !stop.is_asked()).map(|path| aligned(path)).collect();
     tokio::task::spawn_blocking(read).await.map_err(|error| ServiceError::Internal(error.to_string()).into())
 }
 
-fn aligned(path: &Path, limits: &DecodeLimits) -> Outcome<Chip> {
+fn aligned(path: &Path) -> Outcome<Chip> {
     let chip = || -> Result<Chip, String> {
         let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-        let image = vision::decode(&bytes, limits).map_err(|error| error.to_string())?;
-        Chip::try_from(image).map_err(|error| error.to_string())
+        vision::decode_chip(&bytes).map_err(|error| error.to_string())
     };
     chip().map_or_else(Outcome::Unreadable, Outcome::Face)
 }

@@ -134,9 +134,10 @@ impl Reporter {
 
     pub fn interrupted(&self, step: u64, saved: Option<&Path>) {
         self.line(&Line::Interrupted { step });
+        let when = if step == 0 { "before the first step".to_owned() } else { format!("after step {step}") };
         match saved {
-            Some(path) => eprintln!("interrupted after step {step}; go on with --resume {}", path.display()),
-            None => eprintln!("interrupted after step {step}; nothing was saved, for --checkpoint was not given"),
+            Some(path) => eprintln!("interrupted {when}; go on with --resume {}", path.display()),
+            None => eprintln!("interrupted {when}; nothing was saved"),
         }
     }
 

@@ -56,6 +56,13 @@ impl Run {
         }
         let elapsed = began.elapsed();
         report.stage(Stage::Evaluating);
+        let interrupted = |report: &Reporter| {
+            report.interrupted(trainer.steps_made(), self.checkpoint.as_deref());
+            Ok(None)
+        };
+        if stop.is_asked() {
+            return interrupted(&report);
+        }
         let made = Made {
             trainer: &trainer,
             split: &self.split,
@@ -64,6 +71,9 @@ impl Run {
             replay: self.replay.as_ref(),
         };
         let evaluation = made.evaluate()?;
+        if stop.is_asked() {
+            return interrupted(&report);
+        }
         report.stage(Stage::Exporting);
         let (card, path) = results::write(&made, evaluation, &self.output, elapsed)?;
         report.done(&path);
@@ -102,6 +112,7 @@ impl Run {
     ) -> Result<(), TrainingError> {
         if let (Event::Step(record), Some(path)) = (event, &self.checkpoint)
             && record.step.is_multiple_of(self.every)
+            && !trainer.is_done()
         {
             trainer.save(path, digest)?;
             report.saved(record.step);

@@ -27,7 +27,7 @@ impl Graph {
     /// Reads the content of an ONNX file and puts its weights on `device`, to be run in `kind`: float, bfloat16 or half.
     ///
     /// On the CPU, convolutions are fused with what follows them where this processor has kernels for the kind.
-    pub fn load(content: Vec<u8>, device: Device, kind: Kind) -> Result<Self, NetworkError> {
+    pub fn load(content: impl Into<Bytes>, device: Device, kind: Kind) -> Result<Self, NetworkError> {
         let (model, mut graph) = parse(content)?;
         simplify(&mut graph);
         let family = if device == Device::Cpu { Family::best(kind) } else { None };
@@ -50,8 +50,8 @@ impl Graph {
 }
 
 /// The model of a file, and a copy of its graph, whose operators are known.
-pub(super) fn parse(content: Vec<u8>) -> Result<(ModelProto, GraphProto), NetworkError> {
-    let model = ModelProto::decode(Bytes::from(content)).map_err(|error| malformed(error.to_string()))?;
+pub(super) fn parse(content: impl Into<Bytes>) -> Result<(ModelProto, GraphProto), NetworkError> {
+    let model = ModelProto::decode(content.into()).map_err(|error| malformed(error.to_string()))?;
     // Contents are shared buffers, so a copy is cheap.
     let graph = model.graph.clone().ok_or_else(|| malformed("it holds no graph"))?;
     if !graph.sparse_initializer.is_empty() {

@@ -2,6 +2,8 @@
 //!
 //! - [`FusedConv`]: convolutions of channels-last images with bias, activation and residual in one pass over memory.
 //! - [`pixels`]: bytes of images to the input of a network in one pass; [`pinned`]: the bytes alone, for a GPU.
+//! - [`prelu`]: an activation whose gradients take one pass; [`inference`]: work that needs no gradients.
+//! - [`tune_heap`], [`keep_heap`]: what the C++ heap keeps of what networks free.
 //! - [`Script`]: TorchScript, frozen and optimised for inference.
 //! - [`dots_i8`]: dot products of bytes, for the exact search.
 //! - [`open_library`]: CUDA's backend, opened at run time by a binary that was linked without it.

@@ -11,7 +11,7 @@ use super::gate::{MOST_FACES, MOST_OF_ONE};
 use super::report::Report;
 use super::{GalleryRef, LEAST_PROTECTED, too_few};
 use crate::jobs::{JobKind, Lease, NewJob};
-use crate::registry::{Actor, RegistryError};
+use crate::registry::Actor;
 use crate::types::{ModelId, Name, hex};
 
 /// What is to be evaluated.
@@ -64,14 +64,8 @@ impl Services {
     pub(in super::super) async fn run_evaluation(&self, lease: &Lease) -> Result<Value, Failure> {
         let settings: Settings = serde_json::from_value(lease.job().settings.clone())
             .map_err(|error| Failure::Final(format!("the job's settings cannot be read: {error}")))?;
-        let model = match self.registry().model(settings.model).await {
-            Err(error @ RegistryError::ModelNotFound(_)) => return Err(Failure::Final(error.to_string())),
-            model => model.map_err(ServiceError::from)?,
-        };
-        let candidate = match self.load(&model).await {
-            Err(error @ ServiceError::NoModelFile { .. }) => return Err(Failure::Final(error.to_string())),
-            loaded => loaded?,
-        };
+        let model = self.registry().model(settings.model).await.map_err(ServiceError::from)?;
+        let candidate = self.load(&model).await?;
         let subjects = MOST_FACES as u32 / MOST_OF_ONE;
         let target = self.0.galleries.sample_of_faces(settings.gallery.id, subjects, MOST_OF_ONE).await;
         let others = self.protected_faces(&settings.protected).await?;

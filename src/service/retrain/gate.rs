@@ -11,7 +11,7 @@ use super::super::{Loaded, ServiceError, Services};
 use super::chips::Faces;
 use super::report::Report;
 use super::run::Plan;
-use super::{GalleryRef, LEAST_PROTECTED, RetrainSettings};
+use super::{GalleryRef, LEAST_KEPT, RetrainSettings};
 use crate::engine::{EngineError, Step};
 use crate::evaluation::{EvaluationError, Gate, GateSet};
 use crate::gallery::KnownFace;
@@ -86,7 +86,7 @@ impl Services {
         let each = (MOST_FACES / MOST_OF_ONE as usize / galleries.len().max(1)) as u32;
         let mut faces = Vec::new();
         for gallery in galleries {
-            let subjects = each.max(LEAST_PROTECTED);
+            let subjects = each.max(LEAST_KEPT);
             let sample = self.0.galleries.sample_of_faces(gallery.id, subjects, MOST_OF_ONE).await;
             faces.extend(sample.map_err(ServiceError::from)?);
         }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::super::work::Failure;
 use super::super::{NewModelFile, ServiceError, Services};
@@ -37,10 +37,16 @@ impl Services {
     pub(in super::super) async fn run_retrain(&self, lease: &Lease) -> Result<Value, Failure> {
         let folder = Folder::new(&self.0.work.folder, lease.job().id);
         let outcome = self.retrain_in(&folder, lease).await;
-        // Nobody's chips stay on disk for longer than it takes.
+        // Nobody's chips stay on disk for longer than it takes; each attempt writes them anew. The rest an attempt goes on from.
         let goes_on = matches!(outcome, Err(Failure::Passing(_) | Failure::Stopped));
-        if !goes_on || lease.stop() == Some(Stop::Cancelled) {
-            remove(folder.path().to_owned()).await?;
+        let done_with = match !goes_on || lease.stop() == Some(Stop::Cancelled) {
+            true => vec![folder.path().to_owned()],
+            false => vec![folder.chips(), folder.kept()],
+        };
+        for path in done_with {
+            if let Err(failure) = remove(path).await {
+                warn!(?failure, job = %lease.job().id, "cannot delete the files of a job; trying again later");
+            }
         }
         outcome
     }
@@ -85,6 +91,11 @@ impl Services {
             }
             RetrainBase::Scratch => Faces::default(),
         };
+        if kept.is_empty() && settings.recipe["fine_tuning"]["replay"].as_u64().is_some_and(|replay| replay > 0) {
+            let reason = "no protected gallery has four people with two photos any more, on whom the model would be kept; \
+                          submit the retraining again";
+            return Err(Failure::Final(reason.to_owned()));
+        }
         let plan = Plan {
             kept,
             faces: self.faces_to_train(settings.gallery.id, seed).await?,
@@ -144,10 +155,17 @@ impl Services {
         verdict: &GateVerdict,
         card: Value,
     ) -> Result<Value, Failure> {
-        let promotion = match settings.promote && verdict.passed {
-            true => Some(self.submit_promotion(&candidate.id.to_string(), false, Actor::Server).await?.0.id),
-            false => None,
-        };
+        let (mut promotion, mut refused) = (None, None);
+        if settings.promote && verdict.passed {
+            match self.submit_promotion(&candidate.id.to_string(), false, Actor::Server).await {
+                Ok((job, _)) => promotion = Some(job.id),
+                // The candidate is there all the same.
+                Err(error @ (ServiceError::FacesWithoutChips { .. } | ServiceError::GateRefused { .. })) => {
+                    refused = Some(error.to_string());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         info!(model = %candidate.name, passed = verdict.passed, "trained a candidate");
         Ok(json!({
             "model": {
@@ -158,6 +176,7 @@ impl Services {
             },
             "gate": verdict,
             "promotion": promotion,
+            "promotion_refused": refused,
             "card": card,
         }))
     }

@@ -119,7 +119,13 @@ async fn fetch_checkpoint(folder: &Folder, lease: &Lease) -> Result<(), Failure>
     let path = folder.checkpoint();
     on_disk(move || {
         let is_newer = stamp(&path).is_none_or(|(written, _)| written < SystemTime::from(saved.saved_at));
-        if is_newer { std::fs::write(&path, &saved.content) } else { Ok(()) }
+        if !is_newer {
+            return Ok(());
+        }
+        // Whole or not at all: half a checkpoint would be newer than the one that is saved.
+        let part = path.with_extension("part");
+        std::fs::write(&part, &saved.content)?;
+        std::fs::rename(part, path)
     })
     .await
 }

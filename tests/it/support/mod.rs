@@ -47,7 +47,7 @@ fn start_shared() -> Shared {
         runtime.block_on(async {
             let config = settings.into_config().unwrap();
             let mut app = App::start(&config).await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
-            app.work_on_jobs();
+            app.work_on_jobs(&faceid::jobs::Lane::ALL);
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             started.send(format!("http://{}", listener.local_addr().unwrap())).unwrap();
             let state = AppState::new(app.services.clone(), &config.http);
