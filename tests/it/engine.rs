@@ -149,7 +149,8 @@ fn run(arguments: &[&str]) -> Output {
 fn a_gpu_that_is_not_there_is_a_clear_error() {
     let data_dir = data_dir();
     let folder = data_dir.path().to_str().unwrap();
-    let output = run(&["serve", "--device", "cuda", "--cuda-libraries", "/no/such/folder", "--data-dir", folder]);
+    let gpu = ["serve", "--device", "cuda", "--cuda-libraries", "/no/such/folder"];
+    let output = run(&[&gpu[..], &["--bind", "127.0.0.1:0", "--data-dir", folder]].concat());
     assert_eq!(output.status.code(), Some(1));
     let error = text(&output.stderr);
     assert!(error.contains("--device cuda") && error.contains("CUDA is not available"), "{error}");

@@ -29,7 +29,8 @@ async fn enrolled_faces_follow_to_another_embedder() {
     assert!(server.ended().await.success());
 
     let embedder = embedder.to_str().unwrap();
-    let refused = faceid().args(["serve", "--embedder", embedder, "--data-dir"]).arg(data.path()).output().unwrap();
+    let arguments = ["serve", "--bind", "127.0.0.1:0", "--embedder", embedder, "--data-dir"];
+    let refused = faceid().args(arguments).arg(data.path()).output().unwrap();
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && message.contains("other.toml"), "{message}");
 

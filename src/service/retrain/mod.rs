@@ -80,6 +80,9 @@ struct RetrainSettings {
     protected: Vec<GalleryRef>,
     /// All settings of the training but those that the server decides.
     recipe: Value,
+    /// Whether the recipe counts on people of protected galleries, on whom the model is kept as it is.
+    #[serde(default)]
+    keeps: bool,
     name: Option<String>,
     promote: bool,
 }
@@ -110,10 +113,11 @@ impl Services {
         }
         let protected = self.protected(request.protected.as_deref(), gallery.id).await?;
         let large = self.0.galleries.galleries_with_mated(LEAST_KEPT).await?;
-        let keeps = large.iter().any(|large| protected.iter().any(|gallery| gallery.id == large.id));
+        let keeps = request.base == RetrainBase::Active
+            && large.iter().any(|large| protected.iter().any(|gallery| gallery.id == large.id));
         let recipe = recipe::of(&request, keeps)?;
         let name = request.name.map(|name| name.to_string());
-        Ok(RetrainSettings { gallery, base: request.base, protected, recipe, name, promote: request.promote })
+        Ok(RetrainSettings { gallery, base: request.base, protected, recipe, keeps, name, promote: request.promote })
     }
 
     /// The galleries that must not suffer: those that are named, else all with enough faces but the target.

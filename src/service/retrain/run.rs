@@ -91,7 +91,7 @@ impl Services {
             }
             RetrainBase::Scratch => Faces::default(),
         };
-        if kept.is_empty() && settings.recipe["fine_tuning"]["replay"].as_u64().is_some_and(|replay| replay > 0) {
+        if settings.keeps && kept.is_empty() {
             let reason = "no protected gallery has four people with two photos any more, on whom the model would be kept; \
                           submit the retraining again";
             return Err(Failure::Final(reason.to_owned()));
