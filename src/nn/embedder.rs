@@ -220,7 +220,7 @@ mod tests {
         let load = |forward| traced(InputNormalisation::default(), forward).map(|_| ()).unwrap_err().to_string();
         let mixes_its_batch = load(|x| colours(x) - colours(x).mean_dim([0_i64].as_slice(), true, Kind::Float));
         assert!(mixes_its_batch.contains("not a usable embedder"), "{mixes_its_batch}");
-        let draws_lots = load(|x| colours(x).dropout(0.5, true));
+        let draws_lots = load(|x| colours(&x.dropout(0.5, true)));
         assert!(draws_lots.contains("another vector"), "{draws_lots}");
         assert!(load(|x| colours(x) * 0.0).contains("all zero"));
         assert!(load(|x| x.mean_dim([0_i64].as_slice(), true, Kind::Float)).contains("output of shape"));
