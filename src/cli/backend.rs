@@ -198,7 +198,9 @@ pub async fn read_answer<T: DeserializeOwned>(request: RequestBuilder, url: &str
     let unreachable = |source| CliError::Unreachable { server: url.to_owned(), source };
     let response = check(request.send().await.map_err(unreachable)?, url).await?;
     let body = response.bytes().await.map_err(unreachable)?;
-    serde_json::from_slice(&body)
+    // An answer without a body is `()`.
+    let body: &[u8] = if body.is_empty() { b"null" } else { &body };
+    serde_json::from_slice(body)
         .map_err(|error| CliError::Refused(format!("{url} answered something else than faceid does: {error}")))
 }
 

@@ -18,6 +18,7 @@ pub mod openapi;
 mod problem;
 mod retrain;
 mod server;
+mod shadow;
 mod state;
 mod subjects;
 mod verify;
@@ -82,6 +83,8 @@ fn administration() -> OpenApiRouter<AppState> {
         .routes(routes!(models::promote_model))
         .routes(routes!(models::retire_model))
         .routes(routes!(models::roll_back))
+        .routes(routes!(shadow::begin_shadow, shadow::get_shadow, shadow::end_shadow))
+        .routes(routes!(shadow::list_disagreements))
         .routes(routes!(models::list_audit))
         .routes(routes!(retrain::start_retrain))
         .routes(routes!(jobs::list_jobs))

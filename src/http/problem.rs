@@ -66,6 +66,7 @@ pub enum Code {
     NoFormerModel,
     GateRefused,
     FacesWithoutChips,
+    NoShadow,
     // The door.
     Unauthorized,
     Forbidden,
@@ -95,6 +96,7 @@ impl Code {
             | Self::FaceNotFound
             | Self::ModelNotFound
             | Self::NoChip
+            | Self::NoShadow
             | Self::JobNotFound
             | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -216,6 +218,8 @@ impl From<ServiceError> for Problem {
             ServiceError::CodeRefused => Self::new(Code::CodeRefused, detail).with_field("file"),
             ServiceError::InvalidModel(_) => Self::new(Code::InvalidModel, detail).with_field("file"),
             ServiceError::NoModelFile { .. } => Self::new(Code::NoModelFile, detail),
+            ServiceError::ActiveModel { .. } => Self::new(Code::ModelInUse, detail),
+            ServiceError::NoShadow { .. } => Self::new(Code::NoShadow, detail),
             ServiceError::GateRefused { .. } => Self::new(Code::GateRefused, detail),
             ServiceError::FacesWithoutChips { .. } => Self::new(Code::FacesWithoutChips, detail),
             ServiceError::ModelChanges => Self::new(Code::ModelUnavailable, detail),

@@ -40,6 +40,8 @@ pub enum JobKind {
     Evaluate,
     /// Makes a model the active one.
     Promote,
+    /// Lets a model answer in the shadow.
+    Shadow,
 }
 
 /// Jobs of one lane run one after the other in a database, those of different lanes side by side.
@@ -66,18 +68,19 @@ impl JobKind {
             Self::Retrain => "retrain",
             Self::Evaluate => "evaluate",
             Self::Promote => "promote",
+            Self::Shadow => "shadow",
         }
     }
 
     fn lane(self) -> Lane {
         match self {
             Self::Retrain | Self::Evaluate => Lane::Training,
-            Self::Promote => Lane::Models,
+            Self::Promote | Self::Shadow => Lane::Models,
         }
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [Self::Retrain, Self::Evaluate, Self::Promote].into_iter().find(|kind| kind.name() == name)
+        [Self::Retrain, Self::Evaluate, Self::Promote, Self::Shadow].into_iter().find(|kind| kind.name() == name)
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a model becomes active, a former one again, and how it is retired.
 //!
-//! Which model is active is a word of the database. While a promotion embeds the enrolled faces, its model is the
-//! *target*: enrolments embed new faces by it as well. The switch is one transaction that no enrolment overlaps: each
+//! Which model is active is a word of the database. While a promotion embeds the enrolled faces, and while a model
+//! answers in the shadow, that model is the *target*: enrolments embed new faces by it as well. The switch is one transaction that no enrolment overlaps: each
 //! holds a shared advisory lock to its end and checks which model is active, the switch holds the lock alone and checks
 //! that no face lacks an embedding.
 
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::audit::note;
 use super::news::announce;
+use super::shadow;
 use super::{Actor, Model, ModelState, Registry, RegistryError};
 use crate::db::MODELS_LOCK;
 use crate::types::ModelId;
@@ -22,17 +23,39 @@ const CHUNK: i64 = 500;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lineup {
     pub active: Model,
-    /// What faces are being embedded by, to become active.
+    /// What faces are embedded by as well, to become active or to answer in the shadow.
     pub target: Option<Model>,
 }
 
-/// What came of an attempt to switch.
+/// What came of an attempt to let a model answer.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Switch {
-    /// The model is active.
-    Done(Box<Model>),
+pub enum Ready<T> {
+    Done(T),
     /// So many faces have a chip but no embedding of the model yet.
     Missing(u64),
+}
+
+/// What faces are embedded by a model for, that is not the active one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Promotion,
+    Shadow,
+}
+
+impl Purpose {
+    fn begins(self) -> &'static str {
+        match self {
+            Self::Promotion => "promotion.start",
+            Self::Shadow => "shadow.prepare",
+        }
+    }
+
+    fn ends(self) -> &'static str {
+        match self {
+            Self::Promotion => "promotion.end",
+            Self::Shadow => "shadow.end",
+        }
+    }
 }
 
 /// What retiring a model deleted.
@@ -60,8 +83,15 @@ impl Registry {
         rollback_target(&mut *self.pool.acquire().await?).await?.ok_or(RegistryError::NoFormerModel)
     }
 
-    /// Makes the model the one that new faces are embedded by as well. Another one that was loses that place.
-    pub async fn set_target(&self, id: ModelId, actor: Actor, details: Value) -> Result<(), RegistryError> {
+    /// Makes the model the one that new faces are embedded by as well. Another one that was loses that place, and its
+    /// shadow ends.
+    pub async fn set_target(
+        &self,
+        id: ModelId,
+        purpose: Purpose,
+        actor: Actor,
+        details: Value,
+    ) -> Result<(), RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
         let already: Option<bool> =
             sqlx::query_scalar("select is_target from models where id = $1 and state <> 'retired'")
@@ -71,30 +101,46 @@ impl Registry {
         if already.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))? {
             return Ok(());
         }
-        sqlx::query("update models set is_target = false where is_target").execute(&mut *transaction).await?;
+        let displaced: Option<(Uuid, bool)> = sqlx::query_as(
+            "update models m set is_target = false, shadow_share = null from models former \
+             where m.is_target and former.id = m.id returning m.id, former.shadow_share is not null",
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some((displaced, true)) = displaced {
+            let reason = json!({"reason": "another model took its place"});
+            note(&mut transaction, actor, "shadow.end", Some(ModelId(displaced)), reason).await?;
+        }
         sqlx::query("update models set is_target = true where id = $1").bind(id.0).execute(&mut *transaction).await?;
-        note(&mut transaction, actor, "promotion.start", Some(id), details).await?;
+        note(&mut transaction, actor, purpose.begins(), Some(id), details).await?;
         announce(&mut transaction).await?;
         Ok(transaction.commit().await?)
     }
 
-    /// Ends a promotion that shall not go on. What was embedded stays.
-    pub async fn clear_target(&self, id: ModelId, actor: Actor, reason: &str) -> Result<(), RegistryError> {
+    /// Ends what shall not go on, but for a shadow that the model is in already. What was embedded stays.
+    pub async fn clear_target(
+        &self,
+        id: ModelId,
+        purpose: Purpose,
+        actor: Actor,
+        reason: &str,
+    ) -> Result<(), RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
-        let cleared = sqlx::query("update models set is_target = false where id = $1 and is_target")
-            .bind(id.0)
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
+        let cleared =
+            sqlx::query("update models set is_target = false where id = $1 and is_target and shadow_share is null")
+                .bind(id.0)
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected();
         if cleared > 0 {
-            note(&mut transaction, actor, "promotion.end", Some(id), json!({"reason": reason})).await?;
+            note(&mut transaction, actor, purpose.ends(), Some(id), json!({"reason": reason})).await?;
             announce(&mut transaction).await?;
         }
         Ok(transaction.commit().await?)
     }
 
     /// Makes the target the active model and the active one a former one, unless a face lacks an embedding.
-    pub async fn switch(&self, id: ModelId, actor: Actor, details: Value) -> Result<Switch, RegistryError> {
+    pub async fn switch(&self, id: ModelId, actor: Actor, details: Value) -> Result<Ready<Box<Model>>, RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
         let is_target: Option<bool> = sqlx::query_scalar("select is_target from models where id = $1")
             .bind(id.0)
@@ -105,11 +151,11 @@ impl Registry {
         }
         let missing = count_missing(&mut transaction, id).await?;
         if missing > 0 {
-            return Ok(Switch::Missing(missing));
+            return Ok(Ready::Missing(missing));
         }
         let model = make_active(&mut transaction, id, actor, details).await?;
         transaction.commit().await?;
-        Ok(Switch::Done(Box::new(model)))
+        Ok(Ready::Done(Box::new(model)))
     }
 
     /// Makes a model active where none is. `None` if one is already.
@@ -160,7 +206,7 @@ impl Registry {
             return in_use("the active model");
         }
         if model.is_target {
-            return in_use("being promoted");
+            return in_use("being promoted, or in the shadow");
         }
         let rollback = rollback_target(&mut transaction).await?;
         if !even_rollback && rollback.is_some_and(|rollback| rollback.id == id) {
@@ -172,6 +218,7 @@ impl Registry {
         .bind(id.0)
         .execute(&mut *transaction)
         .await?;
+        shadow::forget(&mut transaction, id).await?;
         note(&mut transaction, actor, "model.retire", Some(id), json!({"state": model.state.as_str()})).await?;
         announce(&mut transaction).await?;
         transaction.commit().await?;
@@ -221,7 +268,7 @@ impl Registry {
         Ok(retirement)
     }
 
-    async fn begin_exclusively(&self) -> Result<Transaction<'static, Postgres>, RegistryError> {
+    pub(super) async fn begin_exclusively(&self) -> Result<Transaction<'static, Postgres>, RegistryError> {
         let mut transaction = self.pool.begin().await?;
         hold_exclusively(&mut transaction).await?;
         Ok(transaction)
@@ -242,7 +289,7 @@ async fn rollback_target(connection: &mut PgConnection) -> Result<Option<Model>,
 }
 
 /// Faces with a chip but no embedding of the model.
-async fn count_missing(connection: &mut PgConnection, id: ModelId) -> Result<u64, RegistryError> {
+pub(super) async fn count_missing(connection: &mut PgConnection, id: ModelId) -> Result<u64, RegistryError> {
     let count: i64 = sqlx::query_scalar(
         "select count(*) from faces f where f.chip is not null \
          and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
@@ -265,8 +312,8 @@ async fn make_active(
             .fetch_optional(&mut *connection)
             .await?;
     let model: Option<Model> = sqlx::query_as(
-        "update models set state = 'active', is_target = false, activated_at = clock_timestamp() \
-         where id = $1 returning *",
+        "update models set state = 'active', is_target = false, shadow_share = null, \
+           activated_at = clock_timestamp() where id = $1 returning *",
     )
     .bind(id.0)
     .fetch_optional(&mut *connection)

@@ -6,6 +6,7 @@ mod lifecycle;
 mod manifest;
 mod model;
 mod news;
+mod shadow;
 #[cfg(test)]
 mod tests;
 
@@ -20,10 +21,11 @@ use crate::types::{ModelId, hex};
 
 pub use audit::{Actor, AuditEntry};
 pub use calibration::{Calibration, FmrPoint, Logistic, NormScale};
-pub use lifecycle::{Lineup, Retirement, Switch};
+pub use lifecycle::{Lineup, Purpose, Ready, Retirement};
 pub use manifest::{ChannelOrder, Manifest, ManifestError};
 pub use model::{GateVerdict, Model, ModelFormat, ModelSource, ModelState};
 pub use news::ModelNews;
+pub use shadow::{Comparison, Disagreement, DisagreementKind, NamedOpinion, Opinion, ShadowTally};
 
 #[derive(Debug, Error)]
 pub enum RegistryError {
@@ -41,7 +43,7 @@ pub enum RegistryError {
     NoFormerModel,
     #[error("the model {name} is {role}")]
     ModelInUse { name: String, role: &'static str },
-    #[error("another promotion took the place of this one")]
+    #[error("another model took the place of this one")]
     NotTheTarget,
     #[error("the model {name:?} is registered with {registered} dimensions, not {given}")]
     OtherDimension { name: String, registered: u32, given: u32 },

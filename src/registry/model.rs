@@ -121,8 +121,10 @@ pub struct Model {
     /// The model that it was trained from.
     pub parent: Option<ModelId>,
     pub verdict: Option<GateVerdict>,
-    /// Whether faces are being embedded by it so that it can become active.
+    /// Whether faces are embedded by it as well, so that it can become active or answer in the shadow.
     pub is_target: bool,
+    /// Share of the probes that it answers in the shadow, if it does.
+    pub shadow: Option<f64>,
 }
 
 impl FromRow<'_, PgRow> for Model {
@@ -150,6 +152,7 @@ impl FromRow<'_, PgRow> for Model {
             parent: parent.map(ModelId),
             verdict: verdict.map(|Json(verdict)| verdict),
             is_target: row.try_get("is_target")?,
+            shadow: row.try_get("shadow_share")?,
         })
     }
 }

@@ -22,8 +22,8 @@ fn new_model(manifest: &Manifest, n: u8) -> NewModel<'_> {
     }
 }
 
-async fn promote(registry: &Registry, id: ModelId) -> Result<Switch, RegistryError> {
-    registry.set_target(id, Actor::AdminKey, json!({})).await?;
+async fn promote(registry: &Registry, id: ModelId) -> Result<Ready<Box<Model>>, RegistryError> {
+    registry.set_target(id, Purpose::Promotion, Actor::AdminKey, json!({})).await?;
     registry.switch(id, Actor::AdminKey, json!({})).await
 }
 
@@ -116,7 +116,7 @@ async fn only_what_nobody_uses_is_retired() {
     let a = import(&registry, "a", 1).await.unwrap().id;
     let b = import(&registry, "b", 2).await.unwrap().id;
     registry.activate_first(a, Actor::Server).await.unwrap();
-    registry.set_target(b, Actor::Server, json!({})).await.unwrap();
+    registry.set_target(b, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
     for id in [a, b] {
         let error = registry.retire(id, true, Actor::Command).await.unwrap_err();
         assert!(matches!(error, RegistryError::ModelInUse { .. }), "{error}");
@@ -126,7 +126,10 @@ async fn only_what_nobody_uses_is_retired() {
     assert_eq!(registry.retire(a, true, Actor::Command).await.unwrap(), Retirement::default());
     let retired = registry.model(a).await.unwrap();
     assert_eq!((retired.state, retired.file), (ModelState::Retired, None));
-    assert!(matches!(registry.set_target(a, Actor::Server, json!({})).await, Err(RegistryError::ModelNotFound(_))));
+    assert!(matches!(
+        registry.set_target(a, Purpose::Promotion, Actor::Server, json!({})).await,
+        Err(RegistryError::ModelNotFound(_))
+    ));
     // Brought again, it begins again.
     assert_eq!(import(&registry, "a", 1).await.unwrap().state, ModelState::Candidate);
 }
@@ -145,7 +148,7 @@ async fn promotions_at_once_leave_one_active() {
     });
     for attempt in attempts.collect::<Vec<_>>() {
         let outcome = attempt.await.unwrap();
-        assert!(matches!(outcome, Ok(Switch::Done(_)) | Err(RegistryError::NotTheTarget)), "{outcome:?}");
+        assert!(matches!(outcome, Ok(Ready::Done(_)) | Err(RegistryError::NotTheTarget)), "{outcome:?}");
     }
     let active = registry.list().await.unwrap().into_iter().filter(|model| model.state == ModelState::Active);
     assert_eq!(active.count(), 1);

@@ -2,6 +2,7 @@
 
 mod jobs;
 mod models;
+mod shadow;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use utoipa::ToSchema;
 
 pub use jobs::Job;
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
+pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
 
 use crate::gallery::Policy;
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};

@@ -84,7 +84,7 @@ impl Services {
         Ok(Sighting { face, chip, image_sha256 })
     }
 
-    /// Enrolls by one model, and by the one that is being promoted.
+    /// Enrolls by one model, and by the target.
     async fn enroll_by(
         &self,
         serving: &Arc<Serving>,
@@ -124,10 +124,10 @@ impl Services {
         })
     }
 
-    /// The embedding of the model that is being promoted. Without one the promotion makes it from the chip.
+    /// The embedding of the target. Where it is not loaded, the embedding is made of the chip later.
     async fn by_target(&self, serving: &Serving, chip: Chip) -> Result<Vec<(ModelId, Embedding)>, ServiceError> {
-        match self.0.stage.target().filter(|target| target.model.id != serving.id()) {
-            Some(target) => Ok(vec![(target.model.id, self.embedding(&target, chip).await?)]),
+        match self.0.stage.target().filter(|target| target.serving.id() != serving.id()) {
+            Some(target) => Ok(vec![(target.serving.id(), self.embedding(&target.serving.loaded, chip).await?)]),
             None => Ok(Vec::new()),
         }
     }

@@ -38,6 +38,11 @@ pub enum ServiceError {
     InvalidModel(String),
     #[error("the model {model} has no file in the model store; import it first")]
     NoModelFile { model: String },
+    #[error("the model {model} is the active one")]
+    ActiveModel { model: String },
+    /// Or never was, where its figures are asked for.
+    #[error("the model {model} is not in the shadow")]
+    NoShadow { model: String },
     #[error("the gate refuses the model {model}: {}; `force` promotes it all the same", reasons.join("; "))]
     GateRefused { model: String, reasons: Vec<String> },
     #[error(

@@ -1,10 +1,11 @@
 //! Following the database's word on which model is active: every server does, those that promote nothing as well.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::serving::Loaded;
+use super::serving::{Loaded, Serving, Target};
 use super::{ServiceError, Services};
 use crate::gallery::Turn;
 use crate::registry::Model;
@@ -65,9 +66,9 @@ impl Services {
         Ok(())
     }
 
-    /// Without the target, enrolments of this server are left to the promotion, which goes by their chips.
+    /// Without the target, enrolments of this server are embedded later, by their chips.
     async fn follow_target(&self, target: Option<Model>) {
-        let known = self.0.stage.target().map(|target| target.model.id);
+        let known = self.0.stage.target();
         let Some(target) = target else {
             self.0.stage.set_target(None);
             return;
@@ -80,19 +81,25 @@ impl Services {
             }
             Err(error) => warn!(%error, "cannot look whether a promotion goes on"),
         }
-        if known == Some(target.id) {
-            return;
-        }
-        match self.load(&target).await {
-            Ok(loaded) => self.0.stage.set_target(Some(loaded)),
+        let serving = match known.filter(|known| known.serving.id() == target.id) {
+            Some(known) if known.shadow == target.shadow => return,
+            Some(known) => Ok(known.serving),
+            None => self
+                .load(&target)
+                .await
+                .map(|loaded| Arc::new(Serving::without_memory(&self.0.galleries, loaded, &self.0.recognition))),
+        };
+        match serving {
+            Ok(serving) => self.0.stage.set_target(Some(Target { serving, shadow: target.shadow })),
             Err(error) => {
                 self.0.stage.set_target(None);
-                warn!(%error, model = %target.name, "cannot load the model that is being promoted");
+                warn!(%error, model = %target.name, "cannot load the model that faces are to be embedded by as well");
             }
         }
     }
 
-    /// Embeds faces that came without an embedding of the active model, for as long as the service lives.
+    /// Embeds faces that came without an embedding of the active model, or of the one in the shadow, for as long as the
+    /// service lives.
     pub(super) async fn keep_embedding(self) {
         loop {
             if let Err(error) = self.embed_what_came().await {
@@ -106,15 +113,17 @@ impl Services {
     }
 
     async fn embed_what_came(&self) -> Result<(), ServiceError> {
-        let serving = self.serving();
-        if self.0.galleries.count_missing_embeddings(serving.id()).await? == 0 {
-            return Ok(());
+        let shadow = self.0.stage.target().filter(|target| target.shadow.is_some()).map(|target| target.serving);
+        for serving in [Some(self.serving()), shadow].into_iter().flatten() {
+            if self.0.galleries.count_missing_embeddings(serving.id()).await? == 0 {
+                continue;
+            }
+            let Some(_turn) = self.0.galleries.take_turn(Turn::Embedding).await? else { return Ok(()) };
+            self.embed_missing(&serving.loaded, self.0.reembed_share, |done, total| {
+                info!(done, total, model = %serving.name(), "embedding the faces that came without an embedding");
+            })
+            .await?;
         }
-        let Some(_turn) = self.0.galleries.take_turn(Turn::Embedding).await? else { return Ok(()) };
-        self.embed_missing(&serving.loaded, self.0.reembed_share, |done, total| {
-            info!(done, total, model = %serving.name(), "embedding the faces that came without an embedding");
-        })
-        .await?;
         Ok(())
     }
 

@@ -3,10 +3,12 @@
 use super::answers::{Decision, Identified, IdentifiedEmbedding, IdentifiedFace, Match};
 use super::search::one_face_per_subject;
 use super::serving::Serving;
+use super::shadow::Seen;
 use super::{PhotoBytes, ServiceError, Services};
 use crate::gallery::Policy;
-use crate::index::{Hit, Query};
-use crate::types::{Embedding, Name, StoredEmbedding};
+use crate::index::{Hit, Hits, Query};
+use crate::registry::Opinion;
+use crate::types::{Embedding, GalleryId, Name, StoredEmbedding};
 
 /// Faces of one photo whose lists are made longer, so that what others take away can be filled up again.
 const MOST_SPARE: usize = 64;
@@ -72,21 +74,17 @@ impl Services {
         let embeddings =
             self.embeddings(&serving.loaded, photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
 
-        let top_k = request.top_k as usize;
-        let unique = request.unique_subjects && embeddings.len() > 1;
-        let spare = if unique { (embeddings.len() - 1).min(MOST_SPARE) } else { 0 };
         let probes: Vec<StoredEmbedding> = embeddings.iter().map(StoredEmbedding::from).collect();
-        let query = |probe: &StoredEmbedding| Query {
-            probe: probe.clone(),
-            top_k: top_k + spare,
-            min_similarity: None,
-            except: None,
-        };
-        let mut found = self.search(&serving, gallery.id, probes.iter().map(query).collect()).await?;
-        if unique {
-            one_face_per_subject(&mut found, decision.threshold);
-        }
-        found.iter_mut().for_each(|hits| hits.truncate(top_k));
+        let (top_k, unique) = (request.top_k as usize, request.unique_subjects);
+        let mut found = self.best_subjects(&serving, gallery.id, &probes, top_k, unique, decision.threshold).await?;
+        self.offer(&serving, || Seen {
+            gallery: gallery.clone(),
+            policy: request.policy,
+            unique_subjects: unique,
+            chips: photo.faces.iter().map(|face| face.chip.clone()).collect(),
+            opinions: found.iter().map(|hits| opinion(hits, decision.threshold)).collect(),
+            by: serving.id(),
+        });
         self.fill_faces(&serving, gallery.id, &probes, &mut found).await?;
         let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), hits)| IdentifiedFace {
             face: face.found(),
@@ -96,6 +94,32 @@ impl Services {
         });
         let faces = faces.collect();
         Ok(Identified { model: serving.name().to_owned(), threshold: decision.threshold, decision, faces })
+    }
+
+    /// The subjects that each probe of one photo resembles most. `unique` leaves each that reaches `threshold` to one probe.
+    pub(super) async fn best_subjects(
+        &self,
+        serving: &Serving,
+        gallery: GalleryId,
+        probes: &[StoredEmbedding],
+        top_k: usize,
+        unique: bool,
+        threshold: f32,
+    ) -> Result<Hits, ServiceError> {
+        let unique = unique && probes.len() > 1;
+        let spare = if unique { (probes.len() - 1).min(MOST_SPARE) } else { 0 };
+        let query = |probe: &StoredEmbedding| Query {
+            probe: probe.clone(),
+            top_k: top_k + spare,
+            min_similarity: None,
+            except: None,
+        };
+        let mut found = self.search(serving, gallery, probes.iter().map(query).collect()).await?;
+        if unique {
+            one_face_per_subject(&mut found, threshold);
+        }
+        found.iter_mut().for_each(|hits| hits.truncate(top_k));
+        Ok(found)
     }
 }
 
@@ -115,6 +139,11 @@ fn match_answer(serving: &Serving, hit: Hit) -> Match {
         similarity,
         probability: serving.calibration().probability(similarity),
     }
+}
+
+/// What the best hits of a face say of it.
+pub(super) fn opinion(hits: &[Hit], threshold: f32) -> Opinion {
+    Opinion { best: hits.first().map(|best| (best.about.subject_id, similarity(best))), threshold }
 }
 
 fn is_known(hits: &[Hit], decision: &Decision) -> bool {

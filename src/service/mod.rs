@@ -23,6 +23,7 @@ mod retrain;
 mod review;
 mod search;
 mod serving;
+mod shadow;
 mod verify;
 mod work;
 
@@ -41,6 +42,7 @@ pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use promote::{GateState, Promoted, Promotion};
 pub use ready::Readiness;
 pub use retrain::{EvaluateRequest, RetrainBase, RetrainRequest};
+pub use shadow::ShadowRequest;
 pub use verify::VerifyRequest;
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;
@@ -52,6 +54,7 @@ use crate::jobs::Jobs;
 use crate::registry::Registry;
 pub use serving::Loaded;
 use serving::{Serving, Stage};
+use shadow::Sampler;
 
 /// Everything that the database holds.
 pub struct Stores {
@@ -75,6 +78,8 @@ struct Parts {
     /// Becomes true when the server is about to stop.
     closing: watch::Sender<bool>,
     stage: Stage,
+    /// Probes for the candidate in the shadow.
+    sampler: Sampler,
     /// Held while the models that are held ready change.
     following: Mutex<()>,
     /// Faces may have come without an embedding of the active model.
@@ -105,6 +110,7 @@ impl Services {
             closing: watch::Sender::new(false),
             models,
             stage: Stage::new(serving),
+            sampler: Sampler::new(),
             following: Mutex::new(()),
             faces_came: Notify::new(),
             requests: Arc::new(Semaphore::new(recognition.max_requests)),
@@ -120,6 +126,7 @@ impl Services {
         tasks.spawn(self.clone().keep_indexes());
         tasks.spawn(self.clone().keep_following());
         tasks.spawn(self.clone().keep_embedding());
+        tasks.spawn(self.clone().keep_comparing());
         tasks
     }
 

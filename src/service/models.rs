@@ -161,6 +161,7 @@ fn entry(model: Model, rollback: Option<ModelId>) -> ModelEntry {
         created_at: model.created_at,
         activated_at: model.activated_at,
         is_target: model.is_target,
+        shadow: model.shadow,
         is_rollback,
     }
 }

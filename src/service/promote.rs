@@ -5,8 +5,8 @@ use serde_json::json;
 use tracing::info;
 use utoipa::ToSchema;
 
-use super::{ServiceError, Services};
-use crate::registry::{Actor, Model, ModelState, Switch};
+use super::{Loaded, ServiceError, Services};
+use crate::registry::{Actor, Model, ModelState, Purpose, Ready, RegistryError};
 use crate::types::ModelId;
 
 /// A promotion to be done.
@@ -75,7 +75,7 @@ impl Services {
     pub async fn promote(
         &self,
         promotion: Promotion,
-        mut progress: impl FnMut(u64, u64),
+        progress: impl FnMut(u64, u64),
     ) -> Result<Promoted, ServiceError> {
         let Promotion { model: id, force, actor } = promotion;
         let gate = self.check_promotion(&promotion).await?;
@@ -86,26 +86,39 @@ impl Services {
             return Ok(Promoted { model: model.name, former: None, embedded: 0, left_behind, gate });
         }
         let details = json!({"force": force, "gate": gate});
-        self.0.registry.set_target(id, actor, details.clone()).await?;
+        self.0.registry.set_target(id, Purpose::Promotion, actor, details.clone()).await?;
         // Loads it, so that new faces need no second look.
         self.follow().await?;
         let loaded = self.load(&model).await?;
         let former = self.0.registry.active().await?.name;
-        let mut embedded = 0;
-        loop {
-            let before = embedded;
-            embedded += self
-                .embed_missing(&loaded, self.0.reembed_share, |done, total| progress(before + done, before + total))
-                .await?;
-            match self.0.registry.switch(id, actor, details.clone()).await? {
-                Switch::Done(_) => break,
-                Switch::Missing(faces) => info!(faces, model = %model.name, "more faces came; embedding them as well"),
-            }
-        }
+        let switch = || self.0.registry.switch(id, actor, details.clone());
+        let (embedded, _) = self.embed_until_ready(&loaded, switch, progress).await?;
         self.follow().await?;
         let left_behind = self.0.registry.count_without_chip(id).await?;
         info!(model = %model.name, %former, embedded, "promoted");
         Ok(Promoted { model: model.name, former: Some(former), embedded, left_behind, gate })
+    }
+
+    /// Embeds by a model until `attempt` finds that no face lacks an embedding; how many it embedded, and what came of it.
+    pub(super) async fn embed_until_ready<T, F: Future<Output = Result<Ready<T>, RegistryError>>>(
+        &self,
+        loaded: &Loaded,
+        attempt: impl Fn() -> F,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<(u64, T), ServiceError> {
+        let mut embedded = 0;
+        loop {
+            let before = embedded;
+            embedded += self
+                .embed_missing(loaded, self.0.reembed_share, |done, total| progress(before + done, before + total))
+                .await?;
+            match attempt().await? {
+                Ready::Done(done) => return Ok((embedded, done)),
+                Ready::Missing(faces) => {
+                    info!(faces, model = %loaded.model.name, "more faces came; embedding them as well");
+                }
+            }
+        }
     }
 
     /// The model that was active before the present one.

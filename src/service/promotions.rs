@@ -12,7 +12,7 @@ use super::promote::{Promoted, Promotion};
 use super::work::Failure;
 use super::{ServiceError, Services};
 use crate::jobs::{JobError, JobKind, Lease, NewJob, Stop};
-use crate::registry::{Actor, Model};
+use crate::registry::{Actor, Model, Purpose};
 use crate::types::ModelId;
 
 /// How often a job says how far it is.
@@ -74,37 +74,42 @@ impl Services {
             error = report(lease, seen) => Err(error),
             why = lease.stopped() => {
                 if why == Stop::Cancelled {
-                    self.abandon(settings.model, actor, "cancelled").await;
+                    self.abandon(settings.model, Purpose::Promotion, actor, "cancelled").await;
                 }
                 return Err(Failure::Stopped);
             }
         };
         if let Err(Failure::Final(reason)) = &outcome {
-            self.abandon(settings.model, actor, reason).await;
+            self.abandon(settings.model, Purpose::Promotion, actor, reason).await;
         }
         let promoted: Promoted = outcome?;
         serde_json::to_value(promoted).map_err(|error| Failure::Final(error.to_string()))
     }
 
     /// New faces need not be embedded by the model any more. If the database is away, [`Self::end_orphaned`] does it.
-    async fn abandon(&self, model: ModelId, actor: Actor, reason: &str) {
-        if let Err(error) = self.0.registry.clear_target(model, actor, reason).await {
+    pub(super) async fn abandon(&self, model: ModelId, purpose: Purpose, actor: Actor, reason: &str) {
+        if let Err(error) = self.0.registry.clear_target(model, purpose, actor, reason).await {
             warn!(%error, "cannot note that a promotion ended; trying again");
         }
     }
 
-    /// Ends a promotion that no job works on any more: whether it was one.
+    /// Ends what no job works on any more, and is no shadow: whether it was so.
     pub(super) async fn end_orphaned(&self, target: &Model) -> Result<bool, ServiceError> {
-        let orphaned = self.0.jobs.unfinished(JobKind::Promote, &target.id.to_string()).await?.is_none();
-        if orphaned {
-            self.0.registry.clear_target(target.id, Actor::Server, "its job has ended").await?;
+        if target.shadow.is_some() {
+            return Ok(false);
         }
-        Ok(orphaned)
+        let key = target.id.to_string();
+        let is_needed = self.0.jobs.unfinished(JobKind::Promote, &key).await?.is_some()
+            || self.0.jobs.unfinished(JobKind::Shadow, &key).await?.is_some();
+        if !is_needed {
+            self.0.registry.clear_target(target.id, Purpose::Promotion, Actor::Server, "its job has ended").await?;
+        }
+        Ok(!is_needed)
     }
 }
 
 /// Says how far it is, now and then; returns if that must not go on.
-async fn report(lease: &Lease, mut seen: watch::Receiver<(u64, u64)>) -> Failure {
+pub(super) async fn report(lease: &Lease, mut seen: watch::Receiver<(u64, u64)>) -> Failure {
     let began = Instant::now();
     loop {
         let (done, total) = *seen.borrow_and_update();
@@ -115,9 +120,9 @@ async fn report(lease: &Lease, mut seen: watch::Receiver<(u64, u64)>) -> Failure
         match lease.report(&progress).await {
             Ok(()) => {}
             Err(JobError::LeaseLost) => return Failure::Stopped,
-            Err(error) => warn!(%error, "cannot note the progress of a promotion"),
+            Err(error) => warn!(%error, "cannot note the progress of a job"),
         }
-        // The sender lives as long as the promotion does.
+        // The sender lives as long as the work does.
         let _ = seen.changed().await;
         tokio::time::sleep(REPORT_INTERVAL).await;
     }

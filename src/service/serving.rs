@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::decide::Tails;
 use super::resident::Resident;
 use super::{ModelFiles, ServiceError, Services};
-use crate::config::RecognitionConfig;
+use crate::config::{RecognitionConfig, SearchChoice, SearchConfig};
 use crate::engine::LoadedEmbedder;
 use crate::gallery::Galleries;
 use crate::registry::{Calibration, Model, Registry};
@@ -42,6 +42,12 @@ impl Serving {
         }
     }
 
+    /// Keeps nothing in memory but the network: searches go to the database.
+    pub fn without_memory(galleries: &Galleries, loaded: Loaded, config: &RecognitionConfig) -> Self {
+        let search = SearchConfig { place: SearchChoice::Pgvector, ..config.search.clone() };
+        Self::start(galleries, loaded, &RecognitionConfig { search, ..config.clone() })
+    }
+
     pub fn id(&self) -> ModelId {
         self.loaded.model.id
     }
@@ -56,14 +62,21 @@ impl Serving {
     }
 }
 
+/// By what new faces are embedded as well.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub serving: Arc<Serving>,
+    /// Share of the probes that it answers in the shadow, if it does.
+    pub shadow: Option<f64>,
+}
+
 /// All that is loaded at present.
 #[derive(Clone)]
 struct Onstage {
     serving: Arc<Serving>,
     /// About to take its place.
     incoming: Option<Arc<Serving>>,
-    /// By which new faces are embedded as well, because it is being promoted.
-    target: Option<Arc<Loaded>>,
+    target: Option<Target>,
 }
 
 /// Where requests find the model that answers.
@@ -86,13 +99,13 @@ impl Stage {
         self.read().serving
     }
 
-    pub fn target(&self) -> Option<Arc<Loaded>> {
+    pub fn target(&self) -> Option<Target> {
         self.read().target
     }
 
-    pub fn set_target(&self, target: Option<Loaded>) {
+    pub fn set_target(&self, target: Option<Target>) {
         // Weights may be freed here, and not while others wait.
-        let _former = self.change(|stage| std::mem::replace(&mut stage.target, target.map(Arc::new)));
+        let _former = self.change(|stage| std::mem::replace(&mut stage.target, target));
     }
 
     /// The serving model or the target, if it is this one.
@@ -101,7 +114,7 @@ impl Stage {
         if stage.serving.id() == model {
             return Some(stage.serving.loaded.clone());
         }
-        stage.target.filter(|target| target.model.id == model).map(|target| Loaded::clone(&target))
+        stage.target.filter(|target| target.serving.id() == model).map(|target| target.serving.loaded.clone())
     }
 
     /// Lets another model answer from now on. What was written before is in its memory when requests see it.
@@ -112,7 +125,7 @@ impl Stage {
         next.resident.settle().await;
         let _former = self.change(|stage| {
             stage.incoming = None;
-            if stage.target.as_ref().is_some_and(|target| target.model.id == next.id()) {
+            if stage.target.as_ref().is_some_and(|target| target.serving.id() == next.id()) {
                 stage.target = None;
             }
             std::mem::replace(&mut stage.serving, next)

@@ -51,6 +51,7 @@ impl From<ServiceError> for Failure {
             ServiceError::GateRefused { .. }
             | ServiceError::FacesWithoutChips { .. }
             | ServiceError::NoModelFile { .. }
+            | ServiceError::ActiveModel { .. }
             | ServiceError::InvalidModel(_)
             | ServiceError::ModelTooLarge { .. }
             | ServiceError::CodeRefused
@@ -167,6 +168,7 @@ impl Services {
             JobKind::Retrain => self.run_retrain(&lease).await,
             JobKind::Evaluate => self.run_evaluation(&lease).await,
             JobKind::Promote => self.run_promotion(&lease).await,
+            JobKind::Shadow => self.run_shadow(&lease).await,
         }
     }
 }

@@ -20,6 +20,7 @@ mod recognition;
 mod replicas;
 mod review;
 mod serve;
+mod shadow;
 mod support;
 mod training;
 mod transfer;

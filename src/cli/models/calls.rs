@@ -11,8 +11,8 @@ use super::super::backend::Backend;
 use crate::gallery::PageRequest;
 use crate::jobs::Lane;
 use crate::registry::Actor;
-use crate::service::ManifestFields;
-use crate::service::answers::{AuditEntry, Job, ModelDetails, ModelEntry, Page, Retired};
+use crate::service::answers::{AuditEntry, Disagreement, Job, ModelDetails, ModelEntry, Page, Retired, ShadowReport};
+use crate::service::{ManifestFields, ShadowRequest};
 use crate::types::JobId;
 
 impl Backend {
@@ -83,6 +83,48 @@ impl Backend {
         }
     }
 
+    /// Submits that a model is to answer in the shadow; in this process it is worked on as well.
+    pub async fn begin_shadow(&mut self, request: ShadowRequest) -> Result<Job, CliError> {
+        match self {
+            Self::Server { .. } => {
+                let path = ["admin", "models", &request.model, "shadow"];
+                let body = json!({"share": request.share, "force": request.force});
+                self.ask(Method::POST, &path, Some(body)).await
+            }
+            Self::Direct(app) => {
+                let (job, _) = app.services.submit_shadow(request, Actor::Command).await?;
+                app.work_on_jobs(&[Lane::Models]);
+                Ok(job)
+            }
+        }
+    }
+
+    pub async fn shadow_report(&self, model: &str) -> Result<ShadowReport, CliError> {
+        match self {
+            Self::Server { .. } => self.ask(Method::GET, &["admin", "models", model, "shadow"], None).await,
+            Self::Direct(app) => Ok(app.services.shadow_report(model).await?),
+        }
+    }
+
+    pub async fn disagreements(&self, model: &str, limit: u32) -> Result<Page<Disagreement>, CliError> {
+        let page = PageRequest::new(Some(limit), None).map_err(|error| CliError::Usage(error.to_string()))?;
+        match self {
+            Self::Server { url, .. } => {
+                let mut route = route(url, &["admin", "models", model, "disagreements"])?;
+                route.query_pairs_mut().append_pair("limit", &limit.to_string());
+                self.ask_at(Method::GET, route, None).await
+            }
+            Self::Direct(app) => Ok(app.services.disagreements(model, page).await?),
+        }
+    }
+
+    pub async fn end_shadow(&self, model: &str) -> Result<(), CliError> {
+        match self {
+            Self::Server { .. } => self.ask(Method::DELETE, &["admin", "models", model, "shadow"], None).await,
+            Self::Direct(app) => Ok(app.services.end_shadow(model, Actor::Command).await?),
+        }
+    }
+
     pub async fn job(&self, job: JobId) -> Result<Job, CliError> {
         match self {
             Self::Server { .. } => self.ask(Method::GET, &["admin", "jobs", &job.to_string()], None).await,
@@ -120,11 +162,7 @@ impl Backend {
         let Self::Server { url, .. } = self else {
             return Err(CliError::Usage("no server to send this to".to_owned()));
         };
-        let mut route = reqwest::Url::parse(url).map_err(|_| no_address(url))?;
-        if let Ok(mut segments) = route.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
-        }
-        self.ask_at(method, route, body).await
+        self.ask_at(method, route(url, path)?, body).await
     }
 
     async fn ask_at<T: DeserializeOwned>(
@@ -143,6 +181,15 @@ impl Backend {
         };
         self.answer(request, url, key.as_ref()).await
     }
+}
+
+/// The address of what a server has at a path.
+fn route(url: &str, path: &[&str]) -> Result<reqwest::Url, CliError> {
+    let mut route = reqwest::Url::parse(url).map_err(|_| no_address(url))?;
+    if let Ok(mut segments) = route.path_segments_mut() {
+        segments.pop_if_empty().extend(path);
+    }
+    Ok(route)
 }
 
 fn no_address(url: &str) -> CliError {

@@ -1,12 +1,14 @@
 //! The models of a database: listed, brought, promoted, retired.
 
 mod calls;
+mod shadow;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::backend::{Backend, BackendArgs};
 use super::{CliError, print_json, progress_bar, say};
@@ -41,6 +43,9 @@ enum Command {
     Promote(OneWithForce),
     /// Make the model active again that was before the present one
     Rollback(Plain),
+    /// Try a candidate on live photos before it is promoted
+    #[command(subcommand)]
+    Shadow(shadow::Shadow),
     /// Delete a model's embeddings and its file
     Retire(OneWithForce),
     /// List who changed what
@@ -116,6 +121,7 @@ impl Models {
             Command::Import(import) => import.run().await,
             Command::Promote(promotion) => promotion.promote().await,
             Command::Rollback(plain) => plain.roll_back().await,
+            Command::Shadow(shadow) => shadow.run().await,
             Command::Retire(retirement) => retirement.retire().await,
             Command::Audit(audit) => audit.run().await,
         }
@@ -255,9 +261,10 @@ impl Import {
 }
 
 fn show(model: &ModelEntry) {
-    let role = match (model.is_target, model.is_rollback) {
-        (true, _) => ", being promoted",
-        (_, true) => ", to roll back to",
+    let role = match (model.shadow, model.is_target, model.is_rollback) {
+        (Some(_), ..) => ", in the shadow",
+        (None, true, _) => ", faces are being embedded by it",
+        (.., true) => ", to roll back to",
         _ => "",
     };
     let file = match (&model.format, model.bytes) {
@@ -267,8 +274,17 @@ fn show(model: &ModelEntry) {
     say(format_args!("{:<9} {}  ({} numbers, {file}{role})", model.state, model.name, model.dimension));
 }
 
-/// Waits until a promotion is finished, under a progress bar.
-async fn finish(backend: &Backend, mut job: Job, json: bool) -> Result<ExitCode, CliError> {
+/// Waits until a promotion is finished, and says what it did.
+async fn finish(backend: &Backend, job: Job, json: bool) -> Result<ExitCode, CliError> {
+    if let Some(result) = finished(backend, job, json).await? {
+        let promoted: Promoted = serde_json::from_value(result).map_err(|error| CliError::Render(error.to_string()))?;
+        describe(&promoted);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until a job that embeds faces has succeeded, under a progress bar; its result, unless it was printed.
+async fn finished(backend: &Backend, mut job: Job, json: bool) -> Result<Option<Value>, CliError> {
     let bar = progress_bar(Some(0), "{bar:30} {pos}/{len} faces  {per_sec}  {eta} left");
     while !job.state.is_final() {
         if let Some(progress) = &job.progress {
@@ -283,16 +299,10 @@ async fn finish(backend: &Backend, mut job: Job, json: bool) -> Result<ExitCode,
     if json {
         print_json(&job)?;
     }
-    match (job.state, job.result) {
-        (JobState::Succeeded, Some(result)) if !json => {
-            let promoted: Promoted =
-                serde_json::from_value(result).map_err(|error| CliError::Render(error.to_string()))?;
-            describe(&promoted);
-            Ok(ExitCode::SUCCESS)
-        }
-        (JobState::Succeeded, _) => Ok(ExitCode::SUCCESS),
-        (JobState::Cancelled, _) => Err(CliError::Refused("the promotion was cancelled".to_owned())),
-        _ => Err(CliError::Refused(job.error.unwrap_or_else(|| "the promotion failed".to_owned()))),
+    match job.state {
+        JobState::Succeeded => Ok(job.result.filter(|_| !json)),
+        JobState::Cancelled => Err(CliError::Refused("the job was cancelled".to_owned())),
+        _ => Err(CliError::Refused(job.error.unwrap_or_else(|| "the job failed".to_owned()))),
     }
 }
 

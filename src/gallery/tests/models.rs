@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::registry::{Actor, Switch};
+use crate::registry::{Actor, Purpose, Ready};
 
 /// A second model, of 8 dimensions.
 async fn next(db: &Fixture) -> ModelId {
@@ -31,14 +31,14 @@ async fn a_face_needs_an_embedding_of_the_active_model() {
     enroll(&db, db.model, &axis(0), &small).await.unwrap();
     assert_eq!(db.rows("embeddings").await, 1);
 
-    db.registry.set_target(next, Actor::Server, json!({})).await.unwrap();
+    db.registry.set_target(next, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
     let missing = db.registry.switch(next, Actor::Server, json!({})).await.unwrap();
-    assert_eq!(missing, Switch::Missing(1));
+    assert_eq!(missing, Ready::Missing(1));
     enroll(&db, db.model, &axis(1), &small).await.unwrap();
     assert_eq!(db.rows("embeddings").await, 3);
     let face = db.galleries.missing_embeddings(next, None, 10).await.unwrap()[0].0;
     db.galleries.store_embeddings(next, &[(face, small[0].1.clone())]).await.unwrap();
-    assert!(matches!(db.registry.switch(next, Actor::Server, json!({})).await.unwrap(), Switch::Done(_)));
+    assert!(matches!(db.registry.switch(next, Actor::Server, json!({})).await.unwrap(), Ready::Done(_)));
 
     let error = enroll(&db, db.model, &axis(2), &[]).await.unwrap_err();
     assert!(matches!(error, GalleryError::OtherModel { active } if active == next), "{error}");
@@ -53,7 +53,7 @@ async fn no_switch_overlaps_an_enrolment() {
     let db = std::sync::Arc::new(Fixture::new().await);
     let next = next(&db).await;
     db.registry.activate_first(db.model, Actor::Server).await.unwrap();
-    db.registry.set_target(next, Actor::Server, json!({})).await.unwrap();
+    db.registry.set_target(next, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
     let (subject, metadata, own) = (name("Ada"), Metadata::default(), axis(0));
     let face = face(db.model, "default", &subject, &metadata, &own);
     let enrolment = db.galleries.begin_enrolment(&face).await.unwrap();
@@ -67,7 +67,7 @@ async fn no_switch_overlaps_an_enrolment() {
         tokio::task::yield_now().await;
     }
     enrolment.finish(&face, Vec::new()).await.unwrap();
-    assert_eq!(switch.await.unwrap(), Switch::Missing(1));
+    assert_eq!(switch.await.unwrap(), Ready::Missing(1));
     assert_eq!(db.registry.active().await.unwrap().id, db.model);
 }
 
@@ -86,11 +86,11 @@ async fn a_retired_model_leaves_nothing() {
     let db = Fixture::new().await;
     let (next, mut random) = (next(&db).await, Random(6));
     db.registry.activate_first(db.model, Actor::Server).await.unwrap();
-    db.registry.set_target(next, Actor::Server, json!({})).await.unwrap();
+    db.registry.set_target(next, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
     for n in 0..3 {
         enroll(&db, db.model, &axis(n), &[(next, random.embedding_of(8))]).await.unwrap();
     }
-    db.registry.clear_target(next, Actor::Server, "a test").await.unwrap();
+    db.registry.clear_target(next, Purpose::Promotion, Actor::Server, "a test").await.unwrap();
     let retired = db.registry.retire(next, false, Actor::Command).await.unwrap();
     assert_eq!((retired.embeddings, retired.lost_faces), (3, 0));
     assert_eq!((db.rows("embeddings").await, db.rows("templates").await, db.rows("faces").await), (3, 1, 3));

@@ -30,8 +30,11 @@ pub struct ModelEntry {
     /// When it last became active.
     #[schema(required)]
     pub activated_at: Option<DateTime<Utc>>,
-    /// Whether faces are being embedded by it so that it can become active.
+    /// Whether faces are embedded by it as well, so that it can become active or answer in the shadow.
     pub is_target: bool,
+    /// Share of the identified photos that it is asked about in the shadow; null if it is not.
+    #[schema(required)]
+    pub shadow: Option<f64>,
     /// Whether a rollback would make it active.
     pub is_rollback: bool,
 }
@@ -84,7 +87,7 @@ pub struct AuditEntry {
     pub at: DateTime<Utc>,
     /// `admin key`, `anyone` (a server without keys), `command` (on the database) or `server` (its configuration, a job).
     pub actor: String,
-    /// Such as `model.import`, `promotion.start`, `model.activate`, `model.retire`.
+    /// Such as `model.import`, `promotion.start`, `model.activate`, `shadow.start`, `model.retire`.
     pub action: String,
     #[schema(required)]
     pub model_id: Option<uuid::Uuid>,
