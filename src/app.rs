@@ -155,11 +155,11 @@ async fn migrated(database: Database) -> Result<Database, DbError> {
 
 /// Loads the active model and completes its embeddings, which an import may have left out.
 async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Result<Services, AppError> {
-    let registry = Registry::new(database.pool().clone());
-    let galleries = Galleries::new(database.pool().clone());
+    let registry = Registry::new(database.pools());
+    let galleries = Galleries::new(database.pools());
     let files = ModelFiles::new(engine.clone(), Blobs::open(&config.models.store)?, registry.clone(), &config.models);
     let active = models::active(config, &registry, &files).await?;
-    let jobs = Jobs::new(database.pool().clone(), config.jobs.lease);
+    let jobs = Jobs::new(database.pools(), config.jobs.lease);
     let services = Services::new(engine, Stores { galleries, registry, jobs }, files, active, config);
     services.embed_missing_faces().await?;
     Ok(services)
