@@ -7,7 +7,7 @@ use super::ServiceError;
 use super::serving::Loaded;
 use crate::blobs::Blobs;
 use crate::config::ModelsConfig;
-use crate::engine::{Channels, Engine, Format, InputNormalisation, LoadedEmbedder};
+use crate::engine::{Channels, Engine, EngineError, Format, InputNormalisation, LoadedEmbedder};
 use crate::registry::{
     Actor, ChannelOrder, Manifest, Model, ModelFormat, ModelSource, NewModel, Registry, RegistryError,
 };
@@ -49,7 +49,11 @@ impl ModelFiles {
         if format == Format::TorchScript && !allow_code {
             return Err(ServiceError::CodeRefused);
         }
-        let embedder = self.engine.load_embedder(content.clone(), format, normalisation(&manifest)).await?;
+        let loading = self.engine.load_embedder(content.clone(), format, normalisation(&manifest));
+        let embedder = loading.await.map_err(|error| match error {
+            EngineError::Embedder(_) => ServiceError::InvalidModel(error.to_string()),
+            error => error.into(),
+        })?;
         let dimension = u32::try_from(embedder.dimension()).unwrap_or(u32::MAX);
         if dimension > Registry::MAX_DIMENSION {
             return Err(RegistryError::InvalidDimension(dimension).into());
