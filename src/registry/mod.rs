@@ -2,6 +2,7 @@
 
 mod audit;
 mod calibration;
+mod files;
 mod lifecycle;
 mod manifest;
 mod model;
@@ -20,6 +21,7 @@ use crate::types::{ModelId, hex};
 
 pub use audit::{Actor, AuditEntry};
 pub use calibration::{Calibration, FmrPoint, Logistic, NormScale};
+pub use files::Unneeded;
 pub use lifecycle::{Lineup, Retirement, Switch};
 pub use manifest::{ChannelOrder, Manifest, ManifestError};
 pub use model::{GateVerdict, Model, ModelFormat, ModelSource, ModelState};

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tracing::warn;
 
 use super::ServiceError;
 use super::serving::Loaded;
@@ -58,13 +59,23 @@ impl ModelFiles {
         if dimension > Registry::MAX_DIMENSION {
             return Err(RegistryError::InvalidDimension(dimension).into());
         }
-        let sha256 = self.blobs.put(content).await?;
+        let sha256 = self.blobs.put(content.clone()).await?;
         let format = match format {
             Format::Onnx => ModelFormat::Onnx,
             Format::TorchScript => ModelFormat::TorchScript,
         };
         let new = NewModel { sha256, dimension, manifest: &manifest, format, bytes: bytes as u64, source, parent };
-        let model = self.registry.import(&new, actor).await?;
+        let model = match self.registry.import(&new, actor).await {
+            Ok(model) => model,
+            Err(error) => {
+                if let Err(error) = self.delete_unneeded(&sha256).await {
+                    warn!(%error, sha256 = %hex(&sha256), "the file of a refused model stays in the model store");
+                }
+                return Err(error.into());
+            }
+        };
+        // Until it was registered nobody seemed to need the file: it may have been deleted.
+        self.blobs.put(content).await?;
         Ok(Loaded { model, embedder, calibration: manifest.calibration() })
     }
 
@@ -106,9 +117,10 @@ impl ModelFiles {
         self.max_bytes
     }
 
-    /// Deletes the file of a model that is retired.
-    pub(super) async fn delete(&self, model: &Model) -> Result<(), ServiceError> {
-        Ok(self.blobs.delete(&model.sha256).await?)
+    /// Deletes a file, unless a model has it.
+    pub(super) async fn delete_unneeded(&self, sha256: &[u8; 32]) -> Result<(), ServiceError> {
+        let Some(_unneeded) = self.registry.hold_unneeded(sha256).await? else { return Ok(()) };
+        Ok(self.blobs.delete(sha256).await?)
     }
 
     fn check_dimension(&self, model: &Model, embedder: &LoadedEmbedder) -> Result<(), ServiceError> {
