@@ -29,7 +29,6 @@ use uuid::Uuid;
 use crate::db::Pools;
 use crate::types::{GalleryId, ModelId, SubjectId};
 
-pub use crate::db::{Page, PageError, PageRequest};
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{Announcements, CHANGES_KEPT, Changes, Feed, Template};
 pub use enroll::{Duplicate, Enrolled, Enrolment, NewFace, OnDuplicate};

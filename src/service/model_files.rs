@@ -1,12 +1,11 @@
 //! Model files: from the store into the engine, and into the store after a look at them.
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use super::ServiceError;
 use super::serving::Loaded;
-use crate::blobs::Blobs;
+use crate::blobs::{self, Blobs};
 use crate::config::ModelsConfig;
 use crate::engine::{Channels, Engine, EngineError, Format, InputNormalisation, LoadedEmbedder};
 use crate::registry::{
@@ -104,9 +103,13 @@ impl ModelFiles {
 
     /// The manifest with a name that no other model has: the part of a hash is added if need be.
     pub async fn with_free_name(&self, manifest: Manifest, content: &Bytes) -> Result<Manifest, ServiceError> {
-        let sha256: [u8; 32] = Sha256::digest(content).into();
-        let taken = self.registry.list().await?.into_iter().any(|it| it.name == manifest.name && it.sha256 != sha256);
-        if !taken {
+        let mut namesakes = self.registry.list().await?;
+        namesakes.retain(|it| it.name == manifest.name);
+        if namesakes.is_empty() {
+            return Ok(manifest);
+        }
+        let sha256 = blobs::digest(content.clone()).await;
+        if namesakes.iter().all(|it| it.sha256 == sha256) {
             return Ok(manifest);
         }
         let name = format!("{}-{}", manifest.name, &hex(&sha256)[..8]);

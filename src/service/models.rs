@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::answers::{AuditEntry, ModelDetails, ModelEntry, Page};
 use super::{NewModelFile, ServiceError, Services};
-use crate::gallery::PageRequest;
+use crate::db::PageRequest;
 use crate::engine::Step;
 use crate::registry::{
     self, Actor, ChannelOrder, GateVerdict, Manifest, ManifestError, Model, ModelFormat, ModelSource, ModelState,
