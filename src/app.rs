@@ -165,16 +165,16 @@ async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Re
     Ok(services)
 }
 
-/// What is known of an embedder file, and its sha256.
-pub async fn manifest(embedder: &Path) -> Result<(Manifest, [u8; 32]), AppError> {
+/// What is known of an embedder file.
+pub async fn manifest(embedder: &Path) -> Result<Manifest, AppError> {
     let path = embedder.to_owned();
     let sha256 = tokio::task::spawn_blocking(move || file_sha256(&path)).await.map_err(join_error)??;
-    Ok((Manifest::of(embedder, &hex(&sha256))?, sha256))
+    Ok(Manifest::of(embedder, &hex(&sha256))?)
 }
 
 /// What the embedder of a configuration was trained to read.
 pub async fn input_normalisation(config: &Config) -> Result<InputNormalisation, AppError> {
-    Ok(normalisation(&manifest(&config.engine.embedder).await?.0))
+    Ok(normalisation(&manifest(&config.engine.embedder).await?))
 }
 
 fn file_sha256(path: &Path) -> Result<[u8; 32], AppError> {
