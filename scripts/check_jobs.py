@@ -23,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 9187
+PATIENCE = 3600  # seconds that the last job, or the end of the server, may take
 PEOPLE, EACH = 8, 4
 FINAL = ("succeeded", "failed", "cancelled")
 
@@ -110,7 +111,7 @@ def kill_one(choose, server, data_dir):
         except (OSError, IndexError, ValueError):
             victim = "server"
     server.kill()
-    server.wait()
+    server.wait(PATIENCE)
     return victim
 
 
@@ -177,7 +178,9 @@ def main():
                 print(f"round {number + 1}: {victim} killed during {at}", flush=True)
                 if victim == "server":
                     servers.append(restart(args.binary, data_dir))
+            deadline = time.monotonic() + PATIENCE
             while any(job["state"] not in FINAL for job in ask_patiently("GET", "/admin/jobs")[1]["items"]):
+                assert time.monotonic() < deadline, "the jobs do not end"
                 time.sleep(0.5)
             jobs = ask_patiently("GET", "/admin/jobs?limit=200")[1]["items"]
             assert all(job["state"] == "succeeded" for job in jobs), jobs
@@ -186,7 +189,7 @@ def main():
             print(f"{len(jobs)} jobs done in {sum(job['attempts'] for job in jobs)} attempts; everybody is found by {active}")
         finally:
             servers[-1].terminate()
-            servers[-1].wait()
+            servers[-1].wait(PATIENCE)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 9191
+PATIENCE = 3600  # seconds that anything may take
 SAME = 2e-3  # similarities of one pair differ by less, whatever shares their batch
 MODELS = ("mobilefacenet-512", "red-for-blue")
 
@@ -61,13 +62,15 @@ def start(binary, data_dir, share):
 
 
 def until(done, pause=0.5):
-    while True:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         try:
             if done():
                 return
         except (OSError, http.client.HTTPException):
             pass
         time.sleep(pause)
+    sys.exit(f"not done within {PATIENCE} s")
 
 
 def path(route, **query):
@@ -119,7 +122,7 @@ class Load:
 
     def stop(self):
         self.stopping = True
-        [thread.join() for thread in self.threads]
+        [thread.join(PATIENCE) for thread in self.threads]
 
     def rates(self, begin, end):
         inside = lambda times: sum(begin <= at < end for at in times) / (end - begin)
@@ -138,7 +141,7 @@ def import_chips(binary, data_dir, client, count):
         for number in range(count):
             out.write(json.dumps({"subject": f"person {number}", "chip": chips[number % len(chips)]}) + "\n")
     command = [binary, "import", file, "--gallery", "large", "--data-dir", data_dir]
-    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
 
 
 def import_model(client, weights):
@@ -184,7 +187,7 @@ def main():
             ok = check(arguments, data_dir, server, people, probes)
         finally:
             server[0].terminate()
-            server[0].wait()
+            server[0].wait(PATIENCE)
     sys.exit(0 if ok else 1)
 
 
@@ -206,7 +209,7 @@ def check(arguments, data_dir, server, people, probes):
         until(lambda: client.expect(200, "GET", f"/admin/models/{MODELS[1]}")["embeddings"] > arguments.chips / 10, 0.1)
         load.down = True
         server[0].kill()
-        server[0].wait()
+        server[0].wait(PATIENCE)
         server[0] = start(arguments.binary, data_dir, arguments.share)
         load.down = False
 

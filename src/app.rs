@@ -155,26 +155,26 @@ async fn migrated(database: Database) -> Result<Database, DbError> {
 
 /// Loads the active model and completes its embeddings, which an import may have left out.
 async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Result<Services, AppError> {
-    let registry = Registry::new(database.pool().clone());
-    let galleries = Galleries::new(database.pool().clone());
+    let registry = Registry::new(database.pools());
+    let galleries = Galleries::new(database.pools());
     let files = ModelFiles::new(engine.clone(), Blobs::open(&config.models.store)?, registry.clone(), &config.models);
     let active = models::active(config, &registry, &files).await?;
-    let jobs = Jobs::new(database.pool().clone(), config.jobs.lease);
+    let jobs = Jobs::new(database.pools(), config.jobs.lease);
     let services = Services::new(engine, Stores { galleries, registry, jobs }, files, active, config);
     services.embed_missing_faces().await?;
     Ok(services)
 }
 
-/// What is known of an embedder file, and its sha256.
-pub async fn manifest(embedder: &Path) -> Result<(Manifest, [u8; 32]), AppError> {
+/// What is known of an embedder file.
+pub async fn manifest(embedder: &Path) -> Result<Manifest, AppError> {
     let path = embedder.to_owned();
     let sha256 = tokio::task::spawn_blocking(move || file_sha256(&path)).await.map_err(join_error)??;
-    Ok((Manifest::of(embedder, &hex(&sha256))?, sha256))
+    Ok(Manifest::of(embedder, &hex(&sha256))?)
 }
 
 /// What the embedder of a configuration was trained to read.
 pub async fn input_normalisation(config: &Config) -> Result<InputNormalisation, AppError> {
-    Ok(normalisation(&manifest(&config.engine.embedder).await?.0))
+    Ok(normalisation(&manifest(&config.engine.embedder).await?))
 }
 
 fn file_sha256(path: &Path) -> Result<[u8; 32], AppError> {

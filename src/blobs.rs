@@ -82,8 +82,8 @@ impl Blobs {
     }
 }
 
-/// Hashing hundreds of megabytes would hold up a thread of the runtime.
-async fn digest(content: Bytes) -> [u8; 32] {
+/// The sha256 of a content. Hashing hundreds of megabytes would hold up a thread of the runtime.
+pub async fn digest(content: Bytes) -> [u8; 32] {
     let hashed = tokio::task::spawn_blocking(move || Sha256::digest(&content).into()).await;
     // The task neither panics nor is cancelled.
     hashed.unwrap_or_default()

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use super::AppError;
-use crate::blobs::BlobError;
+use crate::blobs::{self, BlobError};
 use crate::config::Config;
 use crate::registry::{Actor, Manifest, Model, ModelSource, ModelState, Registry, RegistryError};
 use crate::service::{Loaded, ModelFiles, NewModelFile, ServiceError};
@@ -100,7 +99,7 @@ impl Configured {
     async fn read(path: &Path) -> Result<Self, AppError> {
         let failed = |source| AppError::Weights { path: path.to_owned(), source };
         let content: Bytes = tokio::fs::read(path).await.map_err(failed)?.into();
-        let sha256: [u8; 32] = Sha256::digest(&content).into();
+        let sha256 = blobs::digest(content.clone()).await;
         let manifest = Manifest::of(path, &hex(&sha256))?;
         Ok(Self { content, sha256, manifest })
     }

@@ -120,9 +120,10 @@ impl Evaluate {
             against::print(&verdict, self.json)?;
             return Ok(ExitCode::from(u8::from(!verdict.promote)));
         }
-        let (manifest, _) = crate::app::manifest(&config.engine.embedder).await?;
+        let manifest = crate::app::manifest(&config.engine.embedder).await?;
         let threshold = config.recognition.threshold.unwrap_or(manifest.calibration().threshold);
-        let outcomes = embed::embed(&config, &manifest, &source.photos).await?;
+        let embedder = (config.engine.embedder.as_path(), &manifest);
+        let outcomes = embed::embed(&config, [embedder], &source.photos).await?;
         let plan = self.plan(threshold);
         let bar = ProgressBar::new_spinner().with_message("measuring");
         bar.enable_steady_tick(Duration::from_millis(200));
@@ -166,7 +167,7 @@ impl Evaluate {
 
 fn measure(
     source: Source,
-    outcomes: Vec<Outcome<Vec<f32>>>,
+    outcomes: Vec<Outcome<[Vec<f32>; 1]>>,
     plan: &Plan,
 ) -> Result<(Photos, Comparisons, Report), CliError> {
     let Source { photos, subjects, pairs } = source;
@@ -191,7 +192,7 @@ fn measure(
 fn faces(
     paths: Vec<PathBuf>,
     subjects: Vec<usize>,
-    outcomes: Vec<Outcome<Vec<f32>>>,
+    outcomes: Vec<Outcome<[Vec<f32>; 1]>>,
 ) -> Result<(Photos, Faces, Vec<Option<usize>>), CliError> {
     let mut photos = Photos { total: paths.len(), ..Photos::default() };
     let mut face_of = Vec::with_capacity(paths.len());
@@ -201,7 +202,7 @@ fn faces(
     for ((path, subject), outcome) in paths.into_iter().zip(subjects).zip(outcomes) {
         face_of.push(matches!(outcome, Outcome::Face(_)).then_some(vectors.len()));
         match outcome {
-            Outcome::Face(vector) => {
+            Outcome::Face([vector]) => {
                 let next = people.len();
                 shown.push(*people.entry(subject).or_insert(next));
                 vectors.push(vector);

@@ -44,7 +44,7 @@ pub struct Export {
 impl Export {
     pub async fn run(self) -> Result<ExitCode, CliError> {
         let database = reach_database(self.config).await?;
-        let (galleries, registry) = (Galleries::new(database.pool().clone()), Registry::new(database.pool().clone()));
+        let (galleries, registry) = (Galleries::new(database.pools()), Registry::new(database.pools()));
         let request = ExportRequest { gallery: self.gallery, model: self.model, chips: !self.no_chips };
         let exported = write_to(&self.file, &galleries, &registry, &request).await;
         database.close().await;

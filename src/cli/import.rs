@@ -47,7 +47,7 @@ impl Import {
     pub async fn run(self) -> Result<ExitCode, CliError> {
         let (reader, length) = open(&self.file)?;
         let database = reach_database(self.config).await?;
-        let (galleries, registry) = (Galleries::new(database.pool().clone()), Registry::new(database.pool().clone()));
+        let (galleries, registry) = (Galleries::new(database.pools()), Registry::new(database.pools()));
         let ids = match (self.new_ids, self.skip_existing) {
             (true, _) => Ids::New,
             (_, true) => Ids::SkipExisting,

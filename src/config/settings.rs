@@ -59,7 +59,8 @@ settings! {
     /// Use this Postgres (with pgvector) rather than a private one
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Secret,
-    /// Most connections to Postgres for requests; two more follow what changes, three are for jobs [default: 16]
+    /// Most connections to Postgres for requests; up to 14 more are for jobs and for what goes on in the background
+    /// [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,
     /// Postgres binaries with pgvector for the private Postgres [default: those of `make setup`]

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 use tokio::time::{Instant, sleep};
 
 use super::private::{PrivateOptions, PrivatePostgres, connect_options_of};
-use super::{DbError, PoolSettings, connect, migrate};
+use super::{DbError, PoolSettings, Pools, migrate};
 use crate::config::DatabaseConfig;
 
 /// How long the Postgres of another process may take to answer: that process may be starting.
@@ -15,7 +15,7 @@ const OTHER_READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// An open database. [`Database::close`] ends it; a private Postgres that is merely dropped is stopped by its guard.
 pub struct Database {
-    pool: PgPool,
+    pools: Pools,
     private: Option<PrivatePostgres>,
 }
 
@@ -26,12 +26,12 @@ impl Database {
         if let Some(url) = &config.url {
             let options: PgConnectOptions =
                 url.expose().parse().map_err(|error: sqlx::Error| DbError::Url(error.to_string()))?;
-            return Ok(Self { pool: connect(options, settings).await?, private: None });
+            return Ok(Self { pools: Pools::connect(options, settings).await?, private: None });
         }
         let private = PrivateOptions { install_dir: config.postgres_dir.clone(), data_dir: config.data_dir.clone() };
         let private = PrivatePostgres::start(private).await?;
-        match connect(private.connect_options(), settings).await {
-            Ok(pool) => Ok(Self { pool, private: Some(private) }),
+        match Pools::connect(private.connect_options(), settings).await {
+            Ok(pools) => Ok(Self { pools, private: Some(private) }),
             Err(error) => {
                 private.stop().await;
                 Err(error)
@@ -45,24 +45,24 @@ impl Database {
             Err(DbError::DataDirInUse { path, pid }) => match join(&path, settings(config)).await {
                 // Then it is no server with a Postgres, or one that is stuck.
                 Err(DbError::Unavailable(_)) => Err(DbError::DataDirInUse { path, pid }),
-                joined => Ok(Self { pool: joined?, private: None }),
+                joined => Ok(Self { pools: joined?, private: None }),
             },
             opened => opened,
         }
     }
 
-    pub fn pool(&self) -> &PgPool {
-        &self.pool
+    pub fn pools(&self) -> &Pools {
+        &self.pools
     }
 
     /// Brings the schema up to date.
     pub async fn migrate(&self) -> Result<(), DbError> {
-        migrate(&self.pool).await
+        migrate(&self.pools.requests).await
     }
 
     /// Closes the connections, then stops the private Postgres.
     pub async fn close(self) {
-        self.pool.close().await;
+        self.pools.close().await;
         if let Some(private) = self.private {
             private.stop().await;
         }
@@ -73,11 +73,11 @@ fn settings(config: &DatabaseConfig) -> PoolSettings {
     PoolSettings { max_connections: config.connections, ..PoolSettings::default() }
 }
 
-/// A pool on the private Postgres that another process runs in `data_dir`, as soon as that answers.
-async fn join(data_dir: &Path, settings: PoolSettings) -> Result<PgPool, DbError> {
+/// Pools on the private Postgres that another process runs in `data_dir`, as soon as that answers.
+async fn join(data_dir: &Path, settings: PoolSettings) -> Result<Pools, DbError> {
     let deadline = Instant::now() + OTHER_READY_WITHIN;
     loop {
-        match connect(connect_options_of(data_dir), settings.clone()).await {
+        match Pools::connect(connect_options_of(data_dir), settings.clone()).await {
             Err(DbError::Unavailable(_)) if Instant::now() < deadline => sleep(Duration::from_millis(100)).await,
             connected => return connected,
         }

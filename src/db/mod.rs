@@ -1,23 +1,23 @@
-//! The way to Postgres: a checked connection pool, the embedded migrations, and the server's own private Postgres.
+//! The way to Postgres: checked connection pools, the embedded migrations, and the server's own private Postgres.
 
 mod database;
 mod error;
 mod page;
+mod pools;
 pub mod private;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{Connection, PgConnection};
 
 pub use database::Database;
 pub use error::{DbError, NoPgvector, OnConstraint, violates};
 pub use page::{Page, PageError, PageRequest};
+pub use pools::{PoolSettings, Pools};
 
 /// The first pgvector whose iterative index scans and parallel HNSW builds we rely on.
 pub const MIN_PGVECTOR: &str = "0.8.4";
@@ -35,58 +35,7 @@ pub const MODELS_LOCK: i64 = 0x6d6f_6465_6c73;
 /// Channel of the notifications that models changed, or that faces came without an embedding.
 pub const MODELS_CHANNEL: &str = "faceid_models";
 
-/// A connection that was idle for longer is asked whether it still works before it is used: less than a server that
-/// died needs to come back, so that nobody gets a connection to the one before.
-const TRUSTED_IDLE: Duration = Duration::from_millis(50);
-
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
-
-/// How the pool behaves.
-#[derive(Debug, Clone)]
-pub struct PoolSettings {
-    /// Connections at most; the private Postgres allows 100 in all.
-    pub max_connections: u32,
-    /// How long a caller waits for a connection, at the first check as well, before [`DbError::Unavailable`].
-    pub acquire_timeout: Duration,
-}
-
-impl Default for PoolSettings {
-    fn default() -> Self {
-        Self { max_connections: 16, acquire_timeout: Duration::from_secs(5) }
-    }
-}
-
-/// Checks that the database can serve us (version, encoding, pgvector; creates the extension when it is missing),
-/// then opens a pool on it. Does not migrate.
-pub async fn connect(options: PgConnectOptions, settings: PoolSettings) -> Result<PgPool, DbError> {
-    // A connection of its own, because the pool hides why it cannot connect behind a time-out.
-    tokio::time::timeout(settings.acquire_timeout, check(&options)).await.map_err(|_| {
-        DbError::Unavailable(format!("no answer within {} seconds", settings.acquire_timeout.as_secs()))
-    })??;
-    Ok(PgPoolOptions::new()
-        .max_connections(settings.max_connections)
-        .acquire_timeout(settings.acquire_timeout)
-        // A round trip for each request is much beside a search that takes as long; a connection that was used a
-        // moment ago is there.
-        .test_before_acquire(false)
-        .before_acquire(|connection, about| {
-            Box::pin(async move {
-                if about.idle_for > TRUSTED_IDLE {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        // Galleries differ in size by orders of magnitude, so that a plan for all of them is wrong for most: an index
-        // scan for a small one, a parallel scan for one that fills the table.
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                sqlx::query("set plan_cache_mode = force_custom_plan").execute(connection).await?;
-                Ok(())
-            })
-        })
-        .connect_lazy_with(options))
-}
 
 /// Brings the schema up to date. Safe when several servers start at once: one migrates, the others wait.
 pub async fn migrate(pool: &PgPool) -> Result<(), DbError> {

@@ -5,12 +5,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc;
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
 use super::private::{PrivateOptions, PrivatePostgres};
-use super::{PoolSettings, connect, migrate};
+use super::{PoolSettings, Pools, migrate};
 
 /// Removes the data folder after our end: statics are never dropped, so a `TempDir` in one would stay.
 const REAPER: &str = r#"read -r _; while ls "$1"/postgres/postmaster.pid; do sleep 0.1; done; rm -rf "$1""#;
@@ -36,12 +36,12 @@ pub(crate) async fn empty_database() -> PgConnectOptions {
     options.clone().database(&name)
 }
 
-/// A pool on a new, migrated database.
-pub(crate) async fn database() -> PgPool {
+/// Pools on a new, migrated database.
+pub(crate) async fn database() -> Pools {
     let settings = PoolSettings { max_connections: 5, ..PoolSettings::default() };
-    let pool = connect(empty_database().await, settings).await.unwrap();
-    migrate(&pool).await.unwrap();
-    pool
+    let pools = Pools::connect(empty_database().await, settings).await.unwrap();
+    migrate(&pools.requests).await.unwrap();
+    pools
 }
 
 fn shared() -> &'static PgConnectOptions {

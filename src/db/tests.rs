@@ -24,7 +24,8 @@ async fn migrating_at_once_from_several_servers_is_safe() {
     let servers = (0..6).map(|_| {
         let options = options.clone();
         tokio::spawn(async move {
-            let pool = connect(options, PoolSettings { max_connections: 2, ..PoolSettings::default() }).await?;
+            let pool =
+                Pools::connect(options, PoolSettings { max_connections: 2, ..PoolSettings::default() }).await?.requests;
             migrate(&pool).await?;
             ping(&pool).await
         })
@@ -32,14 +33,14 @@ async fn migrating_at_once_from_several_servers_is_safe() {
     for server in servers.collect::<Vec<_>>() {
         server.await.unwrap().unwrap();
     }
-    let pool = connect(options, PoolSettings::default()).await.unwrap();
+    let pool = Pools::connect(options, PoolSettings::default()).await.unwrap().requests;
     let names: Vec<String> = sqlx::query_scalar("select name from galleries").fetch_all(&pool).await.unwrap();
     assert_eq!(names, ["default"]);
 }
 
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
-    let pool = database().await;
+    let pool = database().await.requests;
     sqlx::query(
         "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
          values (999999, 'of the future', true, '', 0)",
@@ -60,11 +61,11 @@ async fn a_role_that_may_not_create_the_extension_is_told_so() {
     run(&options, &format!("create role {database}_user login; grant all on database {database} to {database}_user"))
         .await;
     let as_user = options.clone().username(&format!("{database}_user"));
-    let error = connect(as_user.clone(), PoolSettings::default()).await.unwrap_err();
+    let error = Pools::connect(as_user.clone(), PoolSettings::default()).await.unwrap_err();
     assert!(matches!(error, DbError::NoPgvector(NoPgvector::NotAllowed)), "{error}");
     // Once an administrator has made it, the role can work.
     run(&options, &format!("create extension vector; grant all on schema public to {database}_user")).await;
-    let pool = connect(as_user, PoolSettings::default()).await.unwrap();
+    let pool = Pools::connect(as_user, PoolSettings::default()).await.unwrap().requests;
     migrate(&pool).await.unwrap();
 }
 
@@ -73,7 +74,7 @@ async fn an_old_pgvector_in_the_database_is_told_apart() {
     let options = empty_database().await;
     run(&options, "create extension vector; update pg_extension set extversion = '0.7.4' where extname = 'vector'")
         .await;
-    let error = connect(options, PoolSettings::default()).await.unwrap_err();
+    let error = Pools::connect(options, PoolSettings::default()).await.unwrap_err();
     assert!(matches!(error, DbError::NoPgvector(NoPgvector::NotUpdated { .. })), "{error}");
 }
 
@@ -82,7 +83,7 @@ async fn another_encoding_is_refused() {
     let options = empty_database().await;
     let name = format!("{}_latin1", options.get_database().unwrap());
     run(&options, &format!("create database {name} template template0 encoding 'LATIN1' locale 'C'")).await;
-    let error = connect(options.database(&name), PoolSettings::default()).await.unwrap_err();
+    let error = Pools::connect(options.database(&name), PoolSettings::default()).await.unwrap_err();
     assert!(matches!(error, DbError::Encoding { .. }), "{error}");
 }
 
@@ -90,14 +91,14 @@ async fn another_encoding_is_refused() {
 async fn nobody_listening_is_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = PgConnectOptions::new_without_pgpass().socket(folder.path()).username("faceid");
-    let error = connect(nowhere, PoolSettings::default()).await.unwrap_err();
+    let error = Pools::connect(nowhere, PoolSettings::default()).await.unwrap_err();
     assert!(matches!(error, DbError::Unavailable(_)), "{error}");
 }
 
 #[tokio::test]
 async fn a_full_pool_is_unavailable() {
     let settings = PoolSettings { max_connections: 1, acquire_timeout: Duration::from_millis(500) };
-    let pool = connect(empty_database().await, settings).await.unwrap();
+    let pool = Pools::connect(empty_database().await, settings).await.unwrap().requests;
     let _held = pool.acquire().await.unwrap();
     assert!(matches!(ping(&pool).await, Err(DbError::Unavailable(_))));
 }
@@ -114,7 +115,7 @@ async fn violations_are_told_apart_by_constraint() {
             Self::Other(error)
         }
     }
-    let pool = database().await;
+    let pool = database().await.requests;
     let insert = "insert into galleries (id, name) values (gen_random_uuid(), 'default')";
     let violation = sqlx::query(insert).execute(&pool).await;
     assert!(matches!(violation.on_constraint("gallery_name_key", || Outcome::Duplicate), Err(Outcome::Duplicate)));

@@ -53,7 +53,9 @@ impl Comparisons {
 
     /// All genuine pairs of `faces`, and all impostor pairs or about `most` of them, chosen at random.
     pub fn of_faces(faces: &Faces, most: usize, seed: u64) -> Result<Self, EvaluationError> {
-        Self::of_faces_where(faces, most, seed, |_, _| true)
+        let count = |n: usize| n * n.saturating_sub(1) / 2;
+        let genuine: usize = faces.by_subject().iter().map(|faces| count(faces.len())).sum();
+        Self::sample(faces, count(faces.len()) - genuine, most, seed, |_, _| true)
     }
 
     /// As [`Self::of_faces`], of the pairs of faces that `compared` says yes to.
@@ -64,7 +66,17 @@ impl Comparisons {
         compared: impl Fn(usize, usize) -> bool,
     ) -> Result<Self, EvaluationError> {
         let is_impostor = |i: usize, j: usize| faces.subject(i) != faces.subject(j) && compared(i, j);
-        let impostors: usize = (0..faces.len()).map(|i| (0..i).filter(|j| is_impostor(i, *j)).count()).sum();
+        let impostors = (0..faces.len()).map(|i| (0..i).filter(|j| is_impostor(i, *j)).count()).sum();
+        Self::sample(faces, impostors, most, seed, compared)
+    }
+
+    fn sample(
+        faces: &Faces,
+        impostors: usize,
+        most: usize,
+        seed: u64,
+        compared: impl Fn(usize, usize) -> bool,
+    ) -> Result<Self, EvaluationError> {
         let share = most as f64 / impostors.max(1) as f64;
         let mut random = Random::new(seed, 0);
         let mut pairs = Vec::new();

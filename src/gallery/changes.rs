@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgPool};
 use uuid::Uuid;
 
 use super::search::TemplateRow;
@@ -48,8 +48,8 @@ impl Changes {
     }
 }
 
-/// Reads the templates of one model and every change of them. Has connections of its own, so that a request that
-/// holds one of the pool can wait for it.
+/// Reads the templates of one model and every change of them. Has none of the connections of requests, so that
+/// a request that holds one can wait for it.
 pub struct Feed {
     pool: PgPool,
     model: ModelId,
@@ -61,9 +61,7 @@ pub struct Feed {
 
 impl Galleries {
     pub fn feed(&self, model: ModelId) -> Feed {
-        let options = (*self.pool.connect_options()).clone();
-        let pool = PgPoolOptions::new().max_connections(2).connect_lazy_with(options);
-        Feed { pool, model, cursor: 0, seen: HashSet::new() }
+        Feed { pool: self.beside.clone(), model, cursor: 0, seen: HashSet::new() }
     }
 
     /// Templates of a model in one gallery.

@@ -224,8 +224,8 @@ async fn same_images(
 }
 
 /// Keeps the active model what it is until the transaction ends, and checks that the face has an embedding of it. Returns
-/// the models of which embeddings are wanted: the active one and one that is being promoted; all of the face's own while
-/// none is active.
+/// the models of which embeddings are wanted beside the face's own: the active one and one that is being promoted, if there
+/// are such.
 async fn hold_models(connection: &mut PgConnection, face: &NewFace<'_>) -> Result<Vec<Uuid>, GalleryError> {
     sqlx::query("select pg_advisory_xact_lock_shared($1)").bind(MODELS_LOCK).execute(&mut *connection).await?;
     // A statement of its own, so that it sees what whoever held the lock before has done.

@@ -6,7 +6,8 @@ use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::enroll::find_or_create_subject;
-use super::{Erased, Galleries, GalleryError, Page, PageRequest};
+use super::{Erased, Galleries, GalleryError};
+use crate::db::{Page, PageRequest};
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Name, Quality, SubjectId};
 
 /// One enrolled image of a subject.

@@ -6,8 +6,9 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use super::{Erased, Galleries, GalleryError, Page, PageRequest, Policy, as_id, as_name};
+use super::{Erased, Galleries, GalleryError, Policy, as_id, as_name};
 use crate::db::OnConstraint;
+use crate::db::{Page, PageRequest};
 use crate::types::{GalleryId, Name};
 
 /// The gallery that always exists, made by the first migration.

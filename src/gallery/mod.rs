@@ -26,9 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use crate::db::Pools;
 use crate::types::{GalleryId, ModelId, SubjectId};
 
-pub use crate::db::{Page, PageError, PageRequest};
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{Announcements, CHANGES_KEPT, Changes, Feed, Template};
 pub use enroll::{Duplicate, Enrolled, Enrolment, NewFace, OnDuplicate};
@@ -49,6 +49,8 @@ pub use turns::{Held, Turn};
 #[derive(Debug, Clone)]
 pub struct Galleries {
     pool: PgPool,
+    /// For what follows changes, and for turns, which last.
+    beside: PgPool,
     /// Of the models that were asked for; a model never changes its dimension.
     dimensions: Arc<Mutex<HashMap<ModelId, usize>>>,
 }
@@ -62,8 +64,9 @@ pub struct Erased {
 }
 
 impl Galleries {
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool, dimensions: Arc::default() }
+    pub fn new(pools: &Pools) -> Self {
+        let Pools { requests: pool, beside } = pools.clone();
+        Self { pool, beside, dimensions: Arc::default() }
     }
 
     /// Whether the database answers at all.

@@ -8,7 +8,8 @@ use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{Galleries, GalleryError, Page, PageError, PageRequest};
+use super::{Galleries, GalleryError};
+use crate::db::{Page, PageError, PageRequest};
 use crate::types::{FaceId, GalleryId, ModelId, StoredEmbedding, SubjectId};
 
 /// What kind of thing a finding is.

@@ -5,8 +5,9 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
-use super::{Erased, Galleries, GalleryError, Metadata, Page, PageRequest, as_id};
+use super::{Erased, Galleries, GalleryError, Metadata, as_id};
 use crate::db::{OnConstraint, violates};
+use crate::db::{Page, PageRequest};
 use crate::types::{GalleryId, Name, SubjectId};
 
 /// A person of a gallery.

@@ -9,12 +9,8 @@ use crate::types::{FaceId, GalleryId, SubjectId};
 /// What there is to train on in a gallery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TrainingStock {
-    /// Subjects with a chip or more.
-    pub subjects: u64,
     /// Subjects with two chips or more.
     pub mated: u64,
-    /// Faces that have a chip.
-    pub chips: u64,
     /// Faces that were imported without one.
     pub without_chip: u64,
 }
@@ -42,22 +38,14 @@ impl From<KnownFaceRow> for KnownFace {
 
 impl Galleries {
     pub async fn training_stock(&self, gallery: GalleryId) -> Result<TrainingStock, GalleryError> {
-        let counts: (i64, i64, i64, i64) = sqlx::query_as(
-            "select count(*) filter (where chips > 0), count(*) filter (where chips > 1), \
-             coalesce(sum(chips), 0)::bigint, coalesce(sum(faces - chips), 0)::bigint \
+        let (mated, without_chip): (i64, i64) = sqlx::query_as(
+            "select count(*) filter (where chips > 1), coalesce(sum(faces - chips), 0)::bigint \
              from (select count(*) as faces, count(chip) as chips from faces where gallery_id = $1 group by subject_id) s",
         )
         .bind(gallery.0)
         .fetch_one(&self.pool)
         .await?;
-        let (subjects, mated, chips, without_chip) = counts;
-        let count = i64::unsigned_abs;
-        Ok(TrainingStock {
-            subjects: count(subjects),
-            mated: count(mated),
-            chips: count(chips),
-            without_chip: count(without_chip),
-        })
+        Ok(TrainingStock { mated: mated.unsigned_abs(), without_chip: without_chip.unsigned_abs() })
     }
 
     /// Galleries with as many subjects, each with two chips or more, oldest first.

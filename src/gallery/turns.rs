@@ -11,6 +11,8 @@ pub enum Turn {
     Indexes,
     /// Embedding faces that came without an embedding of the active model.
     Embedding,
+    /// Deleting what is left of retired models.
+    Retirement,
 }
 
 impl Turn {
@@ -20,6 +22,7 @@ impl Turn {
             Self::Review => 0x7265_7669_6577,
             Self::Indexes => 0x696e_6465_7865,
             Self::Embedding => 0x656d_6265_6464,
+            Self::Retirement => 0x7265_7469_7265,
         }
     }
 }
@@ -30,7 +33,7 @@ pub struct Held(#[allow(dead_code, reason = "its end gives the turn back")] Tran
 impl Galleries {
     /// `None` if another server has the turn.
     pub async fn take_turn(&self, turn: Turn) -> Result<Option<Held>, GalleryError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.beside.begin().await?;
         let taken: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
             .bind(turn.lock())
             .fetch_one(&mut *transaction)

@@ -6,7 +6,7 @@ use utoipa::IntoParams;
 use super::default_gallery;
 use super::form::{Form, FromForm};
 use super::problem::Problem;
-use crate::gallery::PageRequest;
+use crate::db::PageRequest;
 use crate::types::Name;
 
 /// Parameters of the path.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::extract::{PageQuery, Path};
 use super::form::{Fields, invalid};
 use super::problem::Problem;
-use crate::gallery::PageRequest;
+use crate::db::PageRequest;
 use crate::jobs::JobEvent;
 use crate::service::Services;
 use crate::service::answers::{Job, Page};

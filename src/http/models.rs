@@ -14,7 +14,7 @@ use super::form::{Fields, Form, FromForm, invalid};
 use super::problem::Problem;
 use super::retrain::accepted;
 use super::state::AppState;
-use crate::gallery::PageRequest;
+use crate::db::PageRequest;
 use crate::registry::ChannelOrder;
 use crate::service::answers::{AuditEntry, Job, ModelDetails, ModelEntry, Page, Retired};
 use crate::service::{EvaluateRequest, ManifestFields, Services};
@@ -192,7 +192,7 @@ pub async fn evaluate_model(
     Fields(Evaluation { gallery, protected }): Fields<Evaluation>,
 ) -> Result<Response, Problem> {
     let request = EvaluateRequest { model, gallery, protected };
-    let (job, is_new) = state.services.submit_evaluation(request, state.requester()).await?;
+    let (job, is_new) = state.services.submit_evaluation(request, state.actor().as_str()).await?;
     Ok(accepted(job, is_new))
 }
 

@@ -1,5 +1,7 @@
 //! One shape for every failure: RFC 9457 problem details with a stable, machine-readable `code`.
 
+mod code;
+
 use axum::Json;
 use axum::extract::Request;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 use utoipa::ToSchema;
 
+pub use code::Code;
+
 use crate::db::{DbError, PageError};
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
@@ -17,121 +21,6 @@ use crate::jobs::JobError;
 use crate::registry::RegistryError;
 use crate::service::ServiceError;
 use crate::vision::DecodeError;
-
-/// What went wrong, for programs. Codes never change their meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Code {
-    // The request cannot be read.
-    MalformedJson,
-    MalformedMultipart,
-    MalformedPath,
-    MalformedQuery,
-    IncompleteBody,
-    UnsupportedMediaType,
-    BodyTooLarge,
-    RequestTimeout,
-    // A field of it is wrong.
-    MissingField,
-    UnknownField,
-    InvalidField,
-    InvalidCursor,
-    // An image of it is wrong.
-    EmptyImage,
-    UnsupportedImage,
-    CorruptImage,
-    ImageTooLarge,
-    NoFace,
-    MultipleFaces,
-    // It does not fit what is stored.
-    GalleryNotFound,
-    SubjectNotFound,
-    FaceNotFound,
-    DuplicateGallery,
-    DuplicateSubject,
-    DuplicateFace,
-    DefaultGallery,
-    SameSubject,
-    NoChip,
-    TooFewSubjects,
-    JobNotFound,
-    JobFinished,
-    // It does not fit the models.
-    ModelNotFound,
-    DuplicateModel,
-    InvalidModel,
-    CodeRefused,
-    NoModelFile,
-    ModelInUse,
-    NoFormerModel,
-    GateRefused,
-    FacesWithoutChips,
-    NoShadow,
-    // The door.
-    Unauthorized,
-    Forbidden,
-    RouteNotFound,
-    MethodNotAllowed,
-    // The server.
-    Overloaded,
-    DatabaseUnavailable,
-    ModelUnavailable,
-    Timeout,
-    Internal,
-}
-
-impl Code {
-    fn status(self) -> StatusCode {
-        match self {
-            Self::MalformedJson
-            | Self::MalformedMultipart
-            | Self::MalformedPath
-            | Self::MalformedQuery
-            | Self::IncompleteBody
-            | Self::InvalidCursor => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::GalleryNotFound
-            | Self::SubjectNotFound
-            | Self::FaceNotFound
-            | Self::ModelNotFound
-            | Self::NoChip
-            | Self::NoShadow
-            | Self::JobNotFound
-            | Self::RouteNotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::DuplicateGallery
-            | Self::DuplicateSubject
-            | Self::DuplicateFace
-            | Self::DefaultGallery
-            | Self::SameSubject
-            | Self::JobFinished
-            | Self::DuplicateModel
-            | Self::NoModelFile
-            | Self::ModelInUse
-            | Self::NoFormerModel
-            | Self::GateRefused
-            | Self::FacesWithoutChips => StatusCode::CONFLICT,
-            Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType | Self::UnsupportedImage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::MissingField
-            | Self::UnknownField
-            | Self::InvalidField
-            | Self::EmptyImage
-            | Self::CorruptImage
-            | Self::NoFace
-            | Self::MultipleFaces
-            | Self::TooFewSubjects
-            | Self::InvalidModel
-            | Self::CodeRefused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-}
 
 /// The body of every answer that is not a success (RFC 9457, `application/problem+json`).
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -253,9 +142,9 @@ impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Overloaded => Self::new(Code::Overloaded, error.to_string()),
-            EngineError::Embedder(_) => Self::new(Code::InvalidModel, error.to_string()).with_field("file"),
             EngineError::Stopped
             | EngineError::Network { .. }
+            | EngineError::Embedder(_)
             | EngineError::Device(_)
             | EngineError::Inference(_)
             | EngineError::Panicked

@@ -92,7 +92,7 @@ pub async fn start_retrain(
     State(state): State<AppState>,
     Fields(Retrain(request)): Fields<Retrain>,
 ) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.retrain(request, state.requester()).await?;
+    let (job, is_new) = state.services.retrain(request, state.actor().as_str()).await?;
     Ok(accepted(job, is_new))
 }
 

@@ -12,7 +12,7 @@ use super::form::{Fields, Form, FromForm};
 use super::problem::Problem;
 use super::retrain::accepted;
 use super::state::AppState;
-use crate::gallery::PageRequest;
+use crate::db::PageRequest;
 use crate::service::answers::{Disagreement, Job, Page, ShadowReport};
 use crate::service::{Services, ShadowRequest};
 

@@ -36,15 +36,8 @@ impl AppState {
             request_timeout: config.request_timeout,
         }
     }
-}
 
-impl AppState {
-    /// Who asks for what only the admin key opens.
-    pub fn requester(&self) -> &'static str {
-        self.actor().as_str()
-    }
-
-    /// By what they were let in.
+    /// Who asks for what only the admin key opens: by what they were let in.
     pub fn actor(&self) -> Actor {
         if self.keys.is_some() { Actor::AdminKey } else { Actor::Anyone }
     }

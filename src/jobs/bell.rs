@@ -48,7 +48,7 @@ impl Jobs {
     }
 
     async fn ring_while_connected(&self) -> Result<(), JobError> {
-        let mut listener = PgListener::connect_with(&self.own).await?;
+        let mut listener = PgListener::connect_with(&self.beside).await?;
         listener.listen(CHANNEL).await?;
         // For what was announced before.
         self.bell.ring();

@@ -129,14 +129,14 @@ impl Lease {
         .bind(self.job.id.0)
         .bind(self.id)
         .bind(self.jobs.lease_for.as_secs_f64())
-        .fetch_optional(&self.jobs.own)
+        .fetch_optional(&self.jobs.beside)
         .await?;
         cancel_requested.ok_or(JobError::LeaseLost)
     }
 
     /// A transaction that holds the job's row, and its lease for as long.
     async fn hold(&self) -> Result<Transaction<'static, Postgres>, JobError> {
-        let mut transaction = self.jobs.own.begin().await?;
+        let mut transaction = self.jobs.beside.begin().await?;
         let held = sqlx::query("select from jobs where id = $1 and lease = $2 for update")
             .bind(self.job.id.0)
             .bind(self.id)
@@ -184,7 +184,7 @@ impl Lease {
         .bind(self.job.id.0)
         .bind(&arriving)
         .bind(content)
-        .execute(&self.jobs.own)
+        .execute(&self.jobs.beside)
         .await?;
         let mut transaction = self.hold().await?;
         sqlx::query("delete from job_files where job_id = $1 and name = $2")
@@ -206,7 +206,7 @@ impl Lease {
         let content = sqlx::query_as("select content, saved_at from job_files where job_id = $1 and name = $2")
             .bind(self.job.id.0)
             .bind(name)
-            .fetch_optional(&self.jobs.own)
+            .fetch_optional(&self.jobs.beside)
             .await?;
         Ok(content)
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{FromRow, Row};
 use utoipa::ToSchema;
 
@@ -28,6 +28,7 @@ pub use events::{EventKind, JobEvent, KEPT_FOR};
 pub use lease::{Lease, Saved, Stop};
 pub use queue::{MOST_SETBACKS, NewJob};
 
+use crate::db::Pools;
 use crate::types::JobId;
 
 /// What a job does.
@@ -149,19 +150,16 @@ pub struct Job {
 pub struct Jobs {
     pool: PgPool,
     /// For the leases: requests that fill the other pool must not cost one.
-    own: PgPool,
+    beside: PgPool,
     bell: Bell,
     lease_for: Duration,
 }
 
 impl Jobs {
     /// A lease lasts for `lease_for` from when it was last renewed.
-    pub fn new(pool: PgPool, lease_for: Duration) -> Self {
-        let own = PgPoolOptions::new()
-            .max_connections(3)
-            .acquire_timeout(lease_for / 3)
-            .connect_lazy_with((*pool.connect_options()).clone());
-        Self { pool, own, bell: Bell::default(), lease_for }
+    pub fn new(pools: &Pools, lease_for: Duration) -> Self {
+        let Pools { requests: pool, beside } = pools.clone();
+        Self { pool, beside, bell: Bell::default(), lease_for }
     }
 
     /// Rings when something happened to a job, if [`Self::listen`] runs.

@@ -116,7 +116,7 @@ impl Jobs {
     pub async fn claim(&self, lane: Lane) -> Result<Option<Lease>, JobError> {
         self.bury(lane).await?;
         let (lease, asked_at) = (Uuid::now_v7(), Instant::now());
-        let mut transaction = self.own.begin().await?;
+        let mut transaction = self.beside.begin().await?;
         let claimed: Result<Option<Job>, sqlx::Error> = sqlx::query_as(
             "update jobs set state = 'running', lease = $2, lease_until = now() + $3::float8 * interval '1 second', \
              heartbeat_at = now(), started_at = coalesce(started_at, now()), attempts = attempts + 1, \
@@ -148,7 +148,7 @@ impl Jobs {
 
     /// Ends what nobody should take over: jobs whose lease ran out and who were to be cancelled, or failed too often.
     async fn bury(&self, lane: Lane) -> Result<(), JobError> {
-        let mut transaction = self.own.begin().await?;
+        let mut transaction = self.beside.begin().await?;
         let dead: Vec<Job> = sqlx::query_as(
             "select * from jobs where lane = $1 and state = 'running' and lease_until < now() \
              and (cancel_requested or setbacks + 1 >= $2) for update skip locked",

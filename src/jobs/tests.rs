@@ -9,9 +9,9 @@ use crate::db::testing::database;
 
 /// Two servers on one database. Leases are short, so that they run out within a test.
 async fn two_servers() -> (Jobs, Jobs) {
-    let pool = database().await;
+    let pools = database().await;
     let lease_for = Duration::from_millis(600);
-    (Jobs::new(pool.clone(), lease_for), Jobs::new(pool, lease_for))
+    (Jobs::new(&pools, lease_for), Jobs::new(&pools, lease_for))
 }
 
 fn new(key: &str) -> NewJob {

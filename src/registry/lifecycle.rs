@@ -225,7 +225,8 @@ impl Registry {
         self.delete_embeddings(id).await
     }
 
-    async fn delete_embeddings(&self, id: ModelId) -> Result<Retirement, RegistryError> {
+    /// Deletes what is left of a model, if it is retired.
+    pub async fn delete_embeddings(&self, id: ModelId) -> Result<Retirement, RegistryError> {
         let mut retirement = Retirement::default();
         loop {
             let mut transaction = self.pool.begin().await?;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod calibration;
+mod files;
 mod lifecycle;
 mod manifest;
 mod model;
@@ -16,11 +17,12 @@ use sqlx::types::Json;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::db::DbError;
+use crate::db::{DbError, Pools};
 use crate::types::{ModelId, hex};
 
 pub use audit::{Actor, AuditEntry};
 pub use calibration::{Calibration, FmrPoint, Logistic, NormScale};
+pub use files::Unneeded;
 pub use lifecycle::{Lineup, Purpose, Ready, Retirement};
 pub use manifest::{ChannelOrder, Manifest, ManifestError};
 pub use model::{GateVerdict, Model, ModelFormat, ModelSource, ModelState};
@@ -77,14 +79,17 @@ pub struct NewModel<'a> {
 #[derive(Debug, Clone)]
 pub struct Registry {
     pool: PgPool,
+    /// For listening.
+    beside: PgPool,
 }
 
 impl Registry {
     /// What a halfvec holds within a page.
     pub const MAX_DIMENSION: u32 = 4000;
 
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub fn new(pools: &Pools) -> Self {
+        let Pools { requests: pool, beside } = pools.clone();
+        Self { pool, beside }
     }
 
     /// Registers weights, of which no file is at hand, as a candidate. Weights that are known already, by their hash,

@@ -1,17 +1,15 @@
 //! Hearing that models changed, so that every server follows at once.
 
-use sqlx::postgres::{PgListener, PgPoolOptions};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
+use sqlx::postgres::PgListener;
 
 use super::{Registry, RegistryError};
 use crate::db::MODELS_CHANNEL;
 
 impl Registry {
-    /// Hears of changes. Has a connection of its own.
+    /// Hears of changes.
     pub async fn listen(&self) -> Result<ModelNews, RegistryError> {
-        let options = (*self.pool.connect_options()).clone();
-        let pool: PgPool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
-        let mut listener = PgListener::connect_with(&pool).await?;
+        let mut listener = PgListener::connect_with(&self.beside).await?;
         listener.listen(MODELS_CHANNEL).await?;
         Ok(ModelNews(listener))
     }

@@ -29,7 +29,7 @@ async fn promote(registry: &Registry, id: ModelId) -> Result<Ready<Box<Model>>, 
 
 #[tokio::test]
 async fn weights_are_registered_once() {
-    let registry = Registry::new(database().await);
+    let registry = Registry::new(&database().await);
     let first = registry.register("mobilefacenet", [1; 32], 512).await.unwrap();
     assert_eq!((first.state, first.dimension, first.sha256), (ModelState::Candidate, 512, [1; 32]));
     assert_eq!(registry.register("another name", [1; 32], 512).await.unwrap(), first);
@@ -62,7 +62,7 @@ async fn weights_are_registered_once() {
 
 #[tokio::test]
 async fn a_model_is_found_by_id_hash_or_a_name_that_only_it_has() {
-    let registry = Registry::new(database().await);
+    let registry = Registry::new(&database().await);
     let model = import(&registry, "one", 0xab).await.unwrap();
     for text in [&model.id.to_string(), &"AB".repeat(32), "one"] {
         assert_eq!(registry.find(text).await.unwrap(), model);
@@ -78,7 +78,7 @@ async fn a_model_is_found_by_id_hash_or_a_name_that_only_it_has() {
 
 #[tokio::test]
 async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
-    let registry = Registry::new(database().await);
+    let registry = Registry::new(&database().await);
     assert!(matches!(registry.active().await, Err(RegistryError::NoActiveModel)));
     assert!(matches!(registry.rollback_target().await, Err(RegistryError::NoFormerModel)));
     let [a, b, c] = [1, 2, 3].map(|n| (n, format!("model {n}")));
@@ -112,7 +112,7 @@ async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
 
 #[tokio::test]
 async fn only_what_nobody_uses_is_retired() {
-    let registry = Registry::new(database().await);
+    let registry = Registry::new(&database().await);
     let a = import(&registry, "a", 1).await.unwrap().id;
     let b = import(&registry, "b", 2).await.unwrap().id;
     registry.activate_first(a, Actor::Server).await.unwrap();
@@ -136,7 +136,7 @@ async fn only_what_nobody_uses_is_retired() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn promotions_at_once_leave_one_active() {
-    let registry = Registry::new(database().await);
+    let registry = Registry::new(&database().await);
     let mut models = Vec::new();
     for n in 0..4 {
         models.push(import(&registry, &format!("model {n}"), n).await.unwrap().id);

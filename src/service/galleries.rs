@@ -5,7 +5,8 @@ use super::answers::{
 };
 use super::serving::Serving;
 use super::{ServiceError, Services};
-use crate::gallery::{self, GalleryChange, Metadata, PageRequest, SubjectChange};
+use crate::db::{self, PageRequest};
+use crate::gallery::{self, GalleryChange, Metadata, SubjectChange};
 use crate::types::{FaceId, GalleryId, Name};
 
 /// A subject to create without a photo.
@@ -144,8 +145,8 @@ impl Services {
     }
 }
 
-impl<T, U: From<T>> From<gallery::Page<T>> for Page<U> {
-    fn from(page: gallery::Page<T>) -> Self {
+impl<T, U: From<T>> From<db::Page<T>> for Page<U> {
+    fn from(page: db::Page<T>) -> Self {
         Self { items: page.items.into_iter().map(U::from).collect(), next_cursor: page.next_cursor }
     }
 }

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::answers::{Job, Page};
 use super::{ServiceError, Services};
-use crate::gallery::PageRequest;
+use crate::db::PageRequest;
 use crate::jobs::{JobEvent, JobState};
 use crate::types::JobId;
 

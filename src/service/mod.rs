@@ -19,6 +19,7 @@ mod promotions;
 mod ready;
 mod reembed;
 mod resident;
+mod retire;
 mod retrain;
 mod review;
 mod search;
@@ -127,6 +128,7 @@ impl Services {
         tasks.spawn(self.clone().keep_following());
         tasks.spawn(self.clone().keep_embedding());
         tasks.spawn(self.clone().keep_comparing());
+        tasks.spawn(self.clone().keep_retiring());
         tasks
     }
 

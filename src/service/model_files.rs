@@ -1,13 +1,13 @@
 //! Model files: from the store into the engine, and into the store after a look at them.
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
+use tracing::warn;
 
 use super::ServiceError;
 use super::serving::Loaded;
-use crate::blobs::Blobs;
+use crate::blobs::{self, Blobs};
 use crate::config::ModelsConfig;
-use crate::engine::{Channels, Engine, Format, InputNormalisation, LoadedEmbedder};
+use crate::engine::{Channels, Engine, EngineError, Format, InputNormalisation, LoadedEmbedder};
 use crate::registry::{
     Actor, ChannelOrder, Manifest, Model, ModelFormat, ModelSource, NewModel, Registry, RegistryError,
 };
@@ -49,18 +49,32 @@ impl ModelFiles {
         if format == Format::TorchScript && !allow_code {
             return Err(ServiceError::CodeRefused);
         }
-        let embedder = self.engine.load_embedder(content.clone(), format, normalisation(&manifest)).await?;
+        let loading = self.engine.load_embedder(content.clone(), format, normalisation(&manifest));
+        let embedder = loading.await.map_err(|error| match error {
+            EngineError::Embedder(_) => ServiceError::InvalidModel(error.to_string()),
+            error => error.into(),
+        })?;
         let dimension = u32::try_from(embedder.dimension()).unwrap_or(u32::MAX);
         if dimension > Registry::MAX_DIMENSION {
             return Err(RegistryError::InvalidDimension(dimension).into());
         }
-        let sha256 = self.blobs.put(content).await?;
+        let sha256 = self.blobs.put(content.clone()).await?;
         let format = match format {
             Format::Onnx => ModelFormat::Onnx,
             Format::TorchScript => ModelFormat::TorchScript,
         };
         let new = NewModel { sha256, dimension, manifest: &manifest, format, bytes: bytes as u64, source, parent };
-        let model = self.registry.import(&new, actor).await?;
+        let model = match self.registry.import(&new, actor).await {
+            Ok(model) => model,
+            Err(error) => {
+                if let Err(error) = self.delete_unneeded(&sha256).await {
+                    warn!(%error, sha256 = %hex(&sha256), "the file of a refused model stays in the model store");
+                }
+                return Err(error.into());
+            }
+        };
+        // Until it was registered nobody seemed to need the file: it may have been deleted.
+        self.blobs.put(content).await?;
         Ok(Loaded { model, embedder, calibration: manifest.calibration() })
     }
 
@@ -89,9 +103,13 @@ impl ModelFiles {
 
     /// The manifest with a name that no other model has: the part of a hash is added if need be.
     pub async fn with_free_name(&self, manifest: Manifest, content: &Bytes) -> Result<Manifest, ServiceError> {
-        let sha256: [u8; 32] = Sha256::digest(content).into();
-        let taken = self.registry.list().await?.into_iter().any(|it| it.name == manifest.name && it.sha256 != sha256);
-        if !taken {
+        let mut namesakes = self.registry.list().await?;
+        namesakes.retain(|it| it.name == manifest.name);
+        if namesakes.is_empty() {
+            return Ok(manifest);
+        }
+        let sha256 = blobs::digest(content.clone()).await;
+        if namesakes.iter().all(|it| it.sha256 == sha256) {
             return Ok(manifest);
         }
         let name = format!("{}-{}", manifest.name, &hex(&sha256)[..8]);
@@ -102,9 +120,10 @@ impl ModelFiles {
         self.max_bytes
     }
 
-    /// Deletes the file of a model that is retired.
-    pub(super) async fn delete(&self, model: &Model) -> Result<(), ServiceError> {
-        Ok(self.blobs.delete(&model.sha256).await?)
+    /// Deletes a file, unless a model has it.
+    pub(super) async fn delete_unneeded(&self, sha256: &[u8; 32]) -> Result<(), ServiceError> {
+        let Some(_unneeded) = self.registry.hold_unneeded(sha256).await? else { return Ok(()) };
+        Ok(self.blobs.delete(sha256).await?)
     }
 
     fn check_dimension(&self, model: &Model, embedder: &LoadedEmbedder) -> Result<(), ServiceError> {

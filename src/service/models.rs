@@ -1,12 +1,12 @@
-//! The models that the database knows: listed, imported, retired; and the record of who did what.
+//! The models that the database knows: listed, imported; and the record of who did what.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::answers::{AuditEntry, ModelDetails, ModelEntry, Page, Retired};
+use super::answers::{AuditEntry, ModelDetails, ModelEntry, Page};
 use super::{NewModelFile, ServiceError, Services};
+use crate::db::PageRequest;
 use crate::engine::Step;
-use crate::gallery::PageRequest;
 use crate::registry::{
     self, Actor, ChannelOrder, GateVerdict, Manifest, ManifestError, Model, ModelFormat, ModelSource, ModelState,
 };
@@ -113,18 +113,6 @@ impl Services {
     /// Keeps what the gate said of a model; a promotion goes by it.
     pub async fn set_verdict(&self, model: ModelId, verdict: &GateVerdict) -> Result<(), ServiceError> {
         Ok(self.0.registry.set_verdict(model, verdict).await?)
-    }
-
-    /// Deletes a model's embeddings and its file. `force` takes even the one that a rollback would make active.
-    pub async fn retire_model(&self, model: &str, force: bool, actor: Actor) -> Result<Retired, ServiceError> {
-        let model = self.find_model(model).await?;
-        let retired = self.0.registry.retire(model.id, force, actor).await?;
-        // It may have been imported again meanwhile.
-        if self.0.registry.model(model.id).await?.state == ModelState::Retired {
-            self.0.models.delete(&model).await?;
-        }
-        self.settle().await;
-        Ok(Retired { model: model.name, embeddings: retired.embeddings, lost_faces: retired.lost_faces })
     }
 
     /// Who changed what, latest first.

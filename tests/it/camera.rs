@@ -2,6 +2,7 @@
 //! so it is only done when asked for: `cargo test --release --test it camera -- --ignored --nocapture`.
 
 use std::io::Cursor;
+use std::time::Duration;
 
 use faceid::jobs::JobState;
 use faceid::service::answers::{Identified, Job};
@@ -11,7 +12,10 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::process::{Server, data_dir};
-use crate::support::{TestApp, photos};
+use crate::support::{TestApp, eventually, photos};
+
+/// How long a training may take.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Width of the faces over that of the photos, in which a face is about 80 pixels wide.
 const SMALLER: f64 = 12.0 / 80.0;
@@ -67,11 +71,12 @@ async fn adapted(people: &[usize; 10]) -> Option<(Value, Value, Value)> {
     });
     let answer = app.post_json("/admin/retrain", body).await;
     answer.expect(StatusCode::ACCEPTED);
-    let mut job: Job = answer.json();
-    while !job.state.is_final() {
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        job = app.get(&format!("/admin/jobs/{}", job.id)).await.json();
-    }
+    let job: Job = answer.json();
+    let job = eventually(PATIENCE, "the end of a training", async || {
+        let job: Job = app.get(&format!("/admin/jobs/{}", job.id)).await.json();
+        job.state.is_final().then_some(job)
+    })
+    .await;
     let result = job.result.clone().unwrap_or_else(|| panic!("{job:?}"));
     assert_eq!(result["gate"]["passed"], true, "{}", result["gate"]);
     let promotion: Job = app.get(&format!("/admin/jobs/{}", result["promotion"].as_str().unwrap())).await.json();

@@ -15,7 +15,10 @@ use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::process::{Server, data_dir, faceid};
-use crate::support::{TestApp, made_by_setup, photos};
+use crate::support::{TestApp, eventually, made_by_setup, photos};
+
+/// How long the next event of a job, or the end of a process, may take. Generous: machines are shared.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// An event of a job.
 #[derive(Debug, Clone)]
@@ -45,6 +48,10 @@ impl Events {
 
     /// `None` at the end of the stream.
     async fn next(&mut self) -> Option<Event> {
+        tokio::time::timeout(PATIENCE, self.read()).await.expect("an event comes in time")
+    }
+
+    async fn read(&mut self) -> Option<Event> {
         loop {
             if let Some(end) = self.text.windows(2).position(|pair| pair == b"\n\n") {
                 let block = String::from_utf8(self.text.drain(..end + 2).collect()).unwrap();
@@ -122,22 +129,24 @@ async fn get(app: &TestApp, job: &Job) -> Job {
 
 /// The training that a server started.
 async fn training_of(server: &Server) -> Pid {
-    loop {
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+    let parent = format!("PPid:\t{}\n", server.pid());
+    eventually(PATIENCE, "the start of a training", async || {
+        std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+            let pid = entry.file_name().to_string_lossy().parse::<i32>().ok()?;
             let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
-            let parent = format!("PPid:\t{}\n", server.pid());
-            if read("status").contains(&parent) && read("cmdline").contains("train\0") {
-                return Pid::from_raw(pid);
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+            let is_it = read("status").contains(&parent) && read("cmdline").contains("train\0");
+            is_it.then(|| Pid::from_raw(pid))
+        })
+    })
+    .await
 }
 
-fn is_alive(pid: Pid) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    !status.is_empty() && !status.contains("State:\tZ")
+async fn until_gone(pid: Pid) {
+    eventually(PATIENCE, "the end of a training", async || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        (status.is_empty() || status.contains("State:\tZ")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -247,9 +256,7 @@ async fn a_training_that_is_killed_goes_on_and_one_that_is_cancelled_does_not() 
     assert!(asked.cancel_requested);
     events.until(is_state("cancelled")).await;
     assert!(events.next().await.is_none());
-    while is_alive(training) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_gone(training).await;
     assert!(!data.path().join("jobs").join(job.id.to_string()).exists());
     app.send(app.request(Method::POST, &cancel)).await.expect_problem(409, Code::JobFinished);
     assert!(app.get("/readyz").await.status.is_success());
@@ -281,9 +288,7 @@ async fn another_server_takes_over_from_the_checkpoint() {
     let mut events = Events::of(&there, &job, None).await;
     first.kill();
     // It has nobody to train for.
-    while is_alive(training) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_gone(training).await;
     events.until(|event| event.data["attempt"] == 2).await;
     let resumed = events.until(has_trained(0)).await;
     assert!(resumed.data["done"].as_u64().unwrap() > 5, "{resumed:?}");

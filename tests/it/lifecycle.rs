@@ -11,10 +11,11 @@ use faceid::service::answers::{AuditEntry, Enrolled, Identified, ModelEntry, Pag
 use reqwest::StatusCode;
 use reqwest::multipart::Form;
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 
 use crate::support::models::{bundled, model_form, other_weights};
 use crate::support::process::{Server, data_dir, faceid};
-use crate::support::{TestApp, made_by_setup, part, photos};
+use crate::support::{TestApp, eventually, made_by_setup, part, photos};
 
 /// How far similarities of one pair may be apart: a photo's companions in a batch change the last digits.
 const SAME: f32 = 2e-3;
@@ -245,6 +246,8 @@ async fn what_is_no_embedder_is_refused() {
     import(other_weights(), &[named[0], ("threshold", "3")]).await.expect_problem(422, Code::InvalidField);
     let models: Vec<ModelEntry> = app.get("/admin/models").await.json();
     assert_eq!(models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["mobilefacenet-512"]);
+    // Nothing stays of what was refused.
+    assert_eq!(std::fs::read_dir(data.path().join("models")).unwrap().count(), 1);
 
     // Whoever has the admin key may; what it holds is looked at all the same.
     let keyed = data_dir();
@@ -313,6 +316,36 @@ async fn faces_without_chips_are_not_left_behind_unasked_and_a_retired_model_is_
     app.until_answers("renamed").await;
     let photo = photos::lfw("Tony_Blair", 1).unwrap();
     assert_eq!(identify(&app, &photo).await.threshold, 0.123);
+}
+
+#[tokio::test]
+async fn a_retirement_that_was_broken_off_is_finished_at_the_next_start() {
+    let data = data_dir();
+    let mut server = Server::start(data.path(), &[]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    if enroll_people(&app, 2, 1).await.is_none() {
+        return;
+    }
+    app.import_bgr().await;
+    let url = format!("postgres://faceid@localhost/faceid?host={}", data.path().join("run").display());
+    let mut database = PgConnection::connect(&url).await.unwrap();
+    let as_left_by_a_server_that_was_killed = "\
+        insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding, norm) \
+        select face_id, (select id from models where name = 'bgr'), gallery_id, subject_id, embedding, norm from embeddings; \
+        update models set state = 'retired', format = null, file_bytes = null where name = 'bgr'";
+    sqlx::raw_sql(as_left_by_a_server_that_was_killed).execute(&mut database).await.unwrap();
+    assert_eq!(app.model("bgr").await.embeddings, 2);
+    drop(database);
+    server.kill();
+
+    let server = Server::start(data.path(), &[]).await;
+    let app = TestApp { url: server.url.clone(), ..app };
+    let files = || std::fs::read_dir(data.path().join("models")).unwrap().count();
+    eventually(Duration::from_secs(120), "the end of a retirement", async || {
+        (app.model("bgr").await.embeddings == 0 && files() == 1).then_some(())
+    })
+    .await;
+    assert_eq!(app.model("mobilefacenet-512").await.embeddings, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

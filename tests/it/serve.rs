@@ -109,6 +109,18 @@ async fn a_shutdown_finishes_what_was_accepted() {
 }
 
 #[tokio::test]
+async fn a_shutdown_gives_no_cause_for_warnings() {
+    let data = data_dir();
+    let log = data.path().join("log");
+    let mut server = Server::start_logging_to(std::fs::File::create(&log).unwrap(), data.path(), &[]).await;
+    // A slow machine may have given cause for some before.
+    let before = std::fs::read_to_string(&log).unwrap().len();
+    server.terminate();
+    assert!(server.ended().await.success());
+    assert_eq!(&std::fs::read_to_string(&log).unwrap()[before..], "");
+}
+
+#[tokio::test]
 async fn a_data_directory_serves_one_process() {
     let data = data_dir();
     let server = Server::start(data.path(), &[]).await;

@@ -18,34 +18,29 @@ pub async fn decide(
     target: &Source,
     protected: &[PathBuf],
 ) -> Result<Verdict, CliError> {
-    let mut active = config.clone();
-    active.engine.embedder = other.to_owned();
-    let target = set(&active, config, target).await?;
+    let target = set(config, other, target).await?;
     let protected = match protected.is_empty() {
         true => None,
-        false => Some(set(&active, config, &sources::of_folders(protected)?).await?),
+        false => Some(set(config, other, &sources::of_folders(protected)?).await?),
     };
     let decided = tokio::task::spawn_blocking(move || Gate::default().decide(&target, protected.as_ref())).await;
     Ok(decided.map_err(|error| ServiceError::Internal(error.to_string()))??)
 }
 
 /// The faces that both embed.
-async fn set(active: &Config, candidate: &Config, source: &Source) -> Result<GateSet, CliError> {
-    let (before, after) = (embedded(active, source).await?, embedded(candidate, source).await?);
+async fn set(config: &Config, active: &Path, source: &Source) -> Result<GateSet, CliError> {
+    let candidate = config.engine.embedder.as_path();
+    let (of_active, of_candidate) = (crate::app::manifest(active).await?, crate::app::manifest(candidate).await?);
+    let outcomes = embed(config, [(active, &of_active), (candidate, &of_candidate)], &source.photos).await?;
     let (mut subjects, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
-    for ((subject, before), after) in source.subjects.iter().zip(before).zip(after) {
-        if let (Outcome::Face(before), Outcome::Face(after)) = (before, after) {
+    for (subject, outcome) in source.subjects.iter().zip(outcomes) {
+        if let Outcome::Face([before, after]) = outcome {
             subjects.push(*subject);
             old.push(before);
             new.push(after);
         }
     }
     Ok(GateSet::new(subjects, old, new)?)
-}
-
-async fn embedded(config: &Config, source: &Source) -> Result<Vec<Outcome<Vec<f32>>>, CliError> {
-    let (manifest, _) = crate::app::manifest(&config.engine.embedder).await?;
-    embed(config, &manifest, &source.photos).await
 }
 
 pub fn print(verdict: &Verdict, json: bool) -> Result<(), CliError> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::CliError;
 use super::super::backend::Backend;
-use crate::gallery::PageRequest;
+use crate::db::PageRequest;
 use crate::jobs::Lane;
 use crate::registry::Actor;
 use crate::service::answers::{AuditEntry, Disagreement, Job, ModelDetails, ModelEntry, Page, Retired, ShadowReport};

@@ -2,14 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::super::CliError;
 use super::super::evaluate::sources;
 use super::super::photos::{Outcome, largest_faces, start_engine};
 use super::stop::Stop;
+use crate::app::AppError;
 use crate::config::Config;
 use crate::registry::Manifest;
 use crate::service::{ServiceError, normalisation};
-use crate::training::{BaseFile, Dataset};
+use crate::training::{BaseFile, Dataset, TrainingError};
 use crate::types::{Chip, hex};
 use crate::vision;
 
@@ -30,10 +33,16 @@ pub struct BaseModel {
 
 impl BaseModel {
     pub async fn read(path: &Path) -> Result<Self, CliError> {
-        let (manifest, sha256) = crate::app::manifest(path).await?;
-        let content = crate::nn::read_network(path).map_err(crate::training::TrainingError::from)?;
+        let file = path.to_owned();
+        let reading = tokio::task::spawn_blocking(move || {
+            let content = crate::nn::read_network(&file).map_err(TrainingError::from)?;
+            let sha256 = hex(&Sha256::digest(&content));
+            Ok::<_, TrainingError>((content, sha256))
+        });
+        let (content, sha256) = reading.await.map_err(|error| ServiceError::Internal(error.to_string()))??;
+        let manifest = Manifest::of(path, &sha256).map_err(AppError::from)?;
         let file = BaseFile { content, input: normalisation(&manifest) };
-        Ok(Self { file, manifest, sha256: hex(&sha256) })
+        Ok(Self { file, manifest, sha256 })
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
 use super::super::testing::install_dir;
-use super::super::{NoPgvector, PoolSettings, connect, ping};
+use super::super::{NoPgvector, PoolSettings, Pools, ping};
 use super::*;
 
 /// A data folder that is removed with all that is in it.
@@ -57,7 +57,7 @@ async fn one_data_dir_through_its_life() {
     let error = start(path).await.unwrap_err();
     assert!(matches!(error, DbError::DataDirInUse { pid, .. } if pid == Some(std::process::id())), "{error}");
 
-    let pool = connect(postgres.connect_options(), PoolSettings::default()).await.unwrap();
+    let pool = Pools::connect(postgres.connect_options(), PoolSettings::default()).await.unwrap().requests;
     sqlx::raw_sql("create table kept (n int); insert into kept values (7)").execute(&pool).await.unwrap();
 
     // The supervisor brings it back with everything that was committed. Until then it is unavailable, no worse.
@@ -192,7 +192,7 @@ async fn a_postgres_without_pgvector_is_named() {
     removed.unwrap();
     let options = PrivateOptions { install_dir: install, data_dir: folder.path().join("data") };
     let postgres = PrivatePostgres::start(options).await.unwrap();
-    let error = connect(postgres.connect_options(), PoolSettings::default()).await.unwrap_err();
+    let error = Pools::connect(postgres.connect_options(), PoolSettings::default()).await.unwrap_err();
     assert!(matches!(error, DbError::NoPgvector(NoPgvector::Missing { .. })), "{error}");
     assert!(error.to_string().contains("-pgvector"), "{error}");
     postgres.stop().await;

@@ -33,10 +33,10 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let pool = database().await;
-        let registry = Registry::new(pool.clone());
+        let pools = database().await;
+        let registry = Registry::new(&pools);
         let model = registry.register("test", [1; 32], DIMENSION as u32).await.unwrap().id;
-        Self { galleries: Galleries::new(pool.clone()), registry, pool, model }
+        Self { galleries: Galleries::new(&pools), registry, pool: pools.requests, model }
     }
 
     /// Enrolls without looking for duplicates.

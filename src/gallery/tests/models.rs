@@ -94,4 +94,10 @@ async fn a_retired_model_leaves_nothing() {
     let retired = db.registry.retire(next, false, Actor::Command).await.unwrap();
     assert_eq!((retired.embeddings, retired.lost_faces), (3, 0));
     assert_eq!((db.rows("embeddings").await, db.rows("templates").await, db.rows("faces").await), (3, 1, 3));
+    // Nobody takes it for retired that is not.
+    assert_eq!(db.registry.delete_embeddings(db.model).await.unwrap().embeddings, 0);
+    // As a server leaves it that is killed at once.
+    sqlx::query("update models set state = 'retired' where id = $1").bind(db.model.0).execute(&db.pool).await.unwrap();
+    let rest = db.registry.delete_embeddings(db.model).await.unwrap();
+    assert_eq!((rest.embeddings, rest.lost_faces, db.rows("templates").await), (3, 0, 0));
 }

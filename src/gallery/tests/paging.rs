@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::db::{PageError, PageRequest};
 
 #[test]
 fn limits_and_cursors_are_checked() {

@@ -8,6 +8,7 @@ pub mod process;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, mpsc};
+use std::time::{Duration, Instant};
 
 use faceid::app::App;
 use faceid::config::Settings;
@@ -141,6 +142,18 @@ impl TestApp {
         let answer = self.post_form("/enroll", self.enroll_form(subject, photo)).await;
         answer.expect(StatusCode::CREATED);
         answer.json()
+    }
+}
+
+/// Tries again and again until something comes of it, for so long at most.
+pub async fn eventually<T>(within: Duration, what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(done) = attempt().await {
+            return done;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {within:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

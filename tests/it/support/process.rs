@@ -46,12 +46,18 @@ pub struct Server {
 impl Server {
     /// Starts `faceid serve` on a free port with `data_dir` and more arguments, and waits until it is ready.
     pub async fn start(data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_logging_to(Stdio::inherit(), data_dir, arguments).await
+    }
+
+    /// As [`Self::start`]; warnings and errors go to `log`.
+    pub async fn start_logging_to(log: impl Into<Stdio>, data_dir: &Path, arguments: &[&str]) -> Self {
         let bind = format!("127.0.0.1:{}", free_port());
         let child = faceid()
             .args(["serve", "--log", "warn", "--bind", &bind, "--data-dir"])
             .arg(data_dir)
             .args(arguments)
             .stdout(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut server = Self { url: format!("http://{bind}"), child };

@@ -1,0 +1,120 @@
+//! The codes of problems, and the HTTP status of each.
+
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What went wrong, for programs. Codes never change their meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    // The request cannot be read.
+    MalformedJson,
+    MalformedMultipart,
+    MalformedPath,
+    MalformedQuery,
+    IncompleteBody,
+    UnsupportedMediaType,
+    BodyTooLarge,
+    RequestTimeout,
+    // A field of it is wrong.
+    MissingField,
+    UnknownField,
+    InvalidField,
+    InvalidCursor,
+    // An image of it is wrong.
+    EmptyImage,
+    UnsupportedImage,
+    CorruptImage,
+    ImageTooLarge,
+    NoFace,
+    MultipleFaces,
+    // It does not fit what is stored.
+    GalleryNotFound,
+    SubjectNotFound,
+    FaceNotFound,
+    DuplicateGallery,
+    DuplicateSubject,
+    DuplicateFace,
+    DefaultGallery,
+    SameSubject,
+    NoChip,
+    TooFewSubjects,
+    JobNotFound,
+    JobFinished,
+    // It does not fit the models.
+    ModelNotFound,
+    DuplicateModel,
+    InvalidModel,
+    CodeRefused,
+    NoModelFile,
+    ModelInUse,
+    NoFormerModel,
+    GateRefused,
+    FacesWithoutChips,
+    NoShadow,
+    // The door.
+    Unauthorized,
+    Forbidden,
+    RouteNotFound,
+    MethodNotAllowed,
+    // The server.
+    Overloaded,
+    DatabaseUnavailable,
+    ModelUnavailable,
+    Timeout,
+    Internal,
+}
+
+impl Code {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::MalformedJson
+            | Self::MalformedMultipart
+            | Self::MalformedPath
+            | Self::MalformedQuery
+            | Self::IncompleteBody
+            | Self::InvalidCursor => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::GalleryNotFound
+            | Self::SubjectNotFound
+            | Self::FaceNotFound
+            | Self::ModelNotFound
+            | Self::NoChip
+            | Self::NoShadow
+            | Self::JobNotFound
+            | Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::DuplicateGallery
+            | Self::DuplicateSubject
+            | Self::DuplicateFace
+            | Self::DefaultGallery
+            | Self::SameSubject
+            | Self::JobFinished
+            | Self::DuplicateModel
+            | Self::NoModelFile
+            | Self::ModelInUse
+            | Self::NoFormerModel
+            | Self::GateRefused
+            | Self::FacesWithoutChips => StatusCode::CONFLICT,
+            Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType | Self::UnsupportedImage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MissingField
+            | Self::UnknownField
+            | Self::InvalidField
+            | Self::EmptyImage
+            | Self::CorruptImage
+            | Self::NoFace
+            | Self::MultipleFaces
+            | Self::TooFewSubjects
+            | Self::InvalidModel
+            | Self::CodeRefused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
