@@ -1,4 +1,4 @@
-//! Images a second of training, on made chips: `cargo bench --bench training -- speed [--device cpu|cuda:N] [--batch N]
+//! Images a second of training, on made chips: `cargo bench --bench training -- speed [--device cpu|cuda|cuda:N] [--batch N]
 //! [--precision fp32|bf16] [--threads N] [--steps N] [--network mobilefacenet|cnn|base]`.
 //!
 //! `base` is the bundled embedder, with eight chips of each step beside the batch that are to be embedded as before.
@@ -24,7 +24,7 @@ pub fn run(flags: &[String]) {
     let said: HashMap<&str, &str> =
         flags.chunks(2).map(|pair| (pair[0].as_str(), pair.get(1).expect("every flag has a value").as_str())).collect();
     let number = |flag: &str, default: u64| said.get(flag).map_or(default, |text| text.parse().expect("a number"));
-    let target = target(said.get("--device").copied().unwrap_or("cpu"));
+    let targets = targets(said.get("--device").copied().unwrap_or("cpu"));
     let photos = 4;
     let batch = number("--batch", 256);
     let (mut config, base) = match said.get("--network").copied().unwrap_or("mobilefacenet") {
@@ -40,12 +40,14 @@ pub fn run(flags: &[String]) {
     config.threads = number("--threads", 1) as u16;
     config.batch = Batch { subjects: (batch / photos) as u16, photos: photos as u16, singles: 0 };
     let dataset = made(batch as usize, 8);
-    let (name, precision, threads) = (target.name(), config.precision, config.threads);
-    println!("{name}, {precision}, batch {batch}, {threads} CPU threads, {} steps", config.steps - WARM_UP);
+    let names = targets.iter().map(Target::name).collect::<Vec<_>>().join(", ");
+    let devices: Vec<_> = targets.iter().map(|target| target.device).collect();
+    let (precision, threads) = (config.precision, config.threads);
+    println!("{names}, {precision}, batch {batch}, {threads} CPU threads, {} steps", config.steps - WARM_UP);
     println!("{:<22} {:>10} {:>12} {:>10}", "chips are", "images/s", "ms a step", "TFLOP/s");
     for (what, augmentation) in [("as they are", Augmentation::NONE), ("varied", Augmentation::default())] {
         let config = TrainConfig { augmentation, ..config.clone() };
-        let setup = Setup { base: base.as_ref(), device: target.device };
+        let setup = Setup { base: base.as_ref(), devices: &devices };
         let (seconds, multiply_adds) = seconds_a_step(&config, &setup, &dataset);
         let rate = batch as f64 / seconds;
         let flops = |each: u64| format!("{:.3}", rate * each as f64 * 2.0 * 3.0 / 1e12);
@@ -54,10 +56,12 @@ pub fn run(flags: &[String]) {
     }
 }
 
-fn target(device: &str) -> Target {
-    let Some(number) = device.strip_prefix("cuda") else { return Target::CPU };
-    load_cuda(None).expect("libtorch's CUDA part is on the library path");
-    Target::cuda(number.trim_start_matches(':').parse().unwrap_or(0), Precision::Fp32)
+/// `cuda` is all GPUs, `cuda:N` one of them.
+fn targets(device: &str) -> Vec<Target> {
+    let Some(number) = device.strip_prefix("cuda") else { return vec![Target::CPU] };
+    let count = load_cuda(None).expect("libtorch's CUDA part is on the library path");
+    let numbers = number.trim_start_matches(':').parse().map_or(0..count, |number| number..number + 1);
+    numbers.map(|number| Target::cuda(number, Precision::Fp32)).collect()
 }
 
 fn bundled() -> BaseFile {

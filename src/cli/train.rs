@@ -167,7 +167,7 @@ impl Train {
         let mut args = self.config.clone();
         args.settings.log.get_or_insert_with(|| "warn".to_owned());
         let config = super::configure(args)?;
-        let target = targets(&config.engine).map_err(AppError::from)?.swap_remove(0);
+        let targets = targets(&config.engine).map_err(AppError::from)?;
         if self.resume.is_none() {
             settings = self.as_configured(settings, &config)?;
         }
@@ -189,7 +189,7 @@ impl Train {
             left_out,
             base,
             replay,
-            target,
+            targets,
             output,
             checkpoint,
             resume: self.resume,

@@ -20,6 +20,7 @@ mod model;
 mod network;
 mod optimiser;
 mod params;
+mod replicas;
 mod sampler;
 mod trainer;
 

@@ -27,18 +27,19 @@ impl BaseFile {
     }
 }
 
-/// Where a run begins and works. Another device may round otherwise, but it is the same run.
+/// Where a run begins and works. Other devices may round otherwise, but it is the same run.
 #[derive(Clone, Copy)]
 pub struct Setup<'a> {
     /// For settings whose network is [`super::Architecture::Base`].
     pub base: Option<&'a BaseFile>,
-    pub device: Device,
+    /// Each takes a part of every batch; the loss is computed on the first.
+    pub devices: &'a [Device],
 }
 
 impl Default for Setup<'_> {
     /// On the CPU, without a base.
     fn default() -> Self {
-        Self { base: None, device: Device::Cpu }
+        Self { base: None, devices: &[Device::Cpu] }
     }
 }
 
@@ -58,13 +59,13 @@ pub struct BaseNetwork {
 }
 
 impl Model {
-    /// The network that settings ask for, and its parameters.
-    pub fn new(config: &TrainConfig, setup: &Setup) -> Result<(Self, Params), TrainingError> {
+    /// The network that settings ask for, and its parameters, on a device.
+    pub fn new(config: &TrainConfig, base: Option<&BaseFile>, device: Device) -> Result<(Self, Params), TrainingError> {
         let refused = |reason: &str| TrainingError::Config(reason.to_owned());
-        match (Network::new(&config.network, config.seed, setup.device), setup.base) {
+        match (Network::new(&config.network, config.seed, device), base) {
             (Some((network, params)), None) => Ok((Self::Built(network), params)),
             (None, Some(base)) => {
-                let (network, params) = BaseNetwork::new(base, config, setup.device)?;
+                let (network, params) = BaseNetwork::new(base, config, device)?;
                 Ok((Self::Base(Box::new(network)), params))
             }
             (None, None) => Err(refused("network: the kind \"base\" needs the file of a network")),

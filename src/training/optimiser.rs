@@ -29,18 +29,17 @@ impl AdamW {
         Self { first: decays.zeros_like(), second: decays.zeros_like(), decays }
     }
 
-    /// Changes the weights by their gradients, which are in the order of [`Params::trained`]. `step` counts from 1. Returns
-    /// the length of the gradient before it was clipped.
+    /// Changes the weights by their gradient, a tensor like [`Params::trained`]. `step` counts from 1. Returns the length of
+    /// the gradient before it was clipped.
     pub fn step(
         &mut self,
         params: &Params,
-        gradients: &[Tensor],
+        gradient: Tensor,
         settings: &Optimiser,
         learning_rate: f64,
         step: u64,
     ) -> f64 {
         no_grad(|| {
-            let gradient = params.flat(gradients);
             let norm = gradient.square().sum(Kind::Double).double_value(&[]).sqrt();
             let shorten = (settings.gradient_clip / norm.max(1e-12)).min(1.0);
             let gradient = if shorten < 1.0 { gradient * shorten } else { gradient };
@@ -97,9 +96,9 @@ mod tests {
         let bias = collected.add("b".into(), Role::Plain, &[1], &[1.0]);
         let params = collected.finish(Device::Cpu);
         let mut adam = AdamW::new(&params);
-        let gradients = [Tensor::from_slice(&[3.0_f32, 4.0]), Tensor::from_slice(&[0.0_f32])];
+        let gradient = params.flat(&[Tensor::from_slice(&[3.0_f32, 4.0]), Tensor::from_slice(&[0.0_f32])]);
         let settings = Optimiser { weight_decay: 0.1, gradient_clip: 1.0, ..Optimiser::default() };
-        assert!((adam.step(&params, &gradients, &settings, 0.5, 1) - 5.0).abs() < 1e-6);
+        assert!((adam.step(&params, gradient, &settings, 0.5, 1) - 5.0).abs() < 1e-6);
         // The first step of Adam has the length of the learning rate, whatever the gradient.
         let after = params.numbers(weight);
         assert!((after[0] - (0.95 - 0.5)).abs() < 1e-5 && (after[1] - (-1.9 - 0.5)).abs() < 1e-5, "{after:?}");

@@ -15,6 +15,7 @@ use super::loss::{self, squared_distances};
 use super::model::{Model, Setup};
 use super::optimiser::{self, AdamW};
 use super::params::{Params, numbers};
+use super::replicas::Replicas;
 use crate::evaluation::{Comparisons, Faces, Random, measure};
 use crate::types::Chip;
 
@@ -79,6 +80,8 @@ pub struct Trainer {
     /// sha256 of the file that the run began with.
     pub(super) base: Option<String>,
     pub(super) params: Params,
+    /// On the other devices.
+    replicas: Replicas,
     pub(super) averages: Params,
     pub(super) optimiser: AdamW,
     /// Steps that were made.
@@ -102,7 +105,9 @@ impl Trainer {
         // All batches are alike, so it pays to try which of cuDNN's kernels are fastest.
         tch::Cuda::cudnn_set_benchmark(true);
         tch::set_num_threads(config.threads.into());
-        let (model, params) = Model::new(&config, setup)?;
+        let first = setup.devices.first().copied().unwrap_or(Device::Cpu);
+        let (model, params) = Model::new(&config, setup.base, first)?;
+        let replicas = Replicas::new(&config, setup)?;
         let (averages, optimiser) = (params.detached_copy(), AdamW::new(&params));
         let (history, validations) = (Vec::new(), Vec::new());
         Ok(Self {
@@ -110,6 +115,7 @@ impl Trainer {
             model,
             base: setup.base.map(|base| base.sha256()),
             params,
+            replicas,
             averages,
             optimiser,
             step: 0,
@@ -173,6 +179,8 @@ impl Trainer {
         mut observe: impl FnMut(&Self, Event) -> Result<ControlFlow<()>, TrainingError>,
     ) -> Result<(), TrainingError> {
         tch::set_num_threads(self.config.threads.into());
+        // Those of a run that goes on came from a file.
+        self.replicas.copy(&self.params);
         let feed = Feed::new(&self.config, sets)?;
         if self.validations.is_empty() && matches!(self.model, Model::Base(_)) && sets.validation.can_tell() {
             let look = self.validate(sets.validation)?;
@@ -228,14 +236,17 @@ impl Trainer {
 
     fn train_step(&mut self, batch: &Batch) -> Result<Record, TrainingError> {
         let images: Vec<&[u8]> = batch.images.iter().map(|image| image.as_raw().as_slice()).collect();
-        let replayed = batch.replay.iter().map(|chip| chip.as_rgb());
-        let input = self.model.input(&images.into_iter().chain(replayed).collect::<Vec<_>>(), self.device())?;
-        let output = self.model.forward(&self.params, &input, true, self.kind())?;
+        let replay: Vec<&[u8]> = batch.replay.iter().map(|chip| chip.as_rgb()).collect();
+        let kind = self.kind();
+        let pass = self.replicas.forward((&self.model, &self.params), &images, &replay, kind)?;
         let (rows, replayed) = (batch.subjects.len() as i64, batch.replay.len() as i64);
-        let embeddings = output.narrow(0, 0, rows);
+        let embeddings = pass.embeddings.narrow(0, 0, rows);
         let mut random = Random::new(self.config.seed, TRIPLETS + self.step);
         let measured = loss::measure(&embeddings, &batch.subjects, &self.config.loss, &mut random);
-        let drift = self.drift(&input.narrow(0, rows, replayed), &output.narrow(0, rows, replayed))?;
+        // Mean squared distance of what is replayed to what the base makes of it.
+        let drift = pass.before.as_ref().map(|before| {
+            (pass.embeddings.narrow(0, rows, replayed) - before).square().sum(Kind::Float) / replayed as f64
+        });
         let value = measured.loss.double_value(&[]);
         if !value.is_finite() {
             return Err(TrainingError::Diverged { step: self.step + 1, loss: value });
@@ -244,17 +255,18 @@ impl Trainer {
             Some(drift) => &measured.loss + drift * self.config.fine_tuning.replay_weight,
             None => measured.loss,
         };
-        let trained: Vec<&Tensor> = self.params.trained().map(|param| &param.tensor).collect();
-        let gradients = Tensor::run_backward(&[whole], &trained, false, false);
+        let distance = no_grad(|| squared_distances(&embeddings.detach()).sum(Kind::Double).double_value(&[]));
+        let gradient = Tensor::run_backward(&[whole], &[&pass.embeddings], false, false).remove(0);
+        let gradient = self.replicas.backward(&self.params, pass, &gradient);
         let learning_rate = optimiser::learning_rate(&self.config.optimiser, self.step, self.config.steps);
         self.step += 1;
-        let gradient = self.optimiser.step(&self.params, &gradients, &self.config.optimiser, learning_rate, self.step);
+        let gradient = self.optimiser.step(&self.params, gradient, &self.config.optimiser, learning_rate, self.step);
         if !gradient.is_finite() {
             // The weights are no numbers any more, and must not take the place of those that were saved.
             return Err(TrainingError::Diverged { step: self.step, loss: value });
         }
+        self.replicas.agree(&self.params);
         optimiser::average(&mut self.averages, &self.params, self.config.optimiser.average_decay, self.step);
-        let distance = no_grad(|| squared_distances(&embeddings.detach()).sum(Kind::Double).double_value(&[]));
         Ok(Record {
             step: self.step,
             loss: value,
@@ -264,17 +276,6 @@ impl Trainer {
             drift: drift.map_or(0.0, |drift| drift.double_value(&[])),
             learning_rate,
         })
-    }
-
-    /// Mean squared distance of `embeddings` to what the base makes of the same `input`. `None` without any.
-    fn drift(&self, input: &Tensor, embeddings: &Tensor) -> Result<Option<Tensor>, TrainingError> {
-        let Model::Base(base) = &self.model else { return Ok(None) };
-        let count = input.size()[0];
-        if count == 0 {
-            return Ok(None);
-        }
-        let before = no_grad(|| self.model.forward(&base.original, input, false, self.kind()))?;
-        Ok(Some((embeddings - before).square().sum(Kind::Float) / count as f64))
     }
 
     fn device(&self) -> Device {

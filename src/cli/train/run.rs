@@ -19,7 +19,8 @@ pub struct Run {
     pub base: Option<BaseModel>,
     /// Photos on which the base is kept; those of the training if there are none.
     pub replay: Option<Dataset>,
-    pub target: Target,
+    /// Each takes a part of every batch.
+    pub targets: Vec<Target>,
     pub output: PathBuf,
     /// The run of this file goes on, or it is an error.
     pub resume: Option<PathBuf>,
@@ -87,7 +88,8 @@ impl Run {
     }
 
     fn begin(&self, settings: TrainConfig, digest: &str, report: &Reporter) -> Result<Trainer, TrainingError> {
-        let setup = Setup { base: self.base.as_ref().map(|base| &base.file), device: self.target.device };
+        let devices: Vec<_> = self.targets.iter().map(|target| target.device).collect();
+        let setup = Setup { base: self.base.as_ref().map(|base| &base.file), devices: &devices };
         if let Some(path) = &self.resume {
             return Trainer::resume(path, digest, &setup);
         }

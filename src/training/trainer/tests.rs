@@ -1,6 +1,8 @@
 use super::super::config::{Architecture, Augmentation, Batch, HeldOut, Input, Loss, Optimiser, Stopping};
 use super::super::dataset::made;
+use super::super::model::BaseFile;
 use super::*;
+use crate::nn::InputNormalisation;
 
 /// A network that takes milliseconds a step.
 fn config(steps: u64) -> TrainConfig {
@@ -107,4 +109,53 @@ fn too_little_is_refused_before_anything_is_trained() {
     assert!(
         Trainer::new(TrainConfig { held_out: HeldOut { test_share: 2.0, ..Default::default() }, ..config(4) }).is_err()
     );
+}
+
+/// The history and the weights of a run on so many devices.
+fn on_devices(count: usize, settings: &TrainConfig, base: Option<&BaseFile>) -> (Vec<Record>, Vec<f32>) {
+    let train = made::stripes(&[4, 4, 4, 4], 1);
+    let devices = vec![Device::Cpu; count];
+    let mut trainer = Trainer::begin(settings.clone(), &Setup { base, devices: &devices }).unwrap();
+    trainer.run(&alone(&train), |_, _| Ok(ControlFlow::Continue(()))).unwrap();
+    (trainer.history.clone(), trainer.weights())
+}
+
+fn assert_alike((history, weights): &(Vec<Record>, Vec<f32>), other: &(Vec<Record>, Vec<f32>), what: &str) {
+    for (a, b) in history.iter().zip(&other.0) {
+        let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(0.1);
+        assert!(near(a.loss, b.loss) && near(a.gradient, b.gradient) && near(a.drift, b.drift), "{what}: {a:?} {b:?}");
+    }
+    let largest = weights.iter().zip(&other.1).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest < 2e-3, "{what}: weights differ by {largest}");
+}
+
+#[test]
+fn several_devices_train_as_one_does() {
+    // Without batch normalisation, whose statistics are those of each part.
+    let network = Architecture::Mlp { input: Input::Grey56, hidden: 32, dimension: 16 };
+    let built = TrainConfig { network, loss: Loss::BatchHardSoft, ..config(6) };
+    let one = on_devices(1, &built, None);
+    for count in [2, 3, 40] {
+        assert_alike(&one, &on_devices(count, &built, None), &format!("{count} devices"));
+    }
+    // A network of a file, with chips that are replayed.
+    let network = Architecture::MobileFaceNet { input: Input::Rgb112, dimension: 16, width: 0.125 };
+    let content = Trainer::new(TrainConfig { network, ..config(1) }).unwrap().to_onnx();
+    let base = BaseFile { content, input: InputNormalisation::default() };
+    let tuned = TrainConfig { network: Architecture::Base, ..config(4) };
+    let one = on_devices(1, &tuned, Some(&base));
+    assert!(one.0[3].drift > 0.0, "{:?}", one.0);
+    assert_alike(&one, &on_devices(3, &tuned, Some(&base)), "a network of a file");
+}
+
+#[test]
+fn several_devices_share_their_statistics() {
+    let train = made::stripes(&[4, 4, 4, 4], 1);
+    let devices = [Device::Cpu; 2];
+    let mut trainer = Trainer::begin(config(40), &Setup { base: None, devices: &devices }).unwrap();
+    trainer.run(&alone(&train), |_, _| Ok(ControlFlow::Continue(()))).unwrap();
+    assert!(trainer.replicas.differ_by(&trainer.params) == 0.0);
+    let mean = |records: &[Record]| records.iter().map(|record| record.loss).sum::<f64>() / records.len() as f64;
+    let history = trainer.history();
+    assert!(mean(&history[35..]) < 0.7 * mean(&history[..5]), "{history:?}");
 }
