@@ -16,8 +16,8 @@ use self::sources::Source;
 use super::photos::Outcome;
 use super::{CliError, print_json};
 use crate::config::ConfigArgs;
-use crate::evaluation::{Comparisons, Faces, Pair, Plan, Report, Resampling, ThresholdPoint, Verification};
-use crate::registry::{FmrPoint, Logistic, Manifest};
+use crate::evaluation::{Comparisons, Faces, Pair, Plan, Report, Resampling, Verification};
+use crate::registry::Manifest;
 use crate::service::ServiceError;
 use crate::types::Threshold;
 
@@ -234,43 +234,11 @@ pub(super) fn write_calibration(
             measured.impostor_pairs
         )));
     };
-    let threshold =
-        Threshold::try_from(round(at.threshold.value)).map_err(|error| CliError::Usage(error.to_string()))?;
-    let logistic = |fit: crate::evaluation::LogisticFit| Logistic {
-        slope: round_to(fit.slope, 100.0),
-        intercept: round_to(fit.intercept, 100.0),
-    };
-    let text = manifest.recalibrated(threshold, measured.logistic.map(logistic), points(&measured.thresholds));
+    let calibrated = manifest.measured(at.threshold.value, measured).map_err(crate::app::AppError::from)?;
     let head = format!(
         "# Measured by `{by}` on {} genuine and {} impostor pairs.\n",
         measured.genuine_pairs, measured.impostor_pairs
     );
-    let text = head + &text.map_err(crate::app::AppError::from)?;
+    let text = head + &calibrated.to_toml().map_err(crate::app::AppError::from)?;
     Ok(crate::training::write_atomically(file, text.as_bytes())?)
-}
-
-/// Those thresholds that rise as the rates fall; a tail that ends has the same one for the smallest rates.
-fn points(measured: &[ThresholdPoint]) -> Vec<FmrPoint> {
-    let mut points: Vec<FmrPoint> = Vec::new();
-    for ThresholdPoint { fmr, threshold, .. } in measured {
-        let point = FmrPoint {
-            rate: *fmr,
-            threshold: round(threshold.value),
-            low: round(threshold.low),
-            high: round(threshold.high),
-        };
-        if points.last().is_none_or(|last| last.threshold < point.threshold) {
-            points.push(point);
-        }
-    }
-    points
-}
-
-/// To the four decimals that mean anything.
-fn round(value: f64) -> f32 {
-    round_to(value, 1e4)
-}
-
-fn round_to(value: f64, parts: f64) -> f32 {
-    ((value * parts).round() / parts) as f32
 }

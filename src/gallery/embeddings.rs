@@ -4,7 +4,7 @@ use pgvector::HalfVector;
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, check_dimension, dimension_of};
-use crate::types::{Embedding, FaceId, ModelId};
+use crate::types::{Embedding, FaceId, GalleryId, ModelId, StoredEmbedding};
 
 impl Galleries {
     /// Up to `limit` faces of all galleries that have a chip (JPEG) but no embedding of the model, with it, by id
@@ -39,6 +39,33 @@ impl Galleries {
         .fetch_one(&self.pool)
         .await?;
         Ok(count.unsigned_abs())
+    }
+
+    /// Embeddings of the model of up to `subjects` subjects of a gallery, first of those with two or more, and up to `each` of
+    /// everybody; by subject. Which ones does not change while nobody comes or goes.
+    pub async fn sample_of_embeddings(
+        &self,
+        gallery: GalleryId,
+        model: ModelId,
+        subjects: u32,
+        each: u32,
+    ) -> Result<Vec<Vec<StoredEmbedding>>, GalleryError> {
+        let rows: Vec<Vec<HalfVector>> = sqlx::query_scalar(
+            "with chosen as (select subject_id from embeddings where model_id = $1 and gallery_id = $2 \
+               group by subject_id order by (count(*) > 1) desc, md5(subject_id::text) limit $3) \
+             select array_agg(embedding order by face_id) from (select e.subject_id, e.face_id, e.embedding, \
+               row_number() over (partition by e.subject_id order by e.face_id) as number \
+               from embeddings e join chosen using (subject_id) where e.model_id = $1 and e.gallery_id = $2) numbered \
+             where number <= $4 group by subject_id order by subject_id",
+        )
+        .bind(model.0)
+        .bind(gallery.0)
+        .bind(i64::from(subjects))
+        .bind(i64::from(each))
+        .fetch_all(&self.pool)
+        .await?;
+        let of = |faces: Vec<HalfVector>| faces.into_iter().map(|face| StoredEmbedding::new(face.to_vec())).collect();
+        Ok(rows.into_iter().map(of).collect())
     }
 
     /// Stores embeddings of the model and returns how many were new. Leaves those alone that exist, and skips

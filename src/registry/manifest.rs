@@ -116,17 +116,20 @@ impl Manifest {
         Self { mean, scale, channels, licence: licence.clone(), ..Self::uncalibrated(name) }
     }
 
-    /// The same network with other figures: what [`Self::of`] reads, as text.
-    pub fn recalibrated(
+    /// The same network with other figures.
+    pub(super) fn recalibrated(
         &self,
         threshold: Threshold,
         probability: Option<Logistic>,
         fmr: Vec<FmrPoint>,
-    ) -> Result<String, ManifestError> {
+    ) -> Result<Self, ManifestError> {
         let manifest = Self { threshold: threshold.get(), probability, fmr, ..self.clone() };
-        let text = manifest.to_toml()?;
-        Self::parse(&text).map_err(ManifestError::Unusable)?;
-        Ok(text)
+        manifest.checked().map_err(ManifestError::Unusable)
+    }
+
+    /// Whether thresholds at false match rates are known.
+    pub fn has_rates(&self) -> bool {
+        !self.fmr.is_empty()
     }
 
     /// A manifest as text.
@@ -266,7 +269,7 @@ mod tests {
             FmrPoint { rate: 1e-6, threshold: 0.52, low: 0.49, high: 0.6 },
         ];
         let threshold = Threshold::try_from(0.44).unwrap();
-        let text = bundled.recalibrated(threshold, None, fmr.clone()).unwrap();
+        let text = bundled.recalibrated(threshold, None, fmr.clone()).unwrap().to_toml().unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("net.toml"), &text).unwrap();
         let read = Manifest::of(&folder.path().join("net.onnx"), "00").unwrap();

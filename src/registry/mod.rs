@@ -5,6 +5,7 @@ mod calibration;
 mod files;
 mod lifecycle;
 mod manifest;
+mod measured;
 mod model;
 mod news;
 mod shadow;

@@ -81,16 +81,15 @@ impl Services {
             }
             Err(error) => warn!(%error, "cannot look whether a promotion goes on"),
         }
-        let serving = match known.filter(|known| known.serving.id() == target.id) {
-            Some(known) if known.shadow == target.shadow => return,
-            Some(known) => Ok(known.serving),
-            None => self
-                .load(&target)
-                .await
-                .map(|loaded| Arc::new(Serving::without_memory(&self.0.galleries, loaded, &self.0.recognition))),
-        };
-        match serving {
-            Ok(serving) => self.0.stage.set_target(Some(Target { serving, shadow: target.shadow })),
+        if known.is_some_and(|known| known.is(&target)) {
+            return;
+        }
+        // It is at hand if it was the target already.
+        match self.load(&target).await {
+            Ok(loaded) => {
+                let serving = Serving::without_memory(&self.0.galleries, loaded, &self.0.recognition);
+                self.0.stage.set_target(Some(Target { serving: Arc::new(serving), shadow: target.shadow }));
+            }
             Err(error) => {
                 self.0.stage.set_target(None);
                 warn!(%error, model = %target.name, "cannot load the model that faces are to be embedded by as well");

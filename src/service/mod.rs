@@ -1,6 +1,7 @@
 //! What faceid does, without a word of HTTP: one file per use case.
 
 pub mod answers;
+mod calibrate;
 mod decide;
 mod embed;
 mod enroll;

@@ -92,32 +92,35 @@ impl Services {
         let loaded = self.load(&model).await?;
         let former = self.0.registry.active().await?.name;
         let switch = || self.0.registry.switch(id, actor, details.clone());
-        let (embedded, _) = self.embed_until_ready(&loaded, switch, progress).await?;
+        let (embedded, _) = self.embed_until_ready(&loaded, actor, switch, progress).await?;
         self.follow().await?;
         let left_behind = self.0.registry.count_without_chip(id).await?;
         info!(model = %model.name, %former, embedded, "promoted");
         Ok(Promoted { model: model.name, former: Some(former), embedded, left_behind, gate })
     }
 
-    /// Embeds by a model until `attempt` finds that no face lacks an embedding; how many it embedded, and what came of it.
+    /// Embeds by a model, which is calibrated if it was not, until `attempt` finds that no face lacks an embedding; how many
+    /// it embedded, and what came of it.
     pub(super) async fn embed_until_ready<T, F: Future<Output = Result<Ready<T>, RegistryError>>>(
         &self,
         loaded: &Loaded,
+        actor: Actor,
         attempt: impl Fn() -> F,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<(u64, T), ServiceError> {
-        let mut embedded = 0;
+        let mut embedded = self.embed_missing(loaded, self.0.reembed_share, &mut progress).await?;
+        self.calibrate(loaded.model.id, actor).await?;
         loop {
-            let before = embedded;
-            embedded += self
-                .embed_missing(loaded, self.0.reembed_share, |done, total| progress(before + done, before + total))
-                .await?;
             match attempt().await? {
                 Ready::Done(done) => return Ok((embedded, done)),
                 Ready::Missing(faces) => {
                     info!(faces, model = %loaded.model.name, "more faces came; embedding them as well");
                 }
             }
+            let before = embedded;
+            embedded += self
+                .embed_missing(loaded, self.0.reembed_share, |done, total| progress(before + done, before + total))
+                .await?;
         }
     }
 

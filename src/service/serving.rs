@@ -11,7 +11,7 @@ use super::{ModelFiles, ServiceError, Services};
 use crate::config::{RecognitionConfig, SearchChoice, SearchConfig};
 use crate::engine::LoadedEmbedder;
 use crate::gallery::Galleries;
-use crate::registry::{Calibration, Model, Registry};
+use crate::registry::{Calibration, Manifest, Model, Registry};
 use crate::types::{ModelId, Threshold};
 
 /// A model that is loaded, and what its similarities mean.
@@ -20,6 +20,19 @@ pub struct Loaded {
     pub model: Model,
     pub embedder: LoadedEmbedder,
     pub calibration: Calibration,
+}
+
+impl Loaded {
+    /// The same with what the database says of the model now.
+    pub fn described(self, model: &Model) -> Self {
+        let calibration = model.manifest.as_ref().map_or(self.calibration, Manifest::calibration);
+        Self { model: model.clone(), calibration, embedder: self.embedder }
+    }
+
+    /// Whether what is said of the model is the same.
+    fn is_described_by(&self, model: &Model) -> bool {
+        (&self.model.name, &self.model.manifest) == (&model.name, &model.manifest)
+    }
 }
 
 /// The model that answers, and what is known and held in memory for it.
@@ -68,6 +81,13 @@ pub(super) struct Target {
     pub serving: Arc<Serving>,
     /// Share of the probes that it answers in the shadow, if it does.
     pub shadow: Option<f64>,
+}
+
+impl Target {
+    /// Whether it is what the database says.
+    pub fn is(&self, model: &Model) -> bool {
+        self.serving.id() == model.id && self.shadow == model.shadow && self.serving.loaded.is_described_by(model)
+    }
 }
 
 /// All that is loaded at present.
@@ -135,13 +155,10 @@ impl Stage {
     /// Takes over what is said anew of the model that answers: its name, its calibration.
     pub fn describe_anew(&self, model: &Model, config: &RecognitionConfig) {
         let former = self.serving();
-        let known = &former.loaded.model;
-        let Some(manifest) =
-            model.manifest.as_ref().filter(|_| (&known.name, &known.manifest) != (&model.name, &model.manifest))
-        else {
+        if former.loaded.is_described_by(model) || model.manifest.is_none() {
             return;
-        };
-        let loaded = Loaded { model: model.clone(), calibration: manifest.calibration(), ..former.loaded.clone() };
+        }
+        let loaded = former.loaded.clone().described(model);
         let next = Serving {
             threshold: config.threshold.unwrap_or(loaded.calibration.threshold),
             resident: former.resident.clone(),
@@ -193,7 +210,7 @@ impl Services {
     /// A model that is loaded already, or is loaded now from the model store.
     pub(super) async fn load(&self, model: &Model) -> Result<Loaded, ServiceError> {
         match self.0.stage.loaded(model.id) {
-            Some(loaded) => Ok(loaded),
+            Some(loaded) => Ok(loaded.described(model)),
             None => self.0.models.load(model).await,
         }
     }

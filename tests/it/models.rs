@@ -1,11 +1,12 @@
 //! Another embedder takes over: everyone who was enrolled is still known, without any photo.
 
-use faceid::service::answers::{Identified, ModelEntry};
+use faceid::service::answers::{AuditEntry, Identified, ModelEntry, Page};
 use reqwest::Client;
+use reqwest::multipart::Form;
 
 use crate::support::models::other_weights;
 use crate::support::process::{Server, data_dir, faceid};
-use crate::support::{TestApp, made_by_setup, photos};
+use crate::support::{TestApp, made_by_setup, part, photos};
 
 async fn states(app: &TestApp) -> Vec<(String, String)> {
     let models: Vec<ModelEntry> = app.get("/admin/models").await.json();
@@ -61,4 +62,33 @@ async fn enrolled_faces_follow_to_another_embedder() {
         server.terminate();
         assert!(server.ended().await.success());
     }
+}
+
+#[tokio::test]
+async fn a_model_without_figures_is_measured_on_enrolled_faces_before_it_answers() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &[]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let Some(folder) = photos::folder("lfw100") else { return };
+    let people = photos::people(&folder);
+    for (person, files) in &people {
+        for file in &files[..3] {
+            app.enroll_largest(person, &photos::read(file)).await;
+        }
+    }
+    app.import_bgr().await;
+    let manifest = app.model("bgr").await.manifest.unwrap();
+    assert!(manifest["probability"].is_null() && manifest["fmr"].is_null(), "{manifest}");
+    app.promote("bgr").await;
+    let manifest = app.model("bgr").await.manifest.unwrap();
+    // What was said stays.
+    assert!((manifest["threshold"].as_f64().unwrap() - 0.4).abs() < 1e-6, "{manifest}");
+    let rates: Vec<f64> = manifest["fmr"].as_array().unwrap().iter().map(|it| it["rate"].as_f64().unwrap()).collect();
+    assert!(rates.starts_with(&[0.1, 0.01]) && rates.is_sorted_by(|a, b| a > b), "{rates:?}");
+    let form = Form::new().part("image", part(&photos::read(&people[0].1[4]))).text("gallery", app.gallery.clone());
+    let answer: Identified = app.post_form("/identify", form.text("fmr", "0.01")).await.json();
+    let best = &answer.faces[0].matches[0];
+    assert!(answer.model == "bgr" && best.subject == people[0].0 && best.probability.unwrap() > 0.9, "{best:?}");
+    let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
+    assert!(audit.items.iter().any(|entry| entry.action == "model.calibrate"), "{audit:?}");
 }

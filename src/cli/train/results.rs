@@ -117,8 +117,7 @@ fn write_manifest(path: &Path, manifest: &Manifest, evaluation: Option<&Evaluati
     match (measured, rates.filter(|rate| *rate >= FMR).reduce(f64::min)) {
         (Some(measured), Some(rate)) => write_calibration(path, manifest, measured, rate, "faceid train"),
         _ => {
-            let threshold = manifest.calibration().threshold;
-            let text = manifest.recalibrated(threshold, None, Vec::new()).map_err(AppError::from)?;
+            let text = manifest.to_toml().map_err(AppError::from)?;
             let head =
                 "# Not calibrated: there were too few people to measure on. Nothing matches at this threshold.\n";
             Ok(write_atomically(path, (head.to_owned() + &text).as_bytes())?)

@@ -156,7 +156,7 @@ impl Services {
 }
 
 fn too_few(field: &'static str, gallery: &str, least: u64, stock: TrainingStock) -> ServiceError {
-    let TrainingStock { mated, without_chip, .. } = stock;
+    let TrainingStock { mated, without_chip } = stock;
     let reason = match without_chip {
         0 => String::new(),
         faces => format!("; {faces} faces were imported without a chip, and cannot be trained on"),

@@ -109,7 +109,7 @@ impl Services {
         self.follow().await?;
         let loaded = self.load(&model).await?;
         let begin = || self.0.registry.begin_shadow(model.id, settings.share, actor);
-        let (embedded, ()) = self.embed_until_ready(&loaded, begin, progress).await?;
+        let (embedded, ()) = self.embed_until_ready(&loaded, actor, begin, progress).await?;
         self.follow().await?;
         Ok(embedded)
     }
