@@ -1,6 +1,7 @@
 //! The HTTP surface: the only place that knows axum. A handler parses, makes one call of the service, and renders.
 
 mod auth;
+mod base64;
 mod body;
 mod detect;
 mod enroll;

@@ -1,6 +1,7 @@
 //! What faceid does, without a word of HTTP: one file per use case.
 
 pub mod answers;
+mod background;
 mod decide;
 mod embed;
 mod enroll;
@@ -18,6 +19,7 @@ mod promote;
 mod promotions;
 mod ready;
 mod reembed;
+mod report;
 mod resident;
 mod retrain;
 mod review;

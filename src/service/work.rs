@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{error, info, warn};
@@ -42,6 +43,12 @@ impl From<JobError> for Failure {
             error => Self::Passing(error.to_string()),
         }
     }
+}
+
+/// The settings of a job, as they were written down when it was submitted.
+pub(super) fn settings_of<T: DeserializeOwned>(lease: &Lease) -> Result<T, Failure> {
+    serde_json::from_value(lease.job().settings.clone())
+        .map_err(|error| Failure::Final(format!("the settings of this job cannot be read: {error}")))
 }
 
 /// Whether it is worth another try.

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::super::Services;
+use super::super::report::Report;
 use super::super::work::Failure;
 use super::chips::on_disk;
 use super::folder::{Folder, stamp};
 use super::process::{Exit, Training};
-use super::report::Report;
 use super::run::Plan;
 use super::{RetrainBase, RetrainSettings, recipe};
 use crate::jobs::{JobError, Lease, Stop};

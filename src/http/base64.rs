@@ -1,0 +1,53 @@
+//! Base64 in JSON, as senders write it.
+
+use axum::body::Bytes;
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+/// With or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// `data:` URLs and plain base64; line breaks are allowed.
+pub fn decode_base64(text: &str) -> Result<Bytes, &'static str> {
+    let text = text.trim();
+    let payload = match text.split_at_checked(5).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("data:")) {
+        Some((_, rest)) => match rest.split_once(',') {
+            Some((head, payload)) if head.ends_with(";base64") => payload,
+            _ => return Err("this data: URL is not base64"),
+        },
+        None => text,
+    };
+    let decoded = if payload.contains(['\n', '\r']) {
+        BASE64.decode(payload.replace(['\n', '\r'], ""))
+    } else {
+        BASE64.decode(payload)
+    };
+    decoded.map(Bytes::from).map_err(|_| "this is not base64")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_comes_as_senders_write_it() {
+        for text in ["aGVsbG8=", " aGVsbG8\n", "data:image/png;base64,aGVsbG8=", "DATA:;base64,aGVsbG8", "aGVs\r\nbG8="]
+        {
+            assert_eq!(decode_base64(text).unwrap(), "hello");
+        }
+        for text in ["a*b", "data:image/png,hello"] {
+            assert!(decode_base64(text).is_err());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(bytes: Vec<u8>) {
+            proptest::prop_assert_eq!(decode_base64(&BASE64.encode(&bytes)).unwrap(), bytes);
+        }
+    }
+}
