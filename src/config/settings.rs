@@ -120,6 +120,9 @@ settings! {
     /// Largest request body in bytes [default: 44 MiB, two images of 16 MiB in base64]
     #[arg(long, env = "FACEID_MAX_BODY_BYTES", value_name = "N")]
     max_body_bytes: usize,
+    /// Largest upload of a data set in bytes, an archive of photos [default: 2 GiB]
+    #[arg(long, env = "FACEID_MAX_DATASET_BYTES", value_name = "N")]
+    max_dataset_bytes: u64,
     /// Bytes of all request bodies held at once; more gets 503 `overloaded` [default: 512 MiB]
     #[arg(long, env = "FACEID_BODY_BUDGET", value_name = "N")]
     body_budget: usize,
@@ -261,6 +264,7 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         request_timeout: Some(30),
         shutdown_timeout: Some(30),
         max_body_bytes: Some(44 << 20),
+        max_dataset_bytes: Some(2 << 30),
         body_budget: Some(512 << 20),
         max_connections: Some(512),
         max_image_bytes: Some(16 << 20),

@@ -43,6 +43,8 @@ pub enum Code {
     ImageTooLarge,
     NoFace,
     MultipleFaces,
+    // An archive of it is wrong.
+    InvalidDataset,
     // It does not fit what is stored.
     GalleryNotFound,
     SubjectNotFound,
@@ -121,6 +123,7 @@ impl Code {
             | Self::NoFace
             | Self::MultipleFaces
             | Self::TooFewSubjects
+            | Self::InvalidDataset
             | Self::InvalidModel
             | Self::CodeRefused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
@@ -223,6 +226,7 @@ impl From<ServiceError> for Problem {
                 error!(%error, "a model file is unavailable");
                 Self::new(Code::ModelUnavailable, "a model file is unavailable at present; the server's log says why")
             }
+            ServiceError::InvalidDataset(_) => Self::new(Code::InvalidDataset, detail).with_field("file"),
             ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
             ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
             ServiceError::Job(error) => error.into(),

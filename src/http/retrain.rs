@@ -70,6 +70,8 @@ impl FromForm for Retrain {
 
 /// Retrain on the faces of a gallery
 ///
+/// The faces of a gallery are learned from, which came by POST /enroll or as a data set by POST /admin/datasets.
+///
 /// Submits a job that trains an embedder in a process of its own, with low priority: a part of the subjects is held out, the
 /// others are learned from. The result is registered as a candidate, and a gate decides whether it is better than the active
 /// model: on the subjects that were held out, without being worse on the protected galleries. Follow it at

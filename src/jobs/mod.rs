@@ -40,6 +40,8 @@ pub enum JobKind {
     Evaluate,
     /// Makes a model the active one.
     Promote,
+    /// Enrolls the photos of a data set that was uploaded.
+    Import,
 }
 
 /// Jobs of one lane run one after the other in a database, those of different lanes side by side.
@@ -47,15 +49,17 @@ pub enum JobKind {
 pub enum Lane {
     Training,
     Models,
+    Data,
 }
 
 impl Lane {
-    pub const ALL: [Self; 2] = [Self::Training, Self::Models];
+    pub const ALL: [Self; 3] = [Self::Training, Self::Models, Self::Data];
 
     fn name(self) -> &'static str {
         match self {
             Self::Training => "training",
             Self::Models => "models",
+            Self::Data => "data",
         }
     }
 }
@@ -66,6 +70,7 @@ impl JobKind {
             Self::Retrain => "retrain",
             Self::Evaluate => "evaluate",
             Self::Promote => "promote",
+            Self::Import => "import",
         }
     }
 
@@ -73,11 +78,13 @@ impl JobKind {
         match self {
             Self::Retrain | Self::Evaluate => Lane::Training,
             Self::Promote => Lane::Models,
+            Self::Import => Lane::Data,
         }
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [Self::Retrain, Self::Evaluate, Self::Promote].into_iter().find(|kind| kind.name() == name)
+        let all = [Self::Retrain, Self::Evaluate, Self::Promote, Self::Import];
+        all.into_iter().find(|kind| kind.name() == name)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod answers;
 mod background;
+mod datasets;
 mod decide;
 mod embed;
 mod enroll;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use datasets::NewDataset;
 pub use embed::PhotoRequest;
 pub use enroll::{EnrollRequest, FaceChoice};
 pub use error::ServiceError;

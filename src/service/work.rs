@@ -59,6 +59,7 @@ impl From<ServiceError> for Failure {
             | ServiceError::FacesWithoutChips { .. }
             | ServiceError::NoModelFile { .. }
             | ServiceError::InvalidModel(_)
+            | ServiceError::InvalidDataset(_)
             | ServiceError::ModelTooLarge { .. }
             | ServiceError::CodeRefused
             | ServiceError::Engine(EngineError::Embedder(_))
@@ -102,6 +103,9 @@ impl Services {
             }
             if let Err(error) = self.tidy_job_folders().await {
                 warn!(?error, "cannot delete what finished jobs left; trying again");
+            }
+            if let Err(error) = self.tidy_datasets().await {
+                warn!(%error, "cannot delete the archives of finished jobs; trying again");
             }
             tokio::time::sleep(TIDY_INTERVAL).await;
         }
@@ -166,6 +170,9 @@ impl Services {
             () = &mut concluding => (),
             () = &mut keeper => concluding.await,
         }
+        if job.kind == JobKind::Import {
+            self.forget_finished(job.id).await;
+        }
     }
 
     /// What each kind of job does.
@@ -174,6 +181,7 @@ impl Services {
             JobKind::Retrain => self.run_retrain(&lease).await,
             JobKind::Evaluate => self.run_evaluation(&lease).await,
             JobKind::Promote => self.run_promotion(&lease).await,
+            JobKind::Import => self.run_import(&lease).await,
         }
     }
 }
