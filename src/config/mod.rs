@@ -184,8 +184,12 @@ pub struct JobsConfig {
     pub folder: PathBuf,
     /// Threads of a training.
     pub train_threads: usize,
-    /// Bytes of memory that a training may take.
+    /// Bytes of memory that a training may take on the CPU.
     pub train_memory: u64,
+    /// Never [`DeviceChoice::Auto`].
+    pub train_device: DeviceChoice,
+    /// As in [`EngineConfig`].
+    pub cuda_libraries: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]
@@ -225,6 +229,8 @@ impl Settings {
                 folder: data_dir.join("jobs"),
                 train_threads: in_range("train_threads", s.train_threads, 1..=256)?,
                 train_memory: in_range("train_memory", s.train_memory, 256 << 20..=1 << 44)?,
+                train_device: train_device(said(s.train_device))?,
+                cuda_libraries: s.cuda_libraries.clone(),
             },
             database: DatabaseConfig {
                 url: s.database_url,
@@ -286,6 +292,18 @@ fn in_range<T: PartialOrd + fmt::Display>(
     }
     let expected = format!("{} to {}", range.start(), range.end());
     Err(ConfigError::OutOfRange { name, value: value.to_string(), expected })
+}
+
+/// Trainings run where they are told to: one that may be on either device would have a limit of memory by chance.
+fn train_device(device: DeviceChoice) -> Result<DeviceChoice, ConfigError> {
+    match device {
+        DeviceChoice::Auto => Err(ConfigError::OutOfRange {
+            name: "train_device",
+            value: device.to_string(),
+            expected: "cpu, cuda or cuda:N".to_owned(),
+        }),
+        DeviceChoice::Cpu | DeviceChoice::Cuda(_) => Ok(device),
+    }
 }
 
 /// A text that is no URL is a folder.

@@ -161,9 +161,13 @@ settings! {
     /// CPU threads for a training that the server was asked for [default: half of the cores]
     #[arg(long, env = "FACEID_TRAIN_THREADS", value_name = "N")]
     train_threads: usize,
-    /// Bytes of memory that such a training may take; one that needs more fails, the server goes on [default: 4 GiB]
+    /// Bytes of memory that such a training may take on the CPU; one that needs more fails, the server goes on
+    /// [default: 4 GiB]
     #[arg(long, env = "FACEID_TRAIN_MEMORY", value_name = "N")]
     train_memory: u64,
+    /// Where such a training runs: cpu, cuda (the first GPU) or cuda:N [default: cpu]
+    #[arg(long, env = "FACEID_TRAIN_DEVICE", value_name = "DEVICE")]
+    train_device: DeviceChoice,
     /// Format of the log on standard error [default: pretty]
     #[arg(long, env = "FACEID_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormat,
@@ -278,6 +282,7 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         job_lease: Some(30),
         train_threads: Some((cores() / 2).max(1)),
         train_memory: Some(4 << 30),
+        train_device: Some(DeviceChoice::Cpu),
         log_format: Some(LogFormat::Pretty),
         log: Some("info".to_owned()),
     })

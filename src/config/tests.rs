@@ -64,6 +64,7 @@ fn values_out_of_range_are_refused() {
         settings(|s| s.threshold = Some(1.5)),
         settings(|s| s.pixel_budget = Some(1)),
         settings(|s| s.min_detection_score = Some(f32::NAN)),
+        settings(|s| s.train_device = Some(DeviceChoice::Auto)),
     ] {
         assert!(bad.into_config().is_err());
     }

@@ -286,3 +286,21 @@ async fn a_large_upload_takes_no_memory() {
     assert!(grown < 80 << 20, "peak memory grew by {grown} bytes");
     until_forgotten(data.path()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_training_without_its_gpu_fails_and_says_so() {
+    let Some(files) = people(0..4, 2) else { return };
+    let data = data_dir();
+    let folder = data.path().join("nothing-here");
+    let flags = ["--device", "cpu", "--train-device", "cuda", "--cuda-libraries", folder.to_str().unwrap()];
+    let server = Server::start(data.path(), &flags).await;
+    let app = TestApp::at(server.url.clone()).await;
+    assert_eq!(app.import(zipped(&files)).await.state, JobState::Succeeded);
+    let answer = app.post_json("/admin/retrain", json!({"gallery": app.gallery})).await;
+    answer.expect(StatusCode::ACCEPTED);
+    let job = app.finished(answer.json()).await;
+    assert_eq!((job.state, job.attempts), (JobState::Failed, 1), "{job:?}");
+    let error = job.error.unwrap();
+    assert!(error.contains("train_device") && error.contains("nothing-here"), "{error}");
+    assert!(app.get("/readyz").await.status.is_success());
+}
