@@ -1,4 +1,7 @@
-//! The store of model files: a folder, or any store that a URL names. A file is named by its sha256 and never changes.
+//! The store of files: a folder, or any store that a URL names. A model's file is named by its sha256 and never changes;
+//! beside them are uploads, until their job is done.
+
+mod uploads;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +13,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+pub use uploads::{NewUpload, Upload};
+
 use crate::config::ModelStoreConfig;
-use crate::types::hex;
+use crate::types::{UploadId, hex};
 
 #[derive(Debug, Error)]
 pub enum BlobError {
@@ -21,6 +26,8 @@ pub enum BlobError {
     Store(#[from] object_store::Error),
     #[error("the model store has no file {name}; do all servers of this database use the same --model-store?")]
     Missing { name: String },
+    #[error("the upload {0} is not in the model store")]
+    NoUpload(UploadId),
     #[error("the file {name} in the model store was damaged: its content has another sha256")]
     Damaged { name: String },
 }
@@ -30,6 +37,8 @@ pub enum BlobError {
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// Of a store that is a folder.
+    folder: Option<PathBuf>,
 }
 
 impl Blobs {
@@ -40,11 +49,11 @@ impl Blobs {
                 let failed = |source| BlobError::Folder { path: path.clone(), source };
                 std::fs::create_dir_all(path).map_err(failed)?;
                 let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
-                Ok(Self { store: Arc::new(store), prefix: Path::default() })
+                Ok(Self { store: Arc::new(store), prefix: Path::default(), folder: Some(path.clone()) })
             }
             ModelStoreConfig::Url(url) => {
                 let (store, prefix) = object_store::parse_url(url)?;
-                Ok(Self { store: store.into(), prefix })
+                Ok(Self { store: store.into(), prefix, folder: url.to_file_path().ok() })
             }
         }
     }

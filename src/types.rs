@@ -56,6 +56,8 @@ id!(/// One set of embedder weights.
     ModelId);
 id!(/// A long task.
     JobId);
+id!(/// A file that was uploaded for a job.
+    UploadId);
 
 /// The name of a gallery or a subject: any Unicode of 1 to 255 characters but NUL, which Postgres cannot store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]

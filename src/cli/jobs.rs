@@ -2,10 +2,11 @@ use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 use reqwest::Method;
+use serde_json::Value;
 
 use super::remote::{Remote, RemoteArgs, ServerEvent};
 use super::{CliError, print_json, progress_bar, say};
-use crate::jobs::JobState;
+use crate::jobs::{JobKind, JobState};
 use crate::service::answers::{Job, Page};
 use crate::types::JobId;
 
@@ -95,7 +96,7 @@ impl List {
     }
 }
 
-fn stage(progress: &serde_json::Value) -> String {
+fn stage(progress: &Value) -> String {
     let name = progress["stage"].as_str().unwrap_or_default();
     match (progress["done"].as_u64(), progress["total"].as_u64()) {
         (Some(done), Some(total)) => format!("{name} {done}/{total}"),
@@ -162,6 +163,9 @@ fn show(bar: &ProgressBar, event: &ServerEvent) -> Option<JobState> {
 /// What came of a job, for people.
 fn say_result(job: &Job) {
     let Some(result) = &job.result else { return };
+    if job.kind == JobKind::Import {
+        return say_imported(result);
+    }
     if let Some(name) = result["model"]["name"].as_str() {
         say(format_args!("candidate {name}"));
     }
@@ -182,5 +186,24 @@ fn say_result(job: &Job) {
     }
     if let Some(promotion) = result["promotion"].as_str() {
         say(format_args!("promotion: job {promotion}"));
+    }
+}
+
+/// What came of a data set, for people.
+fn say_imported(result: &Value) {
+    let count = |name: &str| result[name].as_u64().unwrap_or_default();
+    let (gallery, there) = (result["gallery"].as_str().unwrap_or_default(), count("already_there"));
+    say(format_args!("enrolled {} photos of {} people into {gallery}", count("faces"), count("subjects")));
+    if there > 0 {
+        say(format_args!("  {there} photos were there already"));
+    }
+    let refusals = result["refusals"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for refusal in refusals {
+        let text = |name: &str| refusal[name].as_str().unwrap_or_default();
+        say(format_args!("  not enrolled: {}: {}", text("path"), text("code")));
+    }
+    let more = count("refused").saturating_sub(refusals.len() as u64);
+    if more > 0 {
+        say(format_args!("  not enrolled: {more} more"));
     }
 }

@@ -2,6 +2,7 @@
 
 mod backend;
 mod bench;
+mod datasets;
 mod enroll;
 mod evaluate;
 mod export;
@@ -56,6 +57,7 @@ enum Command {
     Import(import::Import),
     Models(models::Models),
     Train(train::Train),
+    Datasets(datasets::Datasets),
     Retrain(retrain::Retrain),
     Jobs(jobs::Jobs),
     Health(health::Health),
@@ -133,6 +135,7 @@ impl Cli {
                 Command::Import(command) => command.run().await,
                 Command::Models(command) => command.run().await,
                 Command::Train(command) => command.run().await,
+                Command::Datasets(command) => command.run().await,
                 Command::Retrain(command) => command.run().await,
                 Command::Jobs(command) => command.run().await,
                 Command::Health(command) => command.run().await,

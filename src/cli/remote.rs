@@ -1,18 +1,26 @@
 //! A running server, asked with the admin key.
 
+use std::path::Path;
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, Response};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, TryStreamExt, stream};
+use reqwest::{Body, Method, RequestBuilder, Response, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
 
-use super::CliError;
 use super::backend::{check, read_answer};
+use super::{CliError, progress_bar};
 use crate::config::{ConfigArgs, Secret};
 
 /// How long a server that was cut off while it told events may be away: it may be restarting.
 const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Bytes of a file that are sent in one go.
+const CHUNK: usize = 256 << 10;
 
 /// Flags of commands that a server carries out.
 #[derive(clap::Args)]
@@ -62,6 +70,31 @@ impl Remote {
         read_answer(request, &self.url).await
     }
 
+    /// Sends a file as the body, under a progress bar.
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        file: &Path,
+        media_type: &str,
+    ) -> Result<T, CliError> {
+        let failed = || CliError::io(format!("cannot read {}", file.display()));
+        let content = File::open(file).await.map_err(failed())?;
+        let length = content.metadata().await.map_err(failed())?.len();
+        let bar = progress_bar(Some(length), "uploading {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
+        let sent = bar.clone();
+        let body = chunks(content).inspect_ok(move |chunk| sent.inc(chunk.len() as u64));
+        let request = self
+            .request(Method::POST, path)
+            .query(query)
+            .header(header::CONTENT_TYPE, media_type)
+            .header(header::CONTENT_LENGTH, length)
+            .body(Body::wrap_stream(body));
+        let answer = read_answer(request, &self.url).await;
+        bar.finish_and_clear();
+        answer
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.url));
         match &self.key {
@@ -98,6 +131,15 @@ impl Remote {
             tokio::time::sleep(RETRY).await;
         }
     }
+}
+
+/// What a file holds, bit by bit.
+fn chunks(file: File) -> impl Stream<Item = std::io::Result<Bytes>> {
+    stream::try_unfold(file, |mut file| async {
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        let count = file.read_buf(&mut chunk).await?;
+        Ok((count > 0).then(|| (chunk.freeze(), file)))
+    })
 }
 
 /// Hears events until the stream ends; whether there will be no more.

@@ -5,6 +5,8 @@
 
 mod choices;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -89,6 +91,8 @@ pub struct HttpConfig {
     pub bind: SocketAddr,
     pub keys: Option<Keys>,
     pub max_body_bytes: usize,
+    /// Of an upload of a data set.
+    pub max_dataset_bytes: u64,
     /// Of all requests together.
     pub body_budget: usize,
     pub max_connections: usize,
@@ -180,8 +184,12 @@ pub struct JobsConfig {
     pub folder: PathBuf,
     /// Threads of a training.
     pub train_threads: usize,
-    /// Bytes of memory that a training may take.
+    /// Bytes of memory that a training may take on the CPU.
     pub train_memory: u64,
+    /// Never [`DeviceChoice::Auto`].
+    pub train_device: DeviceChoice,
+    /// As in [`EngineConfig`].
+    pub cuda_libraries: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]
@@ -210,6 +218,7 @@ impl Settings {
                 bind,
                 keys: keys(bind, s.client_key, s.admin_key, said(s.insecure))?,
                 max_body_bytes,
+                max_dataset_bytes: in_range("max_dataset_bytes", s.max_dataset_bytes, 1024..=1 << 42)?,
                 body_budget: in_range("body_budget", s.body_budget, max_body_bytes..=1 << 42)?,
                 max_connections: in_range("max_connections", s.max_connections, 1..=1_000_000)?,
                 request_timeout: Duration::from_secs(in_range("request_timeout", s.request_timeout, 1..=3600)?),
@@ -220,6 +229,8 @@ impl Settings {
                 folder: data_dir.join("jobs"),
                 train_threads: in_range("train_threads", s.train_threads, 1..=256)?,
                 train_memory: in_range("train_memory", s.train_memory, 256 << 20..=1 << 44)?,
+                train_device: train_device(said(s.train_device))?,
+                cuda_libraries: s.cuda_libraries.clone(),
             },
             database: DatabaseConfig {
                 url: s.database_url,
@@ -283,6 +294,18 @@ fn in_range<T: PartialOrd + fmt::Display>(
     Err(ConfigError::OutOfRange { name, value: value.to_string(), expected })
 }
 
+/// Trainings run where they are told to: one that may be on either device would have a limit of memory by chance.
+fn train_device(device: DeviceChoice) -> Result<DeviceChoice, ConfigError> {
+    match device {
+        DeviceChoice::Auto => Err(ConfigError::OutOfRange {
+            name: "train_device",
+            value: device.to_string(),
+            expected: "cpu, cuda or cuda:N".to_owned(),
+        }),
+        DeviceChoice::Cpu | DeviceChoice::Cuda(_) => Ok(device),
+    }
+}
+
 /// A text that is no URL is a folder.
 fn model_store(said: Option<String>, data_dir: &Path) -> ModelStoreConfig {
     match said {
@@ -320,77 +343,5 @@ fn keys(
         (None, None) if bind.ip().is_loopback() || insecure => Ok(None),
         (None, None) => Err(ConfigError::OpenToEveryone { bind }),
         _ => Err(ConfigError::LoneKey),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
-        let mut settings = Settings::default();
-        change(&mut settings);
-        settings
-    }
-
-    #[test]
-    fn beyond_loopback_needs_keys_or_insecure() {
-        let open = |s: &mut Settings| s.bind = Some("0.0.0.0:80".parse().unwrap());
-        assert!(matches!(settings(open).into_config(), Err(ConfigError::OpenToEveryone { .. })));
-        let insecure = settings(|s| {
-            open(s);
-            s.insecure = Some(true);
-        });
-        assert!(insecure.into_config().unwrap().http.keys.is_none());
-        let keyed = settings(|s| {
-            open(s);
-            s.client_key = Some("client-key-0123456".to_owned().into());
-            s.admin_key = Some("admin-key-01234567".to_owned().into());
-        });
-        assert!(keyed.clone().into_config().unwrap().http.keys.is_some());
-        let lone = Settings { admin_key: None, ..keyed.clone() };
-        assert!(matches!(lone.into_config(), Err(ConfigError::LoneKey)));
-        let same = Settings { admin_key: keyed.client_key.clone(), ..keyed };
-        assert!(matches!(same.into_config(), Err(ConfigError::WeakKeys)));
-    }
-
-    #[test]
-    fn a_file_fills_in_what_flags_leave_open() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("faceid.toml");
-        std::fs::write(&path, "bind = \"127.0.0.1:9000\"\nthreads = 3\nlog_format = \"json\"\n").unwrap();
-        let args = ConfigArgs { config: Some(path), settings: settings(|s| s.threads = Some(1)) };
-        let config = args.resolve().unwrap().into_config().unwrap();
-        assert_eq!(config.http.bind.port(), 9000);
-        assert_eq!(config.engine.threads, 1);
-        assert_eq!(config.log.format, LogFormat::Json);
-    }
-
-    #[test]
-    fn an_unknown_setting_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("faceid.toml");
-        std::fs::write(&path, "binf = \"127.0.0.1:9000\"\n").unwrap();
-        let args = ConfigArgs { config: Some(path), settings: Settings::default() };
-        assert!(args.resolve().unwrap_err().to_string().contains("binf"));
-    }
-
-    #[test]
-    fn secrets_do_not_show() {
-        let shown = settings(|s| s.client_key = Some("client-key-0123456".to_owned().into()));
-        assert!(!toml::to_string(&shown).unwrap().contains("0123456"));
-        assert!(!format!("{shown:?}").contains("0123456"));
-    }
-
-    #[test]
-    fn values_out_of_range_are_refused() {
-        for bad in [
-            settings(|s| s.threads = Some(0)),
-            settings(|s| s.threshold = Some(1.5)),
-            settings(|s| s.pixel_budget = Some(1)),
-            settings(|s| s.min_detection_score = Some(f32::NAN)),
-        ] {
-            assert!(bad.into_config().is_err());
-        }
     }
 }

@@ -59,7 +59,7 @@ settings! {
     /// Use this Postgres (with pgvector) rather than a private one
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Secret,
-    /// Most connections to Postgres for requests; up to 14 more are for jobs and for what goes on in the background
+    /// Most connections to Postgres for requests; up to 16 more are for jobs and for what goes on in the background
     /// [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,
@@ -121,6 +121,9 @@ settings! {
     /// Largest request body in bytes [default: 44 MiB, two images of 16 MiB in base64]
     #[arg(long, env = "FACEID_MAX_BODY_BYTES", value_name = "N")]
     max_body_bytes: usize,
+    /// Largest upload of a data set in bytes, an archive of photos [default: 2 GiB]
+    #[arg(long, env = "FACEID_MAX_DATASET_BYTES", value_name = "N")]
+    max_dataset_bytes: u64,
     /// Bytes of all request bodies held at once; more gets 503 `overloaded` [default: 512 MiB]
     #[arg(long, env = "FACEID_BODY_BUDGET", value_name = "N")]
     body_budget: usize,
@@ -159,9 +162,13 @@ settings! {
     /// CPU threads for a training that the server was asked for [default: half of the cores]
     #[arg(long, env = "FACEID_TRAIN_THREADS", value_name = "N")]
     train_threads: usize,
-    /// Bytes of memory that such a training may take; one that needs more fails, the server goes on [default: 4 GiB]
+    /// Bytes of memory that such a training may take on the CPU; one that needs more fails, the server goes on
+    /// [default: 4 GiB]
     #[arg(long, env = "FACEID_TRAIN_MEMORY", value_name = "N")]
     train_memory: u64,
+    /// Where such a training runs: cpu, cuda (the first GPU) or cuda:N [default: cpu]
+    #[arg(long, env = "FACEID_TRAIN_DEVICE", value_name = "DEVICE")]
+    train_device: DeviceChoice,
     /// Format of the log on standard error [default: pretty]
     #[arg(long, env = "FACEID_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormat,
@@ -262,6 +269,7 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         request_timeout: Some(30),
         shutdown_timeout: Some(30),
         max_body_bytes: Some(44 << 20),
+        max_dataset_bytes: Some(2 << 30),
         body_budget: Some(512 << 20),
         max_connections: Some(512),
         max_image_bytes: Some(16 << 20),
@@ -275,6 +283,7 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         job_lease: Some(30),
         train_threads: Some((cores() / 2).max(1)),
         train_memory: Some(4 << 30),
+        train_device: Some(DeviceChoice::Cpu),
         log_format: Some(LogFormat::Pretty),
         log: Some("info".to_owned()),
     })

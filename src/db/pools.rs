@@ -17,8 +17,8 @@ const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 ///   about to take its place;
 /// - 2 read those templates;
 /// - 4 hold a [`Turn`](crate::gallery::Turn) each;
-/// - 4 are for a job in each of two [lanes](crate::jobs::Lane): one renews its lease while another writes.
-const BESIDE: u32 = 14;
+/// - 6 are for a job in each of three [lanes](crate::jobs::Lane): one renews its lease while another writes.
+const BESIDE: u32 = 16;
 
 /// How the pool of the requests behaves; the time-out is that of the other pool as well.
 #[derive(Debug, Clone)]

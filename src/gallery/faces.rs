@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::enroll::find_or_create_subject;
-use super::{Erased, Galleries, GalleryError};
+use super::{Erased, Galleries, GalleryError, as_id};
 use crate::db::{Page, PageRequest};
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Name, Quality, SubjectId};
 
@@ -94,6 +94,26 @@ impl Galleries {
             .fetch_all(&self.pool)
             .await?;
         Ok(request.page(rows.into_iter().map(Face::from).collect(), |face| face.id.0))
+    }
+
+    /// Whether a subject, given by id or name, has a face of the very image with this sha256.
+    pub async fn has_image(
+        &self,
+        gallery: GalleryId,
+        subject: &Name,
+        image_sha256: &[u8; 32],
+    ) -> Result<bool, GalleryError> {
+        let found = sqlx::query_scalar(
+            "select exists (select from faces f join subjects s on s.id = f.subject_id \
+             where f.gallery_id = $1 and f.image_sha256 = $2 and (s.id = $3 or s.name = $4))",
+        )
+        .bind(gallery.0)
+        .bind(image_sha256.as_slice())
+        .bind(as_id(subject.as_str()))
+        .bind(subject.as_str())
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(found)
     }
 
     pub async fn list_faces_of(

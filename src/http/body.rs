@@ -27,9 +27,11 @@ const BYTES_PER_PERMIT: usize = 1024;
 #[derive(Debug, Error)]
 enum Refused {
     #[error("a request body may have {limit} bytes here")]
-    TooLong { limit: usize },
+    TooLong { limit: u64 },
     #[error("the server holds as many bytes of requests as it may; try again shortly")]
     Overloaded,
+    #[error("nothing of the request body arrived for {} s", patience.as_secs())]
+    Stalled { patience: Duration },
 }
 
 /// The bytes of all request bodies that may be held at once.
@@ -86,31 +88,49 @@ pub fn limited(body: Body, limit: usize, budget: BodyBudget, share: Share) -> Bo
         let chunk = chunk?;
         let read = read + chunk.len();
         if read > limit {
-            return Err(axum::Error::new(Refused::TooLong { limit }));
+            return Err(axum::Error::new(Refused::TooLong { limit: limit as u64 }));
         }
         share.grow(&budget, read).map_err(axum::Error::new)?;
         Ok(Some((chunk, (rest, read, budget, share))))
     }))
 }
 
+/// The body of an upload that nobody holds in memory: it may take its time, and fails once it has more than `limit` bytes or
+/// nothing came for as long as `patience`.
+pub fn upload(body: Body, limit: u64, patience: Duration) -> Body {
+    Body::from_stream(stream::try_unfold((body.into_data_stream(), 0), move |(mut rest, read)| async move {
+        let next = tokio::time::timeout(patience, rest.next()).await;
+        let Some(chunk) = next.map_err(|_| axum::Error::new(Refused::Stalled { patience }))? else { return Ok(None) };
+        let chunk = chunk?;
+        let read = read + chunk.len() as u64;
+        if read > limit {
+            return Err(axum::Error::new(Refused::TooLong { limit }));
+        }
+        Ok(Some((chunk, (rest, read))))
+    }))
+}
+
 /// Refuses a body that says it is longer than `limit`.
-pub fn refuse_declared_length(length: Option<&header::HeaderValue>, limit: usize) -> Result<(), Problem> {
+pub fn refuse_declared_length(length: Option<&header::HeaderValue>, limit: u64) -> Result<(), Problem> {
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     match length {
-        Some(length) if length > limit as u64 => Err(problem(&Refused::TooLong { limit })),
+        Some(length) if length > limit => Err(problem(&Refused::TooLong { limit })),
         _ => Ok(()),
     }
 }
 
 /// All of a limited body.
 pub async fn read_all(body: Body) -> Result<Bytes, Problem> {
-    axum::body::to_bytes(body, usize::MAX).await.map_err(|error| {
-        let broken = || Problem::new(Code::IncompleteBody, format!("the request body broke off: {error}"));
-        refusal(&error).unwrap_or_else(broken)
-    })
+    axum::body::to_bytes(body, usize::MAX).await.map_err(|error| broken_off(&error))
 }
 
-/// The problem of a body that [`limited`] ended, if that is what is behind an error of whoever read it.
+/// Why a body was not read to its end.
+pub fn broken_off(error: &(dyn std::error::Error + 'static)) -> Problem {
+    let broken = || Problem::new(Code::IncompleteBody, format!("the request body broke off: {error}"));
+    refusal(error).unwrap_or_else(broken)
+}
+
+/// The problem of a body that [`limited`] or [`upload`] ended, if that is what is behind an error of whoever read it.
 pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -126,6 +146,7 @@ fn problem(refused: &Refused) -> Problem {
     let code = match refused {
         Refused::TooLong { .. } => Code::BodyTooLarge,
         Refused::Overloaded => Code::Overloaded,
+        Refused::Stalled { .. } => Code::RequestTimeout,
     };
     Problem::new(code, refused.to_string())
 }

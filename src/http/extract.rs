@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use utoipa::IntoParams;
 
 use super::default_gallery;
-use super::form::{Form, FromForm};
+use super::form::{Form, FromForm, invalid};
 use super::problem::Problem;
 use crate::db::PageRequest;
 use crate::types::Name;
@@ -84,6 +84,13 @@ impl FromForm for PageInGallery {
 /// The `gallery` field, or the default gallery.
 pub fn gallery(form: &mut Form) -> Result<Name, Problem> {
     Ok(form.name("gallery")?.unwrap_or_else(default_gallery))
+}
+
+/// The `protected` field: galleries that must not suffer.
+pub fn protected(form: &mut Form) -> Result<Option<Vec<Name>>, Problem> {
+    let names: Option<Vec<String>> = form.value("protected", "a list of names of galleries")?;
+    let named = |name: String| Name::try_from(name).map_err(|error| invalid("protected", error));
+    names.map(|names| names.into_iter().map(named).collect()).transpose()
 }
 
 fn page(form: &mut Form) -> Result<PageRequest, Problem> {

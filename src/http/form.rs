@@ -86,7 +86,7 @@ impl Form {
     ) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let query = query(&mut parts).await?;
-        body::refuse_declared_length(parts.headers.get(header::CONTENT_LENGTH), limit)?;
+        body::refuse_declared_length(parts.headers.get(header::CONTENT_LENGTH), limit as u64)?;
         let empty = body.is_end_stream();
         let share = Share::default();
         let body = body::limited(body, limit, budget, share.clone());
@@ -107,10 +107,10 @@ impl Form {
                 let bytes = body::read_all(body).await?;
                 form.images.insert(images[0].to_owned(), bytes);
             }
-            other => return Err(unsupported_media_type(other, images)),
+            other => return Err(unsupported_image_type(other, images)),
         }
         form.add_query(query)?;
-        Ok(Self { images: form.images, fields: form.fields, share })
+        Ok(form.finish(share))
     }
 
     /// A required image. An empty one is refused by whoever decodes it.
@@ -192,7 +192,7 @@ impl Form {
 }
 
 /// A form while it is read.
-struct Builder {
+pub(super) struct Builder {
     known_images: &'static [&'static str],
     known_fields: &'static [&'static str],
     images: BTreeMap<String, Bytes>,
@@ -200,14 +200,12 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(known_images: &'static [&'static str], known_fields: &'static [&'static str]) -> Self {
+    pub(super) fn new(known_images: &'static [&'static str], known_fields: &'static [&'static str]) -> Self {
         Self { known_images, known_fields, images: BTreeMap::new(), fields: BTreeMap::new() }
     }
 
     async fn read_multipart(&mut self, request: Request, state: &AppState) -> Result<(), Problem> {
-        let mut multipart = Multipart::from_request(request, state).await.map_err(|rejection| {
-            Problem::new(Code::MalformedMultipart, format!("{}; is the boundary there?", rejection.body_text()))
-        })?;
+        let mut multipart = multipart(request, state).await?;
         while let Some(part) = multipart.next_field().await.map_err(broken_multipart)? {
             let name = part.name().unwrap_or_default().to_owned();
             self.check_known(&name)?;
@@ -244,8 +242,12 @@ impl Builder {
         Ok(())
     }
 
+    pub(super) fn finish(self, share: Share) -> Form {
+        Form { images: self.images, fields: self.fields, share }
+    }
+
     /// What the body says wins over the query string.
-    fn add_query(&mut self, query: Vec<(String, String)>) -> Result<(), Problem> {
+    pub(super) fn add_query(&mut self, query: Vec<(String, String)>) -> Result<(), Problem> {
         let mut seen = HashSet::new();
         for (name, value) in query {
             self.check_known(&name)?;
@@ -260,7 +262,7 @@ impl Builder {
         Ok(())
     }
 
-    fn check_known(&self, name: &str) -> Result<(), Problem> {
+    pub(super) fn check_known(&self, name: &str) -> Result<(), Problem> {
         if self.known_images.contains(&name) || self.known_fields.contains(&name) {
             return Ok(());
         }
@@ -277,7 +279,7 @@ impl Builder {
         }
     }
 
-    fn add_field(&mut self, name: String, value: Value) -> Result<(), Problem> {
+    pub(super) fn add_field(&mut self, name: String, value: Value) -> Result<(), Problem> {
         match self.fields.insert(name.clone(), value) {
             None => Ok(()),
             Some(_) => Err(invalid(&name, "it is given twice")),
@@ -286,7 +288,7 @@ impl Builder {
 }
 
 /// The pairs of the query string. It must be UTF-8: a lossy reading would rename people.
-async fn query(parts: &mut Parts) -> Result<Vec<(String, String)>, Problem> {
+pub(super) async fn query(parts: &mut Parts) -> Result<Vec<(String, String)>, Problem> {
     if percent_decode_str(parts.uri.query().unwrap_or_default()).decode_utf8().is_err() {
         return Err(Problem::new(Code::MalformedQuery, "the query string is not UTF-8"));
     }
@@ -294,19 +296,30 @@ async fn query(parts: &mut Parts) -> Result<Vec<(String, String)>, Problem> {
     Ok(pairs)
 }
 
-fn media_type(headers: &HeaderMap) -> String {
+pub(super) fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-fn broken_multipart(error: MultipartError) -> Problem {
+pub(super) fn broken_multipart(error: MultipartError) -> Problem {
     let broken = || Problem::new(Code::MalformedMultipart, error.body_text());
     body::refusal(&error).unwrap_or_else(broken)
 }
 
-fn unsupported_media_type(given: &str, images: &[&str]) -> Problem {
+/// The parts of a form.
+pub(super) async fn multipart(request: Request, state: &AppState) -> Result<Multipart, Problem> {
+    Multipart::from_request(request, state).await.map_err(|rejection| {
+        Problem::new(Code::MalformedMultipart, format!("{}; is the boundary there?", rejection.body_text()))
+    })
+}
+
+fn unsupported_image_type(given: &str, images: &[&str]) -> Problem {
     let raw = if images.len() == 1 { ", a raw image/* body" } else { "" };
-    let expected = format!("multipart/form-data, application/json{raw} is expected");
+    unsupported_media_type(given, &format!("multipart/form-data, application/json{raw}"))
+}
+
+pub(super) fn unsupported_media_type(given: &str, expected: &str) -> Problem {
+    let expected = format!("{expected} is expected");
     let detail = match given {
         "" => format!("the request has no Content-Type; {expected}"),
         given => format!("the Content-Type is {given}; {expected}"),
@@ -314,7 +327,7 @@ fn unsupported_media_type(given: &str, images: &[&str]) -> Problem {
     Problem::new(Code::UnsupportedMediaType, detail)
 }
 
-fn missing(name: &str) -> Problem {
+pub(super) fn missing(name: &str) -> Problem {
     Problem::new(Code::MissingField, format!("{name} is missing")).with_field(name)
 }
 

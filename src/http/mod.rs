@@ -2,6 +2,7 @@
 
 mod auth;
 mod body;
+mod datasets;
 mod detect;
 mod enroll;
 mod extract;
@@ -50,7 +51,7 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The documented routes, unguarded: only good for the document.
 fn api() -> OpenApiRouter<AppState> {
     let document = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi());
-    document.merge(recognition()).merge(administration()).merge(monitoring()).merge(operations())
+    document.merge(recognition()).merge(administration()).merge(uploads()).merge(monitoring()).merge(operations())
 }
 
 fn recognition() -> OpenApiRouter<AppState> {
@@ -93,6 +94,11 @@ fn administration() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::cancel_job))
 }
 
+/// What arrives for as long as it keeps coming.
+fn uploads() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(datasets::upload_dataset))
+}
+
 fn monitoring() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(metrics::show_metrics))
 }
@@ -105,14 +111,16 @@ fn operations() -> OpenApiRouter<AppState> {
 pub fn router(state: AppState) -> Router {
     let client = from_fn_with_state(state.clone(), auth::require_client);
     let admin = from_fn_with_state(state.clone(), auth::require_admin);
-    let (routes, document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
-        .merge(recognition().route_layer(client.clone()))
-        .merge(administration().route_layer(admin))
-        .merge(monitoring().route_layer(client))
-        .merge(operations())
-        .split_for_parts();
     // A request may take its time to arrive, and the same again to be answered.
     let limit = state.request_timeout * 2;
+    let (routes, document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
+        .merge(recognition().route_layer(client.clone()))
+        .merge(administration().route_layer(admin.clone()))
+        .merge(monitoring().route_layer(client))
+        .merge(operations())
+        .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)))
+        .merge(uploads().route_layer(admin))
+        .split_for_parts();
     let (longest, patience) = (state.max_body_bytes, state.request_timeout);
     routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
@@ -121,7 +129,6 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(problem::method_not_allowed)
         // `body::limited` counts instead.
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)))
         .layer(from_fn(problem::no_bare_failure))
         .layer(from_fn(move |request: Request, next| body::drain_refused(longest, patience, request, next)))
         .layer(CatchPanicLayer::custom(problem::panicked))

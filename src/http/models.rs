@@ -9,8 +9,8 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::BodyBudget;
-use super::extract::{PageQuery, Path, gallery};
-use super::form::{Fields, Form, FromForm, invalid};
+use super::extract::{PageQuery, Path, gallery, protected};
+use super::form::{Fields, Form, FromForm};
 use super::problem::Problem;
 use super::retrain::accepted;
 use super::state::AppState;
@@ -164,10 +164,7 @@ impl FromForm for Evaluation {
     const FIELDS: &'static [&'static str] = &["gallery", "protected"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
-        let protected: Option<Vec<String>> = form.value("protected", "a list of names of galleries")?;
-        let named = |name: String| Name::try_from(name).map_err(|error| invalid("protected", error));
-        let protected = protected.map(|names| names.into_iter().map(named).collect()).transpose()?;
-        Ok(Self { gallery: gallery(&mut form)?, protected })
+        Ok(Self { gallery: gallery(&mut form)?, protected: protected(&mut form)? })
     }
 }
 

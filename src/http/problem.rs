@@ -116,6 +116,7 @@ impl From<ServiceError> for Problem {
                 error!(%error, "a model file is unavailable");
                 Self::new(Code::ModelUnavailable, "a model file is unavailable at present; the server's log says why")
             }
+            ServiceError::InvalidDataset(_) => Self::new(Code::InvalidDataset, detail).with_field("file"),
             ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
             ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
             ServiceError::Job(error) => error.into(),

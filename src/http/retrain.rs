@@ -8,13 +8,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::extract::gallery;
-use super::form::{Fields, Form, FromForm, invalid};
+use super::extract::{gallery, protected};
+use super::form::{Fields, Form, FromForm};
 use super::problem::Problem;
 use super::state::AppState;
 use crate::service::answers::Job;
 use crate::service::{RetrainBase, RetrainRequest};
-use crate::types::Name;
 
 /// What to train.
 #[derive(Deserialize, ToSchema)]
@@ -55,12 +54,10 @@ impl FromForm for Retrain {
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         const WHOLE: &str = "a number from 0 on";
-        let protected: Option<Vec<String>> = form.value("protected", "a list of names of galleries")?;
-        let named = |name: String| Name::try_from(name).map_err(|error| invalid("protected", error));
         Ok(Self(RetrainRequest {
             gallery: gallery(&mut form)?,
             base: form.value("base", "active or scratch")?.unwrap_or_default(),
-            protected: protected.map(|names| names.into_iter().map(named).collect()).transpose()?,
+            protected: protected(&mut form)?,
             steps: form.value("steps", WHOLE)?,
             seed: form.value("seed", WHOLE)?,
             test_share: form.value("test_share", "a number from 0 to 1")?,
@@ -72,6 +69,8 @@ impl FromForm for Retrain {
 }
 
 /// Retrain on the faces of a gallery
+///
+/// The faces of a gallery are learned from, which came by POST /enroll or as a data set by POST /admin/datasets.
 ///
 /// Submits a job that trains an embedder in a process of its own, with low priority: a part of the subjects is held out, the
 /// others are learned from. The result is registered as a candidate, and a gate decides whether it is better than the active

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRef;
+use tokio::sync::Semaphore;
 
 use super::body::BodyBudget;
 use crate::config::{HttpConfig, Keys};
@@ -20,8 +21,14 @@ pub struct AppState {
     pub max_model_bytes: usize,
     /// Of model files: one of the largest at a time.
     pub model_budget: BodyBudget,
+    pub max_dataset_bytes: u64,
+    /// Places for data sets that arrive: each takes disk, and time to be stored.
+    pub dataset_places: Arc<Semaphore>,
     pub request_timeout: Duration,
 }
+
+/// Data sets that may arrive at once.
+const DATASETS: usize = 2;
 
 impl AppState {
     pub fn new(services: Services, config: &HttpConfig) -> Self {
@@ -33,6 +40,8 @@ impl AppState {
             keys: config.keys.clone().map(Arc::new),
             max_body_bytes: config.max_body_bytes,
             body_budget: BodyBudget::new(config.body_budget),
+            max_dataset_bytes: config.max_dataset_bytes,
+            dataset_places: Arc::new(Semaphore::new(DATASETS)),
             request_timeout: config.request_timeout,
         }
     }

@@ -43,6 +43,8 @@ pub enum JobKind {
     Promote,
     /// Lets a model answer in the shadow.
     Shadow,
+    /// Enrolls the photos of a data set that was uploaded.
+    Import,
 }
 
 /// Jobs of one lane run one after the other in a database, those of different lanes side by side.
@@ -50,15 +52,17 @@ pub enum JobKind {
 pub enum Lane {
     Training,
     Models,
+    Data,
 }
 
 impl Lane {
-    pub const ALL: [Self; 2] = [Self::Training, Self::Models];
+    pub const ALL: [Self; 3] = [Self::Training, Self::Models, Self::Data];
 
     fn name(self) -> &'static str {
         match self {
             Self::Training => "training",
             Self::Models => "models",
+            Self::Data => "data",
         }
     }
 }
@@ -70,6 +74,7 @@ impl JobKind {
             Self::Evaluate => "evaluate",
             Self::Promote => "promote",
             Self::Shadow => "shadow",
+            Self::Import => "import",
         }
     }
 
@@ -77,11 +82,13 @@ impl JobKind {
         match self {
             Self::Retrain | Self::Evaluate => Lane::Training,
             Self::Promote | Self::Shadow => Lane::Models,
+            Self::Import => Lane::Data,
         }
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [Self::Retrain, Self::Evaluate, Self::Promote, Self::Shadow].into_iter().find(|kind| kind.name() == name)
+        let all = [Self::Retrain, Self::Evaluate, Self::Promote, Self::Shadow, Self::Import];
+        all.into_iter().find(|kind| kind.name() == name)
     }
 }
 

@@ -53,6 +53,11 @@ impl Services {
         let _admitted = self.admit()?;
         // Before any inference: is there such a gallery at all?
         self.find_gallery(&self.serving(), request.gallery.as_str()).await?;
+        self.enroll_admitted(request).await
+    }
+
+    /// As [`Self::enroll`], for who has a place among the requests or, as work in the background, needs none.
+    pub(super) async fn enroll_admitted(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
         let EnrollRequest { image, subject, gallery, metadata, on_duplicate, face } = request;
         let sighting = self.look(image, face).await?;
         for _ in 0..ATTEMPTS {

@@ -55,6 +55,9 @@ pub enum ServiceError {
     ModelChanges,
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// An archive is no data set.
+    #[error("{0}")]
+    InvalidDataset(String),
     /// A field has a value that it cannot have.
     #[error("{field}: {reason}")]
     InvalidField { field: &'static str, reason: String },

@@ -30,7 +30,11 @@ impl Services {
 
     /// Cancels a job: at once if it is queued; one that is running is asked to stop.
     pub async fn cancel_job(&self, job: JobId) -> Result<Job, ServiceError> {
-        Ok(self.0.jobs.cancel(job).await?.into())
+        let job = self.0.jobs.cancel(job).await?;
+        if job.state.is_final() {
+            self.forget_dataset(&job).await;
+        }
+        Ok(job.into())
     }
 
     /// The events of a job after the one of the number `after`, those to come as well; ends after the last one, or when

@@ -1,7 +1,9 @@
 //! What faceid does, without a word of HTTP: one file per use case.
 
 pub mod answers;
+mod background;
 mod calibrate;
+mod datasets;
 mod decide;
 mod embed;
 mod enroll;
@@ -19,6 +21,7 @@ mod promote;
 mod promotions;
 mod ready;
 mod reembed;
+mod report;
 mod resident;
 mod retire;
 mod retrain;
@@ -34,6 +37,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use datasets::NewDataset;
 pub use embed::PhotoRequest;
 pub use enroll::{EnrollRequest, FaceChoice};
 pub use error::ServiceError;

@@ -116,6 +116,11 @@ impl ModelFiles {
         manifest.named(name).map_err(|error| ServiceError::InvalidModel(error.to_string()))
     }
 
+    /// The store that they are in.
+    pub(super) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     pub(super) fn max_bytes(&self) -> usize {
         self.max_bytes
     }

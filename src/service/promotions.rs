@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::answers::Job;
 use super::promote::{Promoted, Promotion};
-use super::work::Failure;
+use super::work::{Failure, settings_of};
 use super::{ServiceError, Services};
 use crate::jobs::{JobError, JobKind, Lease, NewJob, Stop};
 use crate::registry::{Actor, Model, Purpose};
@@ -63,8 +63,7 @@ impl Services {
 
     /// Works on such a job.
     pub(super) async fn run_promotion(&self, lease: &Lease) -> Result<Value, Failure> {
-        let settings: Settings = serde_json::from_value(lease.job().settings.clone())
-            .map_err(|error| Failure::Final(format!("the settings of this job cannot be read: {error}")))?;
+        let settings: Settings = settings_of(lease)?;
         let actor = Actor::parse(&settings.actor).unwrap_or(Actor::Server);
         let promotion = Promotion { model: settings.model, force: settings.force, actor };
         let (progress, seen) = watch::channel((0, 0));

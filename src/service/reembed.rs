@@ -1,21 +1,16 @@
 //! Bringing a gallery to another embedder: every face keeps its chip, so no photo is needed again.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::background::{PIECE, patiently, rest};
 use super::serving::Loaded;
 use super::{ServiceError, Services};
-use crate::engine::{EngineError, Step};
+use crate::engine::Step;
 use crate::types::FaceId;
 use crate::vision;
 
 /// Chips per round trip to the database.
 const CHUNK: u32 = 128;
-
-/// Chips that are embedded in one go: few, as requests wait meanwhile.
-const PIECE: usize = 8;
-
-/// How long to wait when the engine has no room.
-const BREATH: Duration = Duration::from_millis(200);
 
 impl Services {
     /// Embeds every face that has a chip but no embedding of the model, for a share of the time. `progress` hears how many
@@ -43,11 +38,10 @@ impl Services {
             after = Some(*last);
             for piece in missing.chunks(PIECE) {
                 let began = Instant::now();
-                self.embed_piece(loaded, piece).await?;
+                patiently(|| self.embed_piece(loaded, piece)).await?;
                 done += piece.len() as u64;
                 progress(done, total.max(done));
-                let rest = began.elapsed().as_secs_f64() * (1.0 / share - 1.0);
-                tokio::time::sleep(Duration::from_secs_f64(rest.min(10.0))).await;
+                rest(began, share).await;
             }
         }
         self.settle().await;
@@ -55,16 +49,6 @@ impl Services {
     }
 
     async fn embed_piece(&self, loaded: &Loaded, piece: &[(FaceId, Vec<u8>)]) -> Result<(), ServiceError> {
-        loop {
-            match self.try_piece(loaded, piece).await {
-                // Requests come first.
-                Err(ServiceError::Engine(EngineError::Overloaded)) => tokio::time::sleep(BREATH).await,
-                done => return done,
-            }
-        }
-    }
-
-    async fn try_piece(&self, loaded: &Loaded, piece: &[(FaceId, Vec<u8>)]) -> Result<(), ServiceError> {
         let (faces, jpegs): (Vec<FaceId>, Vec<Vec<u8>>) = piece.iter().cloned().unzip();
         let decode = move || jpegs.iter().map(|jpeg| vision::decode_chip(jpeg)).collect();
         let chips: Result<Vec<_>, _> = self.0.engine.on_cpu(Step::Chips, decode).await?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{error, info, warn};
@@ -44,6 +45,12 @@ impl From<JobError> for Failure {
     }
 }
 
+/// The settings of a job, as they were written down when it was submitted.
+pub(super) fn settings_of<T: DeserializeOwned>(lease: &Lease) -> Result<T, Failure> {
+    serde_json::from_value(lease.job().settings.clone())
+        .map_err(|error| Failure::Final(format!("the settings of this job cannot be read: {error}")))
+}
+
 /// Whether it is worth another try.
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
@@ -53,6 +60,7 @@ impl From<ServiceError> for Failure {
             | ServiceError::NoModelFile { .. }
             | ServiceError::ActiveModel { .. }
             | ServiceError::InvalidModel(_)
+            | ServiceError::InvalidDataset(_)
             | ServiceError::ModelTooLarge { .. }
             | ServiceError::CodeRefused
             | ServiceError::Engine(EngineError::Embedder(_))
@@ -96,6 +104,9 @@ impl Services {
             }
             if let Err(error) = self.tidy_job_folders().await {
                 warn!(?error, "cannot delete what finished jobs left; trying again");
+            }
+            if let Err(error) = self.tidy_datasets().await {
+                warn!(%error, "cannot delete the archives of finished jobs; trying again");
             }
             tokio::time::sleep(TIDY_INTERVAL).await;
         }
@@ -160,6 +171,9 @@ impl Services {
             () = &mut concluding => (),
             () = &mut keeper => concluding.await,
         }
+        if job.kind == JobKind::Import {
+            self.forget_finished(job.id).await;
+        }
     }
 
     /// What each kind of job does.
@@ -169,6 +183,7 @@ impl Services {
             JobKind::Evaluate => self.run_evaluation(&lease).await,
             JobKind::Promote => self.run_promotion(&lease).await,
             JobKind::Shadow => self.run_shadow(&lease).await,
+            JobKind::Import => self.run_import(&lease).await,
         }
     }
 }

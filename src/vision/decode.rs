@@ -63,6 +63,11 @@ impl ImageHeader {
     }
 }
 
+/// Whether a file that begins like this says that it is an image.
+pub fn is_image(start: &[u8]) -> bool {
+    image::guess_format(start).is_ok()
+}
+
 /// Reads format and size of an image and checks them against `limits`, without decoding a pixel.
 pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageHeader, DecodeError> {
     let format = sniff(bytes, limits)?;

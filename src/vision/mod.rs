@@ -18,7 +18,7 @@ mod photo_tests;
 
 pub use align::{AlignError, Similarity, align};
 pub use chip::{ChipError, decode_chip, encode_chip};
-pub use decode::{DecodeError, DecodeLimits, ImageHeader, decode, read_header};
+pub use decode::{DecodeError, DecodeLimits, ImageHeader, decode, is_image, read_header};
 pub use detect::{DetectError, DetectOptions, detections};
 pub use quality::quality;
 pub use shrink::{Scale, Shrunk, shrink};

@@ -39,6 +39,10 @@ async fn keys_open_what_they_are_for() {
     }
     app.send(with("/admin/models", "x-api-key", CLIENT)).await.expect_problem(403, Code::Forbidden);
     assert_eq!(app.send(with("/admin/models", "x-api-key", ADMIN)).await.status, 200);
+    let upload = |key: &str| app.request(Method::POST, "/admin/datasets").header("x-api-key", key).body("no archive");
+    app.send(upload("")).await.expect_problem(401, Code::Unauthorized);
+    app.send(upload(CLIENT)).await.expect_problem(403, Code::Forbidden);
+    app.send(upload(ADMIN)).await.expect_problem(415, Code::UnsupportedMediaType);
 }
 
 #[test]

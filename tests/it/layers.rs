@@ -107,6 +107,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "blobs.rs",
         &["tch", "sqlx", "axum", "crate::engine", "crate::gallery", "crate::registry", "crate::service", "crate::http"],
     ),
+    (
+        "blobs",
+        &["tch", "sqlx", "axum", "crate::engine", "crate::gallery", "crate::registry", "crate::service", "crate::http"],
+    ),
     ("service", &["tch", "sqlx", "axum", "crate::http", "crate::cli", "crate::app"]),
     ("http", &["tch", "sqlx", "crate::cli", "crate::app", "crate::nn", "crate::training"]),
     ("cli", &["tch", "sqlx"]),

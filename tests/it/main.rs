@@ -5,6 +5,7 @@ mod auth;
 mod bad_input;
 mod camera;
 mod cli;
+mod datasets;
 mod decisions;
 mod engine;
 mod enroll;

@@ -29,6 +29,8 @@ pub enum Code {
     ImageTooLarge,
     NoFace,
     MultipleFaces,
+    // An archive of it is wrong.
+    InvalidDataset,
     // It does not fit what is stored.
     GalleryNotFound,
     SubjectNotFound,
@@ -109,6 +111,7 @@ impl Code {
             | Self::NoFace
             | Self::MultipleFaces
             | Self::TooFewSubjects
+            | Self::InvalidDataset
             | Self::InvalidModel
             | Self::CodeRefused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {

@@ -1,15 +1,15 @@
 //! The chips of a training, as files: a folder for each subject, named by ids, so that nobody's name is on disk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::super::report::Report;
 use super::super::work::Failure;
 use super::super::{ServiceError, Services};
-use super::report::Report;
 use crate::evaluation::Random;
 use crate::gallery::KnownFace;
 use crate::types::{FaceId, GalleryId, SubjectId};
@@ -58,12 +58,12 @@ impl Faces {
         self.0.is_empty()
     }
 
-    pub(super) fn has(&self, subject: SubjectId) -> bool {
-        self.0.iter().any(|(known, _)| *known == subject)
+    pub(super) fn subjects(&self) -> HashSet<SubjectId> {
+        self.0.iter().map(|(subject, _)| *subject).collect()
     }
 
     /// The faces of some of the subjects.
-    pub(super) fn of(&self, subjects: &[SubjectId]) -> impl Iterator<Item = (SubjectId, &[FaceId])> {
+    pub(super) fn of(&self, subjects: &HashSet<SubjectId>) -> impl Iterator<Item = (SubjectId, &[FaceId])> {
         self.0
             .iter()
             .filter(|(subject, _)| subjects.contains(subject))
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(Faces::choose(&known, 9, 1), some);
         let half = Faces::half_of(&known, 4);
         assert_eq!(half.0.iter().map(|(_, faces)| faces.len()).collect::<Vec<_>>(), [1, 2]);
-        assert!(half.has(known[3].subject) && !half.has(known[0].subject));
+        assert!(half.subjects().contains(&known[3].subject) && !half.subjects().contains(&known[0].subject));
         assert!(Faces::half_of(&known, 6).is_empty());
         for (subject, faces) in &some.0 {
             assert_eq!(known.iter().filter(|known| known.subject == *subject).count(), faces.len());

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::super::answers::Job;
-use super::super::work::Failure;
+use super::super::report::Report;
+use super::super::work::{Failure, settings_of};
 use super::super::{ServiceError, Services};
 use super::gate::{MOST_FACES, MOST_OF_ONE};
-use super::report::Report;
 use super::{GalleryRef, LEAST_PROTECTED, too_few};
 use crate::jobs::{JobKind, Lease, NewJob};
 use crate::registry::Actor;
@@ -62,8 +62,7 @@ impl Services {
 
     /// Works on such a job.
     pub(in super::super) async fn run_evaluation(&self, lease: &Lease) -> Result<Value, Failure> {
-        let settings: Settings = serde_json::from_value(lease.job().settings.clone())
-            .map_err(|error| Failure::Final(format!("the job's settings cannot be read: {error}")))?;
+        let settings: Settings = settings_of(lease)?;
         let model = self.registry().model(settings.model).await.map_err(ServiceError::from)?;
         let candidate = self.load(&model).await?;
         let subjects = MOST_FACES as u32 / MOST_OF_ONE;

@@ -1,18 +1,18 @@
 //! Whether the candidate is better than the active model: on subjects whom it never saw, and on the protected galleries.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use chrono::Utc;
 use serde_json::{Value, json};
 
+use super::super::background::{PIECE, patiently};
+use super::super::report::Report;
 use super::super::work::Failure;
 use super::super::{Loaded, ServiceError, Services};
 use super::chips::Faces;
-use super::report::Report;
 use super::run::Plan;
 use super::{GalleryRef, LEAST_KEPT, RetrainSettings};
-use crate::engine::{EngineError, Step};
+use crate::engine::Step;
 use crate::evaluation::{EvaluationError, Gate, GateSet};
 use crate::gallery::KnownFace;
 use crate::registry::GateVerdict;
@@ -22,12 +22,6 @@ use crate::vision;
 /// Faces of a set at most, and of each subject of a protected gallery: enough for narrow intervals, and done in a minute.
 pub(super) const MOST_FACES: usize = 2000;
 pub(super) const MOST_OF_ONE: u32 = 10;
-
-/// Chips that are embedded in one go: few, as requests wait meanwhile.
-const PIECE: usize = 8;
-
-/// How long to wait when the engine has no room.
-const BREATH: Duration = Duration::from_millis(200);
 
 impl Services {
     /// Compares a candidate with the active model. `held_out` are subjects whom it was not trained on.
@@ -41,7 +35,8 @@ impl Services {
     ) -> Result<GateVerdict, Failure> {
         let target = of_subjects(settings.gallery.id, &plan.faces, held_out);
         let mut others = self.protected_faces(&settings.protected).await?;
-        others.retain(|known| !plan.kept.has(known.subject));
+        let kept = plan.kept.subjects();
+        others.retain(|known| !kept.contains(&known.subject));
         self.judge_faces(candidate, &target, &others, report).await
     }
 
@@ -126,36 +121,26 @@ impl Services {
             self.0.galleries.chips_of(&ids).await.map_err(ServiceError::from)?.into_iter().collect();
         let found: Vec<(KnownFace, Vec<u8>)> =
             faces.iter().filter_map(|face| Some((*face, jpegs.get(&face.face)?.clone()))).collect();
-        loop {
+        let chips: Result<Vec<_>, vision::ChipError> = patiently(|| {
             let jpegs = found.clone();
             let decode = move || jpegs.iter().map(|(face, jpeg)| Ok((*face, vision::decode_chip(jpeg)?))).collect();
-            let decoded: Result<Result<Vec<_>, vision::ChipError>, EngineError> =
-                self.0.engine.on_cpu(Step::Chips, decode).await;
-            match decoded {
-                Err(EngineError::Overloaded) => tokio::time::sleep(BREATH).await,
-                decoded => {
-                    let chips = decoded.map_err(ServiceError::from)?;
-                    return chips.map_err(|error| Failure::Final(format!("a stored chip: {error}")));
-                }
-            }
-        }
+            async { Ok(self.0.engine.on_cpu(Step::Chips, decode).await?) }
+        })
+        .await?;
+        chips.map_err(|error| Failure::Final(format!("a stored chip: {error}")))
     }
 
     async fn vectors(&self, model: &Loaded, chips: &[Chip]) -> Result<Vec<Vec<f32>>, Failure> {
-        loop {
-            match self.embeddings(model, chips.to_vec()).await {
-                // Requests come first.
-                Err(ServiceError::Engine(EngineError::Overloaded)) => tokio::time::sleep(BREATH).await,
-                embeddings => return Ok(embeddings?.iter().map(|embedding| embedding.as_slice().to_vec()).collect()),
-            }
-        }
+        let embeddings = patiently(|| self.embeddings(model, chips.to_vec())).await?;
+        Ok(embeddings.iter().map(|embedding| embedding.as_slice().to_vec()).collect())
     }
 }
 
 /// The faces of some subjects of a gallery, of as many subjects as there is room for.
 fn of_subjects(gallery: GalleryId, faces: &Faces, subjects: &[SubjectId]) -> Vec<KnownFace> {
     let mut chosen = Vec::new();
-    for (subject, faces) in faces.of(subjects) {
+    let subjects = subjects.iter().copied().collect();
+    for (subject, faces) in faces.of(&subjects) {
         if chosen.len() + faces.len() <= MOST_FACES {
             chosen.extend(faces.iter().map(|face| KnownFace { gallery, subject, face: *face }));
         }

@@ -6,7 +6,6 @@ mod folder;
 mod gate;
 mod process;
 mod recipe;
-mod report;
 mod run;
 mod train;
 

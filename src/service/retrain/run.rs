@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::super::work::Failure;
+use super::super::report::Report;
+use super::super::work::{Failure, settings_of};
 use super::super::{NewModelFile, ServiceError, Services};
 use super::chips::{Faces, on_disk, remove};
 use super::folder::Folder;
-use super::report::Report;
 use super::{LEAST_KEPT, RetrainBase, RetrainSettings};
 use crate::jobs::{JobError, Lease, Stop};
 use crate::registry::{Actor, GateVerdict, Manifest, Model, ModelSource};
@@ -52,8 +52,7 @@ impl Services {
     }
 
     async fn retrain_in(&self, folder: &Folder, lease: &Lease) -> Result<Value, Failure> {
-        let settings: RetrainSettings = serde_json::from_value(lease.job().settings.clone())
-            .map_err(|error| Failure::Final(format!("the job's settings cannot be read: {error}")))?;
+        let settings: RetrainSettings = settings_of(lease)?;
         let plan = self.plan(&settings, lease).await?;
         let mut report = Report::new(lease);
         self.write_chips(&folder.chips(), &plan.faces, &mut report).await?;

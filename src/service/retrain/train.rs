@@ -9,13 +9,14 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::super::Services;
+use super::super::report::Report;
 use super::super::work::Failure;
 use super::chips::on_disk;
 use super::folder::{Folder, stamp};
 use super::process::{Exit, Training};
-use super::report::Report;
 use super::run::Plan;
 use super::{RetrainBase, RetrainSettings, recipe};
+use crate::config::DeviceChoice;
 use crate::jobs::{JobError, Lease, Stop};
 
 /// The name under which attempts keep the checkpoint.
@@ -70,6 +71,9 @@ impl Services {
             Exit::Refused(why) if why.contains("allocate memory") => {
                 return Err(Failure::Final(format!("the training needs more memory than train_memory allows: {why}")));
             }
+            Exit::Refused(why) if why.contains("--device") => {
+                return Err(Failure::Final(format!("the training has no GPU, see train_device: {why}")));
+            }
             Exit::Refused(why) => return Err(Failure::Final(why)),
             Exit::Interrupted => return Err(Failure::Passing("the training was interrupted".to_owned())),
             Exit::Died(why) => {
@@ -91,10 +95,17 @@ impl Services {
         flag("--output", folder.network().into());
         flag("--recipe", folder.recipe().into());
         flag("--checkpoint", folder.checkpoint().into());
-        flag("--memory-limit", self.0.work.train_memory.to_string().into());
         flag("--nice", NICE.to_string().into());
         flag("--threads", plan.threads.to_string().into());
-        flag("--device", "cpu".into());
+        let work = &self.0.work;
+        flag("--device", work.train_device.to_string().into());
+        match work.train_device {
+            // A limit of memory would count what CUDA maps, which is more than it uses.
+            DeviceChoice::Cuda(_) => {
+                work.cuda_libraries.iter().for_each(|folder| flag("--cuda-libraries", folder.into()));
+            }
+            DeviceChoice::Cpu | DeviceChoice::Auto => flag("--memory-limit", work.train_memory.to_string().into()),
+        }
         // As the recipe says, whatever the environment does; it need not suit a training.
         flag("--precision", "auto".into());
         flag("--bind", "127.0.0.1:0".into());

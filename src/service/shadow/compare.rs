@@ -1,24 +1,20 @@
 //! What the candidate would have answered: a share of the probes waits here for it, as long as requests leave it room.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
 use tracing::warn;
 
+use super::super::background::patiently;
 use super::super::identify::opinion;
 use super::super::serving::{Serving, Target};
 use super::super::{ServiceError, Services};
-use crate::engine::EngineError;
 use crate::gallery::{Gallery, GalleryError, Policy};
 use crate::registry::{Comparison, Opinion};
 use crate::types::{Chip, ModelId, StoredEmbedding};
 
 /// Photos that wait for the candidate; more are left out.
 const WAITING: usize = 64;
-
-/// How long to wait when the engine has no room.
-const BREATH: Duration = Duration::from_millis(50);
 
 /// A photo that was answered by the active model.
 pub(in super::super) struct Seen {
@@ -92,13 +88,7 @@ impl Services {
 
     async fn compare(&self, candidate: &Serving, seen: Seen) -> Result<(), ServiceError> {
         let Seen { gallery, policy, unique_subjects, chips, opinions, by } = seen;
-        let embeddings = loop {
-            match self.embeddings(&candidate.loaded, chips.clone()).await {
-                // Requests come first.
-                Err(ServiceError::Engine(EngineError::Overloaded)) => tokio::time::sleep(BREATH).await,
-                done => break done?,
-            }
-        };
+        let embeddings = patiently(|| self.embeddings(&candidate.loaded, chips.clone())).await?;
         let decision = self.decide(candidate, &gallery, policy).await?;
         let probes: Vec<StoredEmbedding> = embeddings.iter().map(StoredEmbedding::from).collect();
         let found = self.best_subjects(candidate, gallery.id, &probes, 1, unique_subjects, decision.threshold).await?;

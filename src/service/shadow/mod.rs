@@ -11,7 +11,7 @@ pub(super) use compare::{Sampler, Seen};
 
 use super::answers::{Disagreement, Job, Page, ShadowOpinion, ShadowReport, ShadowTally};
 use super::promotions::report;
-use super::work::Failure;
+use super::work::{Failure, settings_of};
 use super::{ServiceError, Services};
 use crate::db::PageRequest;
 use crate::jobs::{JobKind, Lease, NewJob, Stop};
@@ -72,8 +72,7 @@ impl Services {
 
     /// Works on such a job.
     pub(super) async fn run_shadow(&self, lease: &Lease) -> Result<Value, Failure> {
-        let settings: Settings = serde_json::from_value(lease.job().settings.clone())
-            .map_err(|error| Failure::Final(format!("the settings of this job cannot be read: {error}")))?;
+        let settings: Settings = settings_of(lease)?;
         let actor = Actor::parse(&settings.actor).unwrap_or(Actor::Server);
         let (progress, seen) = watch::channel((0, 0));
         let beginning = self.begin_shadow(&settings, actor, |done, total| _ = progress.send_replace((done, total)));

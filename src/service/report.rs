@@ -1,4 +1,4 @@
-//! Saying how far a retraining is.
+//! Saying how far a job is.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::super::work::Failure;
+use super::work::Failure;
 use crate::jobs::{EventKind, JobError, Lease};
 
 /// Least time from one report to the next.
@@ -79,7 +79,7 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    /// That the database is away for a moment is no reason to stop a training.
+    /// That the database is away for a moment is no reason to stop.
     fn tolerate(&self, told: Result<(), JobError>) -> Result<(), Failure> {
         match told {
             Err(JobError::Db(error)) => {

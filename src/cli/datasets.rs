@@ -1,0 +1,56 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::remote::RemoteArgs;
+use super::{CliError, jobs};
+use crate::service::answers::Job;
+use crate::types::Name;
+
+/// Bring a server photos of many people at once
+///
+/// Example: faceid datasets upload people.zip --gallery gate-3 --server http://127.0.0.1:8080
+#[derive(clap::Args)]
+pub struct Datasets {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    Upload(Upload),
+}
+
+/// Upload a ZIP archive, and follow the job that enrolls its photos until it is finished
+///
+/// The archive has one folder for each person, named after the person. The largest face of each photo is taken; what is
+/// enrolled already is left as it is. `faceid retrain` learns from the gallery.
+#[derive(clap::Args)]
+struct Upload {
+    /// The archive
+    file: PathBuf,
+    /// Gallery to enroll into; created if there is none
+    #[arg(long, value_parser = super::parse_name)]
+    gallery: Name,
+    /// Print the job as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+impl Datasets {
+    pub async fn run(self) -> Result<ExitCode, CliError> {
+        match self.action {
+            Action::Upload(upload) => upload.run().await,
+        }
+    }
+}
+
+impl Upload {
+    async fn run(self) -> Result<ExitCode, CliError> {
+        let remote = self.remote.open()?;
+        let query = [("gallery", self.gallery.as_str())];
+        let job: Job = remote.upload("/admin/datasets", &query, &self.file, "application/zip").await?;
+        jobs::follow(&remote, job.id, self.json).await
+    }
+}

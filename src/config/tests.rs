@@ -1,0 +1,71 @@
+//! Tests of the configuration as a whole.
+
+use super::*;
+
+fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    settings
+}
+
+#[test]
+fn beyond_loopback_needs_keys_or_insecure() {
+    let open = |s: &mut Settings| s.bind = Some("0.0.0.0:80".parse().unwrap());
+    assert!(matches!(settings(open).into_config(), Err(ConfigError::OpenToEveryone { .. })));
+    let insecure = settings(|s| {
+        open(s);
+        s.insecure = Some(true);
+    });
+    assert!(insecure.into_config().unwrap().http.keys.is_none());
+    let keyed = settings(|s| {
+        open(s);
+        s.client_key = Some("client-key-0123456".to_owned().into());
+        s.admin_key = Some("admin-key-01234567".to_owned().into());
+    });
+    assert!(keyed.clone().into_config().unwrap().http.keys.is_some());
+    let lone = Settings { admin_key: None, ..keyed.clone() };
+    assert!(matches!(lone.into_config(), Err(ConfigError::LoneKey)));
+    let same = Settings { admin_key: keyed.client_key.clone(), ..keyed };
+    assert!(matches!(same.into_config(), Err(ConfigError::WeakKeys)));
+}
+
+#[test]
+fn a_file_fills_in_what_flags_leave_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("faceid.toml");
+    std::fs::write(&path, "bind = \"127.0.0.1:9000\"\nthreads = 3\nlog_format = \"json\"\n").unwrap();
+    let args = ConfigArgs { config: Some(path), settings: settings(|s| s.threads = Some(1)) };
+    let config = args.resolve().unwrap().into_config().unwrap();
+    assert_eq!(config.http.bind.port(), 9000);
+    assert_eq!(config.engine.threads, 1);
+    assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn an_unknown_setting_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("faceid.toml");
+    std::fs::write(&path, "binf = \"127.0.0.1:9000\"\n").unwrap();
+    let args = ConfigArgs { config: Some(path), settings: Settings::default() };
+    assert!(args.resolve().unwrap_err().to_string().contains("binf"));
+}
+
+#[test]
+fn secrets_do_not_show() {
+    let shown = settings(|s| s.client_key = Some("client-key-0123456".to_owned().into()));
+    assert!(!toml::to_string(&shown).unwrap().contains("0123456"));
+    assert!(!format!("{shown:?}").contains("0123456"));
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    for bad in [
+        settings(|s| s.threads = Some(0)),
+        settings(|s| s.threshold = Some(1.5)),
+        settings(|s| s.pixel_budget = Some(1)),
+        settings(|s| s.min_detection_score = Some(f32::NAN)),
+        settings(|s| s.train_device = Some(DeviceChoice::Auto)),
+    ] {
+        assert!(bad.into_config().is_err());
+    }
+}

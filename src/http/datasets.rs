@@ -1,0 +1,149 @@
+//! POST /admin/datasets
+
+use axum::extract::multipart::Field;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::body::{self, Share};
+use super::form::{self, Builder, invalid, missing};
+use super::problem::Problem;
+use super::retrain::accepted;
+use super::state::AppState;
+use crate::service::answers::Job;
+use crate::service::{NewDataset, ServiceError, Services};
+use crate::types::Name;
+
+/// The field of the archive.
+const FILE: &str = "file";
+
+/// Bytes of another field at most: those of the longest name, and then some.
+const LONGEST_FIELD: usize = 4096;
+
+/// What POST /admin/datasets is told beside the file, as a form part or query parameter.
+#[derive(Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "for the OpenAPI document; the handler reads the request")]
+pub struct DatasetFields {
+    /// The gallery to enroll into: name or id. One that does not exist is created.
+    #[schema(example = "gate-3")]
+    pub gallery: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "for the OpenAPI document; the handler reads the request")]
+pub struct DatasetForm {
+    /// A ZIP archive.
+    #[schema(value_type = String, format = Binary)]
+    pub file: Vec<u8>,
+    #[serde(flatten)]
+    pub fields: DatasetFields,
+}
+
+/// The bytes of a ZIP archive.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[allow(dead_code, reason = "for the OpenAPI document; the handler reads the body")]
+pub struct RawArchive(Vec<u8>);
+
+/// Upload a data set
+///
+/// A ZIP archive with one folder for each person, named after the person, with their photos in it; one folder around all of
+/// them is fine. A job enrolls the largest face of each photo into a gallery, with requests going first, and deletes the
+/// archive when it is finished. Its result counts `subjects`, `faces` that were enrolled, photos that were `already_there`,
+/// and `refused` ones, of which `refusals` lists the first 100. The same archive again adds nothing. Files beside the folders,
+/// folders within them and hidden files are left out.
+///
+/// The body may take as long as it keeps coming. What was uploaded is a gallery like any other: POST /admin/retrain learns
+/// from it, and who is erased from it is erased.
+#[utoipa::path(
+    post, path = "/admin/datasets", tag = "admin", params(DatasetFields),
+    request_body(content((RawArchive = "application/zip"), (DatasetForm = "multipart/form-data"))),
+    responses(
+        (status = 202, description = "The job, which is queued", body = Job, headers(("location" = String, description = "Of the job"))),
+        (status = 408, description = "`request_timeout`: nothing came for too long", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_dataset`: no ZIP archive, an encrypted one, one with more than 200,000 entries, or without a folder with a photo in it; `missing_field`, `invalid_field`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`overloaded`: two data sets arrive already", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn upload_dataset(State(state): State<AppState>, request: Request) -> Result<Response, Problem> {
+    let Ok(_place) = state.dataset_places.try_acquire() else {
+        return Err(ServiceError::Overloaded.into());
+    };
+    let (dataset, gallery) = receive(&state, request).await?;
+    let job = state.services.submit_dataset(dataset, gallery, state.actor().as_str()).await?;
+    Ok(accepted(job, true))
+}
+
+/// Stores an archive as it arrives.
+async fn receive(state: &AppState, request: Request) -> Result<(NewDataset, Name), Problem> {
+    let (mut parts, body) = request.into_parts();
+    let mut form = Builder::new(&[FILE], &["gallery"]);
+    let query = form::query(&mut parts).await?;
+    body::refuse_declared_length(parts.headers.get(header::CONTENT_LENGTH), state.max_dataset_bytes)?;
+    let body = body::upload(body, state.max_dataset_bytes, state.request_timeout);
+    match form::media_type(&parts.headers).as_str() {
+        "multipart/form-data" => {
+            let dataset = receive_form(state, Request::from_parts(parts, body), &mut form).await?;
+            let gallery = gallery(form, query)?;
+            Ok((dataset.ok_or_else(|| missing(FILE))?, gallery))
+        }
+        "application/zip" | "application/x-zip-compressed" | "application/octet-stream" => {
+            // It need not be sent in vain.
+            let gallery = gallery(form, query)?;
+            let chunks = body.into_data_stream().map_err(|error| body::broken_off(&error));
+            Ok((store(&state.services, chunks).await?, gallery))
+        }
+        other => Err(form::unsupported_media_type(other, "application/zip, multipart/form-data")),
+    }
+}
+
+async fn receive_form(state: &AppState, request: Request, form: &mut Builder) -> Result<Option<NewDataset>, Problem> {
+    let mut multipart = form::multipart(request, state).await?;
+    let mut dataset = None;
+    while let Some(part) = multipart.next_field().await.map_err(form::broken_multipart)? {
+        let name = part.name().unwrap_or_default().to_owned();
+        form.check_known(&name)?;
+        match name.as_str() {
+            FILE if dataset.is_some() => return Err(invalid(FILE, "it is given twice")),
+            FILE => dataset = Some(store(&state.services, part.map_err(form::broken_multipart)).await?),
+            _ => {
+                let text = text(&name, part).await?;
+                form.add_field(name, Value::String(text))?;
+            }
+        }
+    }
+    Ok(dataset)
+}
+
+fn gallery(mut form: Builder, query: Vec<(String, String)>) -> Result<Name, Problem> {
+    form.add_query(query)?;
+    form.finish(Share::default()).required_name("gallery")
+}
+
+async fn store(services: &Services, chunks: impl Stream<Item = Result<Bytes, Problem>>) -> Result<NewDataset, Problem> {
+    let mut dataset = services.begin_dataset().await?;
+    let mut chunks = std::pin::pin!(chunks);
+    while let Some(chunk) = chunks.next().await {
+        dataset.write(chunk?).await?;
+    }
+    Ok(dataset)
+}
+
+async fn text(name: &str, mut part: Field<'_>) -> Result<String, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = part.chunk().await.map_err(form::broken_multipart)? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > LONGEST_FIELD {
+            return Err(invalid(name, format!("it has more than {LONGEST_FIELD} bytes")));
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| invalid(name, "it is not UTF-8"))
+}
