@@ -112,12 +112,12 @@ fn show_tally(tally: &ShadowTally) {
 fn show_disagreement(found: &Disagreement) {
     let at = found.at.format("%F %T");
     let (active, candidate) = (described(&found.by_active), described(&found.by_candidate));
-    say(format_args!("{at}  {:<14} {}: {active} / {candidate}", found.kind.name(), found.gallery));
+    say(format_args!("{at}  {:<14}  {}: {active}; candidate: {candidate}", found.kind.name(), found.gallery));
 }
 
 fn described(opinion: &ShadowOpinion) -> String {
     match (&opinion.subject, opinion.similarity) {
-        (Some(subject), Some(similarity)) => format!("{subject} {similarity:.3} (from {:.3} on)", opinion.threshold),
+        (Some(subject), Some(similarity)) => format!("{subject} {similarity:.3} (threshold {:.3})", opinion.threshold),
         _ => "nobody".to_owned(),
     }
 }
