@@ -166,7 +166,7 @@ settings! {
     /// [default: 4 GiB]
     #[arg(long, env = "FACEID_TRAIN_MEMORY", value_name = "N")]
     train_memory: u64,
-    /// Where such a training runs: cpu, cuda (the first GPU) or cuda:N [default: cpu]
+    /// Where such a training runs: cpu, cuda (every GPU) or cuda:N [default: cpu]
     #[arg(long, env = "FACEID_TRAIN_DEVICE", value_name = "DEVICE")]
     train_device: DeviceChoice,
     /// Format of the log on standard error [default: pretty]
