@@ -3,16 +3,19 @@
 use half::f16;
 
 use super::About;
+use super::pages::{PAGE, Rows};
 use super::quantised::{Scale, quantise, stride};
 use crate::types::StoredEmbedding;
 
-/// Rows of a chunk: few enough to be copied within a millisecond or so.
-pub const ROWS: usize = 1024;
+/// Rows of a full chunk, whose quantised ones fill a page. Copying it takes some two milliseconds.
+pub fn capacity(dimension: usize) -> usize {
+    PAGE / stride(dimension)
+}
 
 #[derive(Clone, Default)]
 pub struct Chunk {
     /// `stride` bytes a row.
-    pub quantised: Vec<i8>,
+    pub quantised: Rows,
     /// Of each row of `quantised`, for the kernels.
     pub sums: Vec<i32>,
     pub scales: Vec<f32>,
@@ -29,17 +32,14 @@ impl Chunk {
         self.about.len()
     }
 
-    pub fn is_full(&self) -> bool {
-        self.len() == ROWS
-    }
-
     pub fn push(&mut self, about: About, embedding: &[f16]) {
-        let start = self.quantised.len();
-        let Scale { scale, error } = quantise(embedding, &mut self.quantised);
+        let mut quantised = Vec::with_capacity(stride(embedding.len()));
+        let Scale { scale, error } = quantise(embedding, &mut quantised);
         self.scales.push(scale);
         self.errors.push(error);
         self.worst_error = self.worst_error.max(error);
-        self.sums.push(self.quantised[start..].iter().map(|value| i32::from(*value)).sum());
+        self.sums.push(quantised.iter().map(|value| i32::from(*value)).sum());
+        self.quantised.push(&quantised);
         self.exact.extend_from_slice(embedding);
         self.about.push(about);
     }

@@ -6,6 +6,7 @@
 //! memory traffic of 16-bit floats and their queries' share of the processor's integer units.
 
 mod chunk;
+mod pages;
 mod quantised;
 mod scan;
 mod shelf;

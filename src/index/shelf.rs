@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::About;
-use super::chunk::{Chunk, ROWS};
+use super::chunk::{Chunk, capacity};
 use crate::types::{StoredEmbedding, SubjectId};
 
 pub struct Shelf {
     dimension: usize,
+    /// Rows of a full chunk.
+    capacity: usize,
     /// All but the last are full, and none is empty.
     chunks: Vec<Arc<Chunk>>,
     /// Where each subject's row is, counted through all chunks.
@@ -17,7 +19,7 @@ pub struct Shelf {
 
 impl Shelf {
     pub fn new(dimension: usize) -> Self {
-        Self { dimension, chunks: Vec::new(), places: HashMap::new() }
+        Self { dimension, capacity: capacity(dimension), chunks: Vec::new(), places: HashMap::new() }
     }
 
     pub fn len(&self) -> usize {
@@ -32,10 +34,14 @@ impl Shelf {
     pub fn put(&mut self, about: About, embedding: &StoredEmbedding) {
         let subject = about.subject_id;
         if let Some(place) = self.places.get(&subject) {
-            Arc::make_mut(&mut self.chunks[place / ROWS]).set(place % ROWS, about, embedding.as_slice());
+            Arc::make_mut(&mut self.chunks[place / self.capacity]).set(
+                place % self.capacity,
+                about,
+                embedding.as_slice(),
+            );
             return;
         }
-        if self.chunks.last().is_none_or(|last| last.is_full()) {
+        if self.chunks.last().is_none_or(|last| last.len() == self.capacity) {
             self.chunks.push(Arc::default());
         }
         if let Some(last) = self.chunks.last_mut() {
@@ -54,7 +60,11 @@ impl Shelf {
         }
         if let Some((about, embedding)) = popped.filter(|(about, _)| about.subject_id != subject) {
             self.places.insert(about.subject_id, place);
-            Arc::make_mut(&mut self.chunks[place / ROWS]).set(place % ROWS, about, embedding.as_slice());
+            Arc::make_mut(&mut self.chunks[place / self.capacity]).set(
+                place % self.capacity,
+                about,
+                embedding.as_slice(),
+            );
         }
     }
 }
