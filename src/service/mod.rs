@@ -29,6 +29,7 @@ mod review;
 mod search;
 mod serving;
 mod shadow;
+mod targets;
 mod verify;
 mod work;
 

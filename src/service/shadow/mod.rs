@@ -5,16 +5,14 @@ mod compare;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 pub(super) use compare::{Sampler, Seen};
 
 use super::answers::{Disagreement, Job, Page, ShadowOpinion, ShadowReport, ShadowTally};
-use super::promotions::report;
 use super::work::{Failure, settings_of};
 use super::{ServiceError, Services};
 use crate::db::PageRequest;
-use crate::jobs::{JobKind, Lease, NewJob, Stop};
+use crate::jobs::{JobKind, Lease, NewJob};
 use crate::registry::{self, Actor, Model, ModelState, Purpose};
 use crate::types::ModelId;
 
@@ -74,22 +72,11 @@ impl Services {
     pub(super) async fn run_shadow(&self, lease: &Lease) -> Result<Value, Failure> {
         let settings: Settings = settings_of(lease)?;
         let actor = Actor::parse(&settings.actor).unwrap_or(Actor::Server);
-        let (progress, seen) = watch::channel((0, 0));
-        let beginning = self.begin_shadow(&settings, actor, |done, total| _ = progress.send_replace((done, total)));
-        let outcome = tokio::select! {
-            outcome = beginning => outcome.map_err(Failure::from),
-            error = report(lease, seen) => Err(error),
-            why = lease.stopped() => {
-                if why == Stop::Cancelled {
-                    self.abandon(settings.model, Purpose::Shadow, actor, "cancelled").await;
-                }
-                return Err(Failure::Stopped);
-            }
-        };
-        if let Err(Failure::Final(reason)) = &outcome {
-            self.abandon(settings.model, Purpose::Shadow, actor, reason).await;
-        }
-        Ok(json!({"model": settings.name, "share": settings.share, "embedded": outcome?}))
+        let beginning = self.embed_for(lease, (settings.model, Purpose::Shadow, actor), |progress| {
+            self.begin_shadow(&settings, actor, move |done, total| _ = progress.send_replace((done, total)))
+        });
+        let embedded = beginning.await?;
+        Ok(json!({"model": settings.name, "share": settings.share, "embedded": embedded}))
     }
 
     /// How many faces were embedded.
