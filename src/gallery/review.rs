@@ -213,9 +213,10 @@ impl Galleries {
         let others = findings.iter().filter_map(|finding| finding.other).map(|other| other.0);
         let others: Vec<Uuid> = others.collect();
         sqlx::query(
-            "select from subjects where id = any($1) or id = any($2) \
-             or id in (select subject_id from findings where model_id = $3 and other_id = any($1)) \
-             or id in (select other_id from findings where model_id = $3 and subject_id = any($1)) \
+            // One list of ids, for the index: with `or` between them all subjects would be looked at.
+            "select from subjects where id in (select unnest($1::uuid[]) union select unnest($2::uuid[]) \
+               union select subject_id from findings where model_id = $3 and other_id = any($1) \
+               union select other_id from findings where model_id = $3 and subject_id = any($1)) \
              order by id for key share",
         )
         .bind(&ids)

@@ -5,7 +5,6 @@
 //! templates, and subjects of others with faces near a changed template are looked at again.
 
 mod examine;
-mod growth;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -19,7 +18,6 @@ use crate::gallery::{FaceToReview, FindingKind, NewFinding, ReviewBatch};
 use crate::index::{Hit, Query};
 use crate::types::{GalleryId, StoredEmbedding, SubjectId};
 use examine::{Examined, Seen, examine};
-use growth::Growth;
 
 /// Subjects in a batch.
 const BATCH: u32 = 64;
@@ -37,10 +35,9 @@ const RETRY: Duration = Duration::from_secs(10);
 impl Services {
     /// Reviews what is due, for as long as the service lives.
     pub(super) async fn keep_reviewing(self) {
-        let mut growth = Growth::default();
         loop {
             let began = Instant::now();
-            match self.review_some(&mut growth).await {
+            match self.review_some().await {
                 // Half of the time at most: requests come first.
                 Ok(true) => tokio::time::sleep(began.elapsed()).await,
                 Ok(false) => tokio::time::sleep(PAUSE).await,
@@ -52,15 +49,11 @@ impl Services {
         }
     }
 
-    /// Reviews a batch. `false`: nothing is due, another server is at it, or the gallery is being filled.
-    async fn review_some(&self, growth: &mut Growth) -> Result<bool, ServiceError> {
+    /// Reviews a batch. `false`: nothing is due, or another server is at it.
+    async fn review_some(&self) -> Result<bool, ServiceError> {
         let (galleries, serving) = (&self.0.galleries, self.serving());
         let Some(_turn) = galleries.take_turn(crate::gallery::Turn::Review).await? else { return Ok(false) };
         let Some(batch) = galleries.next_review(serving.id(), BATCH).await? else { return Ok(false) };
-        let waiting = galleries.review_progress(batch.gallery, serving.id()).await?.waiting;
-        if growth.is_filling(batch.gallery, waiting) {
-            return Ok(false);
-        }
         // Searches must see at least what the batch counts as seen.
         serving.resident.settle().await;
         let subjects: Vec<SubjectId> = batch.subjects.iter().map(|due| due.subject).collect();
