@@ -107,7 +107,6 @@ impl From<ServiceError> for Problem {
             ServiceError::CodeRefused => Self::new(Code::CodeRefused, detail).with_field("file"),
             ServiceError::InvalidModel(_) => Self::new(Code::InvalidModel, detail).with_field("file"),
             ServiceError::NoModelFile { .. } => Self::new(Code::NoModelFile, detail),
-            ServiceError::ActiveModel { .. } => Self::new(Code::ModelInUse, detail),
             ServiceError::NoShadow { .. } => Self::new(Code::NoShadow, detail),
             ServiceError::GateRefused { .. } => Self::new(Code::GateRefused, detail),
             ServiceError::FacesWithoutChips { .. } => Self::new(Code::FacesWithoutChips, detail),

@@ -7,7 +7,7 @@ use super::pages::{PAGE, Rows};
 use super::quantised::{Scale, quantise, stride};
 use crate::types::StoredEmbedding;
 
-/// Rows of a full chunk, whose quantised ones fill a page. Copying it takes some two milliseconds.
+/// Rows of a full chunk, whose quantised ones fill a page.
 pub fn capacity(dimension: usize) -> usize {
     PAGE / stride(dimension)
 }

@@ -202,9 +202,7 @@ impl Registry {
             sqlx::query_as("select * from models where id = $1").bind(id.0).fetch_optional(&mut *transaction).await?;
         let model = model.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))?;
         let in_use = |role| Err(RegistryError::ModelInUse { name: model.name.clone(), role });
-        if model.state == ModelState::Active {
-            return in_use("the active model");
-        }
+        model.not_active()?;
         if model.is_target {
             return in_use("being promoted, or in the shadow");
         }

@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 
-use super::Manifest;
+use super::{Manifest, RegistryError};
 use crate::types::ModelId;
 
 /// Where a model is in its life.
@@ -125,6 +125,21 @@ pub struct Model {
     pub is_target: bool,
     /// Share of the probes that it answers in the shadow, if it does.
     pub shadow: Option<f64>,
+}
+
+impl Model {
+    /// Whether it has all that it takes to embed by it.
+    pub fn is_loadable(&self) -> bool {
+        self.file.is_some() && self.manifest.is_some()
+    }
+
+    /// Refuses the active model, where another one is meant.
+    pub fn not_active(&self) -> Result<(), RegistryError> {
+        match self.state {
+            ModelState::Active => Err(RegistryError::ModelInUse { name: self.name.clone(), role: "the active model" }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl FromRow<'_, PgRow> for Model {

@@ -38,8 +38,6 @@ pub enum ServiceError {
     InvalidModel(String),
     #[error("the model {model} has no file in the model store; import it first")]
     NoModelFile { model: String },
-    #[error("the model {model} is the active one")]
-    ActiveModel { model: String },
     /// Or never was, where its figures are asked for.
     #[error("the model {model} is not in the shadow")]
     NoShadow { model: String },

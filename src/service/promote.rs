@@ -51,21 +51,26 @@ impl Services {
     /// Fails if a promotion of this model would be refused now.
     pub async fn check_promotion(&self, promotion: &Promotion) -> Result<GateState, ServiceError> {
         let model = self.0.registry.model(promotion.model).await?;
-        if model.file.is_none() || model.manifest.is_none() {
+        if !model.is_loadable() {
             return Err(ServiceError::NoModelFile { model: model.name });
         }
         if matches!(model.state, ModelState::Active | ModelState::Former) {
             return Ok(GateState::NotNeeded);
         }
-        let left_behind = self.0.registry.count_without_chip(model.id).await?;
-        if left_behind > 0 && !promotion.force {
-            return Err(ServiceError::FacesWithoutChips { faces: left_behind });
-        }
+        self.require_chips(model.id, promotion.force).await?;
         match model.verdict {
             None => Ok(GateState::NotEvaluated),
             Some(verdict) if verdict.passed => Ok(GateState::Passed),
             Some(_) if promotion.force => Ok(GateState::Overruled),
             Some(verdict) => Err(ServiceError::GateRefused { model: model.name, reasons: verdict.reasons }),
+        }
+    }
+
+    /// Fails if faces can never be embedded by a model, unless they may be left behind.
+    pub(super) async fn require_chips(&self, model: ModelId, force: bool) -> Result<(), ServiceError> {
+        match self.0.registry.count_without_chip(model).await? {
+            faces @ 1.. if !force => Err(ServiceError::FacesWithoutChips { faces }),
+            _ => Ok(()),
         }
     }
 

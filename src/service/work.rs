@@ -58,7 +58,6 @@ impl From<ServiceError> for Failure {
             ServiceError::GateRefused { .. }
             | ServiceError::FacesWithoutChips { .. }
             | ServiceError::NoModelFile { .. }
-            | ServiceError::ActiveModel { .. }
             | ServiceError::InvalidModel(_)
             | ServiceError::InvalidDataset(_)
             | ServiceError::ModelTooLarge { .. }
@@ -68,6 +67,7 @@ impl From<ServiceError> for Failure {
             | ServiceError::Registry(
                 RegistryError::ModelNotFound(_)
                 | RegistryError::NotTheTarget
+                | RegistryError::ModelInUse { .. }
                 | RegistryError::DuplicateModel(_)
                 | RegistryError::InvalidDimension(_),
             ) => Self::Final(error.to_string()),

@@ -22,13 +22,8 @@ const SAME: f32 = 2e-3;
 
 /// Enrolls some photos each of the first people, and gives another of each as a probe.
 async fn enroll_people(app: &TestApp, people: usize, photos_each: usize) -> Option<Vec<Vec<u8>>> {
-    let all = photos::people(&photos::folder("lfw100")?);
-    for (person, files) in &all[..people] {
-        for file in &files[..photos_each] {
-            app.enroll_largest(person, &photos::read(file)).await;
-        }
-    }
-    Some(all[..people].iter().map(|(_, files)| photos::read(&files[photos_each])).collect())
+    let enrolled = app.enroll_people(people, photos_each).await?;
+    Some(enrolled.iter().map(|(_, files)| photos::read(&files[photos_each])).collect())
 }
 
 async fn identify(app: &TestApp, photo: &[u8]) -> Identified {

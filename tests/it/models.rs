@@ -69,13 +69,7 @@ async fn a_model_without_figures_is_measured_on_enrolled_faces_before_it_answers
     let data = data_dir();
     let server = Server::start(data.path(), &[]).await;
     let app = TestApp::at(server.url.clone()).await;
-    let Some(folder) = photos::folder("lfw100") else { return };
-    let people = photos::people(&folder);
-    for (person, files) in &people {
-        for file in &files[..3] {
-            app.enroll_largest(person, &photos::read(file)).await;
-        }
-    }
+    let Some(people) = app.enroll_people(10, 3).await else { return };
     app.import_bgr().await;
     let manifest = app.model("bgr").await.manifest.unwrap();
     assert!(manifest["probability"].is_null() && manifest["fmr"].is_null(), "{manifest}");

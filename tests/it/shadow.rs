@@ -63,11 +63,7 @@ async fn what_a_candidate_would_have_said_is_listed() {
     let data = data_dir();
     let server = Server::start(data.path(), &[]).await;
     let app = TestApp::at(server.url.clone()).await;
-    let Some(folder) = photos::folder("lfw100") else { return };
-    let people = photos::people(&folder);
-    for (person, files) in &people {
-        app.enroll_largest(person, &photos::read(&files[0])).await;
-    }
+    let Some(people) = app.enroll_people(10, 1).await else { return };
     // So that it knows nobody.
     import(&app, "0.999").await;
     app.get("/admin/models/bgr/shadow").await.expect_problem(404, Code::NoShadow);

@@ -76,8 +76,10 @@ impl Services {
             let faces = seen.chips.len();
             match self.compare(&target.serving, seen).await {
                 Ok(()) => {}
-                // Its gallery was deleted.
-                Err(ServiceError::Gallery(GalleryError::GalleryNotFound(_))) => count("left_out", faces),
+                // Its gallery was deleted, or the candidate has no rates to decide by.
+                Err(ServiceError::Gallery(GalleryError::GalleryNotFound(_)) | ServiceError::Uncalibrated { .. }) => {
+                    count("left_out", faces);
+                }
                 Err(error) => {
                     count("failed", faces);
                     warn!(%error, model = %target.serving.name(), "the candidate in the shadow did not answer");

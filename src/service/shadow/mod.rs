@@ -13,7 +13,7 @@ use super::work::{Failure, settings_of};
 use super::{ServiceError, Services};
 use crate::db::PageRequest;
 use crate::jobs::{JobKind, Lease, NewJob};
-use crate::registry::{self, Actor, Model, ModelState, Purpose};
+use crate::registry::{self, Actor, Model, Purpose};
 use crate::types::ModelId;
 
 /// Which model is to answer in the shadow.
@@ -47,16 +47,11 @@ impl Services {
             return Err(ServiceError::InvalidField { field: "share", reason });
         }
         let model = self.find_model(&model).await?;
-        if model.state == ModelState::Active {
-            return Err(ServiceError::ActiveModel { model: model.name });
-        }
-        if model.file.is_none() || model.manifest.is_none() {
+        model.not_active()?;
+        if !model.is_loadable() {
             return Err(ServiceError::NoModelFile { model: model.name });
         }
-        let left_out = self.0.registry.count_without_chip(model.id).await?;
-        if left_out > 0 && !force {
-            return Err(ServiceError::FacesWithoutChips { faces: left_out });
-        }
+        self.require_chips(model.id, force).await?;
         let settings = Settings { model: model.id, name: model.name.clone(), share, actor: actor.as_str().to_owned() };
         let new = NewJob {
             kind: JobKind::Shadow,
@@ -87,9 +82,7 @@ impl Services {
         progress: impl FnMut(u64, u64),
     ) -> Result<u64, ServiceError> {
         let model = self.0.registry.model(settings.model).await?;
-        if model.state == ModelState::Active {
-            return Err(ServiceError::ActiveModel { model: model.name });
-        }
+        model.not_active()?;
         let details = json!({"share": settings.share});
         self.0.registry.set_target(model.id, Purpose::Shadow, actor, details).await?;
         self.follow().await?;

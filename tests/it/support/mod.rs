@@ -137,6 +137,18 @@ impl TestApp {
             .part("image", part(photo))
     }
 
+    /// Enrolls the first `each` photos of the first `people` of lfw100; all their photos.
+    pub async fn enroll_people(&self, people: usize, each: usize) -> Option<Vec<(String, Vec<PathBuf>)>> {
+        let mut all = photos::people(&photos::folder("lfw100")?);
+        all.truncate(people);
+        for (person, files) in &all {
+            for file in &files[..each] {
+                self.enroll_largest(person, &photos::read(file)).await;
+            }
+        }
+        Some(all)
+    }
+
     /// Enrolls the largest face of a photo.
     pub async fn enroll_largest(&self, subject: &str, photo: &[u8]) -> Enrolled {
         let answer = self.post_form("/enroll", self.enroll_form(subject, photo)).await;
