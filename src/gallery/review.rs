@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use pgvector::HalfVector;
 use serde_json::Value;
 use sqlx::types::Json;
+use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError};
@@ -164,16 +165,22 @@ impl Galleries {
         least: f32,
     ) -> Result<(), GalleryError> {
         let ids: Vec<Uuid> = changed.iter().map(|subject| subject.0).collect();
+        let mut transaction = self.begin_by_index().await?;
         sqlx::query(
-            "with near as materialized ( \
-               select r.subject_id from review_queue q \
+            // Few have been reviewed before what changed last, and theirs are the only faces that are compared.
+            "with due as materialized ( \
+               select q.subject_id, q.transaction, t.embedding from review_queue q \
                join templates t on t.model_id = q.model_id and t.subject_id = q.subject_id \
-               join reviewed r on r.model_id = q.model_id and r.gallery_id = q.gallery_id \
-                 and r.seen <= q.transaction and r.subject_id <> q.subject_id \
-               join embeddings e on e.gallery_id = r.gallery_id and e.subject_id = r.subject_id \
-                 and e.model_id = r.model_id \
                where q.model_id = $2 and q.gallery_id = $1 and q.subject_id = any($3) \
-                 and (e.embedding <#> t.embedding) <= -$4::float8 \
+             ), older as materialized ( \
+               select subject_id, seen from reviewed where model_id = $2 and gallery_id = $1 \
+               and seen <= (select transaction from due order by transaction desc limit 1) \
+             ), near as materialized ( \
+               select o.subject_id from older o cross join lateral ( \
+                 select embedding from embeddings \
+                 where gallery_id = $1 and model_id = $2 and subject_id = o.subject_id offset 0 \
+               ) face join due d on o.seen <= d.transaction and o.subject_id <> d.subject_id \
+                 and (face.embedding <#> d.embedding) <= -$4::float8 \
                union all \
                select subject_id from findings where gallery_id = $1 and model_id = $2 and other_id = any($3) \
              ), held as ( \
@@ -188,9 +195,17 @@ impl Galleries {
         .bind(model.0)
         .bind(ids)
         .bind(f64::from(least))
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(())
+        Ok(transaction.commit().await?)
+    }
+
+    /// A transaction whose statements find rows by index: their plans may be of a time when tables were small, and an
+    /// import makes them a thousand times as large.
+    async fn begin_by_index(&self) -> Result<Transaction<'static, Postgres>, GalleryError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("set local enable_seqscan = off").execute(&mut *transaction).await?;
+        Ok(transaction)
     }
 
     /// Replaces what was found about the subjects of a batch, and takes them off the queue unless they changed
@@ -203,7 +218,7 @@ impl Galleries {
     ) -> Result<(), GalleryError> {
         let ids: Vec<Uuid> = batch.subjects.iter().map(|due| due.subject.0).collect();
         let tickets: Vec<i64> = batch.subjects.iter().map(|due| due.ticket).collect();
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_by_index().await?;
         // First of all, and in the order of ids: whoever deletes these has them locked before anything else that is
         // written here, so neither can block the other for good.
         sqlx::query("select from galleries where id = $1 for key share")
@@ -277,6 +292,12 @@ impl Galleries {
         .execute(&mut *transaction)
         .await?;
         Ok(transaction.commit().await?)
+    }
+
+    /// How often templates have changed, of all galleries; more than that if changes were undone.
+    pub async fn template_changes(&self) -> Result<i64, GalleryError> {
+        let sequence = "select last_value from review_queue_ticket_seq";
+        Ok(sqlx::query_scalar(sequence).fetch_one(&self.pool).await?)
     }
 
     /// How far the review of a gallery is.

@@ -28,18 +28,32 @@ const QUERIES: usize = 32;
 /// Subjects like one that are looked at in search of duplicates.
 const ALIKE: usize = 20;
 
-/// How long to wait when there is nothing to do, or it failed.
+/// How long to wait when there is nothing to do, or it failed, and after a batch at most.
 const PAUSE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(10);
+
+/// Templates that change in a [`PAUSE`] in an import. Whoever is reviewed before it ends is compared with all who come after,
+/// so the review waits for the end, but not for ever.
+const MANY: i64 = 100;
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What is known of the changes of templates.
+struct Flood {
+    /// How many there have been at the latest look.
+    changes: i64,
+    /// When there were few the last time.
+    since: Instant,
+}
 
 impl Services {
     /// Reviews what is due, for as long as the service lives.
     pub(super) async fn keep_reviewing(self) {
+        let mut flood = Flood { changes: i64::MAX, since: Instant::now() };
         loop {
             let began = Instant::now();
-            match self.review_some().await {
-                // Half of the time at most: requests come first.
-                Ok(true) => tokio::time::sleep(began.elapsed()).await,
+            match self.review_unless(&mut flood).await {
+                // Half of the time: requests come first.
+                Ok(true) => tokio::time::sleep(began.elapsed().min(RETRY)).await,
                 Ok(false) => tokio::time::sleep(PAUSE).await,
                 Err(error) => {
                     warn!(%error, "the review of galleries failed; trying again");
@@ -47,6 +61,19 @@ impl Services {
                 }
             }
         }
+    }
+
+    /// As [`Self::review_some`], unless more comes than could be reviewed; `false` then as well.
+    async fn review_unless(&self, flood: &mut Flood) -> Result<bool, ServiceError> {
+        let changes = self.0.galleries.template_changes().await?;
+        let is_flood = changes.saturating_sub(flood.changes) >= MANY;
+        flood.changes = changes;
+        if !is_flood {
+            flood.since = Instant::now();
+        } else if flood.since.elapsed() < PATIENCE {
+            return Ok(false);
+        }
+        self.review_some().await
     }
 
     /// Reviews a batch. `false`: nothing is due, or another server is at it.
