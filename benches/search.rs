@@ -1,13 +1,15 @@
-//! Exact search in memory against what reading the memory costs: `cargo bench --bench search -- [ROWS] [DIMENSION]`
+//! Exact search in memory against what reading the memory costs: `cargo bench --bench search -- [ROWS] [DIMENSION] [cuda]`
 //!
 //! Fills an index with made templates (1,000,000 of 512 dimensions by default) and searches it with 1, 8 and 32 queries at
 //! once, by one and by two threads. The floor of a scan is the time in which as many threads read the 8-bit rows once.
+//! With `cuda` the first GPU searches, whatever the threads.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use faceid::evaluation::Random;
-use faceid::index::{About, Index, Query};
+use faceid::index::{About, DeviceSearch, Index, Query};
+use faceid::nn::{Device, load_cuda};
 use faceid::types::{Embedding, GalleryId, StoredEmbedding, SubjectId};
 use uuid::Uuid;
 
@@ -48,7 +50,11 @@ fn read(bytes: &[u64], threads: usize) -> u64 {
 fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
     let (rows, dimension) = (numbers.next().unwrap_or(1_000_000), numbers.next().unwrap_or(512));
-    let (index, mut random) = (Index::new(dimension), Random::new(1, 0));
+    let device = std::env::args().any(|argument| argument == "cuda").then(|| {
+        load_cuda(None).expect("there is a GPU, and CUDA's part of libtorch is on the library path");
+        DeviceSearch::new(Device::Cuda(0))
+    });
+    let (index, mut random) = (Index::new(dimension, device), Random::new(1, 0));
     let began = Instant::now();
     for number in 0..rows {
         let subject_id = SubjectId(Uuid::from_u128(number as u128));

@@ -25,7 +25,7 @@ from artefacts import LIBTORCH, PARTS, POSTGRES, SetupError
 from fetch import fetch, say
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-OLDEST_RUST = (1, 89)
+OLDEST_RUST = (1, 92)
 OLDEST_GLIBC = (2, 28)  # what the wheels were built for
 # Fetching peaks at 1.1 GB: the archives and what they unpack to. Building allows for a release and a test build.
 DISK_NEEDED = {"fetch": 1_300_000_000, "build": 5_000_000_000}  # bytes
@@ -194,6 +194,18 @@ def link_checkout(home: Path) -> None:
     if not os.environ.get("CARGO_TARGET_DIR") and not target.exists():
         (home / "target").mkdir(parents=True, exist_ok=True)
         link(target, home / "target")
+    forget_lost_builds(target)
+
+
+def forget_lost_builds(target: Path) -> None:
+    """The build script of utoipa-swagger-ui writes down where the checkout is that runs it. Cargo takes its output for that of
+    other checkouts as well; once the first is gone, it is of no use to any."""
+    for written in target.glob("*/build/utoipa-swagger-ui-*/out/embed.rs"):
+        named = re.search(r'include_bytes!\("([^"]+)"', written.read_text(encoding="utf-8"))
+        if named and not Path(named[1]).exists():
+            folder = written.parent.parent
+            for lost in (target / folder.relative_to(target).parts[0] / ".fingerprint" / folder.name, folder):
+                shutil.rmtree(lost, ignore_errors=True)
 
 
 def link(path: Path, to: Path) -> None:

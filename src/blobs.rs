@@ -1,27 +1,31 @@
-//! The store of files: a folder, or any store that a URL names. A model's file is named by its sha256 and never changes;
+//! The store of files: a folder, or a bucket that a URL names. A model's file is named by its sha256 and never changes;
 //! beside them are uploads, until their job is done.
 
+mod open;
 mod uploads;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 pub use uploads::{NewUpload, Upload};
 
-use crate::config::ModelStoreConfig;
 use crate::types::{UploadId, hex};
+
+/// Bytes that are sent to the store in one go.
+const PART: usize = 8 << 20;
 
 #[derive(Debug, Error)]
 pub enum BlobError {
     #[error("cannot use the folder {}: {source}", path.display())]
     Folder { path: PathBuf, source: std::io::Error },
+    #[error("{scheme}:// is no model store: a folder, file://, s3://, gs:// or az:// is expected")]
+    Scheme { scheme: String },
     #[error("the model store cannot be used: {0}")]
     Store(#[from] object_store::Error),
     #[error("the model store has no file {name}; do all servers of this database use the same --model-store?")]
@@ -42,27 +46,13 @@ pub struct Blobs {
 }
 
 impl Blobs {
-    /// Opens the store; a folder is created if there is none.
-    pub fn open(config: &ModelStoreConfig) -> Result<Self, BlobError> {
-        match config {
-            ModelStoreConfig::Folder(path) => {
-                let failed = |source| BlobError::Folder { path: path.clone(), source };
-                std::fs::create_dir_all(path).map_err(failed)?;
-                let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
-                Ok(Self { store: Arc::new(store), prefix: Path::default(), folder: Some(path.clone()) })
-            }
-            ModelStoreConfig::Url(url) => {
-                let (store, prefix) = object_store::parse_url(url)?;
-                Ok(Self { store: store.into(), prefix, folder: url.to_file_path().ok() })
-            }
-        }
-    }
-
     /// Stores a content and returns its sha256. A content that is there already stays as it is.
     pub async fn put(&self, content: Bytes) -> Result<[u8; 32], BlobError> {
         let sha256: [u8; 32] = digest(content.clone()).await;
         if self.get(&sha256).await.is_err() {
-            self.store.put(&self.path(&sha256), content.into()).await?;
+            let mut writer = self.writer(&self.path(&sha256)).await?;
+            writer.put(content);
+            writer.finish().await?;
         }
         Ok(sha256)
     }
@@ -86,6 +76,11 @@ impl Blobs {
         }
     }
 
+    /// Writes a file in parts, as a provider that is slow has time for each of them. Unfinished it leaves nothing.
+    async fn writer(&self, path: &Path) -> Result<WriteMultipart, BlobError> {
+        Ok(WriteMultipart::new_with_chunk_size(self.store.put_multipart(path).await?, PART))
+    }
+
     fn path(&self, sha256: &[u8; 32]) -> Path {
         self.prefix.clone().join(hex(sha256))
     }
@@ -101,13 +96,14 @@ pub async fn digest(content: Bytes) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ModelStoreConfig;
 
     #[tokio::test]
     async fn contents_come_back_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path().join("models");
         let url = url::Url::from_directory_path(folder.path().join("models")).unwrap();
-        for config in [ModelStoreConfig::Folder(here.clone()), ModelStoreConfig::Url(url)] {
+        for config in [ModelStoreConfig::Folder(here.clone()), ModelStoreConfig::Url { url, options: Vec::new() }] {
             let blobs = Blobs::open(&config).unwrap();
             let sha256 = blobs.put("weights".into()).await.unwrap();
             assert_eq!(blobs.put("weights".into()).await.unwrap(), sha256);

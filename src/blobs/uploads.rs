@@ -10,6 +10,7 @@ use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use tokio::runtime::Handle;
+use tracing::warn;
 
 use super::{BlobError, Blobs};
 use crate::types::UploadId;
@@ -17,30 +18,47 @@ use crate::types::UploadId;
 /// Where they are in the store.
 const FOLDER: &str = "uploads";
 
-/// Bytes of an upload that are sent to the store in one go, and how many such parts may be under way.
-const PART: usize = 8 << 20;
+/// Parts of an upload that may be under way to the store.
 const PARTS_UNDER_WAY: usize = 2;
 
 /// Bytes that are read from the store in one go.
-const BLOCK: u64 = 1 << 20;
+const BLOCK: u64 = 4 << 20;
 
 /// A file that arrives. Dropped before it is finished, it leaves nothing.
 pub struct NewUpload {
     id: UploadId,
-    writer: WriteMultipart,
+    /// Until it is finished.
+    writer: Option<WriteMultipart>,
 }
 
 impl NewUpload {
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
-        self.writer.wait_for_capacity(PARTS_UNDER_WAY).await?;
-        self.writer.put(bytes);
+        if let Some(writer) = &mut self.writer {
+            writer.wait_for_capacity(PARTS_UNDER_WAY).await?;
+            writer.put(bytes);
+        }
         Ok(())
     }
 
     /// Keeps the file until it is deleted.
-    pub async fn finish(self) -> Result<UploadId, BlobError> {
-        self.writer.finish().await?;
+    pub async fn finish(mut self) -> Result<UploadId, BlobError> {
+        if let Some(writer) = self.writer.take() {
+            writer.finish().await?;
+        }
         Ok(self.id)
+    }
+}
+
+impl Drop for NewUpload {
+    fn drop(&mut self) {
+        // A provider keeps the parts of what is not finished until it is told to forget them.
+        if let (Some(writer), Ok(runtime)) = (self.writer.take(), Handle::try_current()) {
+            runtime.spawn(async move {
+                if let Err(error) = writer.abort().await {
+                    warn!(%error, "what arrived of an upload stays in the model store");
+                }
+            });
+        }
     }
 }
 
@@ -48,8 +66,7 @@ impl Blobs {
     /// Begins a file.
     pub async fn begin_upload(&self) -> Result<NewUpload, BlobError> {
         let id = UploadId::new();
-        let parts = self.store.put_multipart(&self.upload_path(id)).await?;
-        Ok(NewUpload { id, writer: WriteMultipart::new_with_chunk_size(parts, PART) })
+        Ok(NewUpload { id, writer: Some(self.writer(&self.upload_path(id)).await?) })
     }
 
     /// A file that was finished.
@@ -168,6 +185,7 @@ impl Seek for Upload {
 
 #[cfg(test)]
 mod tests {
+    use super::super::PART;
     use super::*;
     use crate::config::ModelStoreConfig;
 

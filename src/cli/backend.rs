@@ -52,7 +52,7 @@ impl BackendArgs {
     async fn open_with(self, key: fn(Settings) -> Option<Secret>) -> Result<Backend, CliError> {
         match self.server {
             Some(url) => Ok(Backend::Server {
-                client: reqwest::Client::new(),
+                client: super::http_client()?,
                 url: url.trim_end_matches('/').to_owned(),
                 key: key(self.config.resolve()?),
             }),

@@ -17,7 +17,7 @@ impl Health {
     pub async fn run(self) -> Result<ExitCode, CliError> {
         let url = format!("{}/readyz", self.server.trim_end_matches('/'));
         let unreachable = |source| CliError::Unreachable { server: self.server.clone(), source };
-        let request = reqwest::Client::new().get(url).timeout(Duration::from_secs(10));
+        let request = super::http_client()?.get(url).timeout(Duration::from_secs(10));
         let response = request.send().await.map_err(unreachable)?;
         let code = if response.status().is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         super::say(format_args!("{}", response.text().await.map_err(unreachable)?));

@@ -94,6 +94,8 @@ pub enum CliError {
     Evaluation(#[from] EvaluationError),
     #[error("{action}: {source}")]
     Io { action: String, source: std::io::Error },
+    #[error("cannot ask servers: {0}")]
+    Client(reqwest::Error),
     #[error("cannot reach {server}: {source}")]
     Unreachable { server: String, source: reqwest::Error },
     /// A server's answer that is not a success.
@@ -111,6 +113,11 @@ impl CliError {
         let action = action.into();
         move |source| Self::Io { action, source }
     }
+}
+
+/// What asks servers. Fails on a machine without certificates of authorities.
+fn http_client() -> Result<reqwest::Client, CliError> {
+    reqwest::Client::builder().build().map_err(CliError::Client)
 }
 
 impl Cli {

@@ -51,7 +51,7 @@ impl RemoteArgs {
     pub fn open(self) -> Result<Remote, CliError> {
         let key = self.config.resolve()?.admin_key;
         let url = self.server.trim_end_matches('/').to_owned();
-        Ok(Remote { client: reqwest::Client::new(), url, key })
+        Ok(Remote { client: super::http_client()?, url, key })
     }
 }
 

@@ -5,21 +5,22 @@
 
 mod choices;
 mod settings;
+mod store;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
-use url::Url;
 
 pub use choices::{DeviceChoice, PrecisionChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings};
+pub use store::ModelStoreConfig;
 
 use crate::types::Threshold;
 use settings::defaults;
@@ -122,6 +123,8 @@ pub struct EngineConfig {
     pub embedder: PathBuf,
     pub device: DeviceChoice,
     pub precision: PrecisionChoice,
+    /// Where large galleries in memory are searched; never [`DeviceChoice::Auto`].
+    pub search_device: DeviceChoice,
     /// Where CUDA's part of libtorch is, if not on the library path.
     pub cuda_libraries: Option<PathBuf>,
     /// Threads that decode, align and, without a GPU, run networks.
@@ -144,13 +147,6 @@ pub struct ModelsConfig {
     pub reembed_share: f64,
     /// Whether the engine's embedder was asked for by name, rather than by default.
     pub embedder_named: bool,
-}
-
-/// Where model files are kept.
-#[derive(Debug, Clone)]
-pub enum ModelStoreConfig {
-    Folder(PathBuf),
-    Url(Url),
 }
 
 #[derive(Debug, Clone)]
@@ -229,7 +225,7 @@ impl Settings {
                 folder: data_dir.join("jobs"),
                 train_threads: in_range("train_threads", s.train_threads, 1..=256)?,
                 train_memory: in_range("train_memory", s.train_memory, 256 << 20..=1 << 44)?,
-                train_device: train_device(said(s.train_device))?,
+                train_device: named_device("train_device", said(s.train_device))?,
                 cuda_libraries: s.cuda_libraries.clone(),
             },
             database: DatabaseConfig {
@@ -243,6 +239,7 @@ impl Settings {
                 embedder: said(s.embedder),
                 device: said(s.device),
                 precision: said(s.precision),
+                search_device: named_device("search_device", said(s.search_device))?,
                 cuda_libraries: s.cuda_libraries,
                 threads,
                 max_batch: s.max_batch.map(|batch| in_range("max_batch", Some(batch), 1..=1024)).transpose()?,
@@ -266,7 +263,7 @@ impl Settings {
                 },
             },
             models: ModelsConfig {
-                store: model_store(s.model_store, &data_dir),
+                store: ModelStoreConfig::new(s.model_store, &data_dir),
                 max_bytes: in_range("max_model_bytes", s.max_model_bytes, 1024..=1 << 30)?,
                 reembed_share: in_range("reembed_share", s.reembed_share, 0.01..=1.0)?,
                 embedder_named,
@@ -294,26 +291,13 @@ fn in_range<T: PartialOrd + fmt::Display>(
     Err(ConfigError::OutOfRange { name, value: value.to_string(), expected })
 }
 
-/// Trainings run where they are told to: one that may be on either device would have a limit of memory by chance.
-fn train_device(device: DeviceChoice) -> Result<DeviceChoice, ConfigError> {
+/// What is not left to chance: a training that may be on either device would have a limit of memory only on one.
+fn named_device(name: &'static str, device: DeviceChoice) -> Result<DeviceChoice, ConfigError> {
     match device {
-        DeviceChoice::Auto => Err(ConfigError::OutOfRange {
-            name: "train_device",
-            value: device.to_string(),
-            expected: "cpu, cuda or cuda:N".to_owned(),
-        }),
+        DeviceChoice::Auto => {
+            Err(ConfigError::OutOfRange { name, value: device.to_string(), expected: "cpu, cuda or cuda:N".to_owned() })
+        }
         DeviceChoice::Cpu | DeviceChoice::Cuda(_) => Ok(device),
-    }
-}
-
-/// A text that is no URL is a folder.
-fn model_store(said: Option<String>, data_dir: &Path) -> ModelStoreConfig {
-    match said {
-        None => ModelStoreConfig::Folder(data_dir.join("models")),
-        Some(text) => match Url::parse(&text) {
-            Ok(url) => ModelStoreConfig::Url(url),
-            Err(_) => ModelStoreConfig::Folder(text.into()),
-        },
     }
 }
 

@@ -76,8 +76,8 @@ settings! {
     /// promoted [default: mobilefacenet-512.onnx in weights_dir]
     #[arg(long, env = "FACEID_EMBEDDER", value_name = "FILE")]
     embedder: PathBuf,
-    /// Where model files are kept: a folder or a file:// URL, the same for all servers of a database [default: models
-    /// in data_dir]
+    /// Where model files are kept: a folder or a URL (s3://, gs://, az://, file://), the same for all servers of a database
+    /// [default: models in data_dir]
     #[arg(long, env = "FACEID_MODEL_STORE", value_name = "URL")]
     model_store: String,
     /// Largest model file in bytes that is imported [default: 512 MiB]
@@ -153,6 +153,9 @@ settings! {
     /// [default: auto]
     #[arg(long, env = "FACEID_SEARCH", value_name = "PLACE")]
     search: SearchChoice,
+    /// What searches large galleries in memory: cpu, cuda (the first GPU) or cuda:N [default: cpu]
+    #[arg(long, env = "FACEID_SEARCH_DEVICE", value_name = "DEVICE")]
+    search_device: DeviceChoice,
     /// Bytes of memory that galleries may take for searches, about 1.7 KB a subject of 512 dimensions [default: 2 GiB]
     #[arg(long, env = "FACEID_RESIDENT_MEMORY", value_name = "N")]
     resident_memory: u64,
@@ -279,6 +282,7 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         min_detection_score: Some(0.8),
         threshold: None,
         search: Some(SearchChoice::Auto),
+        search_device: Some(DeviceChoice::Cpu),
         resident_memory: Some(2 << 30),
         job_lease: Some(30),
         train_threads: Some((cores() / 2).max(1)),

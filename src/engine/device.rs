@@ -4,17 +4,16 @@ use tracing::{info, warn};
 
 use super::EngineError;
 use crate::config::{DeviceChoice, EngineConfig, PrecisionChoice};
-use crate::nn::{Family, Precision, Target, load_cuda};
+use crate::nn::{Device, Family, Precision, Target, load_cuda};
 
 /// The targets that the configuration asks for, at least one.
 ///
 /// `auto` takes every GPU, or the CPU where there is none, with a warning if a GPU seems to be there. A GPU that is
 /// asked for by name and cannot be had is an error.
 pub fn targets(config: &EngineConfig) -> Result<Vec<Target>, EngineError> {
-    let gpus = || load_cuda(config.cuda_libraries.as_deref());
     let devices = match config.device {
         DeviceChoice::Cpu => Vec::new(),
-        DeviceChoice::Auto => match gpus() {
+        DeviceChoice::Auto => match load_cuda(config.cuda_libraries.as_deref()) {
             Ok(count) => (0..count).collect(),
             Err(error) => {
                 if has_gpu() {
@@ -26,15 +25,8 @@ pub fn targets(config: &EngineConfig) -> Result<Vec<Target>, EngineError> {
             }
         },
         DeviceChoice::Cuda(wanted) => {
-            let count = gpus().map_err(|error| EngineError::Device(format!("--device {}: {error}", config.device)))?;
-            match wanted {
-                None => (0..count).collect(),
-                Some(number) if number < count => vec![number],
-                Some(_) => {
-                    let message = format!("--device {}: there are {count} CUDA devices", config.device);
-                    return Err(EngineError::Device(message));
-                }
-            }
+            let count = count_for(config, "--device", config.device)?;
+            wanted.map_or_else(|| (0..count).collect(), |number| vec![number])
         }
     };
     if devices.is_empty() {
@@ -42,6 +34,23 @@ pub fn targets(config: &EngineConfig) -> Result<Vec<Target>, EngineError> {
     }
     let precision = precision(config.precision, true)?;
     Ok(devices.into_iter().map(|number| Target::cuda(number, precision)).collect())
+}
+
+/// The GPU that searches galleries, if one is asked for: of several the first, unless it is named.
+pub fn search_device(config: &EngineConfig) -> Result<Option<Device>, EngineError> {
+    let DeviceChoice::Cuda(wanted) = config.search_device else { return Ok(None) };
+    count_for(config, "--search-device", config.search_device)?;
+    Ok(Some(Device::Cuda(wanted.unwrap_or(0))))
+}
+
+/// How many GPUs there are, if those are among them that a flag asks for.
+fn count_for(config: &EngineConfig, flag: &str, choice: DeviceChoice) -> Result<usize, EngineError> {
+    let failed = |reason: String| EngineError::Device(format!("{flag} {choice}: {reason}"));
+    let count = load_cuda(config.cuda_libraries.as_deref()).map_err(|error| failed(error.to_string()))?;
+    match choice {
+        DeviceChoice::Cuda(Some(number)) if number >= count => Err(failed(format!("there are {count} CUDA devices"))),
+        _ => Ok(count),
+    }
 }
 
 fn precision(choice: PrecisionChoice, on_gpu: bool) -> Result<Precision, EngineError> {

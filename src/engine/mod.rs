@@ -21,8 +21,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::{Span, info};
 
-pub use crate::nn::{Channels, Format, InputNormalisation, NetworkError};
-pub use device::targets;
+pub use crate::nn::{Channels, Device, Format, InputNormalisation, NetworkError};
+pub use device::{search_device, targets};
 pub use embedders::LoadedEmbedder;
 pub use lanes::{Depth, Step};
 
@@ -85,6 +85,7 @@ struct Handle {
     pool: Arc<Pool>,
     /// Devices, by number.
     targets: Arc<[Target]>,
+    search_device: Option<Device>,
 }
 
 impl Drop for Handle {
@@ -132,10 +133,10 @@ impl Engine {
     /// GPU runs its networks.
     pub async fn start(config: EngineConfig) -> Result<(Self, EngineThreads), EngineError> {
         let loading = tokio::task::spawn_blocking(move || {
-            let targets = targets(&config)?;
+            let (targets, search_device) = (targets(&config)?, search_device(&config)?);
             let networks = targets.iter().enumerate().map(|(device, target)| Networks::load(&config, device, target));
             let networks: Result<Vec<_>, _> = networks.collect();
-            start(&config, targets, networks?)
+            start(&config, (targets, search_device), networks?)
         });
         loading.await.map_err(|_| EngineError::Stopped)?
     }
@@ -162,6 +163,11 @@ impl Engine {
         let targets = Arc::clone(&self.0.targets);
         let load = move || LoadedEmbedder::from_bytes(&content, format, &targets, normalisation);
         tokio::task::spawn_blocking(load).await.map_err(|_| EngineError::Loading)?
+    }
+
+    /// The GPU that searches galleries, if one is asked for.
+    pub fn search_device(&self) -> Option<Device> {
+        self.0.search_device
     }
 
     /// What waits.
@@ -213,7 +219,7 @@ impl Engine {
 /// Starts the threads of networks that are loaded, one set for each target.
 fn start(
     config: &EngineConfig,
-    targets: Vec<Target>,
+    (targets, search_device): (Vec<Target>, Option<Device>),
     networks: Vec<Networks>,
 ) -> Result<(Engine, EngineThreads), EngineError> {
     let on_gpu = targets.iter().any(|target| target.is_gpu());
@@ -245,7 +251,7 @@ fn start(
         return Err(error);
     }
     announce(config, &targets, limits.max_batch);
-    Ok((Engine(Arc::new(Handle { pool, targets: targets.into() })), EngineThreads(threads)))
+    Ok((Engine(Arc::new(Handle { pool, targets: targets.into(), search_device })), EngineThreads(threads)))
 }
 
 /// Default batch limits: beyond them passes gain little and callers wait longer.

@@ -1,11 +1,16 @@
 //! A part of a gallery's rows. Parts are shared with the scans that read them and copied before they change.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use half::f16;
 
 use super::About;
 use super::pages::{PAGE, Rows};
 use super::quantised::{Scale, quantise, stride};
 use crate::types::StoredEmbedding;
+
+/// The latest revision of any chunk.
+static REVISIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Rows of a full chunk, whose quantised ones fill a page.
 pub fn capacity(dimension: usize) -> usize {
@@ -25,11 +30,21 @@ pub struct Chunk {
     /// `dimension` values a row.
     exact: Vec<f16>,
     pub about: Vec<About>,
+    revision: u64,
 }
 
 impl Chunk {
     pub fn len(&self) -> usize {
         self.about.len()
+    }
+
+    /// Chunks of one revision have the same rows; 0: none.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn touch(&mut self) {
+        self.revision = REVISIONS.fetch_add(1, Ordering::Relaxed) + 1;
     }
 
     pub fn push(&mut self, about: About, embedding: &[f16]) {
@@ -42,6 +57,7 @@ impl Chunk {
         self.quantised.push(&quantised);
         self.exact.extend_from_slice(embedding);
         self.about.push(about);
+        self.touch();
     }
 
     pub fn set(&mut self, row: usize, about: About, embedding: &[f16]) {
@@ -53,6 +69,7 @@ impl Chunk {
         self.quantised[row * quantised.len()..][..quantised.len()].copy_from_slice(&quantised);
         self.exact[row * embedding.len()..][..embedding.len()].copy_from_slice(embedding);
         self.about[row] = about;
+        self.touch();
     }
 
     /// Takes the last row off.
@@ -63,6 +80,7 @@ impl Chunk {
         self.sums.pop();
         self.quantised.truncate(self.about.len() * stride(dimension));
         let embedding = self.exact.split_off(self.about.len() * dimension);
+        self.touch();
         Some((about, StoredEmbedding::new(embedding)))
     }
 

@@ -3,9 +3,11 @@
 //! Rows are kept twice: in 8-bit integers, which a scan reads, and in the 16-bit floats that are stored. A scan bounds
 //! each row's similarity from above and below by what rounding to 8 bits can have changed, and whatever the bounds leave
 //! open is compared exactly. So the answers are those of an exact search, equal similarities included, for a third of the
-//! memory traffic of 16-bit floats and their queries' share of the processor's integer units.
+//! memory traffic of 16-bit floats and their queries' share of the processor's integer units. A device that searches keeps
+//! the 8-bit rows a third time and bounds alike; what it leaves open is compared by the processor.
 
 mod chunk;
+mod device;
 mod pages;
 mod quantised;
 mod scan;
@@ -17,6 +19,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::oneshot;
+
+pub use device::DeviceSearch;
 
 use crate::types::{FaceId, GalleryId, StoredEmbedding, SubjectId};
 use shelf::Shelf;
@@ -64,6 +68,7 @@ pub struct Index {
     dimension: usize,
     shelves: RwLock<HashMap<GalleryId, Shelf>>,
     waiting: Mutex<VecDeque<Waiting>>,
+    device: Option<DeviceSearch>,
 }
 
 /// Queries whose caller waits.
@@ -74,8 +79,9 @@ struct Waiting {
 }
 
 impl Index {
-    pub fn new(dimension: usize) -> Self {
-        Self { dimension, shelves: RwLock::default(), waiting: Mutex::default() }
+    /// Templates of so many components. Large galleries are searched by the device, if one is given.
+    pub fn new(dimension: usize, device: Option<DeviceSearch>) -> Self {
+        Self { dimension, shelves: RwLock::default(), waiting: Mutex::default(), device }
     }
 
     /// Memory that a subject takes, in bytes, about: vectors, numbers, name and the place in the index.
@@ -100,6 +106,7 @@ impl Index {
         let shelf = self.write().remove(&gallery);
         // Gigabytes may be freed here, and not while others wait.
         drop(shelf);
+        self.device.iter().for_each(|device| device.remove(gallery));
     }
 
     /// Templates of one gallery.
@@ -116,10 +123,11 @@ impl Index {
         self.len() == 0
     }
 
-    /// Searches a gallery, scanning it once for all queries with up to `threads` threads.
+    /// Searches a gallery, scanning it once for all queries: on the device, or with up to `threads` threads.
     pub fn search(&self, gallery: GalleryId, queries: &[Query], threads: usize) -> Hits {
         let rows = self.read().get(&gallery).map(Shelf::rows).unwrap_or_default();
-        scan::search(&rows, self.dimension, queries, threads)
+        let by_device = self.device.as_ref().and_then(|device| device.search(gallery, &rows, self.dimension, queries));
+        by_device.unwrap_or_else(|| scan::search(&rows, self.dimension, queries, threads))
     }
 
     /// Leaves queries to whoever calls [`Self::run_waiting`] next: the caller itself should, unless another was

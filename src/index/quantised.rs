@@ -77,7 +77,14 @@ impl Estimator {
 
     /// How far the exact similarity of a row of this error can be from the estimate; more for a larger error.
     pub fn bound(self, error: f32) -> f32 {
-        (MAX_NORM + error) * self.0.error + error * MAX_NORM + SLACK
+        let (least, per_error) = self.bound_terms();
+        least + per_error * error
+    }
+
+    /// The bound of a row without error, and what each unit of error adds:
+    /// (|y| + e_x) e_y + e_x |y| = |y| e_y + e_x (e_y + |y|).
+    pub fn bound_terms(self) -> (f32, f32) {
+        (MAX_NORM * self.0.error + SLACK, self.0.error + MAX_NORM)
     }
 
     /// The largest estimate of some rows.

@@ -40,7 +40,31 @@ pub fn search(rows: &[Arc<Chunk>], dimension: usize, queries: &[Query], threads:
             found
         })
     };
-    (0..queries.len()).map(|number| scan.settle(number, &found)).collect()
+    (0..queries.len()).map(|number| scan.settle_of(number, &found)).collect()
+}
+
+/// What a query asks for at least, rounded down, so that nothing is lost that is exactly as similar.
+pub fn floor(query: &Query) -> f32 {
+    query.min_similarity.map_or(f32::NEG_INFINITY, |least| (least as f32).next_down())
+}
+
+/// Compares what a scan left open exactly.
+pub fn settle<'a>(
+    rows: &[Arc<Chunk>],
+    dimension: usize,
+    query: &Query,
+    open: impl Iterator<Item = &'a Candidate>,
+) -> Vec<Hit> {
+    let about = |open: &Candidate| &rows[open.chunk].about[open.row];
+    let mut settled: Vec<(f64, &Candidate)> = open
+        .filter(|open| Some(about(open).subject_id) != query.except)
+        .map(|open| (exact_similarity(rows[open.chunk].exact(open.row, dimension), query.probe.as_slice()), open))
+        .filter(|(similarity, _)| query.min_similarity.is_none_or(|least| *similarity >= least))
+        .collect();
+    settled
+        .sort_unstable_by(|(a, x), (b, y)| b.total_cmp(a).then_with(|| about(x).subject_id.cmp(&about(y).subject_id)));
+    settled.truncate(query.top_k);
+    settled.into_iter().map(|(similarity, open)| Hit { about: about(open).clone(), similarity }).collect()
 }
 
 struct Scan<'a> {
@@ -54,11 +78,11 @@ struct Scan<'a> {
 
 /// A row that may belong to the answer.
 #[derive(Clone, Copy)]
-struct Candidate {
-    chunk: usize,
-    row: usize,
+pub struct Candidate {
+    pub chunk: usize,
+    pub row: usize,
     /// What its similarity is at most.
-    upper: f32,
+    pub upper: f32,
 }
 
 /// What a thread found for one query.
@@ -92,9 +116,8 @@ impl PartialOrd for Ordered {
 
 impl Found {
     fn new(query: &Query) -> Self {
-        // Rounded down, so that nothing is lost that is exactly as similar as asked for.
-        let floor = query.min_similarity.map_or(f32::NEG_INFINITY, |least| (least as f32).next_down());
-        Self { candidates: Vec::new(), lower: BinaryHeap::new(), wanted: query.top_k, floor, clear_at: CLEAR_AT }
+        let (wanted, floor) = (query.top_k, floor(query));
+        Self { candidates: Vec::new(), lower: BinaryHeap::new(), wanted, floor, clear_at: CLEAR_AT }
     }
 
     /// Rows below this cannot belong to the answer.
@@ -165,7 +188,7 @@ impl Scan<'_> {
     }
 
     /// Compares what the threads left open exactly.
-    fn settle(&self, number: usize, found: &[Vec<Found>]) -> Vec<Hit> {
+    fn settle_of(&self, number: usize, found: &[Vec<Found>]) -> Vec<Hit> {
         let query = &self.queries[number];
         let mut all = Found::new(query);
         for Reverse(lower) in found.iter().flat_map(|found| &found[number].lower) {
@@ -176,21 +199,6 @@ impl Scan<'_> {
         }
         let bar = all.bar();
         let open = found.iter().flat_map(|found| &found[number].candidates).filter(|open| open.upper >= bar);
-        let mut settled: Vec<(f64, &Candidate)> = open
-            .map(|open| (exact_similarity(self.exact(open), query.probe.as_slice()), open))
-            .filter(|(similarity, _)| query.min_similarity.is_none_or(|least| *similarity >= least))
-            .collect();
-        let subject = |open: &Candidate| self.rows[open.chunk].about[open.row].subject_id;
-        settled.sort_unstable_by(|(a, x), (b, y)| b.total_cmp(a).then_with(|| subject(x).cmp(&subject(y))));
-        settled.truncate(query.top_k);
-        let hit = |(similarity, open): (f64, &Candidate)| Hit {
-            about: self.rows[open.chunk].about[open.row].clone(),
-            similarity,
-        };
-        settled.into_iter().map(hit).collect()
-    }
-
-    fn exact(&self, open: &Candidate) -> &[half::f16] {
-        self.rows[open.chunk].exact(open.row, self.dimension)
+        settle(self.rows, self.dimension, query, open)
     }
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::evaluation::Random;
+use crate::nn::Device;
 use crate::types::Embedding;
 
 const GALLERY: GalleryId = GalleryId(uuid::Uuid::from_u128(1));
@@ -21,6 +22,11 @@ fn about(number: u128) -> About {
 fn embedding(random: &mut Random, dimension: usize) -> StoredEmbedding {
     let raw = (0..dimension).map(|_| random.normal() as f32).collect();
     StoredEmbedding::from(&Embedding::normalised(raw).unwrap())
+}
+
+/// Searched by the processor, and by a device, as which tensors of the processor serve as well.
+fn both(dimension: usize) -> [Index; 2] {
+    [None, Some(DeviceSearch::with(0, 0, Device::Cpu))].map(|device| Index::new(dimension, device))
 }
 
 fn query(probe: &StoredEmbedding, top_k: usize) -> Query {
@@ -44,11 +50,12 @@ fn found(hits: Vec<Hit>) -> Vec<(SubjectId, f64)> {
 
 #[test]
 fn a_large_gallery_is_searched_exactly_by_any_number_of_threads() {
-    let (index, mut random) = (Index::new(96), Random::new(3, 0));
+    let ([index, by_device], mut random) = (both(96), Random::new(3, 0));
     let mut rows = BTreeMap::new();
     for number in 0..20_000 {
         let row = embedding(&mut random, 96);
         index.put(GALLERY, about(number), &row);
+        by_device.put(GALLERY, about(number), &row);
         rows.insert(number, row);
     }
     let queries: Vec<Query> = [1, 5, 100, 20_001].map(|top_k| query(&embedding(&mut random, 96), top_k)).into();
@@ -57,24 +64,31 @@ fn a_large_gallery_is_searched_exactly_by_any_number_of_threads() {
             assert_eq!(found(hits), expected(&rows, query));
         }
     }
+    for (hits, query) in by_device.search(GALLERY, &queries, 0).into_iter().zip(&queries) {
+        assert_eq!(found(hits), expected(&rows, query));
+    }
+    by_device.remove_gallery(GALLERY);
+    assert!(by_device.search(GALLERY, &queries, 1).concat().is_empty());
 }
 
 #[test]
 fn equal_rows_are_ordered_by_subject() {
-    let (index, probe) = (Index::new(64), embedding(&mut Random::new(1, 0), 64));
-    for number in (0..3000).rev() {
-        index.put(GALLERY, about(number), &probe);
+    let probe = embedding(&mut Random::new(1, 0), 64);
+    for index in both(64) {
+        for number in (0..3000).rev() {
+            index.put(GALLERY, about(number), &probe);
+        }
+        let hits = index.search(GALLERY, &[query(&probe, 7)], 1).remove(0);
+        assert_eq!(
+            hits.iter().map(|hit| hit.about.subject_id).collect::<Vec<_>>(),
+            (0..7).map(subject).collect::<Vec<_>>()
+        );
     }
-    let hits = index.search(GALLERY, &[query(&probe, 7)], 1).remove(0);
-    assert_eq!(
-        hits.iter().map(|hit| hit.about.subject_id).collect::<Vec<_>>(),
-        (0..7).map(subject).collect::<Vec<_>>()
-    );
 }
 
 #[tokio::test]
 async fn those_who_wait_for_one_gallery_share_a_scan() {
-    let (index, mut random) = (Index::new(64), Random::new(9, 0));
+    let (index, mut random) = (Index::new(64, None), Random::new(9, 0));
     let other = GalleryId(uuid::Uuid::from_u128(2));
     let (a, b) = (embedding(&mut random, 64), embedding(&mut random, 64));
     index.put(GALLERY, about(1), &a);
@@ -104,23 +118,6 @@ proptest! {
         floor in prop::option::of(-0.5_f64..0.9),
         except in prop::option::of(0_u128..40),
     ) {
-        let index = Index::new(dimension);
-        let mut rows = BTreeMap::new();
-        for (number, seed) in changes {
-            match seed {
-                // Few seeds, so that many rows are equal.
-                Some(seed) => {
-                    let row = embedding(&mut Random::new(seed + 1, 0), dimension);
-                    index.put(GALLERY, about(number), &row);
-                    rows.insert(number, row);
-                }
-                None => {
-                    index.remove(GALLERY, subject(number));
-                    rows.remove(&number);
-                }
-            }
-        }
-        prop_assert_eq!(index.len_of(GALLERY), rows.len());
         let probes: Vec<Query> = (0..3)
             .map(|seed| Query {
                 min_similarity: floor,
@@ -128,8 +125,33 @@ proptest! {
                 ..query(&embedding(&mut Random::new(seed + 5, 0), dimension), top_k)
             })
             .collect();
-        for (hits, query) in index.search(GALLERY, &probes, 1).into_iter().zip(&probes) {
-            prop_assert_eq!(found(hits), expected(&rows, query));
+        let indexes = both(dimension);
+        let mut rows = BTreeMap::new();
+        let count = changes.len();
+        for (change, (number, seed)) in changes.into_iter().enumerate() {
+            for index in &indexes {
+                match seed {
+                    // Few seeds, so that many rows are equal.
+                    Some(seed) => {
+                        index.put(GALLERY, about(number), &embedding(&mut Random::new(seed + 1, 0), dimension));
+                    }
+                    None => index.remove(GALLERY, subject(number)),
+                }
+            }
+            match seed {
+                Some(seed) => _ = rows.insert(number, embedding(&mut Random::new(seed + 1, 0), dimension)),
+                None => _ = rows.remove(&number),
+            }
+            // In between as well, so that what a device copied must follow.
+            if change % 29 > 0 && change + 1 < count {
+                continue;
+            }
+            for index in &indexes {
+                prop_assert_eq!(index.len_of(GALLERY), rows.len());
+                for (hits, query) in index.search(GALLERY, &probes, 1).into_iter().zip(&probes) {
+                    prop_assert_eq!(found(hits), expected(&rows, query));
+                }
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod error;
 mod network;
 pub mod onnx;
 mod pixels;
+mod rows;
 mod shim;
 mod target;
 #[cfg(test)]
@@ -19,5 +20,7 @@ pub use detector::Detector;
 pub use embedder::{Channels, Embedder, InputNormalisation};
 pub use error::{NetworkError, UnsupportedOperator};
 pub use network::{Format, Network, read as read_network};
+pub use rows::{DeviceRows, NearRow, RowQuery, scan_rows};
 pub use shim::{Family, dots_i8, keep_heap, prelu};
 pub use target::{Precision, Target, load_cuda, use_threads};
+pub use tch::Device;

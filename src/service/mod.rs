@@ -106,7 +106,7 @@ impl Services {
         config: &Config,
     ) -> Self {
         let recognition = config.recognition.clone();
-        let serving = Serving::start(&galleries, active, &recognition);
+        let serving = Serving::start(&galleries, active, &recognition, engine.search_device());
         Self(Arc::new(Parts {
             photos: PhotoReader::new(engine.clone(), &recognition),
             engine,

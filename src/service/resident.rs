@@ -13,8 +13,9 @@ use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::config::{SearchChoice, SearchConfig};
+use crate::engine::Device;
 use crate::gallery::{CHANGES_KEPT, Changes, Feed, Galleries, Gallery, GalleryError};
-use crate::index::Index;
+use crate::index::{DeviceSearch, Index};
 use crate::registry::Model;
 use crate::types::GalleryId;
 
@@ -60,8 +61,8 @@ impl Directory {
 }
 
 impl View {
-    fn new(dimension: usize) -> Self {
-        Self { index: Index::new(dimension), directory: RwLock::default() }
+    fn new(dimension: usize, device: Option<Device>) -> Self {
+        Self { index: Index::new(dimension, device.map(DeviceSearch::new)), directory: RwLock::default() }
     }
 
     /// A gallery given by id or name; the id wins.
@@ -114,7 +115,8 @@ struct Shared {
 
 impl Resident {
     /// Starts to fill the memory with the templates of `model`, unless the configuration says otherwise.
-    pub fn start(galleries: &Galleries, model: &Model, config: &SearchConfig) -> Self {
+    /// Large galleries are then searched by `device`, if there is one.
+    pub fn start(galleries: &Galleries, model: &Model, config: &SearchConfig, device: Option<Device>) -> Self {
         let shared = Arc::new(Shared {
             view: RwLock::default(),
             started: Instant::now(),
@@ -132,6 +134,7 @@ impl Resident {
                 feed: galleries.feed(model.id),
                 model: model.id,
                 dimension,
+                device,
                 most: budget.map(|bytes| bytes / Index::bytes_per_subject(dimension)),
                 pruned: Instant::now(),
             };
@@ -197,6 +200,7 @@ struct Keeper {
     feed: Feed,
     model: crate::types::ModelId,
     dimension: usize,
+    device: Option<Device>,
     /// Subjects beyond which the memory is given up.
     most: Option<u64>,
     pruned: Instant,
@@ -232,7 +236,7 @@ impl Keeper {
             warn!(subjects = count, "the galleries do not fit resident_memory; searches go to the database");
             return Ok(None);
         }
-        let view = View::new(self.dimension);
+        let view = View::new(self.dimension, self.device);
         let put_gallery = |gallery| view.directory.write().unwrap_or_else(PoisonError::into_inner).put(gallery);
         let put_template = |template: crate::gallery::Template| {
             view.index.put(template.gallery, template.about, &template.embedding);

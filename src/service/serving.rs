@@ -9,7 +9,7 @@ use super::decide::Tails;
 use super::resident::Resident;
 use super::{ModelFiles, ServiceError, Services};
 use crate::config::{RecognitionConfig, SearchChoice, SearchConfig};
-use crate::engine::LoadedEmbedder;
+use crate::engine::{Device, LoadedEmbedder};
 use crate::gallery::Galleries;
 use crate::registry::{Calibration, Manifest, Model, Registry};
 use crate::types::{ModelId, Threshold};
@@ -46,9 +46,14 @@ pub(super) struct Serving {
 
 impl Serving {
     /// Starts to fill the memory with the templates of a model.
-    pub fn start(galleries: &Galleries, loaded: Loaded, config: &RecognitionConfig) -> Self {
+    pub fn start(
+        galleries: &Galleries,
+        loaded: Loaded,
+        config: &RecognitionConfig,
+        search_device: Option<Device>,
+    ) -> Self {
         Self {
-            resident: Resident::start(galleries, &loaded.model, &config.search),
+            resident: Resident::start(galleries, &loaded.model, &config.search, search_device),
             threshold: config.threshold.unwrap_or(loaded.calibration.threshold),
             tails: Tails::default(),
             loaded,
@@ -58,7 +63,7 @@ impl Serving {
     /// Keeps nothing in memory but the network: searches go to the database.
     pub fn without_memory(galleries: &Galleries, loaded: Loaded, config: &RecognitionConfig) -> Self {
         let search = SearchConfig { place: SearchChoice::Pgvector, ..config.search.clone() };
-        Self::start(galleries, loaded, &RecognitionConfig { search, ..config.clone() })
+        Self::start(galleries, loaded, &RecognitionConfig { search, ..config.clone() }, None)
     }
 
     pub fn id(&self) -> ModelId {
@@ -217,7 +222,7 @@ impl Services {
 
     /// Makes a model ready to answer, with its templates in memory.
     pub(super) async fn prepare(&self, loaded: Loaded) -> Serving {
-        let serving = Serving::start(&self.0.galleries, loaded, &self.0.recognition);
+        let serving = Serving::start(&self.0.galleries, loaded, &self.0.recognition, self.0.engine.search_device());
         serving.resident.filled().await;
         serving
     }

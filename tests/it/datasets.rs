@@ -18,7 +18,7 @@ use crate::support::process::{Server, data_dir, faceid};
 use crate::support::{Answer, TestApp, photos};
 
 /// An archive of files, by path.
-fn zipped(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub fn zipped(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (path, content) in files {
         zip.start_file(path.as_str(), SimpleFileOptions::default()).unwrap();
@@ -28,7 +28,7 @@ fn zipped(files: &[(String, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Photos of people of orl, `each` of everybody, by path in a folder. `None` without the set.
-fn people(people: std::ops::Range<usize>, each: usize) -> Option<Vec<(String, Vec<u8>)>> {
+pub fn people(people: std::ops::Range<usize>, each: usize) -> Option<Vec<(String, Vec<u8>)>> {
     let all = photos::people(&photos::folder("orl")?);
     let paths = all[people].iter().flat_map(|(name, files)| files[..each].iter().map(move |file| (name, file)));
     let named = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
@@ -41,7 +41,7 @@ fn file(path: &str) -> (String, Vec<u8>) {
 }
 
 impl TestApp {
-    async fn upload(&self, archive: impl Into<Body>) -> Answer {
+    pub async fn upload(&self, archive: impl Into<Body>) -> Answer {
         let request = self.request(Method::POST, "/admin/datasets").query(&[("gallery", &self.gallery)]);
         self.send(request.header("content-type", "application/zip").body(archive)).await
     }
@@ -55,7 +55,7 @@ impl TestApp {
     }
 
     /// Names and numbers of faces of everybody, of up to 200 people.
-    async fn people(&self) -> Vec<(String, u64)> {
+    pub async fn people(&self) -> Vec<(String, u64)> {
         let subjects = self.get(&format!("/subjects?gallery={}&limit=200", self.gallery)).await.value();
         let one = |subject: &Value| (subject["name"].as_str().unwrap().to_owned(), subject["faces"].as_u64().unwrap());
         let mut people: Vec<_> = subjects["items"].as_array().unwrap().iter().map(one).collect();

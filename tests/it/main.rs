@@ -3,6 +3,7 @@
 
 mod auth;
 mod bad_input;
+mod buckets;
 mod camera;
 mod cli;
 mod datasets;

@@ -16,7 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub fn faceid() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_faceid"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("FACEID_") || name == "DATABASE_URL" {
+        let text = name.to_string_lossy();
+        if ["FACEID_", "AWS_", "AZURE_", "GOOGLE_"].iter().any(|start| text.starts_with(start))
+            || name == "DATABASE_URL"
+        {
             command.env_remove(name);
         }
     }
@@ -51,8 +54,13 @@ impl Server {
 
     /// As [`Self::start`]; warnings and errors go to `log`.
     pub async fn start_logging_to(log: impl Into<Stdio>, data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_from(faceid(), log, data_dir, arguments).await
+    }
+
+    /// As [`Self::start_logging_to`], by a command that has more in its environment.
+    pub async fn start_from(mut faceid: Command, log: impl Into<Stdio>, data_dir: &Path, arguments: &[&str]) -> Self {
         let bind = format!("127.0.0.1:{}", free_port());
-        let child = faceid()
+        let child = faceid
             .args(["serve", "--log", "warn", "--bind", &bind, "--data-dir"])
             .arg(data_dir)
             .args(arguments)

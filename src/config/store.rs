@@ -1,0 +1,42 @@
+//! Where model files are kept.
+
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::Secret;
+
+/// Variables of the environment that say how to reach a provider's store: credentials, region, endpoint.
+const PROVIDERS: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
+
+/// Where model files are kept.
+#[derive(Debug, Clone)]
+pub enum ModelStoreConfig {
+    Folder(PathBuf),
+    Url {
+        url: Url,
+        /// What the environment says of providers, by the names of its variables in lower case.
+        options: Vec<(String, Secret)>,
+    },
+}
+
+impl ModelStoreConfig {
+    /// A text that is no URL is a folder.
+    pub(super) fn new(said: Option<String>, data_dir: &Path) -> Self {
+        match said {
+            None => Self::Folder(data_dir.join("models")),
+            Some(text) => match Url::parse(&text) {
+                Ok(url) => Self::Url { url, options: provider_options() },
+                Err(_) => Self::Folder(text.into()),
+            },
+        }
+    }
+}
+
+fn provider_options() -> Vec<(String, Secret)> {
+    let texts =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let of_providers =
+        texts.filter(|(name, value)| !value.is_empty() && PROVIDERS.iter().any(|start| name.starts_with(start)));
+    of_providers.map(|(name, value)| (name.to_ascii_lowercase(), Secret::from(value))).collect()
+}

@@ -1,0 +1,120 @@
+//! Large galleries in the memory of a device, which searches them as [`super::scan`] does on the processor.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::warn;
+
+use super::chunk::{Chunk, capacity};
+use super::quantised::{Estimator, Queries, stride};
+use super::scan::{Candidate, floor, settle};
+use super::{Hits, Query};
+use crate::nn::{Device, DeviceRows, NetworkError, RowQuery, scan_rows};
+use crate::types::GalleryId;
+
+/// Rows from which on a device is worth the trip: two threads take about a millisecond for as many.
+const LEAST_ROWS: usize = 1 << 16;
+
+/// Rows that a device multiplies at once, about; for 32 queries their products and bounds take 0.2 GB there.
+const BLOCK_ROWS: usize = 1 << 18;
+
+/// A device with copies of the galleries that it was asked to search, each as it was at its latest search.
+pub struct DeviceSearch {
+    device: Device,
+    least_rows: usize,
+    block_rows: usize,
+    copies: Mutex<HashMap<GalleryId, Vec<Block>>>,
+    /// It could not be used once, and is left alone since.
+    failed: AtomicBool,
+}
+
+/// A part of a gallery.
+struct Block {
+    rows: DeviceRows,
+    /// Of the chunks that it is a copy of.
+    revisions: Vec<u64>,
+}
+
+impl DeviceSearch {
+    pub fn new(device: Device) -> Self {
+        Self::with(LEAST_ROWS, BLOCK_ROWS, device)
+    }
+
+    pub(super) fn with(least_rows: usize, block_rows: usize, device: Device) -> Self {
+        Self { device, least_rows, block_rows, copies: Mutex::default(), failed: AtomicBool::new(false) }
+    }
+
+    /// Searches a gallery whose rows are these. `None`: the processor should.
+    pub fn search(&self, gallery: GalleryId, rows: &[Arc<Chunk>], dimension: usize, queries: &[Query]) -> Option<Hits> {
+        let total: usize = rows.iter().map(|chunk| chunk.len()).sum();
+        if total < self.least_rows || queries.is_empty() || self.failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.search_copy(copies.entry(gallery).or_default(), rows, dimension, queries) {
+            Ok(hits) => Some(hits),
+            Err(error) => {
+                warn!(%error, "the device cannot search galleries; the processor does from now on");
+                self.failed.store(true, Ordering::Relaxed);
+                copies.clear();
+                None
+            }
+        }
+    }
+
+    /// Forgets a gallery.
+    pub fn remove(&self, gallery: GalleryId) {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).remove(&gallery);
+    }
+
+    fn search_copy(
+        &self,
+        copy: &mut Vec<Block>,
+        rows: &[Arc<Chunk>],
+        dimension: usize,
+        queries: &[Query],
+    ) -> Result<Hits, NetworkError> {
+        let chunks_per_block = (self.block_rows / capacity(dimension)).max(1);
+        copy.truncate(rows.len().div_ceil(chunks_per_block));
+        for (number, chunks) in rows.chunks(chunks_per_block).enumerate() {
+            if copy.len() == number {
+                let rows = DeviceRows::new(self.device, stride(dimension), chunks_per_block * capacity(dimension))?;
+                copy.push(Block { rows, revisions: Vec::new() });
+            }
+            copy[number].follow(chunks, dimension)?;
+        }
+        let quantised = Queries::new(queries.iter().map(|query| query.probe.as_slice()));
+        let asked = queries.iter().zip(&quantised.scales).map(|(query, scale)| RowQuery {
+            scale: scale.scale,
+            bound: Estimator::new(*scale).bound_terms(),
+            // Whoever is left out may be among them.
+            wanted: query.top_k + usize::from(query.top_k > 0 && query.except.is_some()),
+            floor: floor(query),
+        });
+        let asked: Vec<RowQuery> = asked.collect();
+        let blocks: Vec<&DeviceRows> = copy.iter().map(|block| &block.rows).collect();
+        let mut open: Vec<Vec<Candidate>> = vec![Vec::new(); queries.len()];
+        for near in scan_rows(&blocks, &quantised.rows, &asked)? {
+            let row = near.block * chunks_per_block * capacity(dimension) + near.row;
+            let (chunk, row) = (row / capacity(dimension), row % capacity(dimension));
+            open[near.query].push(Candidate { chunk, row, upper: near.upper });
+        }
+        Ok(queries.iter().zip(&open).map(|(query, open)| settle(rows, dimension, query, open.iter())).collect())
+    }
+}
+
+impl Block {
+    /// Copies the chunks that changed.
+    fn follow(&mut self, chunks: &[Arc<Chunk>], dimension: usize) -> Result<(), NetworkError> {
+        self.revisions.resize(chunks.len(), 0);
+        for (number, chunk) in chunks.iter().enumerate().filter(|(_, chunk)| chunk.len() > 0) {
+            if self.revisions[number] != chunk.revision() {
+                let first = number * capacity(dimension);
+                self.rows.write(first, &chunk.quantised, &chunk.scales, &chunk.errors)?;
+                self.revisions[number] = chunk.revision();
+            }
+        }
+        self.rows.set_len(chunks.iter().map(|chunk| chunk.len()).sum())
+    }
+}
