@@ -57,6 +57,14 @@ impl Blobs {
         Ok(sha256)
     }
 
+    /// Whether there is a file for the content with this sha256.
+    pub async fn has(&self, sha256: &[u8; 32]) -> Result<bool, BlobError> {
+        match self.store.head(&self.path(sha256)).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            found => Ok(found.map(|_| true)?),
+        }
+    }
+
     /// The content with this sha256.
     pub async fn get(&self, sha256: &[u8; 32]) -> Result<Bytes, BlobError> {
         let name = hex(sha256);
@@ -107,6 +115,7 @@ mod tests {
             let blobs = Blobs::open(&config).unwrap();
             let sha256 = blobs.put("weights".into()).await.unwrap();
             assert_eq!(blobs.put("weights".into()).await.unwrap(), sha256);
+            assert!(blobs.has(&sha256).await.unwrap());
             assert_eq!(blobs.get(&sha256).await.unwrap(), "weights");
             std::fs::write(here.join(hex(&sha256)), "weight").unwrap();
             assert!(matches!(blobs.get(&sha256).await, Err(BlobError::Damaged { .. })));
@@ -116,6 +125,7 @@ mod tests {
             blobs.delete(&sha256).await.unwrap();
             blobs.delete(&sha256).await.unwrap();
             assert!(matches!(blobs.get(&sha256).await, Err(BlobError::Missing { .. })));
+            assert!(!blobs.has(&sha256).await.unwrap());
         }
     }
 }

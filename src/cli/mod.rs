@@ -31,8 +31,9 @@ use crate::app::AppError;
 use crate::bench::BenchError;
 use crate::config::{Config, ConfigArgs, ConfigError};
 use crate::db::{Database, DbError};
+use crate::engine::EngineError;
 use crate::evaluation::EvaluationError;
-use crate::service::ServiceError;
+use crate::service::{ServiceError, training_exit};
 use crate::training::TrainingError;
 use crate::transfer::TransferError;
 use crate::types::Name;
@@ -112,6 +113,17 @@ impl CliError {
     fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }
+    }
+
+    /// What the program ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Training(TrainingError::Network(error)) if error.is_out_of_memory() => {
+                training_exit::OUT_OF_MEMORY.into()
+            }
+            Self::App(AppError::Engine(EngineError::Device(_))) => training_exit::NO_DEVICE.into(),
+            _ => ExitCode::FAILURE,
+        }
     }
 }
 

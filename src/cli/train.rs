@@ -18,7 +18,7 @@ use crate::app::AppError;
 use crate::config::{Config, ConfigArgs, PrecisionChoice};
 use crate::engine::targets;
 use crate::nn::Precision;
-use crate::service::ServiceError;
+use crate::service::{ServiceError, training_exit};
 use crate::training::{Dataset, Split, TrainConfig, Trainer};
 
 /// What the program itself takes before it has read a chip, with room to say what is wrong.
@@ -34,7 +34,8 @@ const LEAST_MEMORY: u64 = 256 << 20;
 /// Beside FILE, an ONNX network, there will be its manifest (.toml), a model card (.card.json, .card.md) and the curves of
 /// the training (.curves.svg). Some people are held out to measure the result and to calibrate it: see --test-share.
 ///
-/// Ctrl-C and SIGTERM end a run early, with exit code 3; it is saved if --checkpoint says where.
+/// Ctrl-C and SIGTERM end a run early, with exit code 3; it is saved if --checkpoint says where. Code 4 says that there was too
+/// little memory, 5 that the device cannot be had.
 ///
 /// Example: faceid train --data ./people --output my-net.onnx
 #[derive(clap::Args)]
@@ -180,7 +181,7 @@ impl Train {
             biased;
             () = stop.asked() => {
                 report.interrupted(0, checkpoint.as_deref().filter(|path| path.exists()));
-                return Ok(ExitCode::from(stop::EXIT_CODE));
+                return Ok(ExitCode::from(training_exit::INTERRUPTED));
             }
             read = self.read(&config, &settings, &reading) => read?,
         };
@@ -198,7 +199,7 @@ impl Train {
         };
         let done = tokio::task::spawn_blocking(move || run.work(settings, report, &stop)).await;
         let Some(card) = done.map_err(|error| ServiceError::Internal(error.to_string()))?? else {
-            return Ok(ExitCode::from(stop::EXIT_CODE));
+            return Ok(ExitCode::from(training_exit::INTERRUPTED));
         };
         match (self.json, self.events) {
             (true, _) => print_json(&card)?,

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 pub use choices::{DeviceChoice, PrecisionChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings};
-pub use store::ModelStoreConfig;
+pub use store::{ModelStoreConfig, secret_variables};
 
 use crate::types::Threshold;
 use settings::defaults;

@@ -33,10 +33,19 @@ impl ModelStoreConfig {
     }
 }
 
+/// Names of the variables that are set and hold secrets, or lead to some: what other programs need not inherit.
+pub fn secret_variables() -> Vec<String> {
+    let own = ["FACEID_CONFIG", "FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL"];
+    own.map(str::to_owned).into_iter().chain(provider_variables().map(|(name, _)| name)).collect()
+}
+
 fn provider_options() -> Vec<(String, Secret)> {
+    provider_variables().map(|(name, value)| (name.to_ascii_lowercase(), Secret::from(value))).collect()
+}
+
+/// Those that are not empty; whoever writes `AWS_REGION=` into a file of variables means that there is none.
+fn provider_variables() -> impl Iterator<Item = (String, String)> {
     let texts =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let of_providers =
-        texts.filter(|(name, value)| !value.is_empty() && PROVIDERS.iter().any(|start| name.starts_with(start)));
-    of_providers.map(|(name, value)| (name.to_ascii_lowercase(), Secret::from(value))).collect()
+    texts.filter(|(name, value)| !value.is_empty() && PROVIDERS.iter().any(|start| name.starts_with(start)))
 }

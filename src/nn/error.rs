@@ -34,6 +34,14 @@ pub enum NetworkError {
     NoCuda(String),
 }
 
+impl NetworkError {
+    /// Whether there was too little memory, of the processor or of a GPU: what libtorch's allocators say then.
+    pub fn is_out_of_memory(&self) -> bool {
+        let says = |message: &str| message.contains("can't allocate memory") || message.contains("CUDA out of memory");
+        matches!(self, Self::Torch(message) if says(message))
+    }
+}
+
 impl From<TchError> for NetworkError {
     fn from(error: TchError) -> Self {
         Self::Torch(brief(&error))

@@ -48,7 +48,7 @@ pub use models::ManifestFields;
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use promote::{GateState, Promoted, Promotion};
 pub use ready::Readiness;
-pub use retrain::{EvaluateRequest, RetrainBase, RetrainRequest};
+pub use retrain::{EvaluateRequest, RetrainBase, RetrainRequest, training_exit};
 pub use shadow::ShadowRequest;
 pub use verify::VerifyRequest;
 

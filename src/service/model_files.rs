@@ -74,7 +74,9 @@ impl ModelFiles {
             }
         };
         // Until it was registered nobody seemed to need the file: it may have been deleted.
-        self.blobs.put(content).await?;
+        if !self.blobs.has(&sha256).await? {
+            self.blobs.put(content).await?;
+        }
         Ok(Loaded { model, embedder, calibration: manifest.calibration() })
     }
 

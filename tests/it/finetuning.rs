@@ -215,7 +215,7 @@ fn a_run_ends_with_whoever_holds_its_input_and_within_its_memory() {
     let limited = folder.train("net.onnx", "1", &["--memory-limit", "270000000"]).output().unwrap();
     // Refused by libtorch and said so, which other failures that have to do with memory are not.
     let refused = text(&limited).contains("DefaultCPUAllocator: can't allocate memory");
-    assert!(limited.status.code() == Some(1) && refused, "{}", text(&limited));
+    assert!(limited.status.code() == Some(4) && refused, "{}", text(&limited));
     let nothing = folder.train("net.onnx", "1", &["--memory-limit", "1000"]).output().unwrap();
     assert_eq!(nothing.status.code(), Some(2), "{}", text(&nothing));
 }

@@ -7,9 +7,6 @@ use tokio::sync::watch;
 
 use super::super::CliError;
 
-/// What a run that was interrupted ends with.
-pub const EXIT_CODE: u8 = 3;
-
 /// Whether somebody asked the program to end: by Ctrl-C, SIGTERM, or the end of standard input if that is listened to.
 #[derive(Clone)]
 pub struct Stop(watch::Receiver<bool>);

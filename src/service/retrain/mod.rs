@@ -10,6 +10,7 @@ mod run;
 mod train;
 
 pub use evaluate::EvaluateRequest;
+pub use process::training_exit;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};

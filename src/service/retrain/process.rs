@@ -15,15 +15,20 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::super::work::Failure;
+use crate::config::secret_variables;
 
 /// This program, whatever has become of its file: an upgrade may have replaced it.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// What a training has no use for, secrets among it.
-const NOT_INHERITED: [&str; 4] = ["FACEID_CONFIG", "FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL"];
-
-/// With this code `faceid train` ends when it was interrupted and the run is saved.
-const INTERRUPTED: i32 = 3;
+/// Codes with which `faceid train` ends, beside 0 for success, 1 for any failure and 2 for arguments that make no sense.
+pub mod training_exit {
+    /// It was interrupted, and the run is saved.
+    pub const INTERRUPTED: u8 = 3;
+    /// There was too little memory.
+    pub const OUT_OF_MEMORY: u8 = 4;
+    /// The device cannot be had.
+    pub const NO_DEVICE: u8 = 5;
+}
 
 /// How long a training may take to save the run when it is asked to end.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -39,6 +44,10 @@ pub(super) enum Exit {
     Interrupted,
     /// It says that these settings or photos cannot be trained with.
     Refused(String),
+    /// It needs more memory than it may have.
+    OutOfMemory(String),
+    /// The device that it was told to use cannot be had.
+    NoDevice(String),
     /// It was killed or crashed.
     Died(String),
 }
@@ -54,7 +63,7 @@ impl Training {
     pub(super) fn start(arguments: Vec<OsString>) -> Result<Self, Failure> {
         let failed = |reason: &dyn std::fmt::Display| Failure::Passing(format!("cannot start a training: {reason}"));
         let mut command = Command::new(THIS_PROGRAM);
-        NOT_INHERITED.iter().for_each(|name| _ = command.env_remove(name));
+        secret_variables().iter().for_each(|name| _ = command.env_remove(name));
         let mut child = command
             .args(arguments)
             .stdin(Stdio::piped())
@@ -117,9 +126,12 @@ impl Training {
 
 fn exit(status: ExitStatus, last_words: String) -> Exit {
     let said = if last_words.is_empty() { String::new() } else { format!(": {last_words}") };
-    match (status.code(), status.signal()) {
+    let code = status.code().map(|code| u8::try_from(code).unwrap_or(u8::MAX));
+    match (code, status.signal()) {
         (Some(0), _) => Exit::Done,
-        (Some(INTERRUPTED), _) => Exit::Interrupted,
+        (Some(training_exit::INTERRUPTED), _) => Exit::Interrupted,
+        (Some(training_exit::OUT_OF_MEMORY), _) => Exit::OutOfMemory(last_words),
+        (Some(training_exit::NO_DEVICE), _) => Exit::NoDevice(last_words),
         // A panic is no answer: memory may have run out.
         (Some(1 | 2), _) if !last_words.contains("panicked") => Exit::Refused(last_words),
         (Some(code), _) => Exit::Died(format!("the training ended with code {code}{said}")),
@@ -156,6 +168,8 @@ mod tests {
     fn ends_are_told_apart() {
         assert_eq!(ended(0), Exit::Done);
         assert_eq!(ended(3 << 8), Exit::Interrupted);
+        assert_eq!(ended(4 << 8), Exit::OutOfMemory("out of luck".to_owned()));
+        assert_eq!(ended(5 << 8), Exit::NoDevice("out of luck".to_owned()));
         let panicked = exit(ExitStatus::from_raw(1 << 8), "task 3 panicked: can't allocate memory".to_owned());
         assert!(matches!(panicked, Exit::Died(_)));
         assert_eq!(ended(1 << 8), Exit::Refused("out of luck".to_owned()));

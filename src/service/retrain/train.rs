@@ -68,10 +68,10 @@ impl Services {
         match training.ended().await {
             Exit::Done => {}
             // More is not to be had by trying again.
-            Exit::Refused(why) if why.contains("allocate memory") => {
+            Exit::OutOfMemory(why) => {
                 return Err(Failure::Final(format!("the training needs more memory than train_memory allows: {why}")));
             }
-            Exit::Refused(why) if why.contains("--device") => {
+            Exit::NoDevice(why) => {
                 return Err(Failure::Final(format!("the training has no GPU, see train_device: {why}")));
             }
             Exit::Refused(why) => return Err(Failure::Final(why)),
