@@ -92,6 +92,8 @@ pub enum CliError {
     #[error(transparent)]
     Training(#[from] TrainingError),
     #[error(transparent)]
+    TrainingDevice(EngineError),
+    #[error(transparent)]
     Evaluation(#[from] EvaluationError),
     #[error("{action}: {source}")]
     Io { action: String, source: std::io::Error },
@@ -121,7 +123,7 @@ impl CliError {
             Self::Training(TrainingError::Network(error)) if error.is_out_of_memory() => {
                 training_exit::OUT_OF_MEMORY.into()
             }
-            Self::App(AppError::Engine(EngineError::Device(_))) => training_exit::NO_DEVICE.into(),
+            Self::TrainingDevice(_) => training_exit::NO_DEVICE.into(),
             _ => ExitCode::FAILURE,
         }
     }

@@ -14,7 +14,6 @@ use self::report::{Reporter, Stage};
 use self::run::Run;
 use self::stop::Stop;
 use super::{CliError, print_json, say};
-use crate::app::AppError;
 use crate::config::{Config, ConfigArgs, PrecisionChoice};
 use crate::engine::targets;
 use crate::nn::Precision;
@@ -168,7 +167,7 @@ impl Train {
         let mut args = self.config.clone();
         args.settings.log.get_or_insert_with(|| "warn".to_owned());
         let config = super::configure(args)?;
-        let targets = targets(&config.engine).map_err(AppError::from)?;
+        let targets = targets(&config.engine).map_err(CliError::TrainingDevice)?;
         if self.resume.is_none() {
             settings = self.as_configured(settings, &config)?;
         }

@@ -38,7 +38,7 @@ impl NetworkError {
     /// Whether there was too little memory, of the processor or of a GPU: what libtorch's allocators say then.
     pub fn is_out_of_memory(&self) -> bool {
         let says = |message: &str| message.contains("can't allocate memory") || message.contains("CUDA out of memory");
-        matches!(self, Self::Torch(message) if says(message))
+        matches!(self, Self::Torch(reason) | Self::Node { reason, .. } if says(reason))
     }
 }
 

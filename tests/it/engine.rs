@@ -149,11 +149,13 @@ fn run(arguments: &[&str]) -> Output {
 fn a_gpu_that_is_not_there_is_a_clear_error() {
     let data_dir = data_dir();
     let folder = data_dir.path().to_str().unwrap();
-    let gpu = ["serve", "--device", "cuda", "--cuda-libraries", "/no/such/folder"];
-    let output = run(&[&gpu[..], &["--bind", "127.0.0.1:0", "--data-dir", folder]].concat());
-    assert_eq!(output.status.code(), Some(1));
-    let error = text(&output.stderr);
-    assert!(error.contains("--device cuda") && error.contains("CUDA is not available"), "{error}");
+    for flag in ["--device", "--search-device"] {
+        let gpu = ["serve", flag, "cuda", "--cuda-libraries", "/no/such/folder"];
+        let output = run(&[&gpu[..], &["--bind", "127.0.0.1:0", "--data-dir", folder]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let error = text(&output.stderr);
+        assert!(error.contains(&format!("{flag} cuda: CUDA is not available")), "{error}");
+    }
     for (flag, value) in [("--device", "gpu"), ("--precision", "int8")] {
         assert_eq!(run(&["serve", flag, value]).status.code(), Some(2), "{flag} {value}");
     }
