@@ -72,6 +72,7 @@ fn main() {
                 |_| Query { probe: embedding(&mut random, dimension), top_k: 5, min_similarity: None, except: None };
             let queries: Vec<Query> = (0..count).map(query).collect();
             let time = median(|| _ = black_box(index.search(GALLERY, &queries, threads)));
+            assert!(index.device().is_none_or(|device| !device.has_failed()), "the device cannot search");
             let rate = (rows * dimension * count) as f64 / time / 1e6;
             println!(
                 "| {threads} | {floor:.1} | {count} | {time:.1} | {:.2} | {:.2} | {rate:.0} |",

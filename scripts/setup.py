@@ -194,7 +194,7 @@ def link_checkout(home: Path) -> None:
     if not os.environ.get("CARGO_TARGET_DIR") and not target.exists():
         (home / "target").mkdir(parents=True, exist_ok=True)
         link(target, home / "target")
-    forget_lost_builds(target)
+    forget_lost_builds(Path(os.environ.get("CARGO_TARGET_DIR") or target))
 
 
 def forget_lost_builds(target: Path) -> None:

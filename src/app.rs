@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::blobs::{BlobError, Blobs};
 use crate::config::{Config, DatabaseConfig};
 use crate::db::{Database, DbError};
-use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation};
+use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation, search_device};
 use crate::gallery::Galleries;
 use crate::jobs::{Jobs, Lane};
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
@@ -155,12 +155,14 @@ async fn migrated(database: Database) -> Result<Database, DbError> {
 
 /// Loads the active model and completes its embeddings, which an import may have left out.
 async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Result<Services, AppError> {
+    let search_device = search_device(config.engine.clone()).await?;
     let registry = Registry::new(database.pools());
     let galleries = Galleries::new(database.pools());
     let files = ModelFiles::new(engine.clone(), Blobs::open(&config.models.store)?, registry.clone(), &config.models);
     let active = models::active(config, &registry, &files).await?;
     let jobs = Jobs::new(database.pools(), config.jobs.lease);
-    let services = Services::new(engine, Stores { galleries, registry, jobs }, files, active, config);
+    let stores = Stores { galleries, registry, jobs };
+    let services = Services::new(engine, search_device, stores, files, active, config);
     services.embed_missing_faces().await?;
     Ok(services)
 }

@@ -3,22 +3,21 @@
 
 mod open;
 mod uploads;
+mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 pub use uploads::{NewUpload, Upload};
+use writer::Writer;
 
 use crate::types::{UploadId, hex};
-
-/// Bytes that are sent to the store in one go.
-const PART: usize = 8 << 20;
 
 #[derive(Debug, Error)]
 pub enum BlobError {
@@ -37,7 +36,7 @@ pub enum BlobError {
 }
 
 /// Files by their sha256. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
@@ -51,7 +50,7 @@ impl Blobs {
         let sha256: [u8; 32] = digest(content.clone()).await;
         if self.get(&sha256).await.is_err() {
             let mut writer = self.writer(&self.path(&sha256)).await?;
-            writer.put(content);
+            writer.write(content).await?;
             writer.finish().await?;
         }
         Ok(sha256)
@@ -84,9 +83,8 @@ impl Blobs {
         }
     }
 
-    /// Writes a file in parts, as a provider that is slow has time for each of them. Unfinished it leaves nothing.
-    async fn writer(&self, path: &Path) -> Result<WriteMultipart, BlobError> {
-        Ok(WriteMultipart::new_with_chunk_size(self.store.put_multipart(path).await?, PART))
+    async fn writer(&self, path: &Path) -> Result<Writer, BlobError> {
+        Ok(Writer::new(self.store.put_multipart(path).await?))
     }
 
     fn path(&self, sha256: &[u8; 32]) -> Path {

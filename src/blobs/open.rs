@@ -16,14 +16,11 @@ use super::{BlobError, Blobs};
 use crate::config::{ModelStoreConfig, Secret};
 
 /// How long one request to a provider may take: a part that is uploaded, or a model file that is fetched.
-const TIMEOUT: Duration = Duration::from_secs(600);
-
-/// How long a provider may be silent in the middle of an answer.
-const SILENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How often a request that failed for a reason that may pass is made again, and for how long.
 const RETRIES: usize = 5;
-const RETRY_FOR: Duration = Duration::from_secs(30);
+const RETRY_FOR: Duration = Duration::from_secs(600);
 
 impl Blobs {
     /// Opens the store; a folder is created if there is none. A provider is asked nothing yet.
@@ -44,7 +41,7 @@ fn folder(path: PathBuf) -> Result<Blobs, BlobError> {
 /// The builders of object_store have these functions alike, but no trait.
 macro_rules! build {
     ($builder:ty, $url:expr, $options:expr) => {{
-        let client = ClientOptions::new().with_timeout(TIMEOUT).with_read_timeout(SILENCE);
+        let client = ClientOptions::new().with_timeout(TIMEOUT);
         let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_FOR, ..RetryConfig::default() };
         let builder = <$builder>::new().with_url($url.as_str()).with_client_options(client).with_retry(retry);
         // What the environment says of anything else is not for us.

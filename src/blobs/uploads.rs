@@ -7,19 +7,16 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
 use futures_util::TryStreamExt;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, WriteMultipart};
 use tokio::runtime::Handle;
-use tracing::warn;
 
+use super::writer::Writer;
 use super::{BlobError, Blobs};
 use crate::types::UploadId;
 
 /// Where they are in the store.
 const FOLDER: &str = "uploads";
-
-/// Parts of an upload that may be under way to the store.
-const PARTS_UNDER_WAY: usize = 2;
 
 /// Bytes that are read from the store in one go.
 const BLOCK: u64 = 4 << 20;
@@ -27,38 +24,18 @@ const BLOCK: u64 = 4 << 20;
 /// A file that arrives. Dropped before it is finished, it leaves nothing.
 pub struct NewUpload {
     id: UploadId,
-    /// Until it is finished.
-    writer: Option<WriteMultipart>,
+    writer: Writer,
 }
 
 impl NewUpload {
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
-        if let Some(writer) = &mut self.writer {
-            writer.wait_for_capacity(PARTS_UNDER_WAY).await?;
-            writer.put(bytes);
-        }
-        Ok(())
+        self.writer.write(bytes).await
     }
 
     /// Keeps the file until it is deleted.
-    pub async fn finish(mut self) -> Result<UploadId, BlobError> {
-        if let Some(writer) = self.writer.take() {
-            writer.finish().await?;
-        }
+    pub async fn finish(self) -> Result<UploadId, BlobError> {
+        self.writer.finish().await?;
         Ok(self.id)
-    }
-}
-
-impl Drop for NewUpload {
-    fn drop(&mut self) {
-        // A provider keeps the parts of what is not finished until it is told to forget them.
-        if let (Some(writer), Ok(runtime)) = (self.writer.take(), Handle::try_current()) {
-            runtime.spawn(async move {
-                if let Err(error) = writer.abort().await {
-                    warn!(%error, "what arrived of an upload stays in the model store");
-                }
-            });
-        }
     }
 }
 
@@ -66,7 +43,7 @@ impl Blobs {
     /// Begins a file.
     pub async fn begin_upload(&self) -> Result<NewUpload, BlobError> {
         let id = UploadId::new();
-        Ok(NewUpload { id, writer: Some(self.writer(&self.upload_path(id)).await?) })
+        Ok(NewUpload { id, writer: self.writer(&self.upload_path(id)).await? })
     }
 
     /// A file that was finished.
@@ -185,7 +162,7 @@ impl Seek for Upload {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PART;
+    use super::super::writer::PART;
     use super::*;
     use crate::config::ModelStoreConfig;
 

@@ -214,7 +214,7 @@ impl Settings {
                 bind,
                 keys: keys(bind, s.client_key, s.admin_key, said(s.insecure))?,
                 max_body_bytes,
-                max_dataset_bytes: in_range("max_dataset_bytes", s.max_dataset_bytes, 1024..=1 << 42)?,
+                max_dataset_bytes: in_range("max_dataset_bytes", s.max_dataset_bytes, 1024..=1 << 36)?,
                 body_budget: in_range("body_budget", s.body_budget, max_body_bytes..=1 << 42)?,
                 max_connections: in_range("max_connections", s.max_connections, 1..=1_000_000)?,
                 request_timeout: Duration::from_secs(in_range("request_timeout", s.request_timeout, 1..=3600)?),

@@ -37,9 +37,10 @@ pub fn targets(config: &EngineConfig) -> Result<Vec<Target>, EngineError> {
 }
 
 /// The GPU that searches galleries, if one is asked for: of several the first, unless it is named.
-pub fn search_device(config: &EngineConfig) -> Result<Option<Device>, EngineError> {
+pub async fn search_device(config: EngineConfig) -> Result<Option<Device>, EngineError> {
     let DeviceChoice::Cuda(wanted) = config.search_device else { return Ok(None) };
-    count_for(config, "--search-device", config.search_device)?;
+    let counting = tokio::task::spawn_blocking(move || count_for(&config, "--search-device", config.search_device));
+    counting.await.map_err(|_| EngineError::Loading)??;
     Ok(Some(Device::Cuda(wanted.unwrap_or(0))))
 }
 

@@ -85,7 +85,6 @@ struct Handle {
     pool: Arc<Pool>,
     /// Devices, by number.
     targets: Arc<[Target]>,
-    search_device: Option<Device>,
 }
 
 impl Drop for Handle {
@@ -133,10 +132,10 @@ impl Engine {
     /// GPU runs its networks.
     pub async fn start(config: EngineConfig) -> Result<(Self, EngineThreads), EngineError> {
         let loading = tokio::task::spawn_blocking(move || {
-            let (targets, search_device) = (targets(&config)?, search_device(&config)?);
+            let targets = targets(&config)?;
             let networks = targets.iter().enumerate().map(|(device, target)| Networks::load(&config, device, target));
             let networks: Result<Vec<_>, _> = networks.collect();
-            start(&config, (targets, search_device), networks?)
+            start(&config, targets, networks?)
         });
         loading.await.map_err(|_| EngineError::Stopped)?
     }
@@ -163,11 +162,6 @@ impl Engine {
         let targets = Arc::clone(&self.0.targets);
         let load = move || LoadedEmbedder::from_bytes(&content, format, &targets, normalisation);
         tokio::task::spawn_blocking(load).await.map_err(|_| EngineError::Loading)?
-    }
-
-    /// The GPU that searches galleries, if one is asked for.
-    pub fn search_device(&self) -> Option<Device> {
-        self.0.search_device
     }
 
     /// What waits.
@@ -219,7 +213,7 @@ impl Engine {
 /// Starts the threads of networks that are loaded, one set for each target.
 fn start(
     config: &EngineConfig,
-    (targets, search_device): (Vec<Target>, Option<Device>),
+    targets: Vec<Target>,
     networks: Vec<Networks>,
 ) -> Result<(Engine, EngineThreads), EngineError> {
     let on_gpu = targets.iter().any(|target| target.is_gpu());
@@ -251,7 +245,7 @@ fn start(
         return Err(error);
     }
     announce(config, &targets, limits.max_batch);
-    Ok((Engine(Arc::new(Handle { pool, targets: targets.into(), search_device })), EngineThreads(threads)))
+    Ok((Engine(Arc::new(Handle { pool, targets: targets.into() })), EngineThreads(threads)))
 }
 
 /// Default batch limits: beyond them passes gain little and callers wait longer.

@@ -167,7 +167,7 @@ impl Galleries {
         let ids: Vec<Uuid> = changed.iter().map(|subject| subject.0).collect();
         let mut transaction = self.begin_by_index().await?;
         sqlx::query(
-            // Few have been reviewed before what changed last, and theirs are the only faces that are compared.
+            // In the first review of a gallery nobody is older than what changed; later everybody is.
             "with due as materialized ( \
                select q.subject_id, q.transaction, t.embedding from review_queue q \
                join templates t on t.model_id = q.model_id and t.subject_id = q.subject_id \
@@ -176,11 +176,10 @@ impl Galleries {
                select subject_id, seen from reviewed where model_id = $2 and gallery_id = $1 \
                and seen <= (select transaction from due order by transaction desc limit 1) \
              ), near as materialized ( \
-               select o.subject_id from older o cross join lateral ( \
-                 select embedding from embeddings \
-                 where gallery_id = $1 and model_id = $2 and subject_id = o.subject_id offset 0 \
-               ) face join due d on o.seen <= d.transaction and o.subject_id <> d.subject_id \
-                 and (face.embedding <#> d.embedding) <= -$4::float8 \
+               select o.subject_id from older o \
+               join embeddings e on e.gallery_id = $1 and e.model_id = $2 and e.subject_id = o.subject_id \
+               join due d on o.seen <= d.transaction and o.subject_id <> d.subject_id \
+                 and (e.embedding <#> d.embedding) <= -$4::float8 \
                union all \
                select subject_id from findings where gallery_id = $1 and model_id = $2 and other_id = any($3) \
              ), held as ( \
@@ -204,7 +203,9 @@ impl Galleries {
     /// import makes them a thousand times as large.
     async fn begin_by_index(&self) -> Result<Transaction<'static, Postgres>, GalleryError> {
         let mut transaction = self.pool.begin().await?;
+        // With a hash all faces would be read, with a merge those up to the last that is sought.
         sqlx::query("set local enable_seqscan = off").execute(&mut *transaction).await?;
+        sqlx::query("set local enable_hashjoin = off").execute(&mut *transaction).await?;
         Ok(transaction)
     }
 
@@ -294,8 +295,8 @@ impl Galleries {
         Ok(transaction.commit().await?)
     }
 
-    /// How often templates have changed, of all galleries; more than that if changes were undone.
-    pub async fn template_changes(&self) -> Result<i64, GalleryError> {
+    /// How many tickets have been drawn for the queue, of all galleries: it tells how fast templates change.
+    pub async fn review_tickets(&self) -> Result<i64, GalleryError> {
         let sequence = "select last_value from review_queue_ticket_seq";
         Ok(sqlx::query_scalar(sequence).fetch_one(&self.pool).await?)
     }

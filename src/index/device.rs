@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
 use super::chunk::{Chunk, capacity};
 use super::quantised::{Estimator, Queries, stride};
 use super::scan::{Candidate, floor, settle};
-use super::{Hits, Query};
+use super::{Hits, MOST_QUERIES, Query};
 use crate::nn::{Device, DeviceRows, NetworkError, RowQuery, scan_rows};
 use crate::types::GalleryId;
 
@@ -24,10 +24,13 @@ pub struct DeviceSearch {
     device: Device,
     least_rows: usize,
     block_rows: usize,
-    copies: Mutex<HashMap<GalleryId, Vec<Block>>>,
+    copies: Mutex<HashMap<GalleryId, Arc<Mutex<Copy>>>>,
     /// It could not be used once, and is left alone since.
     failed: AtomicBool,
 }
+
+/// The rows of a gallery.
+type Copy = Vec<Block>;
 
 /// A part of a gallery.
 struct Block {
@@ -45,19 +48,30 @@ impl DeviceSearch {
         Self { device, least_rows, block_rows, copies: Mutex::default(), failed: AtomicBool::new(false) }
     }
 
+    /// Whether it could not be used, and is left alone.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     /// Searches a gallery whose rows are these. `None`: the processor should.
     pub fn search(&self, gallery: GalleryId, rows: &[Arc<Chunk>], dimension: usize, queries: &[Query]) -> Option<Hits> {
         let total: usize = rows.iter().map(|chunk| chunk.len()).sum();
-        if total < self.least_rows || queries.is_empty() || self.failed.load(Ordering::Relaxed) {
+        if total < self.least_rows {
+            self.remove(gallery);
             return None;
         }
-        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.search_copy(copies.entry(gallery).or_default(), rows, dimension, queries) {
+        if queries.is_empty() || self.has_failed() {
+            return None;
+        }
+        // The gallery is held while it is copied and scanned, the others are not.
+        let copy = Arc::clone(lock(&self.copies).entry(gallery).or_default());
+        let searched = self.search_copy(&mut lock(&copy), rows, dimension, queries);
+        match searched {
             Ok(hits) => Some(hits),
             Err(error) => {
                 warn!(%error, "the device cannot search galleries; the processor does from now on");
                 self.failed.store(true, Ordering::Relaxed);
-                copies.clear();
+                lock(&self.copies).clear();
                 None
             }
         }
@@ -65,12 +79,14 @@ impl DeviceSearch {
 
     /// Forgets a gallery.
     pub fn remove(&self, gallery: GalleryId) {
-        self.copies.lock().unwrap_or_else(PoisonError::into_inner).remove(&gallery);
+        let copy = lock(&self.copies).remove(&gallery);
+        // Gigabytes may be freed here, and not while others wait.
+        drop(copy);
     }
 
     fn search_copy(
         &self,
-        copy: &mut Vec<Block>,
+        copy: &mut Copy,
         rows: &[Arc<Chunk>],
         dimension: usize,
         queries: &[Query],
@@ -84,24 +100,45 @@ impl DeviceSearch {
             }
             copy[number].follow(chunks, dimension)?;
         }
-        let quantised = Queries::new(queries.iter().map(|query| query.probe.as_slice()));
-        let asked = queries.iter().zip(&quantised.scales).map(|(query, scale)| RowQuery {
-            scale: scale.scale,
-            bound: Estimator::new(*scale).bound_terms(),
-            // Whoever is left out may be among them.
-            wanted: query.top_k + usize::from(query.top_k > 0 && query.except.is_some()),
-            floor: floor(query),
-        });
-        let asked: Vec<RowQuery> = asked.collect();
         let blocks: Vec<&DeviceRows> = copy.iter().map(|block| &block.rows).collect();
-        let mut open: Vec<Vec<Candidate>> = vec![Vec::new(); queries.len()];
-        for near in scan_rows(&blocks, &quantised.rows, &asked)? {
-            let row = near.block * chunks_per_block * capacity(dimension) + near.row;
-            let (chunk, row) = (row / capacity(dimension), row % capacity(dimension));
-            open[near.query].push(Candidate { chunk, row, upper: near.upper });
+        let mut hits = Vec::with_capacity(queries.len());
+        // What a scan takes there grows with its queries.
+        for queries in queries.chunks(MOST_QUERIES) {
+            let open = near(&blocks, chunks_per_block * capacity(dimension), dimension, queries)?;
+            hits.extend(queries.iter().zip(&open).map(|(query, open)| settle(rows, dimension, query, open.iter())));
         }
-        Ok(queries.iter().zip(&open).map(|(query, open)| settle(rows, dimension, query, open.iter())).collect())
+        Ok(hits)
     }
+}
+
+/// What a scan of the blocks leaves open for each query.
+fn near(
+    blocks: &[&DeviceRows],
+    block_rows: usize,
+    dimension: usize,
+    queries: &[Query],
+) -> Result<Vec<Vec<Candidate>>, NetworkError> {
+    let quantised = Queries::new(queries.iter().map(|query| query.probe.as_slice()));
+    let asked = queries.iter().zip(&quantised.scales).map(|(query, scale)| RowQuery {
+        scale: scale.scale,
+        bound: Estimator::new(*scale).bound_terms(),
+        // Whoever is left out may be among them.
+        wanted: query.top_k + usize::from(query.top_k > 0 && query.except.is_some()),
+        floor: floor(query),
+    });
+    let asked: Vec<RowQuery> = asked.collect();
+    let mut open: Vec<Vec<Candidate>> = vec![Vec::new(); queries.len()];
+    for near in scan_rows(blocks, &quantised.rows, &asked)? {
+        let row = near.block * block_rows + near.row;
+        let (chunk, row) = (row / capacity(dimension), row % capacity(dimension));
+        open[near.query].push(Candidate { chunk, row, upper: near.upper });
+    }
+    Ok(open)
+}
+
+/// A panic while it was held leaves at worst a copy whose revisions are older than its rows, which are then written again.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Block {

@@ -123,11 +123,21 @@ impl Index {
         self.len() == 0
     }
 
+    /// The device that searches large galleries, if there is one.
+    pub fn device(&self) -> Option<&DeviceSearch> {
+        self.device.as_ref()
+    }
+
     /// Searches a gallery, scanning it once for all queries: on the device, or with up to `threads` threads.
     pub fn search(&self, gallery: GalleryId, queries: &[Query], threads: usize) -> Hits {
         let rows = self.read().get(&gallery).map(Shelf::rows).unwrap_or_default();
-        let by_device = self.device.as_ref().and_then(|device| device.search(gallery, &rows, self.dimension, queries));
-        by_device.unwrap_or_else(|| scan::search(&rows, self.dimension, queries, threads))
+        let Some(device) = &self.device else { return scan::search(&rows, self.dimension, queries, threads) };
+        let hits = device.search(gallery, &rows, self.dimension, queries);
+        if !self.read().contains_key(&gallery) {
+            // It went meanwhile.
+            device.remove(gallery);
+        }
+        hits.unwrap_or_else(|| scan::search(&rows, self.dimension, queries, threads))
     }
 
     /// Leaves queries to whoever calls [`Self::run_waiting`] next: the caller itself should, unless another was

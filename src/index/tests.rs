@@ -26,7 +26,19 @@ fn embedding(random: &mut Random, dimension: usize) -> StoredEmbedding {
 
 /// Searched by the processor, and by a device, as which tensors of the processor serve as well.
 fn both(dimension: usize) -> [Index; 2] {
-    [None, Some(DeviceSearch::with(0, 0, Device::Cpu))].map(|device| Index::new(dimension, device))
+    [Index::new(dimension, None), by_device(dimension, 0)]
+}
+
+/// With as many rows in a block as the chunks have that fit, at least one.
+fn by_device(dimension: usize, block_rows: usize) -> Index {
+    Index::new(dimension, Some(DeviceSearch::with(0, block_rows, Device::Cpu)))
+}
+
+/// What [`Index::search`] finds by one thread, or by the device, which must not have failed.
+fn search(index: &Index, queries: &[Query]) -> Hits {
+    let hits = index.search(GALLERY, queries, 1);
+    assert!(index.device().is_none_or(|device| !device.has_failed()));
+    hits
 }
 
 fn query(probe: &StoredEmbedding, top_k: usize) -> Query {
@@ -64,11 +76,39 @@ fn a_large_gallery_is_searched_exactly_by_any_number_of_threads() {
             assert_eq!(found(hits), expected(&rows, query));
         }
     }
-    for (hits, query) in by_device.search(GALLERY, &queries, 0).into_iter().zip(&queries) {
+    for (hits, query) in search(&by_device, &queries).into_iter().zip(&queries) {
         assert_eq!(found(hits), expected(&rows, query));
     }
     by_device.remove_gallery(GALLERY);
-    assert!(by_device.search(GALLERY, &queries, 1).concat().is_empty());
+    assert!(search(&by_device, &queries).concat().is_empty());
+}
+
+#[test]
+fn a_device_follows_a_gallery_of_several_blocks_that_grows_and_shrinks() {
+    // A chunk has 10,922 rows, no multiple of what a device scans at once, and a block three chunks.
+    let (dimension, chunk) = (130, 10_922);
+    let (index, mut random) = (by_device(dimension, 3 * chunk), Random::new(5, 0));
+    let mut rows = BTreeMap::new();
+    // More queries than a scan takes, one of them for more than a chunk.
+    let mut queries: Vec<Query> = (0..40).map(|_| query(&embedding(&mut random, dimension), 3)).collect();
+    queries[1].top_k = 11_000;
+    queries[2].except = Some(subject(1));
+    for rounds in [0..chunk, chunk..4 * chunk + 5, 3 * chunk + 3..4 * chunk + 5, 100..4 * chunk, 100..101] {
+        for number in rounds {
+            let number = number as u128;
+            // Whoever is there goes, and whoever is not comes.
+            if rows.remove(&number).is_some() {
+                index.remove(GALLERY, subject(number));
+            } else {
+                let row = embedding(&mut random, dimension);
+                index.put(GALLERY, about(number), &row);
+                rows.insert(number, row);
+            }
+        }
+        for (hits, query) in search(&index, &queries).into_iter().zip(&queries).take(4) {
+            assert_eq!(found(hits), expected(&rows, query), "{} rows", rows.len());
+        }
+    }
 }
 
 #[test]
@@ -78,7 +118,7 @@ fn equal_rows_are_ordered_by_subject() {
         for number in (0..3000).rev() {
             index.put(GALLERY, about(number), &probe);
         }
-        let hits = index.search(GALLERY, &[query(&probe, 7)], 1).remove(0);
+        let hits = search(&index, &[query(&probe, 7)]).remove(0);
         assert_eq!(
             hits.iter().map(|hit| hit.about.subject_id).collect::<Vec<_>>(),
             (0..7).map(subject).collect::<Vec<_>>()
@@ -148,7 +188,7 @@ proptest! {
             }
             for index in &indexes {
                 prop_assert_eq!(index.len_of(GALLERY), rows.len());
-                for (hits, query) in index.search(GALLERY, &probes, 1).into_iter().zip(&probes) {
+                for (hits, query) in search(index, &probes).into_iter().zip(&probes) {
                     prop_assert_eq!(found(hits), expected(&rows, query));
                 }
             }

@@ -55,7 +55,7 @@ pub use verify::VerifyRequest;
 pub use crate::gallery::DEFAULT_GALLERY_NAME;
 
 use crate::config::{Config, JobsConfig, RecognitionConfig};
-use crate::engine::{Depth, Engine};
+use crate::engine::{Depth, Device, Engine};
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
 use crate::registry::Registry;
@@ -92,21 +92,23 @@ struct Parts {
     /// Faces may have come without an embedding of the active model.
     faces_came: Notify,
     recognition: RecognitionConfig,
+    search_device: Option<Device>,
     reembed_share: f64,
     requests: Arc<Semaphore>,
 }
 
 impl Services {
-    /// `active` is the database's active model.
+    /// `active` is the database's active model; `search_device` searches large galleries, if there is one.
     pub fn new(
         engine: Engine,
+        search_device: Option<Device>,
         Stores { galleries, registry, jobs }: Stores,
         models: ModelFiles,
         active: Loaded,
         config: &Config,
     ) -> Self {
         let recognition = config.recognition.clone();
-        let serving = Serving::start(&galleries, active, &recognition, engine.search_device());
+        let serving = Serving::start(&galleries, active, &recognition, search_device);
         Self(Arc::new(Parts {
             photos: PhotoReader::new(engine.clone(), &recognition),
             engine,
@@ -122,6 +124,7 @@ impl Services {
             faces_came: Notify::new(),
             requests: Arc::new(Semaphore::new(recognition.max_requests)),
             recognition,
+            search_device,
             reembed_share: config.models.reembed_share,
         }))
     }

@@ -28,32 +28,52 @@ const QUERIES: usize = 32;
 /// Subjects like one that are looked at in search of duplicates.
 const ALIKE: usize = 20;
 
-/// How long to wait when there is nothing to do, or it failed, and after a batch at most.
+/// How long to wait when there is nothing to do, or it failed.
 const PAUSE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Templates that change in a [`PAUSE`] in an import. Whoever is reviewed before it ends is compared with all who come after,
-/// so the review waits for the end, but not for ever.
-const MANY: i64 = 100;
+/// The longest rest after a batch.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
+/// Tickets a second that are drawn in an import: one for each template that is new, and two for one that changes. Whoever is
+/// reviewed before its end is compared with all who come after, so the review waits for the end, but not for ever.
+const MANY: f64 = 200.0;
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What is known of the changes of templates.
+/// How fast templates change.
+#[derive(Default)]
 struct Flood {
-    /// How many there have been at the latest look.
-    changes: i64,
-    /// When there were few the last time.
-    since: Instant,
+    /// Tickets that had been drawn at the latest look.
+    seen: Option<(i64, Instant)>,
+    /// When it was that they began to be many.
+    since: Option<Instant>,
+}
+
+impl Flood {
+    fn look(&mut self, tickets: i64, now: Instant) {
+        self.seen = Some((tickets, now));
+    }
+
+    /// Looks, and says whether there is more than could be reviewed, and has not been for too long.
+    fn rises(&mut self, tickets: i64, now: Instant) -> bool {
+        let (former, at) = self.seen.replace((tickets, now)).unwrap_or((tickets, now));
+        // A few in a moment are none.
+        let seconds = (now - at).max(PAUSE).as_secs_f64();
+        let is_rising = (tickets - former) as f64 >= MANY * seconds;
+        self.since = is_rising.then(|| self.since.unwrap_or(now));
+        self.since.is_some_and(|since| now - since < PATIENCE)
+    }
 }
 
 impl Services {
     /// Reviews what is due, for as long as the service lives.
     pub(super) async fn keep_reviewing(self) {
-        let mut flood = Flood { changes: i64::MAX, since: Instant::now() };
+        let mut flood = Flood::default();
         loop {
             let began = Instant::now();
             match self.review_unless(&mut flood).await {
-                // Half of the time: requests come first.
-                Ok(true) => tokio::time::sleep(began.elapsed().min(RETRY)).await,
+                // Half of the time, by and large: requests come first.
+                Ok(true) => tokio::time::sleep(began.elapsed().min(LONGEST_REST)).await,
                 Ok(false) => tokio::time::sleep(PAUSE).await,
                 Err(error) => {
                     warn!(%error, "the review of galleries failed; trying again");
@@ -65,15 +85,13 @@ impl Services {
 
     /// As [`Self::review_some`], unless more comes than could be reviewed; `false` then as well.
     async fn review_unless(&self, flood: &mut Flood) -> Result<bool, ServiceError> {
-        let changes = self.0.galleries.template_changes().await?;
-        let is_flood = changes.saturating_sub(flood.changes) >= MANY;
-        flood.changes = changes;
-        if !is_flood {
-            flood.since = Instant::now();
-        } else if flood.since.elapsed() < PATIENCE {
+        if flood.rises(self.0.galleries.review_tickets().await?, Instant::now()) {
             return Ok(false);
         }
-        self.review_some().await
+        let reviewed = self.review_some().await;
+        // Not counting those that were drawn for whoever is to be looked at again.
+        flood.look(self.0.galleries.review_tickets().await?, Instant::now());
+        reviewed
     }
 
     /// Reviews a batch. `false`: nothing is due, or another server is at it.
@@ -196,5 +214,30 @@ fn duplicate((a, b): (SubjectId, SubjectId), similarity: f32) -> NewFinding {
         other: Some(b),
         score: similarity,
         evidence: json!({"similarity": similarity}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_review_waits_for_an_import_but_not_for_ever() {
+        let (start, mut flood) = (Instant::now(), Flood::default());
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        assert!(!flood.rises(1_000_000, at(0.0)));
+        assert!(!flood.rises(1_000_150, at(1.0)));
+        // Many at once are one request.
+        assert!(!flood.rises(1_000_300, at(1.1)));
+        assert!(flood.rises(1_002_000, at(2.1)));
+        // Its own do not count.
+        assert!(!flood.rises(1_002_000, at(3.1)));
+        flood.look(1_009_000, at(3.2));
+        assert!(!flood.rises(1_009_010, at(3.4)));
+        // One that never ends.
+        let tickets = |second: u32| 1_009_010 + 500 * i64::from(second);
+        let waited = (1..2000).take_while(|second| flood.rises(tickets(*second), at(3.4 + f64::from(*second)))).count();
+        assert_eq!(waited, 600);
+        assert!(!flood.rises(tickets(602), at(605.4)));
     }
 }

@@ -222,7 +222,7 @@ impl Services {
 
     /// Makes a model ready to answer, with its templates in memory.
     pub(super) async fn prepare(&self, loaded: Loaded) -> Serving {
-        let serving = Serving::start(&self.0.galleries, loaded, &self.0.recognition, self.0.engine.search_device());
+        let serving = Serving::start(&self.0.galleries, loaded, &self.0.recognition, self.0.search_device);
         serving.resident.filled().await;
         serving
     }

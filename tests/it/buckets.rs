@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use faceid::jobs::JobState;
 use faceid::service::answers::Job;
+use futures_util::{StreamExt, stream};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use reqwest::{Method, StatusCode};
+use reqwest::{Body, Method, StatusCode};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use serde_json::json;
@@ -57,6 +59,12 @@ impl S3 {
         command
     }
 
+    /// Files of uploads that are under way.
+    fn unfinished(&self) -> usize {
+        let files = photos::files(self.folder.path());
+        files.iter().filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".upload")).count()
+    }
+
     /// The objects of a folder of the bucket.
     fn objects(&self, folder: &str) -> Vec<PathBuf> {
         let folder = self.folder.path().join(BUCKET).join(folder);
@@ -71,7 +79,7 @@ async fn serve(s3: &S3, data: &Path) -> Server {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn models_and_uploads_are_kept_in_a_bucket() {
-    let s3 = S3::start().await;
+    let s3 = Arc::new(S3::start().await);
     let data = data_dir();
     let mut server = serve(&s3, data.path()).await;
     assert_eq!(s3.objects("of/models").len(), 1);
@@ -88,6 +96,19 @@ async fn models_and_uploads_are_kept_in_a_bucket() {
     let server = serve(&s3, data.path()).await;
     let app = TestApp::at(server.url.clone()).await;
     assert_eq!(app.answering().await, "bgr");
+
+    // Whoever leaves in the middle of an upload leaves nothing there either.
+    let chunks = stream::iter((0..20).map(|_| Ok(vec![b' '; 1 << 20])));
+    let there = Arc::clone(&s3);
+    let cut = stream::once(async move {
+        while there.unfinished() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(std::io::Error::other("gone"))
+    });
+    let upload = app.request(Method::POST, "/admin/datasets?gallery=cut").header("content-type", "application/zip");
+    assert!(upload.body(Body::wrap_stream(chunks.chain(cut))).send().await.is_err());
+    eventually(Duration::from_secs(60), "it is forgotten", async || (s3.unfinished() == 0).then_some(())).await;
 
     if let Some(people) = datasets::people(0..3, 3) {
         let archive = datasets::zipped(&people);

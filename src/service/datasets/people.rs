@@ -1,7 +1,5 @@
 //! Who is on the photos of an archive: whoever their folder is named after.
 
-use image::ImageFormat;
-
 /// A photo of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PhotoPath {
@@ -15,8 +13,7 @@ pub(super) struct PhotoPath {
 
 /// The photos among the files of an archive, by person and path.
 ///
-/// A file in a folder is a photo of whoever the folder is named after. If all folders lie in one, beside no photo, that is
-/// looked into instead.
+/// A file in a folder is a photo of whoever the folder is named after. If all folders lie in one, that is looked into instead.
 /// Files beside the folders and folders within them are left out, and so is what is hidden: what has a part that begins with
 /// a dot (`..` does) or is `__MACOSX`.
 pub(super) fn photos(files: impl IntoIterator<Item = (usize, String)>) -> Vec<PhotoPath> {
@@ -41,15 +38,14 @@ fn parts(path: &str) -> Option<Vec<&str>> {
     parts.map(|part| (!part.starts_with('.') && part != "__MACOSX").then_some(part)).collect()
 }
 
-/// Whether all folders lie in one, beside no photo: then it would be a person's, with folders within.
+/// Whether all folders lie in one.
 fn has_top<'a>(files: impl Iterator<Item = &'a [&'a str]>) -> bool {
     let mut in_folders = files.filter(|parts| parts.len() > 1).peekable();
     let Some(top) = in_folders.peek().map(|parts| parts[0]) else { return false };
     let mut is_deep = false;
     in_folders.all(|parts| {
         is_deep |= parts.len() > 2;
-        let is_photo = parts.len() == 2 && ImageFormat::from_path(parts[1]).is_ok();
-        parts[0] == top && !is_photo
+        parts[0] == top
     }) && is_deep
 }
 
@@ -74,7 +70,6 @@ mod tests {
         assert_eq!(of(&["set/ada/1.jpg", "set/note.txt", "x"]), [pair("ada", "set/ada/1.jpg")]);
         assert_eq!(of(&["ada/1.jpg"]), [pair("ada", "ada/1.jpg")]);
         // A folder in a person's.
-        assert_eq!(of(&["ada/1.jpg", "ada/raw/2.jpg"]), [pair("ada", "ada/1.jpg")]);
         assert_eq!(of(&["ada/1.jpg", "bob/raw/2.jpg"]), [pair("ada", "ada/1.jpg")]);
         assert_eq!(
             of(&["C\\ada\\1.jpg", "./C/bob/1.jpg"]),

@@ -67,10 +67,7 @@ impl Services {
         }
         match training.ended().await {
             Exit::Done => {}
-            // More is not to be had by trying again.
-            Exit::OutOfMemory(why) => {
-                return Err(Failure::Final(format!("the training needs more memory than train_memory allows: {why}")));
-            }
+            Exit::OutOfMemory(why) => return Err(self.out_of_memory(&why)),
             Exit::NoDevice(why) => {
                 return Err(Failure::Final(format!("the training has no GPU, see train_device: {why}")));
             }
@@ -85,6 +82,19 @@ impl Services {
         let card = folder.network().with_extension("card.json");
         let text = on_disk(move || std::fs::read(card)).await?;
         serde_json::from_slice(&text).map_err(|error| Failure::Final(format!("the model card cannot be read: {error}")))
+    }
+
+    fn out_of_memory(&self, why: &str) -> Failure {
+        match self.0.work.train_device {
+            // The networks that serve may need less of it the next time.
+            DeviceChoice::Cuda(_) => {
+                Failure::Passing(format!("the training needs more memory than the GPU has free: {why}"))
+            }
+            // More is not to be had by trying again.
+            DeviceChoice::Cpu | DeviceChoice::Auto => {
+                Failure::Final(format!("the training needs more memory than train_memory allows: {why}"))
+            }
+        }
     }
 
     /// Of `faceid`.
