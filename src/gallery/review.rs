@@ -167,7 +167,8 @@ impl Galleries {
         let ids: Vec<Uuid> = changed.iter().map(|subject| subject.0).collect();
         let mut transaction = self.begin_by_index().await?;
         sqlx::query(
-            // In the first review of a gallery nobody is older than what changed; later everybody is.
+            // In the first review of a gallery nobody is older than what changed; later everybody is. `offset 0` has faces
+            // and subjects joined first, which are in one order, rather than all subjects sorted with the vector of the change.
             "with due as materialized ( \
                select q.subject_id, q.transaction, t.embedding from review_queue q \
                join templates t on t.model_id = q.model_id and t.subject_id = q.subject_id \
@@ -176,10 +177,11 @@ impl Galleries {
                select subject_id, seen from reviewed where model_id = $2 and gallery_id = $1 \
                and seen <= (select transaction from due order by transaction desc limit 1) \
              ), near as materialized ( \
-               select o.subject_id from older o \
-               join embeddings e on e.gallery_id = $1 and e.model_id = $2 and e.subject_id = o.subject_id \
-               join due d on o.seen <= d.transaction and o.subject_id <> d.subject_id \
-                 and (e.embedding <#> d.embedding) <= -$4::float8 \
+               select face.subject_id from ( \
+                 select o.subject_id, o.seen, e.embedding from older o join embeddings e \
+                 on e.gallery_id = $1 and e.model_id = $2 and e.subject_id = o.subject_id offset 0 \
+               ) face join due d on face.seen <= d.transaction and face.subject_id <> d.subject_id \
+                 and (face.embedding <#> d.embedding) <= -$4::float8 \
                union all \
                select subject_id from findings where gallery_id = $1 and model_id = $2 and other_id = any($3) \
              ), held as ( \
