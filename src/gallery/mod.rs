@@ -8,6 +8,7 @@ mod embeddings;
 mod enroll;
 mod error;
 mod faces;
+mod findings;
 mod galleries;
 mod metadata;
 mod policy;
@@ -34,12 +35,11 @@ pub use changes::{Announcements, CHANGES_KEPT, Changes, Feed, Template};
 pub use enroll::{Duplicate, Enrolled, Enrolment, NewFace, OnDuplicate};
 pub use error::GalleryError;
 pub use faces::{Face, FoundIn};
+pub use findings::{Finding, FindingKind, FindingsRequest, NewFinding};
 pub use galleries::{DEFAULT_GALLERY, DEFAULT_GALLERY_NAME, Gallery, GalleryChange, GalleryContents};
 pub use metadata::Metadata;
 pub use policy::Policy;
-pub use review::{
-    DueSubject, FaceToReview, Finding, FindingKind, FindingsRequest, NewFinding, ReviewBatch, ReviewProgress,
-};
+pub use review::{DueSubject, FaceToReview, ReviewBatch, ReviewProgress};
 pub use subjects::{Subject, SubjectChange};
 pub use training::{KnownFace, TrainingStock};
 pub use transfer::{FaceRecord, Ids, Intake, IntakeError, Record, Snapshot, Stored, SubjectRecord};

@@ -24,13 +24,13 @@ pub struct DeviceSearch {
     device: Device,
     least_rows: usize,
     block_rows: usize,
-    copies: Mutex<HashMap<GalleryId, Arc<Mutex<Copy>>>>,
+    copies: Mutex<HashMap<GalleryId, Arc<Mutex<Blocks>>>>,
     /// It could not be used once, and is left alone since.
     failed: AtomicBool,
 }
 
 /// The rows of a gallery.
-type Copy = Vec<Block>;
+type Blocks = Vec<Block>;
 
 /// A part of a gallery.
 struct Block {
@@ -86,7 +86,7 @@ impl DeviceSearch {
 
     fn search_copy(
         &self,
-        copy: &mut Copy,
+        copy: &mut Blocks,
         rows: &[Arc<Chunk>],
         dimension: usize,
         queries: &[Query],
