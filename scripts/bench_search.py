@@ -138,7 +138,7 @@ def server(name, url, gallery, probes, mates, expected, seconds):
         file.write_bytes(b"\n".join(bodies))
         script.write_text(WRK % file)
         for connections in BATCHES:
-            command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, url]
+            command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "--latency", "-s", script, url]
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             percentiles = dict(re.findall(r"(50|99)%\s+(\S+)", output))
             rate = re.search(r"Requests/sec:\s+(\S+)", output).group(1)
