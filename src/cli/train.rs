@@ -76,7 +76,8 @@ pub struct Train {
     /// Share of the people to test with, 0 to 1; with none, the calibration is that of people who were trained on
     #[arg(long, value_name = "SHARE")]
     test_share: Option<f64>,
-    /// Share of the other people that decides when to stop, 0 to 1; with none, all steps are made
+    /// Share of the other people that decides when to stop, 0 to 1; with none, or fewer than eight people, all steps are
+    /// made
     #[arg(long, value_name = "SHARE")]
     validation_share: Option<f64>,
     /// Save the run to this file from time to time, and when it is interrupted

@@ -272,7 +272,8 @@ pub struct HeldOut {
     /// Names of those that the result is tested on. If none is named, a share of those with two photos is taken.
     pub test: Vec<String>,
     pub test_share: f64,
-    /// Share of the others that decides when to stop. They are not tested on: they have had a say in the result.
+    /// Share of the others that decides when to stop; fewer than eight subjects decide nothing, and are trained on. They
+    /// are not tested on: they have had a say in the result.
     pub validation_share: f64,
 }
 
