@@ -10,8 +10,8 @@ use super::config::HeldOut;
 use crate::evaluation::Random;
 use crate::types::Chip;
 
-/// Fewer subjects do not validate but are trained on: the AUC of three changes by more from look to look, by chance, than a
-/// run improves in its second half, so that the weights of an early step would be the result.
+/// Fewer subjects do not validate but are trained on. Three of orl gave AUC 0.956 after 50 steps and 0.939 to 0.947 in the
+/// next four looks, so the weights of step 50 were the result: 0.962 on ten others, where all 300 steps give 0.983.
 const FEWEST_VALIDATION: usize = 8;
 
 /// Chips with their subjects, who are numbered from 0 in the order of their names.
