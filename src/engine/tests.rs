@@ -174,15 +174,15 @@ fn lanes_are_bounded_in_entries_and_in_age() {
     assert_eq!(lanes.depth().detect, 0);
 }
 
-/// An engine with the real networks, if `make setup` has brought them.
-async fn engine(change: impl FnOnce(&mut EngineConfig)) -> Option<(Engine, EngineThreads, LoadedEmbedder)> {
-    let folder = crate::nn::testing::weights("mobilefacenet-512.onnx")?.parent()?.to_owned();
+/// An engine with the real networks.
+async fn engine(change: impl FnOnce(&mut EngineConfig)) -> (Engine, EngineThreads, LoadedEmbedder) {
+    let folder = crate::nn::testing::weights("mobilefacenet-512.onnx").parent().unwrap().to_owned();
     let settings = Settings { weights_dir: Some(folder), threads: Some(1), ..Settings::default() };
     let mut config = settings.into_config().unwrap().engine;
     change(&mut config);
     let (engine, threads) = Engine::start(config.clone()).await.unwrap_or_else(|error| panic!("{error}"));
     let embedder = engine.load_embedder_file(&config.embedder, InputNormalisation::default()).await.unwrap();
-    Some((engine, threads, embedder))
+    (engine, threads, embedder)
 }
 
 fn chip(n: u32) -> Chip {
@@ -195,7 +195,7 @@ fn chip(n: u32) -> Chip {
 #[tokio::test]
 async fn everyone_gets_the_embeddings_of_their_own_chips() {
     for threads in [1, 3] {
-        let Some((engine, _threads, embedder)) = engine(|config| config.threads = threads).await else { return };
+        let (engine, _threads, embedder) = engine(|config| config.threads = threads).await;
         let mut alone = Vec::new();
         for n in 0..12 {
             alone.extend(engine.embed(&embedder, vec![chip(n)]).await.unwrap());
@@ -211,8 +211,8 @@ async fn everyone_gets_the_embeddings_of_their_own_chips() {
 
 #[tokio::test]
 async fn embedders_come_and_go_beside_one_another() {
-    let Some((engine, _threads, rgb)) = engine(|_| ()).await else { return };
-    let file = crate::nn::testing::weights("mobilefacenet-512.onnx").unwrap();
+    let (engine, _threads, rgb) = engine(|_| ()).await;
+    let file = crate::nn::testing::weights("mobilefacenet-512.onnx");
     let content: bytes::Bytes = std::fs::read(file).unwrap().into();
     let normalisation = InputNormalisation { channels: super::Channels::Bgr, ..InputNormalisation::default() };
     let bgr = engine.load_embedder(content, super::Format::Onnx, normalisation).await.unwrap();
@@ -231,7 +231,7 @@ async fn embedders_come_and_go_beside_one_another() {
 
 #[tokio::test]
 async fn work_of_callers_who_left_is_never_begun() {
-    let Some((engine, threads, embedder)) = engine(|_| ()).await else { return };
+    let (engine, threads, embedder) = engine(|_| ()).await;
     let (release, released) = std::sync::mpsc::channel::<()>();
     // The only thread is held up, so that everything else waits.
     let (began, held) = tokio::sync::oneshot::channel();
@@ -264,7 +264,7 @@ async fn work_of_callers_who_left_is_never_begun() {
 
 #[tokio::test]
 async fn a_panic_costs_only_its_caller() {
-    let Some((engine, _threads, _embedder)) = engine(|_| ()).await else { return };
+    let (engine, _threads, _embedder) = engine(|_| ()).await;
     let failed = engine.on_cpu(Step::Align, || panic!("a broken image")).await;
     assert!(matches!(failed, Err::<(), _>(EngineError::Panicked)));
     assert_eq!(engine.on_cpu(Step::Align, || 7).await.unwrap(), 7);

@@ -6,16 +6,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tch::Tensor;
 
-/// A file of the name in the weights folder: `FACEID_WEIGHTS_DIR` or what `make setup` fetched. `None`, with a
-/// message, if it is absent.
-pub fn weights(name: &str) -> Option<PathBuf> {
+/// A file of the name in the weights folder: `FACEID_WEIGHTS_DIR` or what `make setup` fetched.
+pub fn weights(name: &str) -> PathBuf {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/weights");
     let path = std::env::var_os("FACEID_WEIGHTS_DIR").map_or(fetched, PathBuf::from).join(name);
-    if !path.exists() {
-        eprintln!("skipped: no weights at {}; run `make setup` or set FACEID_WEIGHTS_DIR", path.display());
-        return None;
-    }
-    Some(path)
+    assert!(path.exists(), "no weights at {}; run `make setup` or set FACEID_WEIGHTS_DIR", path.display());
+    path
 }
 
 /// A file that `scripts/onnx_reference.py` wrote.

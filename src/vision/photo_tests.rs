@@ -1,6 +1,7 @@
 //! Decoding of real photos, which are not part of this repository.
 //!
-//! They are looked for in `FACEID_TEST_DATA` (default `../shared/data`); without them these tests say so and pass.
+//! They are looked for in `FACEID_TEST_DATA` (default `../shared/data`). These tests are ignored unless asked for, as `make
+//! test` does where the photos are.
 
 use std::path::{Path, PathBuf};
 
@@ -8,15 +9,12 @@ use super::*;
 
 const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 32 << 20, max_pixels: 64_000_000 };
 
-/// The folder of photos, or none with a message.
-fn data() -> Option<PathBuf> {
+/// The folder of photos.
+fn data() -> PathBuf {
     let folder = std::env::var_os("FACEID_TEST_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("skipped: no test photos in {} (set FACEID_TEST_DATA)", folder.display());
-    None
+    assert!(folder.is_dir(), "there is no {}; FACEID_TEST_DATA says where the test photos are", folder.display());
+    folder
 }
 
 /// All files below `folder` that are no notes.
@@ -34,8 +32,9 @@ fn photos(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+#[ignore = "needs the test photos"]
 fn every_photo_decodes() {
-    let Some(data) = data() else { return };
+    let data = data();
     for (folder, count, size) in
         [("lfw100", 100, Some((250, 250))), ("orl", 400, Some((92, 112))), ("scenes", 18, None)]
     {
@@ -52,8 +51,9 @@ fn every_photo_decodes() {
 }
 
 #[test]
+#[ignore = "needs the test photos"]
 fn bad_files_are_errors() {
-    let Some(data) = data() else { return };
+    let data = data();
     let result = |name: &str| decode(&std::fs::read(data.join("bad").join(name)).unwrap(), &LIMITS);
     assert!(matches!(result("empty.png"), Err(DecodeError::Unsupported { .. })));
     assert!(matches!(result("corrupted.png"), Err(DecodeError::Corrupt { .. })));

@@ -27,12 +27,12 @@ pub fn zipped(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// Photos of people of orl, `each` of everybody, by path in a folder. `None` without the set.
-pub fn people(people: std::ops::Range<usize>, each: usize) -> Option<Vec<(String, Vec<u8>)>> {
-    let all = photos::people(&photos::folder("orl")?);
+/// Photos of people of orl, `each` of everybody, by path in a folder.
+pub fn people(people: std::ops::Range<usize>, each: usize) -> Vec<(String, Vec<u8>)> {
+    let all = photos::people(&photos::folder("orl"));
     let paths = all[people].iter().flat_map(|(name, files)| files[..each].iter().map(move |file| (name, file)));
     let named = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
-    Some(paths.map(|(name, file)| (format!("{name}/{}", named(file)), photos::read(file))).collect())
+    paths.map(|(name, file)| (format!("{name}/{}", named(file)), photos::read(file))).collect()
 }
 
 /// A file with the given content, for tests of what is refused; a PNG at first sight.
@@ -73,8 +73,9 @@ async fn until_forgotten(data: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the test photos"]
 async fn an_archive_becomes_a_gallery_that_is_learned_from() {
-    let Some(known) = people(0..5, 3) else { return };
+    let known = people(0..5, 3);
     let data = data_dir();
     let server = Server::start(data.path(), &["--train-threads", "1", "--reembed-share", "1"]).await;
     let app = TestApp::at(server.url.clone()).await;
@@ -132,8 +133,9 @@ async fn an_archive_becomes_a_gallery_that_is_learned_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the test photos"]
 async fn the_command_line_uploads_into_a_new_gallery() {
-    let Some(files) = people(5..7, 2) else { return };
+    let files = people(5..7, 2);
     let data = data_dir();
     let server = Server::start(data.path(), &[]).await;
     let path = data.path().join("people.zip");
@@ -154,8 +156,9 @@ async fn the_command_line_uploads_into_a_new_gallery() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the test photos"]
 async fn an_import_goes_on_after_kill_9_and_ends_when_it_is_cancelled() {
-    let Some(files) = people(0..20, 10) else { return };
+    let files = people(0..20, 10);
     let data = data_dir();
     let flags = ["--job-lease", "2", "--reembed-share", "0.2"];
     let mut server = Server::start(data.path(), &flags).await;
@@ -210,6 +213,7 @@ async fn an_import_goes_on_after_kill_9_and_ends_when_it_is_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the test photos"]
 async fn what_is_no_data_set_is_refused_and_leaves_nothing() {
     let data = data_dir();
     let server = Server::start(data.path(), &["--max-dataset-bytes", "100000", "--request-timeout", "2"]).await;
@@ -288,8 +292,9 @@ async fn a_large_upload_takes_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the test photos"]
 async fn a_training_without_its_gpu_fails_and_says_so() {
-    let Some(files) = people(0..4, 2) else { return };
+    let files = people(0..4, 2);
     let data = data_dir();
     let folder = data.path().join("nothing-here");
     let flags = ["--device", "cpu", "--train-device", "cuda", "--cuda-libraries", folder.to_str().unwrap()];

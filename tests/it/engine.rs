@@ -116,8 +116,9 @@ async fn metrics_need_a_key_where_there_is_one() {
 }
 
 #[tokio::test]
+#[ignore = "needs the test photos"]
 async fn only_the_largest_faces_are_looked_at_if_asked() {
-    let Some(folder) = photos::folder("scenes") else { return };
+    let folder = photos::folder("scenes");
     let app = TestApp::start().await;
     let photo = photos::read(&folder.join("016_8.jpg"));
     let all: Detected = app.post_photo("/detect", &photo).await.json();
@@ -162,6 +163,7 @@ fn a_gpu_that_is_not_there_is_a_clear_error() {
 }
 
 #[test]
+#[ignore = "needs the test photos"]
 fn bench_measures_without_server_or_database() {
     let output =
         run(&["bench", "--json", "--seconds", "0.05", "--batches", "1,2", "--size", "64x48", "--threads", "1"]);
@@ -173,7 +175,7 @@ fn bench_measures_without_server_or_database() {
     assert!(results.iter().all(|result| result["items_per_second"].as_f64().unwrap() > 0.0), "{report}");
     let output = run(&["bench", "--stages", "pipeline"]);
     assert!(!output.status.success() && text(&output.stderr).contains("--photos"), "{}", text(&output.stderr));
-    let Some(folder) = photos::folder("lfw100") else { return };
+    let folder = photos::folder("lfw100");
     let photos = photos::files(&folder).swap_remove(0);
     let output = run(&["bench", "--seconds", "0.2", "--batches", "1", "--photos", photos.to_str().unwrap()]);
     let table = text(&output.stdout);

@@ -18,8 +18,9 @@ fn expected(states: [(&str, &str); 2]) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
+#[ignore = "needs the test photos"]
 async fn enrolled_faces_follow_to_another_embedder() {
-    let (Some(first), Some(second)) = (photos::lfw("Tony_Blair", 1), photos::lfw("Tony_Blair", 2)) else { return };
+    let (first, second) = (photos::lfw("Tony_Blair", 1), photos::lfw("Tony_Blair", 2));
     let (data, weights) = (data_dir(), data_dir());
     let embedder = weights.path().join("other.onnx");
     std::fs::write(&embedder, other_weights()).unwrap();
@@ -65,11 +66,12 @@ async fn enrolled_faces_follow_to_another_embedder() {
 }
 
 #[tokio::test]
+#[ignore = "needs the test photos"]
 async fn a_model_without_figures_is_measured_on_enrolled_faces_before_it_answers() {
     let data = data_dir();
     let server = Server::start(data.path(), &[]).await;
     let app = TestApp::at(server.url.clone()).await;
-    let Some(people) = app.enroll_people(10, 3).await else { return };
+    let people = app.enroll_people(10, 3).await;
     app.import_bgr().await;
     let manifest = app.model("bgr").await.manifest.unwrap();
     assert!(manifest["probability"].is_null() && manifest["fmr"].is_null(), "{manifest}");

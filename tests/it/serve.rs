@@ -30,8 +30,9 @@ async fn connect(server: &Server) -> TcpStream {
 }
 
 #[tokio::test]
+#[ignore = "needs the test photos"]
 async fn every_acknowledged_face_survives_kill_9() {
-    let Some(folder) = photos::folder("lfw100") else { return };
+    let folder = photos::folder("lfw100");
     let data = data_dir();
     let mut server = Server::start(data.path(), &["--max-requests", "200"]).await;
     let app = TestApp::at(server.url.clone()).await;
@@ -86,8 +87,9 @@ async fn every_acknowledged_face_survives_kill_9() {
 }
 
 #[tokio::test]
+#[ignore = "needs the test photos"]
 async fn a_shutdown_finishes_what_was_accepted() {
-    let Some(photo) = photos::lfw("Tony_Blair", 1) else { return };
+    let photo = photos::lfw("Tony_Blair", 1);
     let data = data_dir();
     let mut server = Server::start(data.path(), &[]).await;
     let app = TestApp::at(server.url.clone()).await;
@@ -138,8 +140,9 @@ async fn a_data_directory_serves_one_process() {
 }
 
 #[tokio::test]
+#[ignore = "needs the test photos"]
 async fn too_many_requests_are_refused_at_once() {
-    let Some(photo) = photos::lfw("Tony_Blair", 1) else { return };
+    let photo = photos::lfw("Tony_Blair", 1);
     let data = data_dir();
     let server = Server::start(data.path(), &["--max-requests", "2"]).await;
     let app = TestApp::at(server.url.clone()).await;
@@ -244,8 +247,9 @@ async fn a_stop_while_starting_is_orderly() {
 }
 
 #[tokio::test]
+#[ignore = "needs the test photos"]
 async fn slow_and_vanishing_clients_do_no_harm() {
-    let Some(photo) = photos::lfw("Tony_Blair", 1) else { return };
+    let photo = photos::lfw("Tony_Blair", 1);
     let data = data_dir();
     let server = Server::start(data.path(), &["--request-timeout", "2"]).await;
     let app = TestApp::at(server.url.clone()).await;
@@ -275,8 +279,9 @@ async fn slow_and_vanishing_clients_do_no_harm() {
 }
 
 #[tokio::test]
+#[ignore = "needs the test photos"]
 async fn without_its_database_it_says_so_and_recovers() {
-    let Some(photo) = photos::lfw("Tony_Blair", 1) else { return };
+    let photo = photos::lfw("Tony_Blair", 1);
     let data = data_dir();
     let server = Server::start(data.path(), &[]).await;
     let app = TestApp::at(server.url.clone()).await;

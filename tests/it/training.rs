@@ -23,23 +23,23 @@ fn card(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output)))
 }
 
-/// The first `people` of the set with `each` photos, copied, and one with a single photo. `None` without the set.
-fn few(people: usize, each: usize, folder: &Path) -> Option<()> {
-    let all = photos::people(&photos::folder("orl")?);
+/// The first `people` of the set with `each` photos, copied, and one with a single photo.
+fn few(people: usize, each: usize, folder: &Path) {
+    let all = photos::people(&photos::folder("orl"));
     for (number, (name, files)) in all.iter().take(people + 1).enumerate() {
         std::fs::create_dir_all(folder.join(name)).unwrap();
         for file in files.iter().take(if number == people { 1 } else { each }) {
             std::fs::copy(file, folder.join(name).join(file.file_name().unwrap())).unwrap();
         }
     }
-    Some(())
 }
 
 #[test]
+#[ignore = "needs the test photos"]
 fn a_trained_network_is_whole_served_and_repeatable() {
     let out = data_dir();
     let data = out.path().join("people");
-    let Some(()) = few(6, 4, &data) else { return };
+    few(6, 4, &data);
     let path = |name: &str| out.path().join(name).to_str().unwrap().to_owned();
     let (data, net, again, run) = (path("people"), path("net.onnx"), path("again.onnx"), path("run.safetensors"));
     let small = ["--steps", "40", "--test-share", "0.34", "--validation-share", "0", "--checkpoint-every", "15"];

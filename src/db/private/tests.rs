@@ -200,11 +200,12 @@ async fn a_postgres_without_pgvector_is_named() {
 
 #[tokio::test]
 async fn a_folder_that_the_account_cannot_enter_is_named() {
-    if !geteuid().is_root() {
-        return; // Then Postgres runs as we do, and can enter what we can.
-    }
     let closed = data_dir();
     set_mode(closed.path(), 0o700);
+    if !geteuid().is_root() {
+        // Then Postgres runs as we do, and can enter what we can.
+        return start(&closed.path().join("data")).await.unwrap().stop().await;
+    }
     let error = start(&closed.path().join("data")).await.unwrap_err();
     match &error {
         DbError::DataDirUnreachable { ancestor, .. } => assert_eq!(ancestor, closed.path()),
