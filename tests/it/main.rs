@@ -8,6 +8,7 @@ mod camera;
 mod cli;
 mod datasets;
 mod decisions;
+mod door;
 mod engine;
 mod enroll;
 mod evaluate;
