@@ -19,6 +19,7 @@ mod layers;
 mod lifecycle;
 mod models;
 mod openapi;
+mod places;
 mod recognition;
 mod replicas;
 mod review;
