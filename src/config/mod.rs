@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
 pub use choices::{DeviceChoice, PrecisionChoice, SearchChoice};
-pub use settings::{ConfigArgs, LogFormat, Settings};
+pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
 
 use crate::types::Threshold;
@@ -44,6 +44,12 @@ pub enum ConfigError {
     WeakKeys,
     #[error("set both client_key and admin_key, or neither")]
     LoneKey,
+    #[error(
+        "the model store {url} is in S3, and the environment holds no credentials for it; {found} is not read: set \
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`aws configure export-credentials --format env` shows them), or, for \
+         the role of an EC2 instance, AWS_METADATA_ENDPOINT=http://169.254.169.254"
+    )]
+    AwsProfile { url: String, found: String },
 }
 
 /// A value that never shows in logs, errors or `--print-config`.
@@ -198,7 +204,7 @@ impl Settings {
     /// Checks the settings together and groups them. Settings that [`ConfigArgs::resolve`] made are complete; any
     /// others get the missing values' defaults.
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        let defaults = defaults(self.weights_dir.clone(), self.threads)?;
+        let defaults = defaults(&self)?;
         let default_embedder = defaults.embedder.clone();
         let s = self.or(defaults);
         let embedder_named = s.embedder != default_embedder;
@@ -263,7 +269,7 @@ impl Settings {
                 },
             },
             models: ModelsConfig {
-                store: ModelStoreConfig::new(s.model_store, &data_dir),
+                store: ModelStoreConfig::new(s.model_store, &data_dir)?,
                 max_bytes: in_range("max_model_bytes", s.max_model_bytes, 1024..=1 << 30)?,
                 reembed_share: in_range("reembed_share", s.reembed_share, 0.01..=1.0)?,
                 embedder_named,

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::{Stream, StreamExt, stream};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::connections::Admission;
 use super::problem::{Code, Problem};
 
 /// Of an unwanted body at most this many times the limit is thrown away before the connection is.
@@ -177,16 +178,18 @@ impl Stream for Lent {
 }
 
 /// Reads what a refusal left of a body, and throws it away: a client that is cut off while it sends gets to see a
-/// broken connection and not the answer. One that waits to be told to send (`Expect: 100-continue`) has no need of it.
+/// broken connection and not the answer. One that waits to be told to send (`Expect: 100-continue`) has no need of it. When
+/// others need the place of this connection, the answer goes out at once, and the connection ends.
 pub async fn drain_refused(limit: usize, patience: Duration, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     if body.is_end_stream() {
         return next.run(Request::from_parts(parts, body)).await;
     }
     let waits = parts.headers.contains_key(header::EXPECT);
+    let admission = parts.extensions.get::<Admission>().cloned();
     let stream = body.into_data_stream();
     let mut lent = Lent(Arc::new(Mutex::new(Rest { stream, begun: false, ended: false })));
-    let response = next.run(Request::from_parts(parts, Body::from_stream(lent.clone()))).await;
+    let mut response = next.run(Request::from_parts(parts, Body::from_stream(lent.clone()))).await;
     let untouched = !lent.0.lock().unwrap_or_else(PoisonError::into_inner).begun;
     let slow = response.status() == StatusCode::REQUEST_TIMEOUT;
     if !(response.status().is_success() || slow || waits && untouched) {
@@ -199,8 +202,20 @@ pub async fn drain_refused(limit: usize, patience: Duration, request: Request, n
                 }
             }
         };
-        // Whoever is this slow does not get to see the answer.
-        let _ = tokio::time::timeout(patience, drain).await;
+        let _refused = admission.as_ref().map(|admission| admission.connection.refused());
+        let gives_way = async {
+            match &admission {
+                Some(admission) => admission.connection.gives_way().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Whoever is this slow does not get to see the answer.
+            _ = tokio::time::timeout(patience, drain) => {}
+            () = gives_way => {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
     }
     response
 }

@@ -12,7 +12,7 @@ use super::answers::FoundFace;
 use crate::config::RecognitionConfig;
 use crate::engine::{Engine, Step};
 use crate::types::{Chip, Detection, Quality};
-use crate::vision::{self, DecodeLimits, DetectOptions, Shrunk};
+use crate::vision::{self, DecodeLimits, DetectOptions, Scale, Shrunk};
 
 /// Pixels per permit of the pixel budget: fine enough for thumbnails, and the largest budget fits a semaphore.
 const PIXELS_PER_PERMIT: u64 = 4096;
@@ -92,6 +92,17 @@ impl PhotoReader {
             detector_side: config.detector_side,
             pixels: Arc::new(Semaphore::new(permits(config.pixel_budget) as usize)),
         }
+    }
+
+    /// Tries whether the detector's answers can be read. The sizes are no multiples of anything, as those of photos are.
+    pub async fn try_detector(&self) -> Result<(), ServiceError> {
+        for (width, height) in [(163, 121), (67, 101)] {
+            let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
+            let output = self.engine.detect(image.into()).await?;
+            vision::detections(&output, width, height, Scale::NONE, &self.options)
+                .map_err(|error| ServiceError::Internal(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Finds the faces of a photo and aligns the largest of them, `most` at most.
