@@ -53,7 +53,7 @@ impl Backend {
                 }
                 self.post("/admin/models", form).await
             }
-            Self::Direct(app) => Ok(app.services.add_model(content, fields, allow_code, Actor::Command).await?),
+            Self::Direct(app) => Ok(app.services.add_model(content, fields, allow_code, Actor::Command).await?.0),
         }
     }
 
