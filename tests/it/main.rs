@@ -13,6 +13,7 @@ mod engine;
 mod enroll;
 mod evaluate;
 mod finetuning;
+mod forms;
 mod galleries;
 mod jobs;
 mod layers;
