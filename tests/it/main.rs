@@ -13,9 +13,12 @@ mod enroll;
 mod evaluate;
 mod finetuning;
 mod galleries;
+mod hostile_images;
 mod jobs;
 mod layers;
 mod lifecycle;
+#[path = "../made/mod.rs"]
+mod made;
 mod models;
 mod openapi;
 mod recognition;
