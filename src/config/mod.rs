@@ -164,7 +164,8 @@ pub struct ModelsConfig {
 pub struct RecognitionConfig {
     pub max_image_bytes: usize,
     pub max_image_pixels: u64,
-    pub pixel_budget: u64,
+    /// Bytes of memory that all images may take together; the largest fits if it is RGB.
+    pub decode_budget: u64,
     pub detector_side: u32,
     pub min_detection_score: f32,
     /// Overrides the threshold of the embedder's calibration.
@@ -230,8 +231,10 @@ impl Settings {
         let threads = in_range("threads", s.threads, 1..=1024)?;
         let max_requests = in_range("max_requests", s.max_requests, 1..=100_000)?;
         let max_image_pixels = in_range("max_image_pixels", s.max_image_pixels, 1..=1 << 32)?;
-        let pixel_budget = in_range("pixel_budget", s.pixel_budget, max_image_pixels..=1 << 40)?;
         let max_image_bytes = in_range("max_image_bytes", s.max_image_bytes, 1..=1 << 32)?;
+        let detector_side: u32 = in_range("detector_side", s.detector_side, 64..=8192)?;
+        let least_budget = least_decode_budget(max_image_bytes, max_image_pixels, detector_side);
+        let decode_budget = in_range("decode_budget", s.decode_budget, least_budget..=1 << 42)?;
         let max_body_bytes = in_range("max_body_bytes", s.max_body_bytes, 1024..=1 << 34)?;
         roomy(max_body_bytes, max_image_bytes)?;
         let bind = said(s.bind);
@@ -277,8 +280,8 @@ impl Settings {
             recognition: RecognitionConfig {
                 max_image_bytes,
                 max_image_pixels,
-                pixel_budget,
-                detector_side: in_range("detector_side", s.detector_side, 64..=8192)?,
+                decode_budget,
+                detector_side,
                 min_detection_score: in_range("min_detection_score", s.min_detection_score, 0.01..=1.0)?,
                 threshold: s.threshold.map(threshold).transpose()?,
                 max_requests,
@@ -297,6 +300,12 @@ impl Settings {
             log: LogConfig { format: said(s.log_format), filter: said(s.log) },
         })
     }
+}
+
+/// The largest image must fit, as RGB and turned upright, with what may come along in its file and its copy for the
+/// detector.
+fn least_decode_budget(max_image_bytes: usize, max_image_pixels: u64, detector_side: u32) -> u64 {
+    max_image_pixels * 6 + max_image_bytes as u64 * 3 + u64::from(detector_side).pow(2) * 3 + (1 << 20)
 }
 
 /// A setting that has a default.

@@ -62,7 +62,7 @@ fn values_out_of_range_are_refused() {
     for bad in [
         settings(|s| s.threads = Some(0)),
         settings(|s| s.threshold = Some(1.5)),
-        settings(|s| s.pixel_budget = Some(1)),
+        settings(|s| s.decode_budget = Some(1)),
         settings(|s| s.min_detection_score = Some(f32::NAN)),
         settings(|s| s.train_device = Some(DeviceChoice::Auto)),
     ] {
