@@ -141,10 +141,11 @@ settings! {
     /// Largest image in pixels, width times height [default: 64 million]
     #[arg(long, env = "FACEID_MAX_IMAGE_PIXELS", value_name = "N")]
     max_image_pixels: u64,
-    /// Pixels of all images held at once; further images wait. Three bytes of memory each, six while one is turned
-    /// [default: 128 million]
-    #[arg(long, env = "FACEID_PIXEL_BUDGET", value_name = "N")]
-    pixel_budget: u64,
+    /// Bytes of memory that images may take while they are decoded and looked at, all together; further ones wait, and
+    /// one that needs more alone is refused. At least six for each of `max_image_pixels`, and three for each of
+    /// `max_image_bytes` [default: 768 MiB]
+    #[arg(long, env = "FACEID_DECODE_BUDGET", value_name = "N")]
+    decode_budget: u64,
     /// Longest side of the image that the detector sees; more finds smaller faces, slower [default: 640]
     #[arg(long, env = "FACEID_DETECTOR_SIDE", value_name = "PIXELS")]
     detector_side: u32,
@@ -313,7 +314,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         max_connections: Some(512),
         max_image_bytes: Some(16 << 20),
         max_image_pixels: Some(64_000_000),
-        pixel_budget: Some(128_000_000),
+        decode_budget: Some(768 << 20),
         detector_side: Some(640),
         min_detection_score: Some(0.8),
         threshold: None,

@@ -278,7 +278,11 @@ pub struct Refused(Connection);
 
 impl Drop for Refused {
     fn drop(&mut self) {
-        self.0.0.shared.book().wake(self.0.0.id);
+        let mut book = self.0.0.shared.book();
+        // Its answer may have been written long ago; then the connection waits for its client.
+        if book.members.get(&self.0.0.id).is_some_and(|member| member.in_work) {
+            book.wake(self.0.0.id);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod datasets;
 mod decide;
 mod embed;
 mod enroll;
+mod enrolled;
 mod error;
 pub mod findings;
 mod follow;
@@ -32,6 +33,7 @@ mod shadow;
 mod targets;
 mod verify;
 mod work;
+mod worth;
 
 use std::sync::Arc;
 

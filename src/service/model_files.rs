@@ -38,8 +38,8 @@ impl ModelFiles {
         Self { engine, blobs, registry, max_bytes: config.max_bytes }
     }
 
-    /// Looks at a file, stores it and registers it as a candidate. What is known already is imported again.
-    pub async fn import(&self, file: NewModelFile, actor: Actor) -> Result<Loaded, ServiceError> {
+    /// Looks at a file, stores it and registers it as a candidate; `false`: it is known already, and stays as it is.
+    pub async fn import(&self, file: NewModelFile, actor: Actor) -> Result<(Loaded, bool), ServiceError> {
         let NewModelFile { content, manifest, source, parent, allow_code } = file;
         let bytes = content.len();
         if bytes > self.max_bytes {
@@ -64,8 +64,8 @@ impl ModelFiles {
             Format::TorchScript => ModelFormat::TorchScript,
         };
         let new = NewModel { sha256, dimension, manifest: &manifest, format, bytes: bytes as u64, source, parent };
-        let model = match self.registry.import(&new, actor).await {
-            Ok(model) => model,
+        let (model, is_new) = match self.registry.import(&new, actor).await {
+            Ok(imported) => imported,
             Err(error) => {
                 if let Err(error) = self.delete_unneeded(&sha256).await {
                     warn!(%error, sha256 = %hex(&sha256), "the file of a refused model stays in the model store");
@@ -77,7 +77,9 @@ impl ModelFiles {
         if !self.blobs.has(&sha256).await? {
             self.blobs.put(content).await?;
         }
-        Ok(Loaded { model, embedder, calibration: manifest.calibration() })
+        // Of a known model more may be known than what was said now.
+        let calibration = model.manifest.as_ref().unwrap_or(&manifest).calibration();
+        Ok((Loaded { model, embedder, calibration }, is_new))
     }
 
     /// The content of a model's file.
@@ -103,15 +105,16 @@ impl ModelFiles {
         Ok(Loaded { model: model.clone(), embedder, calibration: manifest.calibration() })
     }
 
-    /// The manifest with a name that no other model has: the part of a hash is added if need be.
-    pub async fn with_free_name(&self, manifest: Manifest, content: &Bytes) -> Result<Manifest, ServiceError> {
-        let mut namesakes = self.registry.list().await?;
-        namesakes.retain(|it| it.name == manifest.name);
-        if namesakes.is_empty() {
-            return Ok(manifest);
-        }
+    /// How a file is to be registered: as it is known, else by `manifest`, with the part of a hash added to a name that
+    /// another model has.
+    pub async fn manifest_for(&self, content: &Bytes, manifest: Manifest) -> Result<Manifest, ServiceError> {
         let sha256 = blobs::digest(content.clone()).await;
-        if namesakes.iter().all(|it| it.sha256 == sha256) {
+        let models = self.registry.list().await?;
+        let known = models.iter().find(|it| it.sha256 == sha256 && it.is_loadable());
+        if let Some(known) = known.and_then(|known| known.manifest.clone()) {
+            return Ok(known);
+        }
+        if !models.iter().any(|it| it.name == manifest.name && it.sha256 != sha256) {
             return Ok(manifest);
         }
         let name = format!("{}-{}", manifest.name, &hex(&sha256)[..8]);

@@ -13,10 +13,14 @@ mod engine;
 mod enroll;
 mod evaluate;
 mod finetuning;
+mod forms;
 mod galleries;
+mod hostile_images;
 mod jobs;
 mod layers;
 mod lifecycle;
+#[path = "../made/mod.rs"]
+mod made;
 mod models;
 mod openapi;
 mod places;

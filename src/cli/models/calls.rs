@@ -54,7 +54,7 @@ impl Backend {
                 }
                 self.upload("/admin/models", form, &progress).await
             }
-            Self::Direct(app) => Ok(app.services.add_model(content, fields, allow_code, Actor::Command).await?),
+            Self::Direct(app) => Ok(app.services.add_model(content, fields, allow_code, Actor::Command).await?.0),
         }
     }
 
