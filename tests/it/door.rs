@@ -15,10 +15,10 @@ use tokio::time::timeout;
 use crate::support::process::{Server, data_dir, faceid, free_port};
 use crate::support::{Answer, TestApp, eventually, made_by_setup, onnx};
 
-/// Less than the half minute after which the server lets go of whoever says nothing, and generous otherwise.
-const PROMPTLY: Duration = Duration::from_secs(15);
+/// Far less than the five minutes after which these servers let go of whoever says nothing, and generous otherwise.
+const PROMPTLY: Duration = Duration::from_secs(60);
 
-const FEW: [&str; 2] = ["--max-connections", "8"];
+const FEW: [&str; 4] = ["--max-connections", "8", "--request-timeout", "300"];
 
 async fn connect(server: &Server, say: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
@@ -183,7 +183,7 @@ async fn a_database_that_hangs_and_comes_back_shows() {
 /// What a command says that is expected to end by itself.
 async fn ended(command: std::process::Command) -> std::process::Output {
     let mut command = tokio::process::Command::from(command);
-    timeout(4 * PROMPTLY, command.kill_on_drop(true).output()).await.expect("the command ends").unwrap()
+    timeout(2 * PROMPTLY, command.kill_on_drop(true).output()).await.expect("the command ends").unwrap()
 }
 
 #[tokio::test]
