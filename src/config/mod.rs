@@ -55,6 +55,10 @@ pub enum ConfigError {
          the role of an EC2 instance, AWS_METADATA_ENDPOINT=http://169.254.169.254"
     )]
     AwsProfile { url: String, found: String },
+    #[error(
+        "database_session_url (FACEID_DATABASE_SESSION_URL) goes beside database_url (DATABASE_URL), which is not set"
+    )]
+    LoneSessionUrl,
 }
 
 /// A value that never shows in logs, errors or `--print-config`.
@@ -123,6 +127,10 @@ pub struct Keys {
 pub struct DatabaseConfig {
     /// `None`: the private Postgres in `data_dir`.
     pub url: Option<Secret>,
+    /// For what needs a session, if `url` leads to a pooler that lends its connections by transaction.
+    pub session_url: Option<Secret>,
+    /// The schema of the tables; `None`: the first of the role's `search_path`.
+    pub schema: Option<String>,
     pub data_dir: PathBuf,
     pub postgres_dir: PathBuf,
     pub connections: u32,
@@ -258,6 +266,8 @@ impl Settings {
                 cuda_libraries: s.cuda_libraries.clone(),
             },
             database: DatabaseConfig {
+                session_url: session_url(&s.database_url, s.database_session_url)?,
+                schema: s.database_schema.map(schema).transpose()?,
                 url: s.database_url,
                 data_dir: data_dir.clone(),
                 postgres_dir: said(s.postgres_dir),
@@ -359,6 +369,19 @@ fn threshold(value: f32) -> Result<Threshold, ConfigError> {
         value: value.to_string(),
         expected: "a similarity from -1 to 1".to_owned(),
     })
+}
+
+fn session_url(url: &Option<Secret>, session_url: Option<Secret>) -> Result<Option<Secret>, ConfigError> {
+    if session_url.is_some() && url.is_none() { Err(ConfigError::LoneSessionUrl) } else { Ok(session_url) }
+}
+
+/// What Postgres takes as the name of a schema, in whole.
+fn schema(name: String) -> Result<String, ConfigError> {
+    if (1..=63).contains(&name.len()) && !name.starts_with("pg_") && !name.contains('\0') {
+        return Ok(name);
+    }
+    let expected = "1 to 63 bytes that do not begin with pg_".to_owned();
+    Err(ConfigError::OutOfRange { name: "database_schema", value: name, expected })
 }
 
 /// Keys are needed beyond loopback; one key without the other would leave a door open by oversight.

@@ -64,7 +64,14 @@ settings! {
     /// Use this Postgres (with pgvector) rather than a private one
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Secret,
-    /// Most connections to Postgres for requests; up to 16 more are for jobs and for what goes on in the background
+    /// Postgres URL of the same database for what needs a session, where DATABASE_URL leads to a pooler that lends its
+    /// connections by transaction
+    #[arg(long, env = "FACEID_DATABASE_SESSION_URL", hide_env_values = true, value_name = "URL")]
+    database_session_url: Secret,
+    /// Schema of the tables; created if it is missing [default: the first of the database role's search_path]
+    #[arg(long, env = "FACEID_DATABASE_SCHEMA", value_name = "NAME")]
+    database_schema: String,
+    /// Most connections to Postgres for requests; up to 18 more are for jobs and for what goes on in the background
     /// [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,
@@ -289,6 +296,8 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         insecure: Some(false),
         data_dir: Some(data_dir),
         database_url: None,
+        database_session_url: None,
+        database_schema: None,
         database_connections: Some(16),
         postgres_dir: Some(home.join(POSTGRES_FOLDER)),
         detector: Some(weights_dir.join(DETECTOR_FILE)),

@@ -6,6 +6,7 @@ mod bad_input;
 mod buckets;
 mod camera;
 mod cli;
+mod databases;
 mod datasets;
 mod decisions;
 mod door;
