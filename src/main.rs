@@ -6,11 +6,5 @@ use clap::Parser;
 use faceid::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("faceid: {error}");
-            error.exit_code()
-        }
-    }
+    Cli::parse().run()
 }

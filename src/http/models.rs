@@ -120,7 +120,7 @@ impl FromForm for NewModel {
 /// Import a model
 ///
 /// The network must take `N x 3 x 112 x 112` and give a vector of up to 4000 numbers for each chip: it is tried out on made
-/// chips. It becomes a candidate; nothing is embedded by it before it is promoted.
+/// chips, in a process of its own that may take a limited time and memory. It becomes a candidate; nothing is embedded by it before it is promoted.
 #[utoipa::path(
     post, path = "/admin/models", tag = "admin",
     request_body(content(
@@ -130,7 +130,7 @@ impl FromForm for NewModel {
         (status = 201, description = "The model; one that was known already keeps its state", body = ModelEntry),
         (status = 409, description = "`duplicate_model`: another model has this name", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_model`: no usable network, or not of this shape; `code_refused`: TorchScript without `allow_code`, or at a server without keys; `invalid_field`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_model`: no usable network, not of this shape, or one that takes too long or too much memory to try out; `code_refused`: TorchScript without `allow_code`, or at a server without keys; `invalid_field`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]

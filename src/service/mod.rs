@@ -30,6 +30,7 @@ mod search;
 mod serving;
 mod shadow;
 mod targets;
+mod trial;
 mod verify;
 mod work;
 
@@ -50,6 +51,7 @@ pub use promote::{GateState, Promoted, Promotion};
 pub use ready::Readiness;
 pub use retrain::{EvaluateRequest, RetrainBase, RetrainRequest, training_exit};
 pub use shadow::ShadowRequest;
+pub use trial::{TrialAnswer, TrialFormat};
 pub use verify::VerifyRequest;
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;

@@ -13,6 +13,7 @@ mod enroll;
 mod evaluate;
 mod finetuning;
 mod galleries;
+mod hostile_models;
 mod jobs;
 mod layers;
 mod lifecycle;
