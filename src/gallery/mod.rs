@@ -41,7 +41,7 @@ pub use metadata::Metadata;
 pub use policy::Policy;
 pub use review::{DueSubject, FaceToReview, ReviewBatch, ReviewProgress};
 pub use subjects::{Subject, SubjectChange};
-pub use training::{KnownFace, TrainingStock};
+pub use training::{KnownFace, PhotoId, StoredChip, TrainingStock};
 pub use transfer::{FaceRecord, Ids, Intake, IntakeError, Record, Snapshot, Stored, SubjectRecord};
 pub use turns::{Held, Turn};
 

@@ -280,6 +280,24 @@ pub(super) async fn hold_exclusively(connection: &mut PgConnection) -> Result<()
     Ok(())
 }
 
+/// Refuses a retired model whose embeddings are not all deleted yet: it may come back reading its chips otherwise.
+pub(super) async fn refuse_while_retiring(connection: &mut PgConnection, model: &Model) -> Result<(), RegistryError> {
+    if model.state != ModelState::Retired {
+        return Ok(());
+    }
+    let left: bool = sqlx::query_scalar("select exists (select from templates where model_id = $1)")
+        .bind(model.id.0)
+        .fetch_one(connection)
+        .await?;
+    match left {
+        true => {
+            let role = "being retired; import it again when its embeddings are deleted";
+            Err(RegistryError::ModelInUse { name: model.name.clone(), role })
+        }
+        false => Ok(()),
+    }
+}
+
 async fn rollback_target(connection: &mut PgConnection) -> Result<Option<Model>, RegistryError> {
     let former = sqlx::query_as(
         "select * from models where state = 'former' and format is not null order by activated_at desc nulls last, id desc limit 1",
