@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
-pub use choices::{DeviceChoice, PrecisionChoice, SearchChoice};
+pub use choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
 
@@ -142,6 +142,7 @@ pub struct EngineConfig {
     pub embedder: PathBuf,
     pub device: DeviceChoice,
     pub precision: PrecisionChoice,
+    pub kernels: KernelsChoice,
     /// Where large galleries in memory are searched; never [`DeviceChoice::Auto`].
     pub search_device: DeviceChoice,
     /// Where CUDA's part of libtorch is, if not on the library path.
@@ -166,7 +167,20 @@ pub struct ModelsConfig {
     pub reembed_share: f64,
     /// Whether the engine's embedder was asked for by name, rather than by default.
     pub embedder_named: bool,
+    pub trial: TrialConfig,
 }
+
+/// How a file that somebody brings is tried out.
+#[derive(Debug, Clone)]
+pub struct TrialConfig {
+    /// Runs `faceid try-model`: this program, whatever has become of its file.
+    pub program: PathBuf,
+    pub precision: PrecisionChoice,
+    pub kernels: KernelsChoice,
+}
+
+/// This program, whatever has become of its file: an upgrade may have replaced it.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 #[derive(Debug, Clone)]
 pub struct RecognitionConfig {
@@ -278,6 +292,7 @@ impl Settings {
                 embedder: said(s.embedder),
                 device: said(s.device),
                 precision: said(s.precision),
+                kernels: said(s.kernels),
                 search_device: named_device("search_device", said(s.search_device))?,
                 cuda_libraries: s.cuda_libraries,
                 threads,
@@ -306,6 +321,12 @@ impl Settings {
                 max_bytes: in_range("max_model_bytes", s.max_model_bytes, 1024..=1 << 30)?,
                 reembed_share: in_range("reembed_share", s.reembed_share, 0.01..=1.0)?,
                 embedder_named,
+                trial: TrialConfig {
+                    program: THIS_PROGRAM.into(),
+                    // On the CPU, where it is the processor's memory that has a limit.
+                    precision: said(s.precision).on_cpu(),
+                    kernels: said(s.kernels),
+                },
             },
             log: LogConfig { format: said(s.log_format), filter: said(s.log) },
         })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::Resettable;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{DeviceChoice, PrecisionChoice, SearchChoice};
+use super::choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
 use super::{ConfigError, Secret};
 
 /// Where a server listens if nothing is said.
@@ -105,6 +105,10 @@ settings! {
     /// decision]
     #[arg(long, env = "FACEID_PRECISION", value_name = "FORMAT")]
     precision: PrecisionChoice,
+    /// Convolutions of the networks on the CPU: auto (the fastest that the processor runs), avx512, avx2, or libtorch's own
+    /// [default: auto]
+    #[arg(long, env = "FACEID_KERNELS", value_name = "KERNELS")]
+    kernels: KernelsChoice,
     /// Folder with libtorch_cuda.so of the same libtorch [default: the library path]
     #[arg(long, env = "FACEID_CUDA_LIBRARIES", value_name = "DIR")]
     cuda_libraries: PathBuf,
@@ -309,6 +313,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         threads: Some(threads),
         device: Some(DeviceChoice::Auto),
         precision: Some(PrecisionChoice::Auto),
+        kernels: Some(KernelsChoice::Auto),
         cuda_libraries: None,
         max_batch: None,
         max_wait_ms: Some(5),

@@ -17,6 +17,7 @@ mod finetuning;
 mod forms;
 mod galleries;
 mod hostile_images;
+mod hostile_models;
 mod jobs;
 mod layers;
 mod lifecycle;
