@@ -1,6 +1,6 @@
 //! What a user may say, where it comes from, and what holds where nothing is said.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use super::{ConfigError, Secret};
 /// Where a server listens if nothing is said.
 const BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
-/// The folder in [`home`] that `make setup` fills with Postgres and pgvector.
+/// The folder in [`setup_folder`] that `make setup` fills with Postgres and pgvector.
 const POSTGRES_FOLDER: &str = "postgres-16.14";
 const DETECTOR_FILE: &str = "retinaface-mobilenet0.25.onnx";
 const EMBEDDER_FILE: &str = "mobilefacenet-512.onnx";
@@ -256,12 +256,13 @@ fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     })
 }
 
-/// Where `make setup` keeps what it fetched: `FACEID_HOME`, else `~/.cache/faceid`. Who has no home folder, as many containers
-/// have it, keeps everything in the data directory.
-fn home(data_dir: &Path) -> PathBuf {
-    match std::env::var_os("FACEID_HOME") {
-        Some(home) if !home.is_empty() => PathBuf::from(home),
-        _ => home_folder().map_or_else(|| data_dir.to_owned(), |home| home.join(".cache/faceid")),
+/// Where `make setup` keeps what it fetched: the folder that `FACEID_HOME` names, else `.cache/faceid` in the user's home. Who has
+/// no home, as in many containers, keeps everything in the data directory.
+pub(super) fn setup_folder(named: Option<OsString>, user_home: Option<PathBuf>, data_dir: &Path) -> PathBuf {
+    match (named.filter(|name| !name.is_empty()), user_home) {
+        (Some(named), _) => PathBuf::from(named),
+        (None, Some(home)) => home.join(".cache/faceid"),
+        (None, None) => data_dir.to_owned(),
     }
 }
 
@@ -290,7 +291,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         Some(folder) => folder.clone(),
         None => default_data_dir()?,
     };
-    let home = home(&data_dir);
+    let home = setup_folder(std::env::var_os("FACEID_HOME"), home_folder(), &data_dir);
     let weights_dir = said.weights_dir.clone().unwrap_or_else(|| home.join("weights"));
     let threads = said.threads.unwrap_or_else(cores);
     Ok(Settings {
