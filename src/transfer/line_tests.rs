@@ -149,7 +149,7 @@ fn any_member() -> impl Strategy<Value = Value> {
         json!("AAA"),
         json!([3, 4, 0, 0, 0, 0, 0, 0]),
         json!([0, 0, 0, 0, 0, 0, 0, 0]),
-        json!([1e38; 8]),
+        json!(vec![1e38; 8]),
         json!([1, 2]),
         json!([]),
         json!({}),
