@@ -9,7 +9,7 @@ use faceid::types::{Chip, Detection, Landmarks};
 use faceid::vision::{self, DecodeLimits, DetectOptions, Scale};
 use image::{ImageFormat, RgbImage};
 
-const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 26, max_pixels: 1 << 26 };
+const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 26, max_pixels: 1 << 26, max_memory: 1 << 30 };
 
 /// Waves of several lengths, so that a JPEG of it has something to encode.
 fn photo(width: u32, height: u32) -> RgbImage {

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use faceid::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
+    match Cli::of_arguments().run() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("faceid: {error}");

@@ -2,6 +2,7 @@
 
 mod backend;
 mod bench;
+mod client;
 mod datasets;
 mod enroll;
 mod evaluate;
@@ -23,13 +24,13 @@ use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
 
 use crate::app::AppError;
 use crate::bench::BenchError;
-use crate::config::{Config, ConfigArgs, ConfigError};
+use crate::config::{Config, ConfigArgs, ConfigError, ignore_empty_variables};
 use crate::db::{Database, DbError};
 use crate::engine::EngineError;
 use crate::evaluation::EvaluationError;
@@ -99,8 +100,8 @@ pub enum CliError {
     Io { action: String, source: std::io::Error },
     #[error("cannot ask servers: {0}")]
     Client(reqwest::Error),
-    #[error("cannot reach {server}: {source}")]
-    Unreachable { server: String, source: reqwest::Error },
+    #[error("cannot reach {server}: {reason}")]
+    Unreachable { server: String, reason: String },
     /// A server's answer that is not a success.
     #[error("{0}")]
     Refused(String),
@@ -117,6 +118,11 @@ impl CliError {
         move |source| Self::Io { action, source }
     }
 
+    /// A server to which or from which something did not get through.
+    fn unreachable(server: &str, error: &reqwest::Error) -> Self {
+        Self::Unreachable { server: server.to_owned(), reason: client::why(error) }
+    }
+
     /// What the program ends with.
     pub fn exit_code(&self) -> ExitCode {
         match self {
@@ -129,12 +135,14 @@ impl CliError {
     }
 }
 
-/// What asks servers. Fails on a machine without certificates of authorities.
-fn http_client() -> Result<reqwest::Client, CliError> {
-    reqwest::Client::builder().build().map_err(CliError::Client)
-}
-
 impl Cli {
+    /// What the arguments and the environment of the process say; ends the process if that is nothing, or help.
+    pub fn of_arguments() -> Self {
+        let mut command = ignore_empty_variables(Self::command());
+        let parsed = Self::from_arg_matches(&command.get_matches_mut());
+        parsed.unwrap_or_else(|error| error.format(&mut command).exit())
+    }
+
     /// Runs the command on a new async runtime.
     pub fn run(self) -> Result<ExitCode, CliError> {
         if let Command::Train(command) = &self.command {

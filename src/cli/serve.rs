@@ -33,6 +33,7 @@ impl Serve {
             return Ok(ExitCode::SUCCESS);
         }
         crate::telemetry::start(&config.log).map_err(CliError::Usage)?;
+        config.warnings().iter().for_each(|warning| warn!("{warning}"));
         serve(config).await?;
         Ok(ExitCode::SUCCESS)
     }

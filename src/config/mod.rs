@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
 pub use choices::{DeviceChoice, PrecisionChoice, SearchChoice};
-pub use settings::{ConfigArgs, LogFormat, Settings};
+pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
 
 use crate::types::Threshold;
@@ -33,6 +33,11 @@ pub enum ConfigError {
     Malformed { path: PathBuf, line: usize, message: String },
     #[error("{name} = {value} is out of range: {expected} is expected")]
     OutOfRange { name: &'static str, value: String, expected: String },
+    #[error(
+        "max_body_bytes = {body} has no room for a photo of max_image_bytes = {image}: it takes {needed} at least, and \
+         {needed_by_two} for two photos in JSON; raise max_body_bytes (and body_budget, if that is less), or lower max_image_bytes"
+    )]
+    BodyTooSmall { body: usize, image: usize, needed: usize, needed_by_two: usize },
     #[error("there is no home folder to keep data in: set --data-dir")]
     NoHome,
     #[error(
@@ -44,6 +49,12 @@ pub enum ConfigError {
     WeakKeys,
     #[error("set both client_key and admin_key, or neither")]
     LoneKey,
+    #[error(
+        "the model store {url} is in S3, and the environment holds no credentials for it; {found} is not read: set \
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`aws configure export-credentials --format env` shows them), or, for \
+         the role of an EC2 instance, AWS_METADATA_ENDPOINT=http://169.254.169.254"
+    )]
+    AwsProfile { url: String, found: String },
 }
 
 /// A value that never shows in logs, errors or `--print-config`.
@@ -153,7 +164,8 @@ pub struct ModelsConfig {
 pub struct RecognitionConfig {
     pub max_image_bytes: usize,
     pub max_image_pixels: u64,
-    pub pixel_budget: u64,
+    /// Bytes of memory that all images may take together; the largest fits if it is RGB.
+    pub decode_budget: u64,
     pub detector_side: u32,
     pub min_detection_score: f32,
     /// Overrides the threshold of the embedder's calibration.
@@ -194,11 +206,24 @@ pub struct LogConfig {
     pub filter: String,
 }
 
+impl Config {
+    /// What is allowed, but hardly meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let (body, image) = (self.http.max_body_bytes, self.recognition.max_image_bytes);
+        let needed = body_of_two_photos(image);
+        let warning = format!(
+            "max_body_bytes = {body} has no room for two photos of max_image_bytes = {image} in JSON, where base64 makes them \
+             longer: POST /verify refuses them with body_too_large; it takes {needed}"
+        );
+        if body < needed { vec![warning] } else { Vec::new() }
+    }
+}
+
 impl Settings {
     /// Checks the settings together and groups them. Settings that [`ConfigArgs::resolve`] made are complete; any
     /// others get the missing values' defaults.
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        let defaults = defaults(self.weights_dir.clone(), self.threads)?;
+        let defaults = defaults(&self)?;
         let default_embedder = defaults.embedder.clone();
         let s = self.or(defaults);
         let embedder_named = s.embedder != default_embedder;
@@ -206,8 +231,12 @@ impl Settings {
         let threads = in_range("threads", s.threads, 1..=1024)?;
         let max_requests = in_range("max_requests", s.max_requests, 1..=100_000)?;
         let max_image_pixels = in_range("max_image_pixels", s.max_image_pixels, 1..=1 << 32)?;
-        let pixel_budget = in_range("pixel_budget", s.pixel_budget, max_image_pixels..=1 << 40)?;
-        let max_body_bytes = in_range("max_body_bytes", s.max_body_bytes, 1024..=1 << 32)?;
+        let max_image_bytes = in_range("max_image_bytes", s.max_image_bytes, 1..=1 << 32)?;
+        let detector_side: u32 = in_range("detector_side", s.detector_side, 64..=8192)?;
+        let least_budget = least_decode_budget(max_image_bytes, max_image_pixels, detector_side);
+        let decode_budget = in_range("decode_budget", s.decode_budget, least_budget..=1 << 42)?;
+        let max_body_bytes = in_range("max_body_bytes", s.max_body_bytes, 1024..=1 << 34)?;
+        roomy(max_body_bytes, max_image_bytes)?;
         let bind = said(s.bind);
         Ok(Config {
             http: HttpConfig {
@@ -249,10 +278,10 @@ impl Settings {
                 queue_len: 2 * max_requests,
             },
             recognition: RecognitionConfig {
-                max_image_bytes: in_range("max_image_bytes", s.max_image_bytes, 1..=1 << 32)?,
+                max_image_bytes,
                 max_image_pixels,
-                pixel_budget,
-                detector_side: in_range("detector_side", s.detector_side, 64..=8192)?,
+                decode_budget,
+                detector_side,
                 min_detection_score: in_range("min_detection_score", s.min_detection_score, 0.01..=1.0)?,
                 threshold: s.threshold.map(threshold).transpose()?,
                 max_requests,
@@ -263,7 +292,7 @@ impl Settings {
                 },
             },
             models: ModelsConfig {
-                store: ModelStoreConfig::new(s.model_store, &data_dir),
+                store: ModelStoreConfig::new(s.model_store, &data_dir)?,
                 max_bytes: in_range("max_model_bytes", s.max_model_bytes, 1024..=1 << 30)?,
                 reembed_share: in_range("reembed_share", s.reembed_share, 0.01..=1.0)?,
                 embedder_named,
@@ -271,6 +300,12 @@ impl Settings {
             log: LogConfig { format: said(s.log_format), filter: said(s.log) },
         })
     }
+}
+
+/// The largest image must fit, as RGB and turned upright, with what may come along in its file and its copy for the
+/// detector.
+fn least_decode_budget(max_image_bytes: usize, max_image_pixels: u64, detector_side: u32) -> u64 {
+    max_image_pixels * 6 + max_image_bytes as u64 * 3 + u64::from(detector_side).pow(2) * 3 + (1 << 20)
 }
 
 /// A setting that has a default.
@@ -289,6 +324,23 @@ fn in_range<T: PartialOrd + fmt::Display>(
     }
     let expected = format!("{} to {}", range.start(), range.end());
     Err(ConfigError::OutOfRange { name, value: value.to_string(), expected })
+}
+
+/// What a request has beside its photos: names, boundaries, headers of parts.
+const BESIDE_PHOTOS: usize = 4096;
+
+/// The largest photo must fit a body at least as it is, in a form.
+fn roomy(body: usize, image: usize) -> Result<(), ConfigError> {
+    let needed = image + BESIDE_PHOTOS;
+    if body >= needed {
+        return Ok(());
+    }
+    Err(ConfigError::BodyTooSmall { body, image, needed, needed_by_two: body_of_two_photos(image) })
+}
+
+/// Bytes of the largest body: the two photos of a verification, in base64.
+fn body_of_two_photos(image: usize) -> usize {
+    2 * 4 * image.div_ceil(3) + BESIDE_PHOTOS
 }
 
 /// What is not left to chance: a training that may be on either device would have a limit of memory only on one.

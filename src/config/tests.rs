@@ -62,10 +62,26 @@ fn values_out_of_range_are_refused() {
     for bad in [
         settings(|s| s.threads = Some(0)),
         settings(|s| s.threshold = Some(1.5)),
-        settings(|s| s.pixel_budget = Some(1)),
+        settings(|s| s.decode_budget = Some(1)),
         settings(|s| s.min_detection_score = Some(f32::NAN)),
         settings(|s| s.train_device = Some(DeviceChoice::Auto)),
     ] {
         assert!(bad.into_config().is_err());
     }
+}
+
+#[test]
+fn a_body_has_room_for_the_photos_that_are_allowed() {
+    let sized = |body: usize, image: usize| {
+        let settings = settings(|s| (s.max_body_bytes, s.max_image_bytes) = (Some(body), Some(image)));
+        settings.into_config().map(|config| config.warnings())
+    };
+    assert!(Settings::default().into_config().unwrap().warnings().is_empty());
+    // As it is, and twice in base64 with a few words around.
+    assert!(sized(2_700_000, 1_000_000).unwrap().is_empty());
+    let warnings = sized(2_600_000, 1_000_000).unwrap();
+    assert!(warnings.len() == 1 && warnings[0].contains("max_body_bytes = 2600000"), "{warnings:?}");
+    assert!(sized(1_010_000, 1_000_000).is_ok());
+    let refused = sized(1_000_000, 1_000_000).unwrap_err().to_string();
+    assert!(refused.contains("it takes 1004096 at least, and 2670768 for two photos"), "{refused}");
 }

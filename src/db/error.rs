@@ -52,6 +52,11 @@ pub enum DbError {
     )]
     NoUserForPostgres,
     #[error(
+        "Postgres makes no database for user id {uid}, which has no name; give it one (a line such as \
+         `faceid:x:{uid}:{uid}::/:/bin/false` in /etc/passwd), or set DATABASE_URL to use a Postgres of your own"
+    )]
+    NamelessUser { uid: u32 },
+    #[error(
         "there is no Postgres in {} ({missing} is missing); run `make setup`, or set DATABASE_URL to use your own",
         path.display()
     )]

@@ -7,6 +7,7 @@
 mod device;
 mod embedders;
 mod lanes;
+mod memory;
 mod pool;
 mod run;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use crate::nn::{Channels, Device, Format, InputNormalisation, NetworkError};
 pub use device::{search_device, targets};
 pub use embedders::LoadedEmbedder;
 pub use lanes::{Depth, Step};
+pub use memory::{Held, MemoryBudget};
 
 use crate::config::EngineConfig;
 use crate::nn::{Detector, Target};
@@ -68,12 +70,21 @@ pub struct DetectorInput {
     rgb: Vec<u8>,
     width: u32,
     height: u32,
+    /// Given back when the image is dropped, whoever has left.
+    _held: Option<Held>,
+}
+
+impl DetectorInput {
+    /// The image with the bytes that it holds of a budget.
+    pub fn holding(image: image::RgbImage, held: Option<Held>) -> Self {
+        Self { _held: held, ..image.into() }
+    }
 }
 
 impl From<image::RgbImage> for DetectorInput {
     fn from(image: image::RgbImage) -> Self {
         let (width, height) = image.dimensions();
-        Self { rgb: image.into_raw(), width, height }
+        Self { rgb: image.into_raw(), width, height, _held: None }
     }
 }
 

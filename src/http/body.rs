@@ -1,12 +1,14 @@
 //! Request bodies: how long one may be, how much of all of them is held at once, and what becomes of a body that
 //! nobody wants.
 
+mod gathered;
+
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
@@ -15,6 +17,8 @@ use futures_util::{Stream, StreamExt, stream};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::gathered::Gathered;
+use super::connections::Admission;
 use super::problem::{Code, Problem};
 
 /// Of an unwanted body at most this many times the limit is thrown away before the connection is.
@@ -80,33 +84,35 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// The body, which fails once it has more than `limit` bytes or more than the budget has left.
-pub fn limited(body: Body, limit: usize, budget: BodyBudget, share: Share) -> Body {
-    let start = (body.into_data_stream(), 0, budget, share);
-    Body::from_stream(stream::try_unfold(start, move |(mut rest, read, budget, share)| async move {
-        let Some(chunk) = rest.next().await else { return Ok(None) };
-        let chunk = chunk?;
-        let read = read + chunk.len();
-        if read > limit {
-            return Err(axum::Error::new(Refused::TooLong { limit: limit as u64 }));
-        }
-        share.grow(&budget, read).map_err(axum::Error::new)?;
-        Ok(Some((chunk, (rest, read, budget, share))))
-    }))
-}
-
-/// The body of an upload that nobody holds in memory: it may take its time, and fails once it has more than `limit` bytes or
-/// nothing came for as long as `patience`.
-pub fn upload(body: Body, limit: u64, patience: Duration) -> Body {
+/// The body, which fails once it has more than `limit` bytes.
+pub fn limited(body: Body, limit: u64) -> Body {
     Body::from_stream(stream::try_unfold((body.into_data_stream(), 0), move |(mut rest, read)| async move {
-        let next = tokio::time::timeout(patience, rest.next()).await;
-        let Some(chunk) = next.map_err(|_| axum::Error::new(Refused::Stalled { patience }))? else { return Ok(None) };
-        let chunk = chunk?;
+        let Some(chunk) = rest.next().await.transpose()? else { return Ok(None) };
         let read = read + chunk.len() as u64;
         if read > limit {
             return Err(axum::Error::new(Refused::TooLong { limit }));
         }
         Ok(Some((chunk, (rest, read))))
+    }))
+}
+
+/// The body, counted against a budget; it fails once that has too little left.
+pub fn counted(body: Body, budget: BodyBudget, share: Share) -> Body {
+    let start = (body.into_data_stream(), 0, budget, share);
+    Body::from_stream(stream::try_unfold(start, move |(mut rest, read, budget, share)| async move {
+        let Some(chunk) = rest.next().await.transpose()? else { return Ok(None) };
+        let read = read + chunk.len();
+        share.grow(&budget, read).map_err(axum::Error::new)?;
+        Ok::<_, axum::Error>(Some((chunk, (rest, read, budget, share))))
+    }))
+}
+
+/// The body, which may take as long as it keeps coming: it fails once nothing came for as long as `patience`.
+pub fn patient(body: Body, patience: Duration) -> Body {
+    Body::from_stream(stream::try_unfold(body.into_data_stream(), move |mut rest| async move {
+        let next = tokio::time::timeout(patience, rest.next()).await;
+        let chunk = next.map_err(|_| axum::Error::new(Refused::Stalled { patience }))?;
+        Ok::<_, axum::Error>(chunk.transpose()?.map(|chunk| (chunk, rest)))
     }))
 }
 
@@ -130,8 +136,8 @@ pub fn broken_off(error: &(dyn std::error::Error + 'static)) -> Problem {
     refusal(error).unwrap_or_else(broken)
 }
 
-/// The problem of a body that [`limited`] or [`upload`] ended, if that is what is behind an error of whoever read it.
-pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
+/// The problem of a body that [`limited`], [`counted`] or [`patient`] ended, if that is behind an error.
+fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(refused) = error.downcast_ref::<Refused>() {
@@ -156,9 +162,8 @@ fn problem(refused: &Refused) -> Problem {
 struct Lent(Arc<Mutex<Rest>>);
 
 struct Rest {
-    stream: BodyDataStream,
+    stream: Gathered,
     begun: bool,
-    ended: bool,
 }
 
 impl Stream for Lent {
@@ -167,30 +172,27 @@ impl Stream for Lent {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut rest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rest.begun = true;
-        if rest.ended {
-            return Poll::Ready(None);
-        }
-        let polled = rest.stream.poll_next_unpin(context);
-        rest.ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
-        polled
+        rest.stream.poll_next_unpin(context)
     }
 }
 
-/// Reads what a refusal left of a body, and throws it away: a client that is cut off while it sends gets to see a
-/// broken connection and not the answer. One that waits to be told to send (`Expect: 100-continue`) has no need of it.
+/// Reads what a refusal leaves of a body, and throws it away: a client that is cut off while it sends gets to see a
+/// broken connection and not the answer, which goes out meanwhile. One that waits to be told to send (`Expect: 100-continue`)
+/// has no need of it. When others need the place of this connection, it ends.
 pub async fn drain_refused(limit: usize, patience: Duration, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     if body.is_end_stream() {
         return next.run(Request::from_parts(parts, body)).await;
     }
     let waits = parts.headers.contains_key(header::EXPECT);
-    let stream = body.into_data_stream();
-    let mut lent = Lent(Arc::new(Mutex::new(Rest { stream, begun: false, ended: false })));
+    let admission = parts.extensions.get::<Admission>().cloned();
+    let stream = Gathered::new(body);
+    let mut lent = Lent(Arc::new(Mutex::new(Rest { stream, begun: false })));
     let response = next.run(Request::from_parts(parts, Body::from_stream(lent.clone()))).await;
     let untouched = !lent.0.lock().unwrap_or_else(PoisonError::into_inner).begun;
     let slow = response.status() == StatusCode::REQUEST_TIMEOUT;
     if !(response.status().is_success() || slow || waits && untouched) {
-        let drain = async {
+        let drain = async move {
             let mut drained = 0;
             while let Some(Ok(chunk)) = lent.next().await {
                 drained += chunk.len();
@@ -199,8 +201,12 @@ pub async fn drain_refused(limit: usize, patience: Duration, request: Request, n
                 }
             }
         };
-        // Whoever is this slow does not get to see the answer.
-        let _ = tokio::time::timeout(patience, drain).await;
+        let refused = admission.map(|admission| admission.connection.refused());
+        tokio::spawn(async move {
+            // A connection that gives way ends, and with it what is read here.
+            let _refused = refused;
+            tokio::time::timeout(patience, drain).await
+        });
     }
     response
 }

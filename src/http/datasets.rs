@@ -1,17 +1,16 @@
 //! POST /admin/datasets
 
-use axum::extract::multipart::Field;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::{self, Share};
 use super::form::{self, Builder, invalid, missing};
+use super::multipart::Multipart;
 use super::problem::Problem;
 use super::retrain::accepted;
 use super::state::AppState;
@@ -85,13 +84,13 @@ pub async fn upload_dataset(State(state): State<AppState>, request: Request) -> 
 /// Stores an archive as it arrives.
 async fn receive(state: &AppState, request: Request) -> Result<(NewDataset, Name), Problem> {
     let (mut parts, body) = request.into_parts();
-    let mut form = Builder::new(&[FILE], &["gallery"]);
+    let mut form = Builder::new(&[FILE], &["gallery"], LONGEST_FIELD);
     let query = form::query(&mut parts).await?;
     body::refuse_declared_length(parts.headers.get(header::CONTENT_LENGTH), state.max_dataset_bytes)?;
-    let body = body::upload(body, state.max_dataset_bytes, state.request_timeout);
+    let body = body::limited(body::patient(body, state.request_timeout), state.max_dataset_bytes);
     match form::media_type(&parts.headers).as_str() {
         "multipart/form-data" => {
-            let dataset = receive_form(state, Request::from_parts(parts, body), &mut form).await?;
+            let dataset = receive_form(state, Multipart::new(&parts.headers, body)?, &mut form).await?;
             let gallery = gallery(form, query)?;
             Ok((dataset.ok_or_else(|| missing(FILE))?, gallery))
         }
@@ -105,19 +104,23 @@ async fn receive(state: &AppState, request: Request) -> Result<(NewDataset, Name
     }
 }
 
-async fn receive_form(state: &AppState, request: Request, form: &mut Builder) -> Result<Option<NewDataset>, Problem> {
-    let mut multipart = form::multipart(request, state).await?;
+async fn receive_form(
+    state: &AppState,
+    mut parts: Multipart,
+    form: &mut Builder,
+) -> Result<Option<NewDataset>, Problem> {
     let mut dataset = None;
-    while let Some(part) = multipart.next_field().await.map_err(form::broken_multipart)? {
-        let name = part.name().unwrap_or_default().to_owned();
+    while let Some(name) = parts.next_part().await? {
         form.check_known(&name)?;
         match name.as_str() {
             FILE if dataset.is_some() => return Err(invalid(FILE, "it is given twice")),
-            FILE => dataset = Some(store(&state.services, part.map_err(form::broken_multipart)).await?),
-            _ => {
-                let text = text(&name, part).await?;
-                form.add_field(name, Value::String(text))?;
+            FILE => {
+                let chunks = stream::try_unfold(&mut parts, |parts| async {
+                    Ok(parts.next_bytes().await?.map(|bytes| (bytes, parts)))
+                });
+                dataset = Some(store(&state.services, chunks).await?);
             }
+            _ => form.read_field(name, &mut parts).await?,
         }
     }
     Ok(dataset)
@@ -135,15 +138,4 @@ async fn store(services: &Services, chunks: impl Stream<Item = Result<Bytes, Pro
         dataset.write(chunk?).await?;
     }
     Ok(dataset)
-}
-
-async fn text(name: &str, mut part: Field<'_>) -> Result<String, Problem> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = part.chunk().await.map_err(form::broken_multipart)? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > LONGEST_FIELD {
-            return Err(invalid(name, format!("it has more than {LONGEST_FIELD} bytes")));
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| invalid(name, "it is not UTF-8"))
 }

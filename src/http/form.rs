@@ -2,13 +2,14 @@
 //! base64, or a raw image body with the fields in the query string.
 
 mod json;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
-use axum::extract::multipart::{Multipart, MultipartError};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 use self::json::{Members, decode_base64};
 use super::body::{self, BodyBudget, Share};
+use super::multipart::Multipart;
 use super::problem::{Code, Problem};
 use super::state::AppState;
 use crate::gallery::{Metadata, Policy};
@@ -26,15 +28,17 @@ use crate::types::{Name, Threshold};
 /// Longest body of a route that takes no image.
 const FIELDS_LIMIT: usize = 1 << 20;
 
-/// Longest JSON text of a member that is no image; metadata is the longest, and has a lower limit of its own.
-const MEMBER_LIMIT: usize = 64 << 10;
-
 /// A request type that a [`Form`] can become.
 pub trait FromForm: Sized {
     /// Names of the fields that hold images. A route with one image also takes it as the raw body.
     const IMAGES: &'static [&'static str];
     /// Names of the other fields.
     const FIELDS: &'static [&'static str];
+    /// Longest text of one of them in bytes: a value can take many times the memory of its text. Metadata has a lower limit
+    /// of its own.
+    const LONGEST_FIELD: usize = 64 << 10;
+    /// Whether the body may take as long as it keeps coming, or must be there within the time for a request.
+    const MAY_TAKE_LONG: bool = false;
 
     /// The longest body, and the budget that it is counted against.
     fn limits(state: &AppState) -> (usize, BodyBudget) {
@@ -56,12 +60,15 @@ impl<T: FromForm> FromRequest<AppState> for Fields<T> {
         if !T::IMAGES.is_empty() {
             state.services.check_room()?;
         }
-        let limit = state.request_timeout;
-        let form = tokio::time::timeout(limit, Form::read(request, state, T::IMAGES, T::FIELDS, T::limits(state)));
-        match form.await {
-            Ok(form) => Ok(Self(T::from_form(form?)?)),
-            Err(_) => Err(too_slow(limit)),
-        }
+        let time = state.request_timeout;
+        let builder = Builder::new(T::IMAGES, T::FIELDS, T::LONGEST_FIELD);
+        let form = if T::MAY_TAKE_LONG {
+            Form::read(request.map(|body| body::patient(body, time)), builder, T::limits(state)).await?
+        } else {
+            let form = tokio::time::timeout(time, Form::read(request, builder, T::limits(state)));
+            form.await.map_err(|_| too_slow(time))??
+        };
+        Ok(Self(T::from_form(form)?))
     }
 }
 
@@ -77,25 +84,18 @@ pub struct Form {
 }
 
 impl Form {
-    async fn read(
-        request: Request,
-        state: &AppState,
-        images: &'static [&'static str],
-        fields: &'static [&'static str],
-        (limit, budget): (usize, BodyBudget),
-    ) -> Result<Self, Problem> {
+    async fn read(request: Request, mut form: Builder, (limit, budget): (usize, BodyBudget)) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let query = query(&mut parts).await?;
         body::refuse_declared_length(parts.headers.get(header::CONTENT_LENGTH), limit as u64)?;
         let empty = body.is_end_stream();
         let share = Share::default();
-        let body = body::limited(body, limit, budget, share.clone());
+        let body = body::counted(body::limited(body, limit as u64), budget, share.clone());
         let media_type = media_type(&parts.headers);
-        let mut form = Builder::new(images, fields);
         match media_type.as_str() {
             // Without images, the query string can say it all.
-            _ if empty && images.is_empty() => {}
-            "multipart/form-data" => form.read_multipart(Request::from_parts(parts, body), state).await?,
+            _ if empty && form.known_images.is_empty() => {}
+            "multipart/form-data" => form.read_multipart(Multipart::new(&parts.headers, body)?).await?,
             "application/json" => {
                 let bytes = body::read_all(body).await?;
                 // Tens of megabytes of base64 are CPU work.
@@ -103,11 +103,13 @@ impl Form {
                     .await
                     .map_err(Problem::internal)??;
             }
-            other if images.len() == 1 && (other.starts_with("image/") || other == "application/octet-stream") => {
-                let bytes = body::read_all(body).await?;
-                form.images.insert(images[0].to_owned(), bytes);
-            }
-            other => return Err(unsupported_image_type(other, images)),
+            other => match form.known_images {
+                [image] if other.starts_with("image/") || other == "application/octet-stream" => {
+                    let bytes = body::read_all(body).await?;
+                    form.images.insert((*image).to_owned(), bytes);
+                }
+                images => return Err(unsupported_image_type(other, images)),
+            },
         }
         form.add_query(query)?;
         Ok(form.finish(share))
@@ -195,29 +197,38 @@ impl Form {
 pub(super) struct Builder {
     known_images: &'static [&'static str],
     known_fields: &'static [&'static str],
+    longest_field: usize,
     images: BTreeMap<String, Bytes>,
     fields: BTreeMap<String, Value>,
 }
 
 impl Builder {
-    pub(super) fn new(known_images: &'static [&'static str], known_fields: &'static [&'static str]) -> Self {
-        Self { known_images, known_fields, images: BTreeMap::new(), fields: BTreeMap::new() }
+    pub(super) fn new(
+        known_images: &'static [&'static str],
+        known_fields: &'static [&'static str],
+        longest_field: usize,
+    ) -> Self {
+        Self { known_images, known_fields, longest_field, images: BTreeMap::new(), fields: BTreeMap::new() }
     }
 
-    async fn read_multipart(&mut self, request: Request, state: &AppState) -> Result<(), Problem> {
-        let mut multipart = multipart(request, state).await?;
-        while let Some(part) = multipart.next_field().await.map_err(broken_multipart)? {
-            let name = part.name().unwrap_or_default().to_owned();
+    async fn read_multipart(&mut self, mut form: Multipart) -> Result<(), Problem> {
+        while let Some(name) = form.next_part().await? {
             self.check_known(&name)?;
-            let bytes = part.bytes().await.map_err(broken_multipart)?;
             if self.known_images.contains(&name.as_str()) {
+                let bytes = form.all_bytes(usize::MAX).await?.unwrap_or_default();
                 self.add_image(name, bytes)?;
             } else {
-                let text = String::from_utf8(bytes.into()).map_err(|_| invalid(&name, "it is not UTF-8"))?;
-                self.add_field(name, Value::String(text))?;
+                self.read_field(name, &mut form).await?;
             }
         }
         Ok(())
+    }
+
+    /// Reads the part of a field that is no image.
+    pub(super) async fn read_field(&mut self, name: String, form: &mut Multipart) -> Result<(), Problem> {
+        let bytes = form.all_bytes(self.longest_field).await?.ok_or_else(|| self.too_long(&name))?;
+        let text = String::from_utf8(bytes.into()).map_err(|_| invalid(&name, "it is not UTF-8"))?;
+        self.add_field(name, Value::String(text))
     }
 
     fn read_json(&mut self, bytes: &[u8]) -> Result<(), Problem> {
@@ -231,15 +242,18 @@ impl Builder {
                 let bytes = decode_base64(&text).map_err(|error| invalid(&name, error))?;
                 self.add_image(name, bytes)?;
             } else {
-                // A value can take many times the memory of its text.
-                if raw.get().len() > MEMBER_LIMIT {
-                    return Err(invalid(&name, format!("it has more than {MEMBER_LIMIT} bytes")));
+                if raw.get().len() > self.longest_field {
+                    return Err(self.too_long(&name));
                 }
                 let value = serde_json::from_str(raw.get()).map_err(|error| invalid(&name, error))?;
                 self.add_field(name, value)?;
             }
         }
         Ok(())
+    }
+
+    fn too_long(&self, name: &str) -> Problem {
+        invalid(name, format!("it has more than {} bytes", self.longest_field))
     }
 
     pub(super) fn finish(self, share: Share) -> Form {
@@ -279,7 +293,7 @@ impl Builder {
         }
     }
 
-    pub(super) fn add_field(&mut self, name: String, value: Value) -> Result<(), Problem> {
+    fn add_field(&mut self, name: String, value: Value) -> Result<(), Problem> {
         match self.fields.insert(name.clone(), value) {
             None => Ok(()),
             Some(_) => Err(invalid(&name, "it is given twice")),
@@ -299,18 +313,6 @@ pub(super) async fn query(parts: &mut Parts) -> Result<Vec<(String, String)>, Pr
 pub(super) fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-pub(super) fn broken_multipart(error: MultipartError) -> Problem {
-    let broken = || Problem::new(Code::MalformedMultipart, error.body_text());
-    body::refusal(&error).unwrap_or_else(broken)
-}
-
-/// The parts of a form.
-pub(super) async fn multipart(request: Request, state: &AppState) -> Result<Multipart, Problem> {
-    Multipart::from_request(request, state).await.map_err(|rejection| {
-        Problem::new(Code::MalformedMultipart, format!("{}; is the boundary there?", rejection.body_text()))
-    })
 }
 
 fn unsupported_image_type(given: &str, images: &[&str]) -> Problem {
@@ -334,17 +336,4 @@ pub(super) fn missing(name: &str) -> Problem {
 /// A field has a value that it cannot have.
 pub(super) fn invalid(name: &str, reason: impl std::fmt::Display) -> Problem {
     Problem::new(Code::InvalidField, format!("{name}: {reason}")).with_field(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    proptest::proptest! {
-        #[test]
-        fn json_bodies_never_panic(bytes: Vec<u8>) {
-            let mut form = Builder::new(&["image"], &["subject"]);
-            let _ = form.read_json(&bytes);
-        }
-    }
 }

@@ -9,6 +9,7 @@ use super::extract::gallery;
 use super::form::{Fields, Form, FromForm, invalid};
 use super::photo;
 use super::problem::Problem;
+use crate::registry::Registry;
 use crate::service::answers::{Identified, IdentifiedEmbedding};
 use crate::service::{IdentifyEmbeddingRequest, IdentifyRequest, Services};
 
@@ -105,6 +106,8 @@ pub struct IdentifyEmbeddingForm {
 impl FromForm for IdentifyEmbeddingRequest {
     const IMAGES: &'static [&'static str] = &[];
     const FIELDS: &'static [&'static str] = &["embedding", "gallery", "top_k", "threshold", "fmr", "fpir"];
+    /// Every number of the longest embedding with its sign, digits, exponent, comma and indentation.
+    const LONGEST_FIELD: usize = Registry::MAX_DIMENSION as usize * 64;
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         Ok(Self {

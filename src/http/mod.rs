@@ -2,6 +2,7 @@
 
 mod auth;
 mod body;
+mod connections;
 mod datasets;
 mod detect;
 mod enroll;
@@ -15,6 +16,7 @@ mod identify;
 mod jobs;
 mod metrics;
 mod models;
+mod multipart;
 pub mod openapi;
 mod problem;
 mod retrain;
@@ -78,7 +80,7 @@ fn recognition() -> OpenApiRouter<AppState> {
 
 fn administration() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .routes(routes!(models::list_models, models::import_model))
+        .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::evaluate_model))
         .routes(routes!(models::promote_model))
@@ -96,7 +98,7 @@ fn administration() -> OpenApiRouter<AppState> {
 
 /// What arrives for as long as it keeps coming.
 fn uploads() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(datasets::upload_dataset))
+    OpenApiRouter::new().routes(routes!(datasets::upload_dataset)).routes(routes!(models::import_model))
 }
 
 fn monitoring() -> OpenApiRouter<AppState> {
@@ -111,8 +113,7 @@ fn operations() -> OpenApiRouter<AppState> {
 pub fn router(state: AppState) -> Router {
     let client = from_fn_with_state(state.clone(), auth::require_client);
     let admin = from_fn_with_state(state.clone(), auth::require_admin);
-    // A request may take its time to arrive, and the same again to be answered.
-    let limit = state.request_timeout * 2;
+    let limit = state.answer_time();
     let (routes, document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
         .merge(recognition().route_layer(client.clone()))
         .merge(administration().route_layer(admin.clone()))
@@ -127,8 +128,9 @@ pub fn router(state: AppState) -> Router {
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        // `body::limited` counts instead.
+        // `body::limited` does it.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(connections::refuse_beyond_limit))
         .layer(from_fn(problem::no_bare_failure))
         .layer(from_fn(move |request: Request, next| body::drain_refused(longest, patience, request, next)))
         .layer(CatchPanicLayer::custom(problem::panicked))

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::body::BodyBudget;
 use super::extract::{PageQuery, Path, gallery, protected};
 use super::form::{Fields, Form, FromForm};
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::retrain::accepted;
 use super::state::AppState;
 use crate::db::PageRequest;
@@ -94,6 +94,7 @@ impl FromForm for NewModel {
     const IMAGES: &'static [&'static str] = &["file"];
     const FIELDS: &'static [&'static str] =
         &["manifest", "name", "threshold", "mean", "scale", "channels", "allow_code"];
+    const MAY_TAKE_LONG: bool = true;
 
     /// A file is as long as many photos, and takes no room from them.
     fn limits(state: &AppState) -> (usize, BodyBudget) {
@@ -121,7 +122,8 @@ impl FromForm for NewModel {
 ///
 /// The network must take `N x 3 x 112 x 112` and give a vector of up to 4000 numbers for each chip: it is tried out on made
 /// chips. It becomes a candidate; nothing is embedded by it before it is promoted. A file that is known already changes
-/// nothing: what is not said is as it is known, and what is said otherwise is refused.
+/// nothing: what is not said is as it is known, and what is said otherwise is refused. The body may take as long as it keeps
+/// coming.
 #[utoipa::path(
     post, path = "/admin/models", tag = "admin",
     request_body(content(
@@ -130,6 +132,7 @@ impl FromForm for NewModel {
     responses(
         (status = 201, description = "The model, a candidate now", body = ModelEntry),
         (status = 200, description = "The model, which was known already and is as it was", body = ModelEntry),
+        (status = 408, description = "`request_timeout`: nothing came for too long", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`model_exists`: the file is known, and described otherwise; `duplicate_model`: another model has this name; `model_in_use`: it is being retired", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_model`: no usable network, or not of this shape; `code_refused`: TorchScript without `allow_code`, or at a server without keys; `invalid_field`", body = Problem, content_type = "application/problem+json"),
@@ -141,7 +144,9 @@ pub async fn import_model(
     Fields(new): Fields<NewModel>,
 ) -> Result<(StatusCode, Json<ModelEntry>), Problem> {
     let NewModel { content, fields, allow_code } = new;
-    let (model, is_new) = state.services.add_model(content, fields, allow_code, state.actor()).await?;
+    // The time for an answer begins when the file is there.
+    let adding = state.services.add_model(content, fields, allow_code, state.actor());
+    let (model, is_new) = problem::in_time(state.answer_time(), adding).await??;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(model)))
 }
 

@@ -2,6 +2,8 @@
 
 mod code;
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::Request;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -286,9 +288,12 @@ pub async fn no_bare_failure(request: Request, next: Next) -> Response {
 }
 
 /// Gives every request a time to be answered in.
-pub async fn answer_in_time(limit: std::time::Duration, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::new(Code::Timeout, format!("no answer within {} s", limit.as_secs())).into_response(),
-    }
+pub async fn answer_in_time(limit: Duration, request: Request, next: Next) -> Response {
+    in_time(limit, next.run(request)).await.into_response()
+}
+
+/// Gives work a time to be done in.
+pub async fn in_time<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Problem> {
+    let late = |_| Problem::new(Code::Timeout, format!("no answer within {} s", limit.as_secs()));
+    tokio::time::timeout(limit, work).await.map_err(late)
 }

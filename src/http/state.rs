@@ -46,6 +46,12 @@ impl AppState {
         }
     }
 
+    /// How long a request may take, from its first byte or, where a body may take long, from its last.
+    pub fn answer_time(&self) -> Duration {
+        // It may take its time to arrive, and the same again to be answered.
+        self.request_timeout * 2
+    }
+
     /// Who asks for what only the admin key opens: by what they were let in.
     pub fn actor(&self) -> Actor {
         if self.keys.is_some() { Actor::AdminKey } else { Actor::Anyone }

@@ -1,7 +1,10 @@
+use std::cell::Cell;
+
 use chrono::DateTime;
 use half::f16;
 use proptest::prelude::*;
-use serde_json::json;
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::line::*;
@@ -112,12 +115,6 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-        let _ = parse(&bytes, Some(DIMENSION));
-        let _ = parse_header(&bytes);
-    }
-
-    #[test]
     fn no_change_of_a_line_makes_it_panic(record in record(), at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
         let mut line = Vec::new();
         write(&mut line, &record).unwrap();
@@ -126,6 +123,109 @@ proptest! {
         let _ = parse(&line, Some(DIMENSION));
         let _ = parse(&line[..cut.index(line.len())], Some(DIMENSION));
     }
+}
+
+/// Values that some member of a line has, nearly has, or cannot have.
+fn any_member() -> impl Strategy<Value = Value> {
+    let known = [
+        json!(null),
+        json!(0),
+        json!(-1),
+        json!(0.5),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(true),
+        json!(""),
+        json!("Ada"),
+        json!("\0"),
+        json!(Uuid::nil()),
+        json!(Uuid::from_u128(7)),
+        json!("2026-01-02T03:04:05.678901Z"),
+        json!("-0009-01-01T00:00:00Z"),
+        json!("0".repeat(64)),
+        json!("zz".repeat(32)),
+        json!("ADwAAAAAAAAAAAAAAAAAAA=="),
+        json!("AH4AfAD8AAAAAAAAAAAAAA=="),
+        json!("AAA"),
+        json!([3, 4, 0, 0, 0, 0, 0, 0]),
+        json!([0, 0, 0, 0, 0, 0, 0, 0]),
+        json!(vec![1e38; 8]),
+        json!([1, 2]),
+        json!([]),
+        json!({}),
+        json!({"a": "\0"}),
+        json!({"x": 1, "y": 2, "width": 3, "height": -4}),
+        json!({"policy": "fmr"}),
+        json!({"fmr": 2.0}),
+        json!([{"x": 1, "y": 2}, {"x": 1, "y": 2}, {"x": 1, "y": 2}, {"x": 1, "y": 2}, {"x": 1e39, "y": 2}]),
+        json!({"name": "n", "sha256": "0".repeat(64), "dimension": 8}),
+        json!({"name": "n", "sha256": "0", "dimension": -1}),
+    ];
+    let number = any::<f64>().prop_map(|number| json!(number));
+    let leaf = prop_oneof![4 => proptest::sample::select(known.to_vec()), 1 => number, 1 => any::<String>().prop_map(|it| json!(it))];
+    leaf.prop_recursive(4, 20, 5, |inner| {
+        let members = proptest::collection::btree_map("[a-z]{0,3}", inner.clone(), 0..4);
+        prop_oneof![proptest::collection::vec(inner, 0..9).prop_map(|it| json!(it)), members.prop_map(|it| json!(it))]
+    })
+}
+
+/// A line where members have other values, or a header; and whether it could be read as far as the values.
+fn changed_lines_never_panic<T: std::fmt::Debug>(
+    line: impl Strategy<Value = Vec<u8>>,
+    names: &'static [&'static str],
+    read: impl Fn(&[u8]) -> Result<T, LineError>,
+) {
+    const CASES: u32 = 3000;
+    let name = prop_oneof![60 => proptest::sample::select(names).prop_map(str::to_owned), 1 => any::<String>()];
+    let changes = proptest::collection::vec((name, any_member()), 0..4);
+    let (taken, refused_values) = (Cell::new(0), Cell::new(0));
+    let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
+    let run = TestRunner::new(config).run(&(line, changes), |(line, changes)| {
+        let mut object: serde_json::Map<String, Value> = serde_json::from_slice(&line).unwrap();
+        object.extend(changes);
+        match read(Value::Object(object).to_string().as_bytes()) {
+            Ok(_) => taken.set(taken.get() + 1),
+            Err(LineError::Json(_)) => {}
+            Err(_) => refused_values.set(refused_values.get() + 1),
+        }
+        Ok(())
+    });
+    run.unwrap();
+    println!("of {CASES}, {} were taken, {} refused for a value", taken.get(), refused_values.get());
+    assert!(taken.get() > CASES / 10 && refused_values.get() > CASES / 50);
+}
+
+#[test]
+fn no_values_make_it_panic() {
+    const MEMBERS: &[&str] = &[
+        "subject",
+        "subject_id",
+        "subject_metadata",
+        "subject_created_at",
+        "face_id",
+        "metadata",
+        "created_at",
+        "image_sha256",
+        "box",
+        "landmarks",
+        "detection_score",
+        "quality",
+        "embedding",
+        "norm",
+        "chip",
+    ];
+    let line = record().prop_map(|record| {
+        let mut line = Vec::new();
+        write(&mut line, &record).unwrap();
+        line
+    });
+    changed_lines_never_panic(line, MEMBERS, |line| parse(line, Some(DIMENSION)));
+    let header = header().prop_map(|header| {
+        let mut line = Vec::new();
+        write_header(&mut line, &header).unwrap();
+        line
+    });
+    changed_lines_never_panic(header, &["faceid", "gallery", "model", "policy", "exported_at"], parse_header);
 }
 
 /// What is wrong with a line.

@@ -1,13 +1,17 @@
-//! Another embedder takes over: everyone who was enrolled is still known, without any photo.
+//! Another embedder takes over: everyone who was enrolled is still known, without any photo. A file of it may take long to
+//! arrive.
 
 use std::time::Duration;
 
 use faceid::http::Code;
 use faceid::jobs::JobState;
 use faceid::service::answers::{AuditEntry, Identified, Job, ModelEntry, Page};
-use reqwest::multipart::Form;
-use reqwest::{Client, StatusCode};
+use futures_util::{StreamExt, stream};
+use reqwest::multipart::{Form, Part};
+use reqwest::{Body, Client, Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::models::{bundled, model_form, other_weights};
 use crate::support::process::{Server, data_dir, faceid};
@@ -271,4 +275,91 @@ async fn copies_of_a_photo_are_one_photo() {
     let result = job.result.clone().unwrap_or_else(|| panic!("{job:?}"));
     assert_eq!((&result["embedded"], &result["enrolled"]), (&18.into(), &"not_evaluated".into()), "{result}");
     assert!(app.model("nonsense").await.manifest.unwrap()["fmr"].is_null());
+}
+
+/// A file in 20 pieces, with a pause before each.
+fn slowly(file: &[u8], pause: Duration) -> Body {
+    let pieces: Vec<Vec<u8>> = file.chunks(file.len() / 20 + 1).map(<[u8]>::to_vec).collect();
+    Body::wrap_stream(stream::iter(pieces).then(move |piece| async move {
+        tokio::time::sleep(pause).await;
+        Ok::<_, std::io::Error>(piece)
+    }))
+}
+
+/// A port that leads to a server, at so many bytes a second upwards.
+async fn narrow(server: &Server, bytes_per_second: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let target = server.url.strip_prefix("http://").unwrap().to_owned();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&target).await.unwrap();
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                (client.into_split(), server.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; bytes_per_second / 20];
+                while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+                    to_server.write_all(&buffer[..read]).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            });
+        }
+    });
+    url
+}
+
+/// The time for a request is four seconds; each file takes ten to arrive.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_file_may_take_as_long_as_it_keeps_coming() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &["--request-timeout", "4"]).await;
+    let app = TestApp { client: Client::new(), url: server.url.clone(), gallery: String::new() };
+    let pause = Duration::from_millis(500);
+    let as_form = async |file: &[u8], name: &'static str| {
+        let part = Part::stream(slowly(file, pause)).file_name("model.onnx");
+        app.post_form("/admin/models", Form::new().part("file", part).text("name", name).text("threshold", "0.4")).await
+    };
+    let raw = async |file: Body, name: &str| {
+        let request = app.request(Method::POST, "/admin/models").query(&[("name", name), ("threshold", "0.4")]);
+        app.send(request.header("content-type", "application/octet-stream").body(file)).await
+    };
+    let other = other_weights();
+    let file = server_file("cli.onnx", &[other.as_slice(), b"\x1a\x03cli"].concat());
+    let url = narrow(&server, other.len() / 10).await;
+    let mut import = tokio::process::Command::from(faceid());
+    import.args([
+        "models",
+        "import",
+        file.1.to_str().unwrap(),
+        "--name",
+        "cli",
+        "--threshold",
+        "0.4",
+        "--server",
+        &url,
+    ]);
+    // Files are held while they arrive, and one of the largest at a time: these are small.
+    let (form, raw_file, stalled, imported) = tokio::join!(
+        as_form(&other, "form"),
+        raw(slowly(&[other.as_slice(), b"\x1a\x03raw"].concat(), pause), "raw"),
+        raw(slowly(&other, Duration::from_secs(9)), "stalled"),
+        import.output(),
+    );
+    form.expect(StatusCode::CREATED);
+    raw_file.expect(StatusCode::CREATED);
+    stalled.expect_problem(408, Code::RequestTimeout);
+    let imported = imported.unwrap();
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    let mut names: Vec<String> = states(&app).await.into_iter().map(|(name, _)| name).collect();
+    names.sort();
+    assert_eq!(names, ["cli", "form", "mobilefacenet-512", "raw"]);
+}
+
+/// A folder with a file in it.
+fn server_file(name: &str, content: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = data_dir();
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    (folder, path)
 }

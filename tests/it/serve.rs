@@ -173,8 +173,8 @@ async fn too_many_requests_are_refused_at_once() {
 #[tokio::test]
 async fn the_bytes_of_all_requests_together_are_bounded() {
     let data = data_dir();
-    let budget = ["--max-body-bytes", "2000000", "--body-budget", "4000000", "--request-timeout", "30"];
-    let server = Server::start(data.path(), &budget).await;
+    let sizes = ["--max-image-bytes", "1950000", "--max-body-bytes", "2000000", "--body-budget", "4000000"];
+    let server = Server::start(data.path(), &sizes).await;
     let app = TestApp::at(server.url.clone()).await;
     let hoard = || async {
         let mut hoarder = connect(&server).await;

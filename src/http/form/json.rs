@@ -6,9 +6,11 @@ use axum::body::Bytes;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+
+use crate::http::multipart::MOST_PARTS;
 
 /// Base64 as senders write it: with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -33,6 +35,10 @@ impl<'de> Deserialize<'de> for Members<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members<'de>, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = object.next_entry()? {
+                    // As many as a form may have parts: short ones take many times the memory of their text.
+                    if members.len() == MOST_PARTS {
+                        return Err(A::Error::custom(format_args!("it has more than {MOST_PARTS} members")));
+                    }
                     members.push(member);
                 }
                 Ok(Members(members))

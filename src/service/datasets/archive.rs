@@ -164,8 +164,12 @@ impl<R: Seek> Seek for Sparing<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::io::{Cursor, Write};
 
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use proptest::test_runner::TestRunner;
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
@@ -232,17 +236,31 @@ mod tests {
         assert!(long.read_to_end(&mut Vec::new()).unwrap_err().kind() == ErrorKind::FileTooLarge);
     }
 
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_panic(bytes: Vec<u8>, at in 0_usize..200, byte: u8) {
-            let _ = Archive::open(Cursor::new(bytes)).and_then(|mut archive| archive.check());
-            let mut broken = zipped(&[("ada/1.png", PNG)]).into_inner();
-            let length = broken.len();
-            broken[at % length] = byte;
-            if let Ok(mut archive) = Archive::open(Cursor::new(broken)) {
-                let _ = archive.check();
-                (0..archive.photos().len()).for_each(|number| _ = archive.read(number, 1000));
+    /// Damage to the data of a file or to the list of files, of which a share must get as far as a photo.
+    #[test]
+    fn no_damage_panics() {
+        const CASES: u32 = 1000;
+        let files = [("ada/1.png", PNG), ("ada/2.png", &[7; 300]), ("bob/1.png", PNG)];
+        let whole = zipped(&files).into_inner();
+        let damage = proptest::collection::vec((any::<Index>(), any::<u8>()), 1..4);
+        let cut = proptest::option::weighted(0.1, any::<Index>());
+        let (opened, read, damaged) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
+        let run = TestRunner::new(config).run(&(damage, cut), |(damage, cut)| {
+            let mut bytes = whole.clone();
+            damage.iter().for_each(|(at, byte)| bytes[at.index(whole.len())] = *byte);
+            bytes.truncate(cut.map_or(whole.len(), |cut| cut.index(whole.len())));
+            let Ok(mut archive) = Archive::open(Cursor::new(bytes)) else { return Ok(()) };
+            opened.set(opened.get() + 1);
+            let _ = archive.check();
+            for number in 0..archive.photos().len() {
+                let count = if archive.read(number, 1000).is_ok() { &read } else { &damaged };
+                count.set(count.get() + 1);
             }
-        }
+            Ok(())
+        });
+        run.unwrap();
+        println!("of {CASES}, {} were opened; {} photos read, {} not", opened.get(), read.get(), damaged.get());
+        assert!(opened.get() > CASES / 3 && read.get() > CASES / 3 && damaged.get() > CASES / 20);
     }
 }

@@ -2,6 +2,7 @@
 //! of their own for tests that change how a server runs.
 
 pub mod models;
+pub mod onnx;
 pub mod photos;
 pub mod process;
 
