@@ -4,12 +4,12 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use faceid::nn::{Detector, Embedder, InputNormalisation, Precision, Target};
+use faceid::nn::{Detector, Embedder, InputNormalisation, Kernels, Precision, Target};
 use faceid::types::{Chip, Detection, Landmarks};
 use faceid::vision::{self, DecodeLimits, DetectOptions, Scale};
 use image::{ImageFormat, RgbImage};
 
-const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 26, max_pixels: 1 << 26 };
+const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 26, max_pixels: 1 << 26, max_memory: 1 << 30 };
 
 /// Waves of several lengths, so that a JPEG of it has something to encode.
 fn photo(width: u32, height: u32) -> RgbImage {
@@ -52,7 +52,7 @@ fn weights(name: &str) -> PathBuf {
 }
 
 fn networks(c: &mut Criterion) {
-    let target = Target::cpu(Precision::auto(false));
+    let target = Target::cpu(Precision::auto(false, Kernels::Auto));
     let detector = Detector::load(&weights("retinaface-mobilenet0.25.onnx"), &target).expect("make setup");
     let embedder =
         Embedder::load(&weights("mobilefacenet-512.onnx"), &target, InputNormalisation::default()).expect("make setup");

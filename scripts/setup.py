@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +27,15 @@ from fetch import fetch, say
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 OLDEST_RUST = (1, 92)
+# With older ones libtorch's headers do not compile (c10/util/C++17.h).
+OLDEST_COMPILERS = {"GCC": 9, "Clang": 9}
+# C++17 with its library, and a linker.
+PROBE = """
+#include <optional>
+#include <string_view>
+static_assert(__cplusplus >= 201703L);
+int main() { return std::optional<std::string_view>("faceid")->size() == 6 ? 0 : 1; }
+"""
 OLDEST_GLIBC = (2, 28)  # what the wheels were built for
 # Fetching peaks at 1.1 GB: the archives and what they unpack to. Building allows for a release and a test build.
 DISK_NEEDED = {"fetch": 1_300_000_000, "build": 5_000_000_000}  # bytes
@@ -77,25 +87,58 @@ def check_platform() -> None:
 
 
 def check_build_tools() -> None:
-    missing = {"cc": "build-essential", "c++": "build-essential", "make": "make"}
+    missing = {compiler("CC", "cc"): "build-essential", compiler("CXX", "c++"): "build-essential", "make": "make"}
     missing = {tool: package for tool, package in missing.items() if not shutil.which(tool)}
     problems = [name_missing(missing)] if missing else []
-    if rust := rust_problem():
-        problems.append(rust)
+    if compiler("CXX", "c++") not in missing and (problem := compiler_problem(compiler("CXX", "c++"))):
+        problems.append(problem)
+    problems += filter(None, (rust_problem(tool) for tool in ("cargo", "rustc")))
     if problems:
         raise SetupError("\n  ".join(problems))
 
 
-def rust_problem() -> str | None:
+def compiler(variable: str, usual: str) -> str:
+    """What the build will call: the variables are those of the `cc` crate."""
+    return os.environ.get(variable) or usual
+
+
+def compiler_problem(tool: str) -> str | None:
+    macros = run_compiler(tool, "-dM", "-E")
+    defined = dict(re.findall(r"^#define (__\w+__) (\d+)$", macros.stdout, re.MULTILINE))
+    kind, macro = ("Clang", "__clang_major__") if "__clang_major__" in defined else ("GCC", "__GNUC__")
+    if macro not in defined:
+        return f"{tool} does not say which compiler it is: {first_line(macros.stderr)}; sudo apt-get install build-essential"
+    if int(defined[macro]) < OLDEST_COMPILERS[kind]:
+        wanted = " or ".join(f"{name} {version}" for name, version in OLDEST_COMPILERS.items())
+        return f"{tool} is {kind} {defined[macro]}, too old: install {wanted} or newer (g++-10 of Ubuntu 20.04, clang-13 of Debian 10) and set CXX to it"
+    with tempfile.TemporaryDirectory() as folder:
+        made = run_compiler(tool, "-std=c++17", "-o", f"{folder}/probe", program=PROBE)
+    if made.returncode != 0:
+        reason = next((line for line in made.stderr.splitlines() if "error" in line), first_line(made.stderr))
+        return f"{tool} ({kind} {defined[macro]}) cannot make a C++17 program: {reason}; is its library or its linker too old? sudo apt-get install build-essential"
+    if run_compiler(tool, "-mavx512bf16", "-E").returncode != 0:
+        say(f"{tool} is {kind} {defined[macro]}, which lacks the bfloat16 instructions of AVX-512: processors that have them run about half as fast as with GCC 10 or newer")
+    return None
+
+
+def run_compiler(tool: str, *flags: str, program: str = "") -> subprocess.CompletedProcess:
+    return subprocess.run([tool, *flags, "-x", "c++", "-"], input=program, capture_output=True, text=True)
+
+
+def first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it says nothing"])[0]
+
+
+def rust_problem(tool: str) -> str | None:
     wanted = f"Rust {'.'.join(map(str, OLDEST_RUST))} or newer, by rustup"
-    if not shutil.which("cargo"):
-        return f"cargo is missing: install {wanted}"
-    answer = subprocess.run(["cargo", "--version"], capture_output=True, text=True, cwd=CHECKOUT)
-    version = re.match(r"cargo (\d+)\.(\d+)", answer.stdout)
+    if not shutil.which(tool):
+        return f"{tool} is missing: install {wanted}"
+    answer = subprocess.run([tool, "--version"], capture_output=True, text=True, cwd=CHECKOUT)
+    version = re.match(rf"{tool} (\d+)\.(\d+)", answer.stdout)
     if not version:
-        return f"`cargo --version` failed: {answer.stderr.strip()}; install {wanted}"
+        return f"`{tool} --version` failed: {first_line(answer.stderr)}; install {wanted}"
     if tuple(map(int, version.groups())) < OLDEST_RUST:
-        return f"cargo is {answer.stdout.split()[1]}, too old: install {wanted} (`rustup update` if you have it)"
+        return f"{tool} is {answer.stdout.split()[1]}, too old: install {wanted} (`rustup update` if you have it)"
     return None
 
 

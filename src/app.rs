@@ -17,7 +17,7 @@ use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation, sear
 use crate::gallery::Galleries;
 use crate::jobs::{Jobs, Lane};
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
-use crate::service::{ModelFiles, ServiceError, Services, Stores, normalisation};
+use crate::service::{ChainError, ModelFiles, ServiceError, Services, Stores, normalisation};
 use crate::telemetry::metrics;
 use crate::types::hex;
 
@@ -30,6 +30,8 @@ pub enum AppError {
          with the sha256 {sha256}"
     )]
     ModelFile { name: String, sha256: String },
+    #[error("the detector {} cannot be used: {source}", path.display())]
+    Detector { path: PathBuf, source: ServiceError },
     #[error(transparent)]
     Blob(#[from] BlobError),
     #[error(transparent)]
@@ -45,7 +47,7 @@ pub enum AppError {
 }
 
 /// How long the threads of the engine may take to end: a batch at most.
-const LAST_BATCH: Duration = Duration::from_secs(30);
+const LAST_BATCH: Duration = Duration::from_secs(10);
 
 /// How long jobs may take to be given back: longer than each of them has.
 const LAST_JOB: Duration = Duration::from_secs(30);
@@ -153,7 +155,7 @@ async fn migrated(database: Database) -> Result<Database, DbError> {
     }
 }
 
-/// Loads the active model and completes its embeddings, which an import may have left out.
+/// Loads the active model and completes its embeddings, which an import may have left out; then tries all that a photo needs.
 async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Result<Services, AppError> {
     let search_device = search_device(config.engine.clone()).await?;
     let registry = Registry::new(database.pools());
@@ -164,7 +166,11 @@ async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Re
     let stores = Stores { galleries, registry, jobs };
     let services = Services::new(engine, search_device, stores, files, active, config);
     services.embed_missing_faces().await?;
-    Ok(services)
+    match services.try_chain().await {
+        Ok(()) => Ok(services),
+        Err(ChainError::Detector(source)) => Err(AppError::Detector { path: config.engine.detector.clone(), source }),
+        Err(ChainError::Other(error)) => Err(error.into()),
+    }
 }
 
 /// What is known of an embedder file.

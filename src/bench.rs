@@ -114,7 +114,7 @@ pub async fn run(
         threads: config.engine.threads,
         device: target.name(),
         precision: target.precision.to_string(),
-        kernels: target.kernels(),
+        kernels: target.family_name(),
         results,
     })
 }
@@ -229,7 +229,11 @@ fn on_all_threads(
 
 fn limits(config: &Config) -> DecodeLimits {
     let recognition = &config.recognition;
-    DecodeLimits { max_bytes: recognition.max_image_bytes, max_pixels: recognition.max_image_pixels }
+    DecodeLimits {
+        max_bytes: recognition.max_image_bytes,
+        max_pixels: recognition.max_image_pixels,
+        max_memory: recognition.decode_budget,
+    }
 }
 
 fn decode(config: &Config, plan: &Plan, photos: &[Bytes]) -> Result<Measured, BenchError> {

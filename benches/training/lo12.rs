@@ -46,7 +46,7 @@ pub fn run(root: &Path, wanted: &[String]) {
             let (now, elsewhere) = (told(&after, split.test.subjects()), told(&kept, clean.subjects()));
             println!("{name:<22} {:>3} {now}  {elsewhere}   {seconds:>8.1}", format!("S{set}"));
             let gate = |split: &Dataset, active: &[Vec<f32>], candidate: Vec<Vec<f32>>| {
-                GateSet::new(split.subjects().to_vec(), active.to_vec(), candidate).expect("the faces fit")
+                GateSet::of_subjects(split.subjects().to_vec(), active.to_vec(), candidate).expect("the faces fit")
             };
             let protected = gate(&clean, &before, kept);
             say(&Gate::default()

@@ -22,7 +22,7 @@ use faceid::types::Chip;
 use faceid::vision::{self, DecodeLimits, DetectOptions, Shrunk};
 use image::RgbImage;
 
-const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 24, max_pixels: 1 << 24 };
+const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 24, max_pixels: 1 << 24, max_memory: 1 << 30 };
 
 /// Numbers of the people who are tested on.
 const SPLITS: [[u8; 10]; 2] = [[5, 11, 12, 16, 19, 21, 23, 26, 29, 30], [3, 4, 20, 22, 23, 27, 28, 30, 32, 40]];

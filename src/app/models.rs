@@ -67,6 +67,7 @@ pub async fn newcomer(
     }
     let configured = Configured::read(&config.engine.embedder).await?;
     if configured.sha256 == active.sha256 {
+        configured.compare(active);
         return Ok(None);
     }
     match registry.of_weights(&configured.sha256).await? {
@@ -77,8 +78,10 @@ pub async fn newcomer(
             );
             Ok(None)
         }
-        // Imported before; whoever did it may have given it another name and calibration.
-        Some(known) if known.file.is_some() => Ok(Some(known.id)),
+        Some(known) if known.is_loadable() => {
+            configured.compare(&known);
+            Ok(Some(known.id))
+        }
         _ => {
             let imported = import(configured, files).await?.model;
             info!(model = %active.name, next = %imported.name, "--embedder is new here and will be promoted");
@@ -89,10 +92,10 @@ pub async fn newcomer(
 
 async fn import(configured: Configured, files: &ModelFiles) -> Result<Loaded, AppError> {
     let Configured { content, manifest, .. } = configured;
-    let manifest = files.with_free_name(manifest, &content).await?;
+    let manifest = files.manifest_for(&content, manifest).await?;
     // Whoever configures the server chose the file.
     let file = NewModelFile { content, manifest, source: ModelSource::Configured, parent: None, allow_code: true };
-    Ok(files.import(file, Actor::Server).await?)
+    Ok(files.import(file, Actor::Server).await?.0)
 }
 
 impl Configured {
@@ -102,5 +105,14 @@ impl Configured {
         let sha256 = blobs::digest(content.clone()).await;
         let manifest = Manifest::of(path, &hex(&sha256))?;
         Ok(Self { content, sha256, manifest })
+    }
+
+    /// Says so if its manifest is not what the database knows, by which it answers.
+    fn compare(&self, known: &Model) {
+        let differences = known.manifest.as_ref().map(|known| self.manifest.differences(known)).unwrap_or_default();
+        if !differences.is_empty() {
+            let differences = differences.join(", ");
+            warn!(model = %known.name, %differences, "the manifest of --embedder is not heeded: the database knows the model");
+        }
     }
 }

@@ -10,6 +10,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+use tracing::warn;
 use url::Url;
 
 use super::{BlobError, Blobs};
@@ -55,7 +56,12 @@ fn bucket(url: &Url, options: &[(String, Secret)]) -> Result<Blobs, BlobError> {
     let (scheme, prefix) = ObjectStoreScheme::parse(url).map_err(|_| unusable())?;
     let store: Arc<dyn ObjectStore> = match scheme {
         ObjectStoreScheme::Local => return folder(url.to_file_path().map_err(|()| unusable())?),
-        ObjectStoreScheme::AmazonS3 => build!(AmazonS3Builder, url, options),
+        ObjectStoreScheme::AmazonS3 => {
+            if options.iter().any(|(name, _)| name == "aws_profile") {
+                warn!("AWS_PROFILE is not read; keys and region come from AWS_ACCESS_KEY_ID and the like");
+            }
+            build!(AmazonS3Builder, url, options)
+        }
         ObjectStoreScheme::GoogleCloudStorage => build!(GoogleCloudStorageBuilder, url, options),
         ObjectStoreScheme::MicrosoftAzure => build!(MicrosoftAzureBuilder, url, options),
         _ => return Err(unusable()),

@@ -8,6 +8,7 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
+use super::client::{Patience, Progress};
 use super::{CliError, configure};
 use crate::app::{App, AppError};
 use crate::config::{ConfigArgs, Secret, Settings};
@@ -25,11 +26,13 @@ pub struct BackendArgs {
     #[arg(long, env = "FACEID_SERVER", value_name = "URL")]
     server: Option<String>,
     #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
     config: ConfigArgs,
 }
 
 pub enum Backend {
-    Server { client: reqwest::Client, url: String, key: Option<Secret> },
+    Server { client: reqwest::Client, patience: Patience, url: String, key: Option<Secret> },
     Direct(Box<App>),
 }
 
@@ -52,9 +55,10 @@ impl BackendArgs {
     async fn open_with(self, key: fn(Settings) -> Option<Secret>) -> Result<Backend, CliError> {
         match self.server {
             Some(url) => Ok(Backend::Server {
-                client: super::http_client()?,
+                client: self.patience.client()?,
+                patience: self.patience,
                 url: url.trim_end_matches('/').to_owned(),
-                key: key(self.config.resolve()?),
+                key: key(self.config.said()?),
             }),
             None => {
                 let mut args = self.config;
@@ -77,7 +81,7 @@ impl Backend {
     /// Fails, once and clearly, when there is no such gallery or nobody to ask.
     pub async fn check_gallery(&self, gallery: &Name) -> Result<(), CliError> {
         match self {
-            Self::Server { client, url, key } => {
+            Self::Server { client, url, key, .. } => {
                 let mut route = reqwest::Url::parse(&format!("{url}/galleries/")).map_err(|error| {
                     CliError::Usage(format!("{url} is not an address such as http://127.0.0.1:8080: {error}"))
                 })?;
@@ -173,10 +177,27 @@ impl Backend {
     }
 
     pub(super) async fn post<T: DeserializeOwned>(&self, route: &str, form: Form) -> Result<T, CliError> {
-        let Self::Server { client, url, key } = self else {
+        let Self::Server { client, url, key, .. } = self else {
             return Err(CliError::Usage("no server to send this to".to_owned()));
         };
         self.answer(client.post(format!("{url}{route}")).multipart(form), url, key.as_ref()).await
+    }
+
+    /// Posts a form with a large file, which may take as long as it gets on.
+    pub(super) async fn upload<T: DeserializeOwned>(
+        &self,
+        route: &str,
+        form: Form,
+        progress: &Progress,
+    ) -> Result<T, CliError> {
+        let Self::Server { patience, url, key, .. } = self else {
+            return Err(CliError::Usage("no server to send this to".to_owned()));
+        };
+        let mut request = patience.uploader()?.post(format!("{url}{route}")).multipart(form);
+        if let Some(key) = key {
+            request = request.header("x-api-key", key.expose());
+        }
+        progress.send(request, url, *patience).await
     }
 
     /// Sends a request with the key, and reads the answer or the problem.
@@ -195,7 +216,7 @@ impl Backend {
 
 /// Sends a request to the server at `url`, and reads the answer or the problem.
 pub async fn read_answer<T: DeserializeOwned>(request: RequestBuilder, url: &str) -> Result<T, CliError> {
-    let unreachable = |source| CliError::Unreachable { server: url.to_owned(), source };
+    let unreachable = |error| CliError::unreachable(url, &error);
     let response = check(request.send().await.map_err(unreachable)?, url).await?;
     let body = response.bytes().await.map_err(unreachable)?;
     // An answer without a body is `()`.
@@ -210,7 +231,7 @@ pub async fn check(response: Response, url: &str) -> Result<Response, CliError> 
     if status.is_success() {
         return Ok(response);
     }
-    let body = response.bytes().await.map_err(|source| CliError::Unreachable { server: url.to_owned(), source })?;
+    let body = response.bytes().await.map_err(|error| CliError::unreachable(url, &error))?;
     Err(CliError::Refused(match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => problem.detail,
         Err(_) => format!("{url} answered {status}"),

@@ -1,4 +1,5 @@
 mod against;
+mod copies;
 mod embed;
 pub(super) mod plots;
 pub(super) mod sources;
@@ -93,7 +94,12 @@ pub struct Photos {
     /// Those in which no face was found.
     pub without_face: Vec<PathBuf>,
     pub unreadable: Vec<Unreadable>,
-    /// Pairs that could not be compared, because of such photos; only for `--pairs`.
+    /// Left out, because the same file is there for the same person.
+    pub copies: usize,
+    /// Left out, because the same file is there for another person: nobody knows whom it shows.
+    pub under_several_names: usize,
+    /// Pairs that could not be compared, because of such photos, and those of a photo with itself or that were named before;
+    /// only for `--pairs`.
     pub pairs_left_out: usize,
 }
 
@@ -170,13 +176,15 @@ fn measure(
     outcomes: Vec<Outcome<[Vec<f32>; 1]>>,
     plan: &Plan,
 ) -> Result<(Photos, Comparisons, Report), CliError> {
-    let Source { photos, subjects, pairs } = source;
+    let Source { photos, subjects, pairs, copies } = source;
     let (mut photos, faces, face_of) = faces(photos, subjects, outcomes)?;
+    photos.total += copies.photos + copies.under_several_names;
+    (photos.copies, photos.under_several_names) = (copies.photos, copies.under_several_names);
     let (comparisons, identification) = match pairs {
         Some(pairs) => {
             let both = |(a, b): &(usize, usize)| face_of[*a].zip(face_of[*b]);
             let compared: Vec<Pair> = pairs.iter().filter_map(both).map(|(a, b)| pair(&faces, a, b)).collect();
-            photos.pairs_left_out = pairs.len() - compared.len();
+            photos.pairs_left_out = pairs.len() - compared.len() + copies.pairs;
             (Comparisons::new(compared)?, None)
         }
         None => {

@@ -12,6 +12,7 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
 use super::backend::{check, read_answer};
+use super::client::{Patience, Progress};
 use super::{CliError, progress_bar};
 use crate::config::{ConfigArgs, Secret};
 
@@ -29,12 +30,15 @@ pub struct RemoteArgs {
     #[arg(long, env = "FACEID_SERVER", value_name = "URL")]
     server: String,
     #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
     config: ConfigArgs,
 }
 
 /// A server, and the key that opens /admin there.
 pub struct Remote {
     client: reqwest::Client,
+    patience: Patience,
     url: String,
     key: Option<Secret>,
 }
@@ -49,9 +53,9 @@ pub struct ServerEvent {
 
 impl RemoteArgs {
     pub fn open(self) -> Result<Remote, CliError> {
-        let key = self.config.resolve()?.admin_key;
+        let key = self.config.said()?.admin_key;
         let url = self.server.trim_end_matches('/').to_owned();
-        Ok(Remote { client: super::http_client()?, url, key })
+        Ok(Remote { client: self.patience.client()?, patience: self.patience, url, key })
     }
 }
 
@@ -70,7 +74,7 @@ impl Remote {
         read_answer(request, &self.url).await
     }
 
-    /// Sends a file as the body, under a progress bar.
+    /// Sends a file as the body, under a progress bar. It may take as long as the server keeps taking more of it.
     pub async fn upload<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -82,21 +86,29 @@ impl Remote {
         let content = File::open(file).await.map_err(failed())?;
         let length = content.metadata().await.map_err(failed())?.len();
         let bar = progress_bar(Some(length), "uploading {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
-        let sent = bar.clone();
-        let body = chunks(content).inspect_ok(move |chunk| sent.inc(chunk.len() as u64));
+        let (sent, progress) = (bar.clone(), Progress::begin());
+        let noted = progress.clone();
+        let body = chunks(content).inspect_ok(move |chunk| {
+            sent.inc(chunk.len() as u64);
+            noted.note();
+        });
         let request = self
-            .request(Method::POST, path)
+            .request_of(&self.patience.uploader()?, Method::POST, path)
             .query(query)
             .header(header::CONTENT_TYPE, media_type)
             .header(header::CONTENT_LENGTH, length)
             .body(Body::wrap_stream(body));
-        let answer = read_answer(request, &self.url).await;
+        let answer = progress.send(request, &self.url, self.patience).await;
         bar.finish_and_clear();
         answer
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.client.request(method, format!("{}{path}", self.url));
+        self.request_of(&self.client, method, path)
+    }
+
+    fn request_of(&self, client: &reqwest::Client, method: Method, path: &str) -> RequestBuilder {
+        let request = client.request(method, format!("{}{path}", self.url));
         match &self.key {
             Some(key) => request.header("x-api-key", key.expose()),
             None => request,
@@ -123,10 +135,10 @@ impl Remote {
                 Err(error) => Some(error),
             };
             away += RETRY;
-            if let Some(source) = failed
+            if let Some(error) = failed
                 && away > PATIENCE
             {
-                return Err(CliError::Unreachable { server: self.url.clone(), source });
+                return Err(CliError::unreachable(&self.url, &error));
             }
             tokio::time::sleep(RETRY).await;
         }

@@ -18,8 +18,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
-pub use choices::{DeviceChoice, PrecisionChoice, SearchChoice};
-pub use settings::{ConfigArgs, LogFormat, Settings};
+pub use choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
+pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
 
 use crate::types::Threshold;
@@ -49,6 +49,16 @@ pub enum ConfigError {
     WeakKeys,
     #[error("set both client_key and admin_key, or neither")]
     LoneKey,
+    #[error(
+        "the model store {url} is in S3, and the environment holds no credentials for it; {found} is not read: set \
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`aws configure export-credentials --format env` shows them), or, for \
+         the role of an EC2 instance, AWS_METADATA_ENDPOINT=http://169.254.169.254"
+    )]
+    AwsProfile { url: String, found: String },
+    #[error(
+        "database_session_url (FACEID_DATABASE_SESSION_URL) goes beside database_url (DATABASE_URL), which is not set"
+    )]
+    LoneSessionUrl,
 }
 
 /// A value that never shows in logs, errors or `--print-config`.
@@ -117,6 +127,10 @@ pub struct Keys {
 pub struct DatabaseConfig {
     /// `None`: the private Postgres in `data_dir`.
     pub url: Option<Secret>,
+    /// For what needs a session, if `url` leads to a pooler that lends its connections by transaction.
+    pub session_url: Option<Secret>,
+    /// The schema of the tables; `None`: the first of the role's `search_path`.
+    pub schema: Option<String>,
     pub data_dir: PathBuf,
     pub postgres_dir: PathBuf,
     pub connections: u32,
@@ -128,6 +142,7 @@ pub struct EngineConfig {
     pub embedder: PathBuf,
     pub device: DeviceChoice,
     pub precision: PrecisionChoice,
+    pub kernels: KernelsChoice,
     /// Where large galleries in memory are searched; never [`DeviceChoice::Auto`].
     pub search_device: DeviceChoice,
     /// Where CUDA's part of libtorch is, if not on the library path.
@@ -152,13 +167,27 @@ pub struct ModelsConfig {
     pub reembed_share: f64,
     /// Whether the engine's embedder was asked for by name, rather than by default.
     pub embedder_named: bool,
+    pub trial: TrialConfig,
 }
+
+/// How a file that somebody brings is tried out.
+#[derive(Debug, Clone)]
+pub struct TrialConfig {
+    /// Runs `faceid try-model`: this program, whatever has become of its file.
+    pub program: PathBuf,
+    pub precision: PrecisionChoice,
+    pub kernels: KernelsChoice,
+}
+
+/// This program, whatever has become of its file: an upgrade may have replaced it.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 #[derive(Debug, Clone)]
 pub struct RecognitionConfig {
     pub max_image_bytes: usize,
     pub max_image_pixels: u64,
-    pub pixel_budget: u64,
+    /// Bytes of memory that all images may take together; the largest fits if it is RGB.
+    pub decode_budget: u64,
     pub detector_side: u32,
     pub min_detection_score: f32,
     /// Overrides the threshold of the embedder's calibration.
@@ -216,7 +245,7 @@ impl Settings {
     /// Checks the settings together and groups them. Settings that [`ConfigArgs::resolve`] made are complete; any
     /// others get the missing values' defaults.
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        let defaults = defaults(self.weights_dir.clone(), self.threads)?;
+        let defaults = defaults(&self)?;
         let default_embedder = defaults.embedder.clone();
         let s = self.or(defaults);
         let embedder_named = s.embedder != default_embedder;
@@ -224,8 +253,10 @@ impl Settings {
         let threads = in_range("threads", s.threads, 1..=1024)?;
         let max_requests = in_range("max_requests", s.max_requests, 1..=100_000)?;
         let max_image_pixels = in_range("max_image_pixels", s.max_image_pixels, 1..=1 << 32)?;
-        let pixel_budget = in_range("pixel_budget", s.pixel_budget, max_image_pixels..=1 << 40)?;
         let max_image_bytes = in_range("max_image_bytes", s.max_image_bytes, 1..=1 << 32)?;
+        let detector_side: u32 = in_range("detector_side", s.detector_side, 64..=8192)?;
+        let least_budget = least_decode_budget(max_image_bytes, max_image_pixels, detector_side);
+        let decode_budget = in_range("decode_budget", s.decode_budget, least_budget..=1 << 42)?;
         let max_body_bytes = in_range("max_body_bytes", s.max_body_bytes, 1024..=1 << 34)?;
         roomy(max_body_bytes, max_image_bytes)?;
         let bind = said(s.bind);
@@ -249,6 +280,8 @@ impl Settings {
                 cuda_libraries: s.cuda_libraries.clone(),
             },
             database: DatabaseConfig {
+                session_url: session_url(&s.database_url, s.database_session_url)?,
+                schema: s.database_schema.map(schema).transpose()?,
                 url: s.database_url,
                 data_dir: data_dir.clone(),
                 postgres_dir: said(s.postgres_dir),
@@ -259,6 +292,7 @@ impl Settings {
                 embedder: said(s.embedder),
                 device: said(s.device),
                 precision: said(s.precision),
+                kernels: said(s.kernels),
                 search_device: named_device("search_device", said(s.search_device))?,
                 cuda_libraries: s.cuda_libraries,
                 threads,
@@ -271,8 +305,8 @@ impl Settings {
             recognition: RecognitionConfig {
                 max_image_bytes,
                 max_image_pixels,
-                pixel_budget,
-                detector_side: in_range("detector_side", s.detector_side, 64..=8192)?,
+                decode_budget,
+                detector_side,
                 min_detection_score: in_range("min_detection_score", s.min_detection_score, 0.01..=1.0)?,
                 threshold: s.threshold.map(threshold).transpose()?,
                 max_requests,
@@ -283,14 +317,26 @@ impl Settings {
                 },
             },
             models: ModelsConfig {
-                store: ModelStoreConfig::new(s.model_store, &data_dir),
+                store: ModelStoreConfig::new(s.model_store, &data_dir)?,
                 max_bytes: in_range("max_model_bytes", s.max_model_bytes, 1024..=1 << 30)?,
                 reembed_share: in_range("reembed_share", s.reembed_share, 0.01..=1.0)?,
                 embedder_named,
+                trial: TrialConfig {
+                    program: THIS_PROGRAM.into(),
+                    // On the CPU, where it is the processor's memory that has a limit.
+                    precision: said(s.precision).on_cpu(),
+                    kernels: said(s.kernels),
+                },
             },
             log: LogConfig { format: said(s.log_format), filter: said(s.log) },
         })
     }
+}
+
+/// The largest image must fit, as RGB and turned upright, with what may come along in its file and its copy for the
+/// detector.
+fn least_decode_budget(max_image_bytes: usize, max_image_pixels: u64, detector_side: u32) -> u64 {
+    max_image_pixels * 6 + max_image_bytes as u64 * 3 + u64::from(detector_side).pow(2) * 3 + (1 << 20)
 }
 
 /// A setting that has a default.
@@ -344,6 +390,19 @@ fn threshold(value: f32) -> Result<Threshold, ConfigError> {
         value: value.to_string(),
         expected: "a similarity from -1 to 1".to_owned(),
     })
+}
+
+fn session_url(url: &Option<Secret>, session_url: Option<Secret>) -> Result<Option<Secret>, ConfigError> {
+    if session_url.is_some() && url.is_none() { Err(ConfigError::LoneSessionUrl) } else { Ok(session_url) }
+}
+
+/// What Postgres takes as the name of a schema, in whole.
+fn schema(name: String) -> Result<String, ConfigError> {
+    if (1..=63).contains(&name.len()) && !name.starts_with("pg_") && !name.contains('\0') {
+        return Ok(name);
+    }
+    let expected = "1 to 63 bytes that do not begin with pg_".to_owned();
+    Err(ConfigError::OutOfRange { name: "database_schema", value: name, expected })
 }
 
 /// Keys are needed beyond loopback; one key without the other would leave a door open by oversight.

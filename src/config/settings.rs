@@ -1,14 +1,19 @@
 //! What a user may say, where it comes from, and what holds where nothing is said.
 
-use std::net::SocketAddr;
+use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use clap::builder::Resettable;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{DeviceChoice, PrecisionChoice, SearchChoice};
+use super::choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
 use super::{ConfigError, Secret};
 
-/// The folder in [`home`] that `make setup` fills with Postgres and pgvector.
+/// Where a server listens if nothing is said.
+const BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// The folder in [`setup_folder`] that `make setup` fills with Postgres and pgvector.
 const POSTGRES_FOLDER: &str = "postgres-16.14";
 const DETECTOR_FILE: &str = "retinaface-mobilenet0.25.onnx";
 const EMBEDDER_FILE: &str = "mobilefacenet-512.onnx";
@@ -59,7 +64,14 @@ settings! {
     /// Use this Postgres (with pgvector) rather than a private one
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Secret,
-    /// Most connections to Postgres for requests; up to 16 more are for jobs and for what goes on in the background
+    /// Postgres URL of the same database for what needs a session, where DATABASE_URL leads to a pooler that lends its
+    /// connections by transaction
+    #[arg(long, env = "FACEID_DATABASE_SESSION_URL", hide_env_values = true, value_name = "URL")]
+    database_session_url: Secret,
+    /// Schema of the tables; created if it is missing [default: the first of the database role's search_path]
+    #[arg(long, env = "FACEID_DATABASE_SCHEMA", value_name = "NAME")]
+    database_schema: String,
+    /// Most connections to Postgres for requests; up to 18 more are for jobs and for what goes on in the background
     /// [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,
@@ -93,6 +105,10 @@ settings! {
     /// decision]
     #[arg(long, env = "FACEID_PRECISION", value_name = "FORMAT")]
     precision: PrecisionChoice,
+    /// Convolutions of the networks on the CPU: auto (the fastest that the processor runs), avx512, avx2, or libtorch's own
+    /// [default: auto]
+    #[arg(long, env = "FACEID_KERNELS", value_name = "KERNELS")]
+    kernels: KernelsChoice,
     /// Folder with libtorch_cuda.so of the same libtorch [default: the library path]
     #[arg(long, env = "FACEID_CUDA_LIBRARIES", value_name = "DIR")]
     cuda_libraries: PathBuf,
@@ -127,7 +143,7 @@ settings! {
     /// Bytes of all request bodies held at once; more gets 503 `overloaded` [default: 512 MiB]
     #[arg(long, env = "FACEID_BODY_BUDGET", value_name = "N")]
     body_budget: usize,
-    /// Most connections at once; further ones wait [default: 512]
+    /// Most connections at once; for the next one, that which is idle longest gives way [default: 512]
     #[arg(long, env = "FACEID_MAX_CONNECTIONS", value_name = "N")]
     max_connections: usize,
     /// Largest image file in bytes [default: 16 MiB]
@@ -136,10 +152,11 @@ settings! {
     /// Largest image in pixels, width times height [default: 64 million]
     #[arg(long, env = "FACEID_MAX_IMAGE_PIXELS", value_name = "N")]
     max_image_pixels: u64,
-    /// Pixels of all images held at once; further images wait. Three bytes of memory each, six while one is turned
-    /// [default: 128 million]
-    #[arg(long, env = "FACEID_PIXEL_BUDGET", value_name = "N")]
-    pixel_budget: u64,
+    /// Bytes of memory that images may take while they are decoded and looked at, all together; further ones wait, and
+    /// one that needs more alone is refused. At least six for each of `max_image_pixels`, and three for each of
+    /// `max_image_bytes` [default: 768 MiB]
+    #[arg(long, env = "FACEID_DECODE_BUDGET", value_name = "N")]
+    decode_budget: u64,
     /// Longest side of the image that the detector sees; more finds smaller faces, slower [default: 640]
     #[arg(long, env = "FACEID_DETECTOR_SIDE", value_name = "PIXELS")]
     detector_side: u32,
@@ -193,18 +210,40 @@ pub struct ConfigArgs {
 impl ConfigArgs {
     /// Merges flags, environment, file and defaults.
     pub fn resolve(self) -> Result<Settings, ConfigError> {
+        let said = self.said()?;
+        let defaults = defaults(&said)?;
+        Ok(said.or(defaults))
+    }
+
+    /// Merges flags, environment and file: what was said, without defaults.
+    pub fn said(self) -> Result<Settings, ConfigError> {
         let file = match &self.config {
             Some(path) => read_file(path)?,
             None => Settings::default(),
         };
-        let mut said = self.settings.or(file);
-        // `FACEID_CLIENT_KEY=` in an environment file means that there is none.
-        for secret in [&mut said.client_key, &mut said.admin_key, &mut said.database_url] {
-            secret.take_if(|secret| secret.expose().is_empty());
-        }
-        let defaults = defaults(said.weights_dir.clone(), said.threads)?;
-        Ok(said.or(defaults))
+        Ok(self.settings.or(file))
     }
+
+    /// Where a server of this configuration is reached from its own machine.
+    pub fn local_url(self) -> Result<String, ConfigError> {
+        let mut address = self.said()?.bind.unwrap_or(BIND);
+        // "Every address" is one to listen on, not one to call.
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        Ok(format!("http://{address}"))
+    }
+}
+
+/// Takes a variable that is set but empty as one that is not set, wherever a command reads one: `FACEID_BIND=` in a file of
+/// variables means that there is none.
+pub fn ignore_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(ignore_empty_variables)
 }
 
 fn read_file(path: &Path) -> Result<Settings, ConfigError> {
@@ -217,12 +256,19 @@ fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     })
 }
 
-/// Where `make setup` keeps what it fetched: `FACEID_HOME`, else `~/.cache/faceid`.
-fn home() -> Result<PathBuf, ConfigError> {
-    match std::env::var_os("FACEID_HOME") {
-        Some(home) if !home.is_empty() => Ok(PathBuf::from(home)),
-        _ => Ok(std::env::home_dir().ok_or(ConfigError::NoHome)?.join(".cache/faceid")),
+/// Where `make setup` keeps what it fetched: the folder that `FACEID_HOME` names, else `.cache/faceid` in the user's home. Who has
+/// no home, as in many containers, keeps everything in the data directory.
+pub(super) fn setup_folder(named: Option<OsString>, user_home: Option<PathBuf>, data_dir: &Path) -> PathBuf {
+    match (named.filter(|name| !name.is_empty()), user_home) {
+        (Some(named), _) => PathBuf::from(named),
+        (None, Some(home)) => home.join(".cache/faceid"),
+        (None, None) => data_dir.to_owned(),
     }
+}
+
+/// The user's, if there is one.
+pub(super) fn home_folder() -> Option<PathBuf> {
+    std::env::home_dir().filter(|home| !home.as_os_str().is_empty())
 }
 
 fn default_data_dir() -> Result<PathBuf, ConfigError> {
@@ -231,7 +277,7 @@ fn default_data_dir() -> Result<PathBuf, ConfigError> {
     }
     match std::env::var_os("XDG_DATA_HOME") {
         Some(folder) if !folder.is_empty() => Ok(PathBuf::from(folder).join("faceid")),
-        _ => Ok(std::env::home_dir().ok_or(ConfigError::NoHome)?.join(".local/share/faceid")),
+        _ => Ok(home_folder().ok_or(ConfigError::NoHome)?.join(".local/share/faceid")),
     }
 }
 
@@ -239,22 +285,26 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// `weights_dir` and `threads` decide the defaults of other settings.
-pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> Result<Settings, ConfigError> {
-    let weights_dir = match weights_dir {
-        Some(folder) => folder,
-        None => home()?.join("weights"),
+/// What holds where nothing is said. Some of what is said decides the defaults of other settings.
+pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
+    let data_dir = match &said.data_dir {
+        Some(folder) => folder.clone(),
+        None => default_data_dir()?,
     };
-    let threads = threads.unwrap_or_else(cores);
+    let home = setup_folder(std::env::var_os("FACEID_HOME"), home_folder(), &data_dir);
+    let weights_dir = said.weights_dir.clone().unwrap_or_else(|| home.join("weights"));
+    let threads = said.threads.unwrap_or_else(cores);
     Ok(Settings {
-        bind: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
+        bind: Some(BIND),
         client_key: None,
         admin_key: None,
         insecure: Some(false),
-        data_dir: Some(default_data_dir()?),
+        data_dir: Some(data_dir),
         database_url: None,
+        database_session_url: None,
+        database_schema: None,
         database_connections: Some(16),
-        postgres_dir: Some(home()?.join(POSTGRES_FOLDER)),
+        postgres_dir: Some(home.join(POSTGRES_FOLDER)),
         detector: Some(weights_dir.join(DETECTOR_FILE)),
         embedder: Some(weights_dir.join(EMBEDDER_FILE)),
         model_store: None,
@@ -264,6 +314,7 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         threads: Some(threads),
         device: Some(DeviceChoice::Auto),
         precision: Some(PrecisionChoice::Auto),
+        kernels: Some(KernelsChoice::Auto),
         cuda_libraries: None,
         max_batch: None,
         max_wait_ms: Some(5),
@@ -277,7 +328,7 @@ pub(super) fn defaults(weights_dir: Option<PathBuf>, threads: Option<usize>) -> 
         max_connections: Some(512),
         max_image_bytes: Some(16 << 20),
         max_image_pixels: Some(64_000_000),
-        pixel_budget: Some(128_000_000),
+        decode_budget: Some(768 << 20),
         detector_side: Some(640),
         min_detection_score: Some(0.8),
         threshold: None,

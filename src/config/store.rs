@@ -4,10 +4,22 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::Secret;
+use super::settings::home_folder;
+use super::{ConfigError, Secret};
 
 /// Variables of the environment that say how to reach a provider's store: credentials, region, endpoint.
 const PROVIDERS: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
+
+/// Any of these says how to come by credentials for S3. Without one, the metadata service of an instance is asked.
+const AWS_CREDENTIALS: [&str; 7] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_SKIP_SIGNATURE",
+    "AWS_METADATA_ENDPOINT",
+];
 
 /// Where model files are kept.
 #[derive(Debug, Clone)]
@@ -22,20 +34,38 @@ pub enum ModelStoreConfig {
 
 impl ModelStoreConfig {
     /// A text that is no URL is a folder.
-    pub(super) fn new(said: Option<String>, data_dir: &Path) -> Self {
-        match said {
-            None => Self::Folder(data_dir.join("models")),
-            Some(text) => match Url::parse(&text) {
-                Ok(url) => Self::Url { url, options: provider_options() },
-                Err(_) => Self::Folder(text.into()),
-            },
+    pub(super) fn new(said: Option<String>, data_dir: &Path) -> Result<Self, ConfigError> {
+        let Some(text) = said else { return Ok(Self::Folder(data_dir.join("models"))) };
+        let Ok(url) = Url::parse(&text) else { return Ok(Self::Folder(text.into())) };
+        if is_s3(&url)
+            && !provider_variables().any(|(name, _)| AWS_CREDENTIALS.contains(&name.as_str()))
+            && let Some(found) = aws_profile()
+        {
+            return Err(ConfigError::AwsProfile { url: text, found });
         }
+        Ok(Self::Url { url, options: provider_options() })
     }
+}
+
+fn is_s3(url: &Url) -> bool {
+    matches!(url.scheme(), "s3" | "s3a") || url.host_str().is_some_and(|host| host.ends_with(".amazonaws.com"))
+}
+
+/// What speaks of profiles, which only Amazon's own programs read.
+fn aws_profile() -> Option<String> {
+    let variables = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"];
+    let set = |name: &str| provider_variables().find(|(set, _)| set == name);
+    let named = variables.iter().find_map(|name| set(name)).map(|(name, value)| format!("{name}={value}"));
+    named.or_else(|| {
+        let folder = home_folder()?.join(".aws");
+        let files = ["credentials", "config"].map(|name| folder.join(name));
+        files.into_iter().find(|file| file.exists()).map(|file| file.display().to_string())
+    })
 }
 
 /// Names of the variables that are set and hold secrets, or lead to some: what other programs need not inherit.
 pub fn secret_variables() -> Vec<String> {
-    let own = ["FACEID_CONFIG", "FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL"];
+    let own = ["FACEID_CONFIG", "FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL", "FACEID_DATABASE_SESSION_URL"];
     own.map(str::to_owned).into_iter().chain(provider_variables().map(|(name, _)| name)).collect()
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the configuration as a whole.
 
+use std::path::Path;
+
 use super::*;
 
 fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
@@ -42,6 +44,28 @@ fn a_file_fills_in_what_flags_leave_open() {
 }
 
 #[test]
+fn without_a_home_folder_everything_is_in_the_data_directory() {
+    let data_dir = Path::new("/data");
+    let home = || Some(PathBuf::from("/home/ada"));
+    assert_eq!(settings::setup_folder(Some("/opt/faceid".into()), home(), data_dir), Path::new("/opt/faceid"));
+    assert_eq!(settings::setup_folder(Some("".into()), home(), data_dir), Path::new("/home/ada/.cache/faceid"));
+    assert_eq!(settings::setup_folder(None, None, data_dir), data_dir);
+}
+
+#[test]
+fn a_server_is_reached_where_it_listens() {
+    for (bind, url) in [
+        (None, "http://127.0.0.1:8080"),
+        (Some("0.0.0.0:81"), "http://127.0.0.1:81"),
+        (Some("[::]:82"), "http://[::1]:82"),
+        (Some("192.0.2.7:83"), "http://192.0.2.7:83"),
+    ] {
+        let settings = settings(|s| s.bind = bind.map(|bind| bind.parse().unwrap()));
+        assert_eq!(ConfigArgs { config: None, settings }.local_url().unwrap(), url);
+    }
+}
+
+#[test]
 fn an_unknown_setting_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("faceid.toml");
@@ -62,7 +86,7 @@ fn values_out_of_range_are_refused() {
     for bad in [
         settings(|s| s.threads = Some(0)),
         settings(|s| s.threshold = Some(1.5)),
-        settings(|s| s.pixel_budget = Some(1)),
+        settings(|s| s.decode_budget = Some(1)),
         settings(|s| s.min_detection_score = Some(f32::NAN)),
         settings(|s| s.train_device = Some(DeviceChoice::Auto)),
     ] {

@@ -7,6 +7,7 @@
 mod device;
 mod embedders;
 mod lanes;
+mod memory;
 mod pool;
 mod run;
 #[cfg(test)]
@@ -23,8 +24,9 @@ use tracing::{Span, info};
 
 pub use crate::nn::{Channels, Device, Format, InputNormalisation, NetworkError};
 pub use device::{search_device, targets};
-pub use embedders::LoadedEmbedder;
+pub use embedders::{LoadedEmbedder, try_embedder};
 pub use lanes::{Depth, Step};
+pub use memory::{Held, MemoryBudget};
 
 use crate::config::EngineConfig;
 use crate::nn::{Detector, Target};
@@ -68,12 +70,21 @@ pub struct DetectorInput {
     rgb: Vec<u8>,
     width: u32,
     height: u32,
+    /// Given back when the image is dropped, whoever has left.
+    _held: Option<Held>,
+}
+
+impl DetectorInput {
+    /// The image with the bytes that it holds of a budget.
+    pub fn holding(image: image::RgbImage, held: Option<Held>) -> Self {
+        Self { _held: held, ..image.into() }
+    }
 }
 
 impl From<image::RgbImage> for DetectorInput {
     fn from(image: image::RgbImage) -> Self {
         let (width, height) = image.dimensions();
-        Self { rgb: image.into_raw(), width, height }
+        Self { rgb: image.into_raw(), width, height, _held: None }
     }
 }
 
@@ -257,7 +268,7 @@ fn announce(config: &EngineConfig, targets: &[Target], max_batch: usize) {
         info!(
             device = %target.name(),
             precision = %target.precision,
-            kernels = target.kernels(),
+            kernels = target.family_name(),
             detector = %config.detector.display(),
             threads = config.threads,
             max_batch,
@@ -266,7 +277,7 @@ fn announce(config: &EngineConfig, targets: &[Target], max_batch: usize) {
         let labels = [
             ("device", target.name()),
             ("precision", target.precision.to_string()),
-            ("kernels", target.kernels().to_owned()),
+            ("kernels", target.family_name().to_owned()),
         ];
         metrics::gauge!("faceid_engine_info", &labels).set(1.0);
     }

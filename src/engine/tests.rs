@@ -13,7 +13,7 @@ const LIMITS: Limits =
 
 /// An image that nobody looks at.
 fn image(width: u32) -> (DetectEntry, Answer<DetectorOutput>) {
-    Entry::new(DetectorInput { rgb: Vec::new(), width, height: 10 })
+    Entry::new(DetectorInput { rgb: Vec::new(), width, height: 10, _held: None })
 }
 
 /// Chips for the one embedder that the tests of lanes have.

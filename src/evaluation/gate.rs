@@ -10,38 +10,41 @@ use super::{Comparisons, EvaluationError, Faces};
 /// The rate at which TAR is compared.
 const FAR: f64 = 1e-2;
 
+/// What a face of a set shows, each numbered from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Only faces of one gallery are compared, for nobody knows whether subjects of different ones are one person.
+    pub gallery: usize,
+    pub subject: usize,
+    /// Faces of one photo are not compared: they tell nothing, whatever their names.
+    pub photo: usize,
+}
+
 /// The same faces by two networks: the active one and the candidate.
 #[derive(Debug, Clone)]
 pub struct GateSet {
     active: Faces,
     candidate: Faces,
     /// Of each face.
-    galleries: Vec<usize>,
+    shown: Vec<Shown>,
 }
 
 impl GateSet {
-    /// `subjects[i]` is whom face `i` shows; the vectors, of length 1, are in the same order. The lengths of the two
-    /// networks' vectors may differ.
-    pub fn new(subjects: Vec<usize>, active: Vec<Vec<f32>>, candidate: Vec<Vec<f32>>) -> Result<Self, EvaluationError> {
-        Self::of_galleries(vec![0; subjects.len()], subjects, active, candidate)
+    /// `shown[i]` is what face `i` shows; the vectors, of length 1, are in the same order. The lengths of the two networks'
+    /// vectors may differ.
+    pub fn new(shown: Vec<Shown>, active: Vec<Vec<f32>>, candidate: Vec<Vec<f32>>) -> Result<Self, EvaluationError> {
+        let subjects: Vec<usize> = shown.iter().map(|shown| shown.subject).collect();
+        Ok(Self { active: Faces::new(active, subjects.clone())?, candidate: Faces::new(candidate, subjects)?, shown })
     }
 
-    /// As [`Self::new`], of several galleries: `galleries[i]` is the one of face `i`. Only faces of one gallery are compared,
-    /// for nobody knows whether subjects of different ones are one person.
-    pub fn of_galleries(
-        galleries: Vec<usize>,
+    /// As [`Self::new`], of one gallery and as many photos as faces.
+    pub fn of_subjects(
         subjects: Vec<usize>,
         active: Vec<Vec<f32>>,
         candidate: Vec<Vec<f32>>,
     ) -> Result<Self, EvaluationError> {
-        if galleries.len() != subjects.len() {
-            return Err(EvaluationError::Shape { vectors: galleries.len(), subjects: subjects.len() });
-        }
-        Ok(Self {
-            active: Faces::new(active, subjects.clone())?,
-            candidate: Faces::new(candidate, subjects)?,
-            galleries,
-        })
+        let shown = (0..).zip(subjects).map(|(photo, subject)| Shown { gallery: 0, subject, photo });
+        Self::new(shown.collect(), active, candidate)
     }
 }
 
@@ -134,7 +137,10 @@ impl Gate {
     fn compare(&self, set: &GateSet) -> Result<Change, EvaluationError> {
         // The same seed chooses the same pairs of both.
         let of = |faces: &Faces| {
-            let compared = |i: usize, j: usize| set.galleries[i] == set.galleries[j];
+            let compared = |i: usize, j: usize| {
+                let (a, b) = (set.shown[i], set.shown[j]);
+                a.gallery == b.gallery && a.photo != b.photo
+            };
             Comparisons::of_faces_where(faces, self.most_impostors, self.seed, compared)
         };
         let (active, candidate) = (of(&set.active)?, of(&set.candidate)?);
@@ -208,7 +214,7 @@ mod tests {
             (0..faces.len()).map(|face| faces.vector(face).to_vec()).collect::<Vec<_>>()
         };
         let subjects = (0..72).map(|face| face / 6).collect();
-        GateSet::new(subjects, vectors(active), vectors(candidate)).unwrap()
+        GateSet::of_subjects(subjects, vectors(active), vectors(candidate)).unwrap()
     }
 
     #[test]
@@ -224,17 +230,23 @@ mod tests {
     }
 
     #[test]
-    fn faces_of_different_galleries_are_not_compared() {
+    fn faces_of_different_galleries_or_of_one_photo_are_not_compared() {
         let vectors = |spread| {
             let faces = made::faces(12, 6, spread, 3);
             (0..faces.len()).map(|face| faces.vector(face).to_vec()).collect::<Vec<_>>()
         };
-        let galleries: Vec<usize> = (0..72).map(|face| face / 36).collect();
-        let subjects: Vec<usize> = (0..72).map(|face| face / 6).collect();
-        let set = GateSet::of_galleries(galleries, subjects, vectors(2.0), vectors(1.5)).unwrap();
-        let target = Gate::default().decide(&set, None).unwrap().target;
-        assert_eq!((target.genuine_pairs, target.impostor_pairs), (180, 2 * 15 * 36));
-        assert!(GateSet::of_galleries(vec![0], vec![0, 1], vectors(1.0), vectors(1.0)).is_err());
+        let pairs = |shown: Vec<Shown>| {
+            let set = GateSet::new(shown, vectors(2.0), vectors(1.5)).unwrap();
+            let target = Gate::default().decide(&set, None).unwrap().target;
+            (target.genuine_pairs, target.impostor_pairs)
+        };
+        let shown: Vec<Shown> =
+            (0..72).map(|face| Shown { gallery: face / 36, subject: face / 6, photo: face }).collect();
+        assert_eq!(pairs(shown.clone()), (180, 2 * 15 * 36));
+        // One photo under two names, and another one twice under one.
+        let mut copied = shown;
+        (copied[6].photo, copied[1].photo) = (copied[0].photo, copied[2].photo);
+        assert_eq!(pairs(copied), (179, 2 * 15 * 36 - 1));
     }
 
     #[test]
@@ -251,7 +263,7 @@ mod tests {
             let faces = made::faces(3, 6, spread, 3);
             (0..faces.len()).map(|face| faces.vector(face).to_vec()).collect::<Vec<_>>()
         };
-        let set = GateSet::new((0..18).map(|face| face / 6).collect(), vectors(2.0), vectors(0.5)).unwrap();
+        let set = GateSet::of_subjects((0..18).map(|face| face / 6).collect(), vectors(2.0), vectors(0.5)).unwrap();
         let verdict = Gate::default().decide(&set, None).unwrap();
         assert!(verdict.target.auc_change.value > 0.0 && !verdict.promote, "{verdict:?}");
         assert!(verdict.reasons[0].contains("too few to tell"), "{}", verdict.reasons[0]);
@@ -282,8 +294,8 @@ mod tests {
     #[test]
     fn what_cannot_be_compared_is_an_error() {
         let gate = Gate::default();
-        let alone = GateSet::new(vec![0, 0], vec![vec![1.0]; 2], vec![vec![1.0]; 2]).unwrap();
+        let alone = GateSet::of_subjects(vec![0, 0], vec![vec![1.0]; 2], vec![vec![1.0]; 2]).unwrap();
         assert_eq!(gate.decide(&alone, None).unwrap_err(), EvaluationError::NoImpostorPair);
-        assert!(GateSet::new(vec![0, 0], vec![vec![1.0]; 2], vec![vec![1.0]]).is_err());
+        assert!(GateSet::of_subjects(vec![0, 0], vec![vec![1.0]; 2], vec![vec![1.0]]).is_err());
     }
 }

@@ -16,13 +16,14 @@ mod random;
 mod report;
 mod tail;
 mod verification;
+mod worth;
 
 use thiserror::Error;
 
 pub use bootstrap::{Estimate, Resampling, estimate};
 pub use comparisons::{Comparisons, Pair};
 pub use faces::Faces;
-pub use gate::{Change, Figures, Gate, GateSet, Verdict};
+pub use gate::{Change, Figures, Gate, GateSet, Shown, Verdict};
 pub use identification::{FpirPoint, OneShot, OpenSet, one_shot, open_set};
 pub use logistic::LogisticFit;
 pub use random::Random;
@@ -32,6 +33,7 @@ pub use report::{
 };
 pub use tail::Tail;
 pub use verification::{Measured, measure};
+pub use worth::{Claim, Worth};
 
 /// Why nothing can be measured.
 #[derive(Debug, Error, Clone, PartialEq)]

@@ -3,7 +3,7 @@
 use pgvector::HalfVector;
 use uuid::Uuid;
 
-use super::{Galleries, GalleryError, check_dimension, dimension_of};
+use super::{Galleries, GalleryError, PhotoId, check_dimension};
 use crate::types::{Embedding, FaceId, GalleryId, ModelId, StoredEmbedding};
 
 impl Galleries {
@@ -41,22 +41,29 @@ impl Galleries {
         Ok(count.unsigned_abs())
     }
 
-    /// Embeddings of the model of up to `subjects` subjects of a gallery, first of those with two or more, and up to `each` of
-    /// everybody; by subject. Which ones does not change while nobody comes or goes.
+    /// Embeddings of the model of up to `subjects` subjects of a gallery, first of those with two photos or more, and up to `each`
+    /// of everybody, one of a photo; by subject. Which ones does not change while nobody comes or goes.
     pub async fn sample_of_embeddings(
         &self,
         gallery: GalleryId,
         model: ModelId,
         subjects: u32,
         each: u32,
-    ) -> Result<Vec<Vec<StoredEmbedding>>, GalleryError> {
-        let rows: Vec<Vec<HalfVector>> = sqlx::query_scalar(
-            "with chosen as (select subject_id from embeddings where model_id = $1 and gallery_id = $2 \
-               group by subject_id order by (count(*) > 1) desc, md5(subject_id::text) limit $3) \
-             select array_agg(embedding order by face_id) from (select e.subject_id, e.face_id, e.embedding, \
-               row_number() over (partition by e.subject_id order by e.face_id) as number \
-               from embeddings e join chosen using (subject_id) where e.model_id = $1 and e.gallery_id = $2) numbered \
-             where number <= $4 group by subject_id order by subject_id",
+    ) -> Result<Vec<Vec<(PhotoId, StoredEmbedding)>>, GalleryError> {
+        // Of a face without a photo nobody knows whether it is a copy.
+        let rows: Vec<(Vec<Vec<u8>>, Vec<HalfVector>)> = sqlx::query_as(
+            "with known as materialized (select e.subject_id, e.face_id, \
+               coalesce(f.image_sha256, sha256(f.chip), sha256(uuid_send(f.id))) as photo \
+               from embeddings e join faces f on f.id = e.face_id where e.model_id = $1 and e.gallery_id = $2), \
+             chosen as (select subject_id from known group by subject_id \
+               order by (count(distinct photo) > 1) desc, md5(subject_id::text) limit $3), \
+             distinct_photos as (select distinct on (k.subject_id, k.photo) k.* \
+               from known k join chosen using (subject_id) order by k.subject_id, k.photo, k.face_id), \
+             numbered as (select *, row_number() over (partition by subject_id order by face_id) as number \
+               from distinct_photos) \
+             select array_agg(n.photo order by n.face_id), array_agg(e.embedding order by n.face_id) \
+             from numbered n join embeddings e on e.face_id = n.face_id and e.model_id = $1 \
+             where n.number <= $4 group by n.subject_id order by n.subject_id",
         )
         .bind(model.0)
         .bind(gallery.0)
@@ -64,8 +71,10 @@ impl Galleries {
         .bind(i64::from(each))
         .fetch_all(&self.pool)
         .await?;
-        let of = |faces: Vec<HalfVector>| faces.into_iter().map(|face| StoredEmbedding::new(face.to_vec())).collect();
-        Ok(rows.into_iter().map(of).collect())
+        let face = |(photo, embedding): (Vec<u8>, HalfVector)| {
+            Ok((PhotoId::new(photo)?, StoredEmbedding::new(embedding.to_vec())))
+        };
+        rows.into_iter().map(|(photos, faces)| photos.into_iter().zip(faces).map(face).collect()).collect()
     }
 
     /// Stores embeddings of the model and returns how many were new. Leaves those alone that exist, and skips
@@ -75,8 +84,7 @@ impl Galleries {
         model: ModelId,
         embeddings: &[(FaceId, Embedding)],
     ) -> Result<u64, GalleryError> {
-        let mut connection = self.pool.acquire().await?;
-        let dimension = dimension_of(&mut connection, model).await?;
+        let dimension = self.known_dimension(&mut *self.beside.acquire().await?, model).await?;
         for (_, embedding) in embeddings {
             check_dimension(dimension, embedding.dimension())?;
         }
@@ -98,7 +106,7 @@ impl Galleries {
         .bind(faces)
         .bind(vectors)
         .bind(norms)
-        .execute(&mut *connection)
+        .execute(&self.pool)
         .await?;
         Ok(stored.rows_affected())
     }

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::db::Pools;
+use crate::db::{Pool, Pools};
 use crate::types::{GalleryId, ModelId, SubjectId};
 
 pub use approximate::{IndexDue, SearchIndex};
@@ -41,14 +41,14 @@ pub use metadata::Metadata;
 pub use policy::Policy;
 pub use review::{DueSubject, FaceToReview, ReviewBatch, ReviewProgress};
 pub use subjects::{Subject, SubjectChange};
-pub use training::{KnownFace, TrainingStock};
+pub use training::{KnownFace, PhotoId, StoredChip, TrainingStock};
 pub use transfer::{FaceRecord, Ids, Intake, IntakeError, Record, Snapshot, Stored, SubjectRecord};
 pub use turns::{Held, Turn};
 
 /// Everything about galleries in one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Galleries {
-    pool: PgPool,
+    pool: Pool,
     /// For what follows changes, and for turns, which last.
     beside: PgPool,
     /// Of the models that were asked for; a model never changes its dimension.

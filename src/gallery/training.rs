@@ -1,4 +1,7 @@
 //! What a training and its evaluation need of galleries: chips, by whom they show.
+//!
+//! A photo that was enrolled for a subject again tells nothing new, and counts once: the image that was sent decides, or the
+//! chip where that image is not known.
 
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -9,10 +12,32 @@ use crate::types::{FaceId, GalleryId, SubjectId};
 /// What there is to train on in a gallery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TrainingStock {
-    /// Subjects with two chips or more.
+    /// Subjects with chips of two photos or more.
     pub mated: u64,
     /// Faces that were imported without one.
     pub without_chip: u64,
+    /// Faces of a photo that their subject has another face of.
+    pub copies: u64,
+}
+
+/// Which photo a face is of: the sha256 of the image that was sent, or of the chip where that is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PhotoId([u8; 32]);
+
+impl PhotoId {
+    /// Of what the database says.
+    pub(super) fn new(sha256: Vec<u8>) -> Result<Self, GalleryError> {
+        let sha256 = sha256.try_into().map_err(|_| GalleryError::Inconsistent("a sha256 is not 32 bytes long"))?;
+        Ok(Self(sha256))
+    }
+}
+
+/// A face's chip, a JPEG.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredChip {
+    pub face: FaceId,
+    pub photo: PhotoId,
+    pub jpeg: Vec<u8>,
 }
 
 /// A face that has a chip.
@@ -38,22 +63,29 @@ impl From<KnownFaceRow> for KnownFace {
 
 impl Galleries {
     pub async fn training_stock(&self, gallery: GalleryId) -> Result<TrainingStock, GalleryError> {
-        let (mated, without_chip): (i64, i64) = sqlx::query_as(
-            "select count(*) filter (where chips > 1), coalesce(sum(faces - chips), 0)::bigint \
-             from (select count(*) as faces, count(chip) as chips from faces where gallery_id = $1 group by subject_id) s",
+        let (mated, without_chip, copies): (i64, i64, i64) = sqlx::query_as(
+            "select count(*) filter (where photos > 1), coalesce(sum(faces - chips), 0)::bigint, \
+               coalesce(sum(chips - photos), 0)::bigint \
+             from (select count(*) as faces, count(chip) as chips, \
+               count(distinct coalesce(image_sha256, sha256(chip))) filter (where chip is not null) as photos \
+               from faces where gallery_id = $1 group by subject_id) s",
         )
         .bind(gallery.0)
         .fetch_one(&self.pool)
         .await?;
-        Ok(TrainingStock { mated: mated.unsigned_abs(), without_chip: without_chip.unsigned_abs() })
+        Ok(TrainingStock {
+            mated: mated.unsigned_abs(),
+            without_chip: without_chip.unsigned_abs(),
+            copies: copies.unsigned_abs(),
+        })
     }
 
-    /// Galleries with as many subjects, each with two chips or more, oldest first.
+    /// Galleries with as many subjects, each with chips of two photos or more, oldest first.
     pub async fn galleries_with_mated(&self, subjects: u32) -> Result<Vec<Gallery>, GalleryError> {
         let galleries = sqlx::query_as(
             "select id, name, policy, created_at from galleries g where $1 <= (select count(*) from \
                (select from faces where gallery_id = g.id and chip is not null \
-                group by subject_id having count(*) > 1) s) order by id",
+                group by subject_id having count(distinct coalesce(image_sha256, sha256(chip))) > 1) s) order by id",
         )
         .bind(i64::from(subjects))
         .fetch_all(&self.pool)
@@ -61,10 +93,12 @@ impl Galleries {
         Ok(galleries)
     }
 
-    /// All faces of a gallery that have a chip, by subject and face.
+    /// All faces of a gallery that have a chip, by subject and face; of those that show one subject on one photo the first.
     pub async fn faces_with_chip(&self, gallery: GalleryId) -> Result<Vec<KnownFace>, GalleryError> {
         let rows: Vec<KnownFaceRow> = sqlx::query_as(
-            "select gallery_id, subject_id, id from faces where gallery_id = $1 and chip is not null \
+            "select gallery_id, subject_id, id from (select distinct on (subject_id, photo) * from ( \
+               select gallery_id, subject_id, id, coalesce(image_sha256, sha256(chip)) as photo \
+               from faces where gallery_id = $1 and chip is not null) f order by subject_id, photo, id) d \
              order by subject_id, id",
         )
         .bind(gallery.0)
@@ -73,8 +107,8 @@ impl Galleries {
         Ok(rows.into_iter().map(KnownFace::from).collect())
     }
 
-    /// Faces of a gallery that have a chip, of up to `subjects` subjects with two or more, and up to `each` of everybody.
-    /// Which ones does not change while nobody comes or goes.
+    /// Faces of a gallery that have a chip, of up to `subjects` subjects with two photos or more, and up to `each` of everybody,
+    /// one of a photo. Which ones does not change while nobody comes or goes.
     pub async fn sample_of_faces(
         &self,
         gallery: GalleryId,
@@ -83,10 +117,14 @@ impl Galleries {
     ) -> Result<Vec<KnownFace>, GalleryError> {
         let rows: Vec<KnownFaceRow> = sqlx::query_as(
             "with chosen as (select subject_id from faces where gallery_id = $1 and chip is not null \
-               group by subject_id having count(*) > 1 order by md5(subject_id::text) limit $2) \
-             select gallery_id, subject_id, id from (select f.gallery_id, f.subject_id, f.id, \
-               row_number() over (partition by f.subject_id order by f.id) as number \
-               from faces f join chosen using (subject_id) where f.gallery_id = $1 and f.chip is not null) numbered \
+               group by subject_id having count(distinct coalesce(image_sha256, sha256(chip))) > 1 \
+               order by md5(subject_id::text) limit $2), \
+             distinct_photos as (select distinct on (f.subject_id, coalesce(f.image_sha256, sha256(f.chip))) \
+               f.gallery_id, f.subject_id, f.id from faces f join chosen using (subject_id) \
+               where f.gallery_id = $1 and f.chip is not null \
+               order by f.subject_id, coalesce(f.image_sha256, sha256(f.chip)), f.id) \
+             select gallery_id, subject_id, id from (select *, \
+               row_number() over (partition by subject_id order by id) as number from distinct_photos) numbered \
              where number <= $3 order by subject_id, id",
         )
         .bind(gallery.0)
@@ -98,13 +136,16 @@ impl Galleries {
     }
 
     /// The chips of some faces, in no order; those that are gone are missing.
-    pub async fn chips_of(&self, faces: &[FaceId]) -> Result<Vec<(FaceId, Vec<u8>)>, GalleryError> {
+    pub async fn chips_of(&self, faces: &[FaceId]) -> Result<Vec<StoredChip>, GalleryError> {
         let ids: Vec<Uuid> = faces.iter().map(|face| face.0).collect();
-        let rows: Vec<(Uuid, Vec<u8>)> =
-            sqlx::query_as("select id, chip from faces where id = any($1) and chip is not null")
-                .bind(ids)
-                .fetch_all(&self.pool)
-                .await?;
-        Ok(rows.into_iter().map(|(id, chip)| (FaceId(id), chip)).collect())
+        let rows: Vec<(Uuid, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+            "select id, coalesce(image_sha256, sha256(chip)), chip from faces where id = any($1) and chip is not null",
+        )
+        .bind(ids)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|(id, photo, jpeg)| Ok(StoredChip { face: FaceId(id), photo: PhotoId::new(photo)?, jpeg }))
+            .collect()
     }
 }

@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::gathered::Gathered;
+use super::connections::Admission;
 use super::problem::{Code, Problem};
 
 /// Of an unwanted body at most this many times the limit is thrown away before the connection is.
@@ -176,13 +177,15 @@ impl Stream for Lent {
 }
 
 /// Reads what a refusal leaves of a body, and throws it away: a client that is cut off while it sends gets to see a
-/// broken connection and not the answer, which goes out meanwhile. One that waits to be told to send (`Expect: 100-continue`) has no need of it.
+/// broken connection and not the answer, which goes out meanwhile. One that waits to be told to send (`Expect: 100-continue`)
+/// has no need of it. When others need the place of this connection, it ends.
 pub async fn drain_refused(limit: usize, patience: Duration, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     if body.is_end_stream() {
         return next.run(Request::from_parts(parts, body)).await;
     }
     let waits = parts.headers.contains_key(header::EXPECT);
+    let admission = parts.extensions.get::<Admission>().cloned();
     let stream = Gathered::new(body);
     let mut lent = Lent(Arc::new(Mutex::new(Rest { stream, begun: false })));
     let response = next.run(Request::from_parts(parts, Body::from_stream(lent.clone()))).await;
@@ -198,7 +201,12 @@ pub async fn drain_refused(limit: usize, patience: Duration, request: Request, n
                 }
             }
         };
-        tokio::spawn(tokio::time::timeout(patience, drain));
+        let refused = admission.map(|admission| admission.connection.refused());
+        tokio::spawn(async move {
+            // A connection that gives way ends, and with it what is read here.
+            let _refused = refused;
+            tokio::time::timeout(patience, drain).await
+        });
     }
     response
 }

@@ -14,7 +14,7 @@ pub async fn healthz() -> &'static str {
 
 /// Can it serve?
 ///
-/// Embeds a fixed chip and asks the database.
+/// What was seen last: every two seconds a fixed chip is embedded and the database is asked.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations", security(()),
     responses(
@@ -23,7 +23,7 @@ pub async fn healthz() -> &'static str {
     )
 )]
 pub async fn readyz(State(services): State<Services>) -> (StatusCode, Json<Readiness>) {
-    let readiness = services.readiness().await;
+    let readiness = services.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness))
 }

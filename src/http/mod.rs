@@ -2,6 +2,7 @@
 
 mod auth;
 mod body;
+mod connections;
 mod datasets;
 mod detect;
 mod enroll;
@@ -129,6 +130,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(problem::method_not_allowed)
         // `body::limited` does it.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(connections::refuse_beyond_limit))
         .layer(from_fn(problem::no_bare_failure))
         .layer(from_fn(move |request: Request, next| body::drain_refused(longest, patience, request, next)))
         .layer(CatchPanicLayer::custom(problem::panicked))

@@ -121,18 +121,21 @@ impl FromForm for NewModel {
 /// Import a model
 ///
 /// The network must take `N x 3 x 112 x 112` and give a vector of up to 4000 numbers for each chip: it is tried out on made
-/// chips. It becomes a candidate; nothing is embedded by it before it is promoted. The body may take as long as it keeps coming.
+/// chips, in a process of its own that may take a limited time and memory. It becomes a candidate; nothing is embedded by it
+/// before it is promoted. A file that is known already changes nothing: what is not said is as it is known, and what is said
+/// otherwise is refused. The body may take as long as it keeps coming.
 #[utoipa::path(
     post, path = "/admin/models", tag = "admin",
     request_body(content(
         (ModelForm = "multipart/form-data"), (crate::http::openapi::RawImage = "application/octet-stream"),
     )),
     responses(
-        (status = 201, description = "The model; one that was known already keeps its state", body = ModelEntry),
+        (status = 201, description = "The model, a candidate now", body = ModelEntry),
+        (status = 200, description = "The model, which was known already and is as it was", body = ModelEntry),
         (status = 408, description = "`request_timeout`: nothing came for too long", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`duplicate_model`: another model has this name", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`model_exists`: the file is known, and described otherwise; `duplicate_model`: another model has this name; `model_in_use`: it is being retired", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_model`: no usable network, or not of this shape; `code_refused`: TorchScript without `allow_code`, or at a server without keys; `invalid_field`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_model`: no usable network, not of this shape, or one that takes too long or too much memory to try out; `code_refused`: TorchScript without `allow_code`, or at a server without keys; `invalid_field`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -143,8 +146,8 @@ pub async fn import_model(
     let NewModel { content, fields, allow_code } = new;
     // The time for an answer begins when the file is there.
     let adding = state.services.add_model(content, fields, allow_code, state.actor());
-    let model = problem::in_time(state.answer_time(), adding).await??;
-    Ok((StatusCode::CREATED, Json(model)))
+    let (model, is_new) = problem::in_time(state.answer_time(), adding).await??;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(model)))
 }
 
 /// Where a model is to be better.

@@ -216,9 +216,8 @@ impl From<RegistryError> for Problem {
         match error {
             RegistryError::ModelNotFound(_) => Self::new(Code::ModelNotFound, detail),
             RegistryError::AmbiguousModel(_) => Self::new(Code::InvalidField, detail).with_field("model"),
-            RegistryError::DuplicateModel(_) | RegistryError::OtherInput(_) => {
-                Self::new(Code::DuplicateModel, detail).with_field("name")
-            }
+            RegistryError::DuplicateModel(_) => Self::new(Code::DuplicateModel, detail).with_field("name"),
+            RegistryError::ModelExists { .. } => Self::new(Code::ModelExists, detail),
             RegistryError::NoFormerModel => Self::new(Code::NoFormerModel, detail),
             RegistryError::ModelInUse { .. } | RegistryError::NotTheTarget => Self::new(Code::ModelInUse, detail),
             RegistryError::OtherDimension { .. } | RegistryError::InvalidDimension(_) => {

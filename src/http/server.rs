@@ -3,65 +3,107 @@
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use super::connections::{Connection, Connections};
 use crate::config::HttpConfig;
 
 /// How long to wait when the process has no more files for connections.
 const BREATH: Duration = Duration::from_millis(100);
 
+/// How long an answer may take to be written on a connection that has given way.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Serves until `stop` is over, then takes no more connections and returns when the accepted requests are answered.
 ///
-/// A connection whose request head does not arrive within the time for requests is closed; so is an idle one.
-/// Connections beyond `max_connections` wait to be accepted.
+/// A connection whose request head does not arrive within the time for requests is closed; so is an idle one. Beyond
+/// `max_connections` the one that is idle longest gives way to the next (see [`Connections`]).
 pub async fn serve(listener: TcpListener, router: Router, config: &HttpConfig, stop: impl Future<Output = ()>) {
     let mut builder = Builder::new(TokioExecutor::new());
     // Finding out the version has no time limit, so there is but one.
     builder = builder.http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(config.request_timeout);
-    let connections = GracefulShutdown::new();
+    let graceful = GracefulShutdown::new();
+    let connections = Connections::new(config.max_connections);
     let (closing, closed) = watch::channel(());
+    let host = Host { builder, router, closed, head_timeout: config.request_timeout };
     // Dropping this future drops what is still in work.
     let mut tasks = JoinSet::new();
     tokio::pin!(stop);
     loop {
+        let has_room = connections.has_room();
         let stream = tokio::select! {
-            accepted = accept(&listener), if tasks.len() < config.max_connections => accepted,
+            accepted = accept(&listener), if has_room => accepted,
+            () = connections.freed(), if !has_room => continue,
             _ = tasks.join_next(), if !tasks.is_empty() => continue,
             () = &mut stop => break,
         };
-        let service = TowerToHyperService::new(router.clone());
-        let (builder, watcher, mut closed) = (builder.clone(), connections.watcher(), closed.clone());
-        let head_timeout = config.request_timeout;
+        // None if requests came in on those that were idle a moment ago.
+        let Some(connection) = connections.admit() else { continue };
+        let talk = host.clone().talk(stream, connection.clone(), graceful.watcher());
         tasks.spawn(async move {
-            // hyper's clock starts with the first byte.
-            let mut first = [0];
+            tokio::pin!(talk);
             tokio::select! {
-                begun = tokio::time::timeout(head_timeout, stream.peek(&mut first)) => {
-                    if !matches!(begun, Ok(Ok(1))) {
-                        return;
-                    }
-                }
-                _ = closed.changed() => return,
+                biased;
+                () = connection.gives_way() => {}
+                () = &mut talk => return,
             }
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-            let connection = watcher.watch(connection);
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended early");
+            // Nobody is in the middle of anything, unless it is the end of a refusal.
+            if connection.is_in_work() {
+                let _ = tokio::time::timeout(FAREWELL, talk).await;
             }
         });
     }
     drop(listener);
     // Connections that never said anything end here.
     drop(closing);
-    connections.shutdown().await;
+    graceful.shutdown().await;
+}
+
+/// What every connection is served with.
+#[derive(Clone)]
+struct Host {
+    builder: Builder<TokioExecutor>,
+    router: Router,
+    /// Changes when the server is about to stop.
+    closed: watch::Receiver<()>,
+    head_timeout: Duration,
+}
+
+impl Host {
+    /// Answers the requests of a connection until it ends.
+    async fn talk(mut self, stream: TcpStream, connection: Connection, watcher: Watcher) {
+        // hyper's clock starts with the first byte.
+        let mut first = [0];
+        tokio::select! {
+            begun = tokio::time::timeout(self.head_timeout, stream.peek(&mut first)) => {
+                if !matches!(begun, Ok(Ok(1))) {
+                    return;
+                }
+            }
+            _ = self.closed.changed() => return,
+        }
+        let router = TowerToHyperService::new(self.router);
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            let in_work = connection.begin();
+            request.extensions_mut().insert(in_work.admission());
+            let answer = router.call(request);
+            async move { answer.await.map(|answer| in_work.until_written(answer)) }
+        });
+        let talk = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        if let Err(error) = watcher.watch(talk).await {
+            debug!(%error, "a connection ended early");
+        }
+    }
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tch::{Device, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::error::NetworkError;
 use super::network::Network;
@@ -22,6 +22,9 @@ const LANDMARKS: i64 = 10;
 /// Width and height of the two images of the trial run; not square, so that swapped sides are noticed.
 const TRIAL_SIZE: (u32, u32) = (96, 64);
 
+/// How far probabilities may be off in bfloat16.
+const ROUNDING: f64 = 0.02;
+
 /// A network that gives boxes, scores and landmarks for each of its anchors, for images of any size.
 ///
 /// RetinaFace: Deng et al. 2019, "RetinaFace: Single-stage Dense Face Localisation in the Wild". The network gets
@@ -35,10 +38,21 @@ impl Detector {
     /// Loads the network and makes a trial run that checks the contract.
     pub fn load(path: &Path, target: &Target) -> Result<Self, NetworkError> {
         let detector = Self { network: Network::load(path, target)? };
+        no_grad(|| detector.trial())?;
+        Ok(detector)
+    }
+
+    fn trial(&self) -> Result<(), NetworkError> {
         let (width, height) = TRIAL_SIZE;
         let grey = vec![128; width as usize * height as usize * 3];
-        detector.forward(&[&grey, &grey], width, height)?;
-        Ok(detector)
+        let outputs = self.run(&[&grey, &grey], TRIAL_SIZE).map_err(|error| match error {
+            NetworkError::InputShape { .. } | NetworkError::Node { .. } | NetworkError::Torch(_) => contract(format!(
+                "it should take images of any size and number, and does not take two of {width}x{height} pixels: {error}"
+            )),
+            other => other,
+        })?;
+        split_by_image(&outputs, 2)?;
+        check_scores(rows_of(&outputs, SCORES, 2)?)
     }
 
     /// Another handle on the same weights, for another thread.
@@ -51,13 +65,39 @@ impl Detector {
         let mut results = Vec::with_capacity(images.len());
         for images in images.chunks(pixels::images_per_run((width, height), &self.network)) {
             results.extend(no_grad(|| {
-                let input = pixels::batch(images, (width, height), &NORMALISATION, &self.network)?;
-                let outputs = self.network.forward(&input)?;
+                let outputs = self.run(images, (width, height))?;
                 split_by_image(&outputs, images.len())
             })?);
         }
         Ok(results)
     }
+
+    fn run(&self, images: &[&[u8]], size: (u32, u32)) -> Result<Vec<Tensor>, NetworkError> {
+        self.network.forward(&pixels::batch(images, size, &NORMALISATION, &self.network)?)
+    }
+}
+
+/// Whether these can be the scores of an image without a face: probabilities of background and face.
+fn check_scores(scores: &Tensor) -> Result<(), NetworkError> {
+    let scores = scores.f_to_kind(Kind::Double)?;
+    let sums = scores.f_sum_dim_intlist([2_i64].as_slice(), false, Kind::Double)?;
+    let off = sums.f_sub_scalar(1.0)?.f_abs()?.f_max()?.f_double_value(&[])?;
+    let (least, most) = (scores.f_min()?.f_double_value(&[])?, scores.f_max()?.f_double_value(&[])?);
+    // Written so that what is no number is refused as well.
+    if !(off <= ROUNDING && least >= -ROUNDING && most <= 1.0 + ROUNDING) {
+        return Err(contract(format!(
+            "its N x A x 2 output should hold probabilities of background and face, which add up to 1; it holds numbers \
+             from {least} to {most}"
+        )));
+    }
+    let faces = scores.f_select(2, 1)?.f_mean(Kind::Double)?.f_double_value(&[])?;
+    if faces > 0.5 {
+        return Err(contract(format!(
+            "it sees faces nearly everywhere on an image that is all grey (probability {faces:.2}); are its scores in the \
+             order background, face?"
+        )));
+    }
+    Ok(())
 }
 
 /// Rows of a lower probability are no faces by any setting; on a GPU they stay there, with zeros in their place.
@@ -68,7 +108,7 @@ fn split_by_image(outputs: &[Tensor], images: usize) -> Result<Vec<DetectorOutpu
     let scores = rows_of(outputs, SCORES, images)?;
     let landmarks = rows_of(outputs, LANDMARKS, images)?;
     if boxes.size()[1] != scores.size()[1] || boxes.size()[1] != landmarks.size()[1] {
-        return Err(contract(outputs));
+        return Err(wrong_outputs(outputs));
     }
     let face = scores.f_select(2, 1)?;
     if boxes.device() != Device::Cpu {
@@ -119,21 +159,20 @@ fn rows_of(outputs: &[Tensor], columns: i64, images: usize) -> Result<&Tensor, N
     outputs
         .iter()
         .find(|output| matches!(output.size()[..], [n, _, last] if n == images as i64 && last == columns))
-        .ok_or_else(|| contract(outputs))
+        .ok_or_else(|| wrong_outputs(outputs))
 }
 
-fn contract(outputs: &[Tensor]) -> NetworkError {
+fn wrong_outputs(outputs: &[Tensor]) -> NetworkError {
     let shapes: Vec<_> = outputs.iter().map(Tensor::size).collect();
-    NetworkError::Contract {
-        role: "detector",
-        reason: format!("its outputs should be N x A x 4, N x A x 2 and N x A x 10, they are {shapes:?}"),
-    }
+    contract(format!("its outputs should be N x A x 4, N x A x 2 and N x A x 10, they are {shapes:?}"))
+}
+
+fn contract(reason: String) -> NetworkError {
+    NetworkError::Contract { role: "detector", reason }
 }
 
 #[cfg(test)]
 mod tests {
-    use tch::Kind;
-
     use super::super::testing::{difference, fixture, floats, made_image, weights};
     use super::*;
 
@@ -202,6 +241,21 @@ mod tests {
             }
         }
         assert_eq!(likely.len(), 3);
+    }
+
+    #[test]
+    fn scores_are_probabilities_with_the_background_first() {
+        let scores = |rows: &[[f64; 2]]| Tensor::from_slice2(rows).reshape([1, rows.len() as i64, 2]);
+        assert!(check_scores(&scores(&[[0.995, 0.01], [0.9, 0.1], [0.4, 0.6]])).is_ok());
+        for (rows, wrong) in [
+            ([[4.0, -4.0], [2.5, -3.0]], "from -4 to 4"),
+            ([[0.9, 0.9], [0.8, 0.1]], "add up to 1"),
+            ([[f64::NAN, 0.1], [0.9, 0.1]], "add up to 1"),
+            ([[0.01, 0.99], [0.1, 0.9]], "in the order background, face"),
+        ] {
+            let error = check_scores(&scores(&rows)).unwrap_err().to_string();
+            assert!(error.contains(wrong), "{error}");
+        }
     }
 
     #[test]

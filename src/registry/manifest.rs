@@ -159,9 +159,37 @@ impl Manifest {
         Self { name, ..self }.checked().map_err(ManifestError::Unusable)
     }
 
-    /// Whether both say the same of what the network reads.
-    pub(super) fn reads_as(&self, other: &Self) -> bool {
-        (self.mean, self.scale, self.channels) == (other.mean, other.scale, other.channels)
+    /// What it says otherwise than `known` does of the same weights, for people. Figures that it lacks it does not deny:
+    /// they may have been measured since.
+    pub fn differences(&self, known: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut differ = |what: &str, said: &dyn std::fmt::Debug, known: &dyn std::fmt::Debug| {
+            differences.push(format!("its {what} is {known:?}, not {said:?}"));
+        };
+        if self.name != known.name {
+            differ("name", &self.name, &known.name);
+        }
+        for (what, said, known) in [
+            ("threshold", self.threshold, known.threshold),
+            ("mean", self.mean, known.mean),
+            ("scale", self.scale, known.scale),
+        ] {
+            if said != known {
+                differ(what, &said, &known);
+            }
+        }
+        if self.channels != known.channels {
+            differ("order of channels", &self.channels.as_str(), &known.channels.as_str());
+        }
+        let others = [
+            ("licence", self.licence.is_some() && self.licence != known.licence),
+            ("probability", self.probability.is_some() && self.probability != known.probability),
+            ("false match rates", !self.fmr.is_empty() && self.fmr != known.fmr),
+            ("anomaly scale", self.anomaly.is_some() && self.anomaly != known.anomaly),
+        ];
+        differences
+            .extend(others.iter().filter(|(_, differs)| *differs).map(|(what, _)| format!("its {what} differs")));
+        differences
     }
 
     /// The same with another threshold.

@@ -18,7 +18,7 @@ use sqlx::types::Json;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::db::{DbError, Pools};
+use crate::db::{DbError, Pool, Pools};
 use crate::types::{ModelId, hex};
 
 pub use audit::{Actor, AuditEntry};
@@ -38,8 +38,11 @@ pub enum RegistryError {
     AmbiguousModel(String),
     #[error("there is another model {0:?}; give this one a name of its own")]
     DuplicateModel(String),
-    #[error("the model {0:?} is known with another mean, scale or order of channels; retire it first")]
-    OtherInput(String),
+    /// Known weights were brought with another description.
+    #[error(
+        "this file is that of the model {name:?}, which an import does not change: {}; {way}", differences.join(", ")
+    )]
+    ModelExists { name: String, differences: Vec<String>, way: &'static str },
     #[error("no model is active")]
     NoActiveModel,
     #[error("no model was active before this one")]
@@ -79,7 +82,7 @@ pub struct NewModel<'a> {
 /// All models of one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    pool: PgPool,
+    pool: Pool,
     /// For listening.
     beside: PgPool,
 }
@@ -109,12 +112,34 @@ impl Registry {
         self.of_dimension(sha256, dimension).await
     }
 
-    /// Registers a model as a candidate. One that is known already keeps its state, unless it was retired, and learns what
-    /// it lacked.
-    pub async fn import(&self, new: &NewModel<'_>, actor: Actor) -> Result<Model, RegistryError> {
-        let name = &new.manifest.name;
+    /// Registers a model as a candidate; `false`: it is known already, and stays as it is. One that is described otherwise
+    /// than it is known is refused. One of which there is no file, because it was retired or because only embeddings of
+    /// it came so far, is what the import says.
+    pub async fn import(&self, new: &NewModel<'_>, actor: Actor) -> Result<(Model, bool), RegistryError> {
         let mut transaction = self.pool.begin().await?;
         lifecycle::hold_exclusively(&mut transaction).await?;
+        let known: Option<Model> = sqlx::query_as("select * from models where sha256 = $1")
+            .bind(new.sha256.as_slice())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if let Some(known) = known {
+            if known.is_loadable() {
+                known.is_as_described(new)?;
+                return Ok((known, false));
+            }
+            lifecycle::refuse_while_retiring(&mut transaction, &known).await?;
+        }
+        let model = self.describe(&mut transaction, new).await?;
+        let details = json!({"name": model.name, "sha256": hex(&new.sha256), "source": new.source.as_str()});
+        audit::note(&mut transaction, actor, "model.import", Some(model.id), details).await?;
+        news::announce(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok((model, true))
+    }
+
+    /// Writes down what an import says of weights that have no file yet.
+    async fn describe(&self, transaction: &mut sqlx::PgConnection, new: &NewModel<'_>) -> Result<Model, RegistryError> {
+        let name = &new.manifest.name;
         let taken: bool = sqlx::query_scalar("select exists (select from models where name = $1 and sha256 <> $2)")
             .bind(name)
             .bind(new.sha256.as_slice())
@@ -123,22 +148,13 @@ impl Registry {
         if taken {
             return Err(RegistryError::DuplicateModel(name.clone()));
         }
-        let known: Option<Model> = sqlx::query_as("select * from models where sha256 = $1 and state <> 'retired'")
-            .bind(new.sha256.as_slice())
-            .fetch_optional(&mut *transaction)
-            .await?;
-        if let Some(known) = known.filter(|known| known.manifest.as_ref().is_some_and(|it| !it.reads_as(new.manifest)))
-        {
-            // Its embeddings would not be those of the same network any more.
-            return Err(RegistryError::OtherInput(known.name));
-        }
-        let id: Uuid = sqlx::query_scalar(
+        sqlx::query(
             "insert into models (id, name, sha256, dimension, manifest, format, file_bytes, source, parent_id) \
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict on constraint model_sha256_key do update set \
              name = excluded.name, manifest = excluded.manifest, format = excluded.format, \
              file_bytes = excluded.file_bytes, parent_id = coalesce(excluded.parent_id, models.parent_id), \
              source = case when models.source = 'embeddings' then excluded.source else models.source end, \
-             state = case when models.state = 'retired' then 'candidate' else models.state end returning id",
+             state = case when models.state = 'retired' then 'candidate' else models.state end",
         )
         .bind(ModelId::new().0)
         .bind(name)
@@ -149,18 +165,13 @@ impl Registry {
         .bind(i64::try_from(new.bytes).unwrap_or(i64::MAX))
         .bind(new.source.as_str())
         .bind(new.parent.map(|parent| parent.0))
-        .fetch_one(&mut *transaction)
+        .execute(&mut *transaction)
         .await?;
-        let details = json!({"name": name, "sha256": hex(&new.sha256), "source": new.source.as_str()});
-        audit::note(&mut transaction, actor, "model.import", Some(ModelId(id)), details).await?;
-        news::announce(&mut transaction).await?;
-        let model = self.of_dimension_in(&mut transaction, new.sha256, new.dimension).await?;
-        transaction.commit().await?;
-        Ok(model)
+        self.of_dimension_in(transaction, new.sha256, new.dimension).await
     }
 
     async fn of_dimension(&self, sha256: [u8; 32], dimension: u32) -> Result<Model, RegistryError> {
-        self.of_dimension_in(&mut *self.pool.acquire().await?, sha256, dimension).await
+        self.of_dimension_in(&mut *self.pool.begin().await?, sha256, dimension).await
     }
 
     async fn of_dimension_in(

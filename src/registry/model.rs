@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 
-use super::{Manifest, RegistryError};
+use super::{Manifest, NewModel, RegistryError};
 use crate::types::ModelId;
 
 /// Where a model is in its life.
@@ -131,6 +131,26 @@ impl Model {
     /// Whether it has all that it takes to embed by it.
     pub fn is_loadable(&self) -> bool {
         self.file.is_some() && self.manifest.is_some()
+    }
+
+    /// Refuses what is said of the weights of this model, which is known, if it says otherwise.
+    pub(super) fn is_as_described(&self, new: &NewModel<'_>) -> Result<(), RegistryError> {
+        let (registered, given) = (self.dimension, new.dimension);
+        if registered != given {
+            return Err(RegistryError::OtherDimension { name: self.name.clone(), registered, given });
+        }
+        let differences = self.manifest.as_ref().map(|known| new.manifest.differences(known)).unwrap_or_default();
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let way = match self.state {
+            ModelState::Active => {
+                "while it is active it keeps them (a gallery may have a threshold of its own, as its policy); once another \
+                 model is active, retire it and import it again"
+            }
+            _ => "to describe it anew, retire it and import it again",
+        };
+        Err(RegistryError::ModelExists { name: self.name.clone(), differences, way })
     }
 
     /// Refuses the active model, where another one is meant.

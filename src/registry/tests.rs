@@ -7,7 +7,7 @@ fn manifest(name: &str) -> Manifest {
 }
 
 async fn import(registry: &Registry, name: &str, n: u8) -> Result<Model, RegistryError> {
-    registry.import(&new_model(&manifest(name), n), Actor::Command).await
+    Ok(registry.import(&new_model(&manifest(name), n), Actor::Command).await?.0)
 }
 
 fn new_model(manifest: &Manifest, n: u8) -> NewModel<'_> {
@@ -51,13 +51,38 @@ async fn weights_are_registered_once() {
         let error = registry.register("odd", [3; 32], dimension).await.unwrap_err();
         assert!(matches!(error, RegistryError::InvalidDimension(bad) if bad == dimension), "{error}");
     }
-    let mut bgr = manifest("bgr");
-    bgr.channels = ChannelOrder::Bgr;
-    let new = new_model(&bgr, 1);
-    let error = registry.import(&new, Actor::Command).await.unwrap_err();
-    assert!(matches!(error, RegistryError::OtherInput(name) if name == "renamed"));
     let error = import(&registry, "renamed", 3).await.unwrap_err();
     assert!(matches!(error, RegistryError::DuplicateModel(name) if name == "renamed"));
+}
+
+#[tokio::test]
+async fn what_is_known_stays_as_it_is() {
+    let registry = Registry::new(&database().await);
+    let known = import(&registry, "known", 1).await.unwrap();
+    registry.activate_first(known.id, Actor::Server).await.unwrap();
+    let active = registry.active().await.unwrap();
+    let figures = Manifest::from_toml("name = \"known\"\nthreshold = 0.3\nlicence = \"MIT\"\n").unwrap();
+    registry.calibrate(known.id, &figures, Actor::Server, json!({})).await.unwrap();
+    // What is not said is not denied.
+    let (again, is_new) = registry.import(&new_model(&manifest("known"), 1), Actor::Command).await.unwrap();
+    assert!(!is_new);
+    assert_eq!(again, Model { manifest: Some(figures), ..active });
+    let entries = registry.audit(PageRequest::default()).await.unwrap().items;
+    assert_eq!(entries.iter().filter(|entry| entry.action == "model.import").count(), 1);
+    for (text, difference) in [
+        ("name = \"new\"\nthreshold = 0.3", "its name is \"known\", not \"new\""),
+        ("name = \"known\"\nthreshold = 0.35", "its threshold is 0.3, not 0.35"),
+        ("name = \"known\"\nthreshold = 0.3\nmean = 0", "its mean is 127.5, not 0.0"),
+        ("name = \"known\"\nthreshold = 0.3\nscale = 1", "its scale is 127.5, not 1.0"),
+        ("name = \"known\"\nthreshold = 0.3\nchannels = \"bgr\"", "its order of channels is \"rgb\", not \"bgr\""),
+        ("name = \"known\"\nthreshold = 0.3\nlicence = \"mine\"", "its licence differs"),
+    ] {
+        let other = Manifest::from_toml(text).unwrap();
+        let error = registry.import(&new_model(&other, 1), Actor::Command).await.unwrap_err();
+        assert!(matches!(&error, RegistryError::ModelExists { name, .. } if name == "known"), "{error}");
+        assert!(error.to_string().contains(difference), "{error}");
+        assert_eq!(registry.active().await.unwrap(), again);
+    }
 }
 
 #[tokio::test]

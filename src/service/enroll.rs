@@ -77,14 +77,15 @@ impl Services {
     }
 
     async fn look(&self, image: PhotoBytes, choice: FaceChoice) -> Result<Sighting, ServiceError> {
-        let image_sha256: [u8; 32] = Sha256::digest(&image.bytes).into();
+        let bytes = image.bytes.clone();
         let photos = &self.0.photos;
         let face = match choice {
             FaceChoice::Only => photos.read(image, usize::MAX).await?.only()?,
             FaceChoice::Largest => photos.read(image, 1).await?.largest()?,
         };
         let pixels = face.chip.clone();
-        let chip = self.0.engine.on_cpu(Step::Chips, move || vision::encode_chip(&pixels)).await?;
+        let encoding = move || (vision::encode_chip(&pixels), Sha256::digest(&bytes).into());
+        let (chip, image_sha256) = self.0.engine.on_cpu(Step::Chips, encoding).await?;
         let chip = chip.map_err(|error| ServiceError::Internal(error.to_string()))?;
         Ok(Sighting { face, chip, image_sha256 })
     }

@@ -7,6 +7,7 @@ mod datasets;
 mod decide;
 mod embed;
 mod enroll;
+mod enrolled;
 mod error;
 pub mod findings;
 mod follow;
@@ -30,8 +31,10 @@ mod search;
 mod serving;
 mod shadow;
 mod targets;
+mod trial;
 mod verify;
 mod work;
+mod worth;
 
 use std::sync::Arc;
 
@@ -47,9 +50,11 @@ pub use model_files::{ModelFiles, NewModelFile, normalisation};
 pub use models::ManifestFields;
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use promote::{GateState, Promoted, Promotion};
-pub use ready::Readiness;
+use ready::Health;
+pub use ready::{ChainError, Readiness};
 pub use retrain::{EvaluateRequest, RetrainBase, RetrainRequest, training_exit};
 pub use shadow::ShadowRequest;
+pub use trial::{TrialAnswer, TrialFormat};
 pub use verify::VerifyRequest;
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;
@@ -85,6 +90,7 @@ struct Parts {
     /// Becomes true when the server is about to stop.
     closing: watch::Sender<bool>,
     stage: Stage,
+    health: Health,
     /// Probes for the candidate in the shadow.
     sampler: Sampler,
     /// Held while the models that are held ready change.
@@ -119,6 +125,7 @@ impl Services {
             closing: watch::Sender::new(false),
             models,
             stage: Stage::new(serving),
+            health: Health::default(),
             sampler: Sampler::new(),
             following: Mutex::new(()),
             faces_came: Notify::new(),
@@ -132,6 +139,7 @@ impl Services {
     /// Starts what goes on in the background for as long as the returned set lives.
     pub fn start_upkeep(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
+        tasks.spawn(self.clone().keep_looking());
         tasks.spawn(self.clone().keep_reviewing());
         tasks.spawn(self.clone().keep_indexes());
         tasks.spawn(self.clone().keep_following());

@@ -57,27 +57,22 @@ impl Services {
         Ok(self.0.registry.find(model).await?)
     }
 
-    /// Takes in a model's file as a candidate.
-    pub async fn import_model(&self, file: NewModelFile, actor: Actor) -> Result<Model, ServiceError> {
-        Ok(self.0.models.import(file, actor).await?.model)
-    }
-
-    /// Takes in a file that somebody brings, with what they say of it.
+    /// Takes in a file that somebody brings, with what they say of it. `false`: it is known already, and nothing changed.
     pub async fn add_model(
         &self,
         content: Bytes,
         fields: ManifestFields,
         allow_code: bool,
         actor: Actor,
-    ) -> Result<ModelEntry, ServiceError> {
+    ) -> Result<(ModelEntry, bool), ServiceError> {
         let hashed = content.clone();
         let sha256 = self.0.engine.on_cpu(Step::Chips, move || Sha256::digest(&hashed).into()).await?;
         let manifest = self.manifest_of(&sha256, fields).await?;
         // Where nobody needs a key, nobody has shown that they may run programs here.
         let allow_code = allow_code && actor != Actor::Anyone;
         let file = NewModelFile { content, manifest, source: ModelSource::Import, parent: None, allow_code };
-        let model = self.import_model(file, actor).await?;
-        Ok(entry(model, self.rollback_id().await?))
+        let (loaded, is_new) = self.0.models.import(file, actor).await?;
+        Ok((entry(loaded.model, self.rollback_id().await?), is_new))
     }
 
     /// What is said of weights, else what is known of them.
@@ -87,7 +82,7 @@ impl Services {
         };
         let known = match fields.manifest {
             Some(text) => Some(Manifest::from_toml(&text).map_err(invalid("manifest"))?),
-            None => self.0.registry.of_weights(sha256).await?.and_then(|model| model.manifest),
+            None => self.known_manifest(sha256, &fields).await?,
         };
         let mut manifest = match (known.or_else(|| Manifest::known(sha256)), &fields.name, fields.threshold) {
             (Some(manifest), ..) => manifest,
@@ -103,6 +98,18 @@ impl Services {
         }
         let name = fields.name.unwrap_or_else(|| manifest.name.clone());
         manifest.named(name).map_err(invalid("name"))
+    }
+
+    /// What is known of weights. Of a retired model that counts only if nothing is said: it may have been described wrongly.
+    async fn known_manifest(
+        &self,
+        sha256: &[u8; 32],
+        fields: &ManifestFields,
+    ) -> Result<Option<Manifest>, ServiceError> {
+        let ManifestFields { manifest: _, name, threshold, mean, scale, channels } = fields;
+        let is_said = name.is_some() || threshold.is_some() || mean.is_some() || scale.is_some() || channels.is_some();
+        let known = self.0.registry.of_weights(sha256).await?;
+        Ok(known.filter(|model| model.state != ModelState::Retired || !is_said).and_then(|model| model.manifest))
     }
 
     /// The largest file that is taken in, in bytes.

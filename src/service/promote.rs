@@ -1,7 +1,7 @@
 //! Making another model the active one, while the present one serves; and back.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::info;
 use utoipa::ToSchema;
 
@@ -13,13 +13,13 @@ use crate::types::ModelId;
 #[derive(Debug, Clone, Copy)]
 pub struct Promotion {
     pub model: ModelId,
-    /// Whether what the gate refuses is promoted all the same, and faces without chips may be left behind.
+    /// Whether what the gate or the enrolled people refuse is promoted all the same, and faces without chips may be left behind.
     pub force: bool,
     pub actor: Actor,
 }
 
 /// What a promotion did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Promoted {
     /// The name of the model that is active now.
     pub model: String,
@@ -30,18 +30,23 @@ pub struct Promoted {
     pub embedded: u64,
     /// Faces that cannot be found now: they have neither a chip nor an embedding of the model.
     pub left_behind: u64,
-    /// What the gate said of the model.
+    /// What the gate said of the model, which compares it with the one that was active.
     pub gate: GateState,
+    /// Whether it is of use to the people who are enrolled, as their photos show.
+    pub enrolled: GateState,
+    /// The figures of that; null if it was not measured.
+    #[schema(value_type = Option<Object>)]
+    pub figures: Value,
 }
 
-/// What the gate said of a model.
+/// What came of a look at a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GateState {
     Passed,
     /// It refused, and was overruled.
     Overruled,
-    /// It was not asked: nobody evaluated the model.
+    /// Nobody evaluated the model, or too few people could tell.
     NotEvaluated,
     /// The model was active before, and needs none.
     NotNeeded,
@@ -74,13 +79,13 @@ impl Services {
         }
     }
 
-    /// Embeds all enrolled faces by the model, then makes it the active one. `progress` hears how many faces are done of
-    /// how many. Meanwhile the active model serves, and new faces are embedded by both. Broken off, it leaves everything
-    /// as it was but for the embeddings that were made; begun again, it goes on from there.
+    /// Embeds all enrolled faces by the model, then makes it the active one, unless they show that it is worthless. `progress`
+    /// hears how many faces are done of how many. Meanwhile the active model serves, and new faces are embedded by both. Broken
+    /// off, it leaves everything as it was but for the embeddings that were made; begun again, it goes on from there.
     pub async fn promote(
         &self,
         promotion: Promotion,
-        progress: impl FnMut(u64, u64),
+        mut progress: impl FnMut(u64, u64),
     ) -> Result<Promoted, ServiceError> {
         let Promotion { model: id, force, actor } = promotion;
         let gate = self.check_promotion(&promotion).await?;
@@ -88,20 +93,30 @@ impl Services {
         if model.state == ModelState::Active {
             self.follow().await?;
             let left_behind = self.0.registry.count_without_chip(id).await?;
-            return Ok(Promoted { model: model.name, former: None, embedded: 0, left_behind, gate });
+            let (enrolled, figures) = (GateState::NotNeeded, Value::Null);
+            return Ok(Promoted { model: model.name, former: None, embedded: 0, left_behind, gate, enrolled, figures });
         }
-        let details = json!({"force": force, "gate": gate});
-        self.0.registry.set_target(id, Purpose::Promotion, actor, details.clone()).await?;
+        let begun = json!({"force": force, "gate": gate});
+        self.0.registry.set_target(id, Purpose::Promotion, actor, begun).await?;
         // Loads it, so that new faces need no second look.
         self.follow().await?;
         let loaded = self.load(&model).await?;
+        let first = self.embed_missing(&loaded, self.0.reembed_share, &mut progress).await?;
+        // Before it is calibrated on the same people, which would make it keep any promise.
+        let (enrolled, figures) = match gate {
+            GateState::NotNeeded => (GateState::NotNeeded, Value::Null),
+            _ => self.require_worth(&model, force).await?,
+        };
         let former = self.0.registry.active().await?.name;
+        let details = json!({"force": force, "gate": gate, "enrolled": enrolled});
         let switch = || self.0.registry.switch(id, actor, details.clone());
-        let (embedded, _) = self.embed_until_ready(&loaded, actor, switch, progress).await?;
+        let (more, _) =
+            self.embed_until_ready(&loaded, actor, switch, |done, total| progress(first + done, first + total)).await?;
+        let embedded = first + more;
         self.follow().await?;
         let left_behind = self.0.registry.count_without_chip(id).await?;
         info!(model = %model.name, %former, embedded, "promoted");
-        Ok(Promoted { model: model.name, former: Some(former), embedded, left_behind, gate })
+        Ok(Promoted { model: model.name, former: Some(former), embedded, left_behind, gate, enrolled, figures })
     }
 
     /// Embeds by a model, which is calibrated if it was not, until `attempt` finds that no face lacks an embedding; how many

@@ -1,15 +1,26 @@
-//! Can the service serve? Each part is asked to do a little real work.
+//! Can the service serve? A state that a task in the background keeps: each part is asked to do a little real work, again and
+//! again. Probes only read it, so that nobody can make the server work by asking.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
 use utoipa::ToSchema;
 
-use super::Services;
-use crate::types::Chip;
+use super::{ServiceError, Services};
+use crate::types::{Chip, Landmarks, Point};
+use crate::vision;
+
+/// How long a part rests between two looks at it.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long a part may take before it counts as down.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A part that was last seen longer ago counts as down: whoever looks is stuck as well.
+const STALE: Duration = Duration::from_secs(15);
 
 /// The state of the service, part by part.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -30,27 +41,89 @@ pub enum PartState {
     Down,
 }
 
-impl Services {
-    pub async fn readiness(&self) -> Readiness {
-        let serving = self.serving();
-        let embed = tokio::time::timeout(PATIENCE, self.embedding(&serving.loaded, fixed_chip()));
-        let query = tokio::time::timeout(PATIENCE, self.0.galleries.ping());
-        let (embed, query) = tokio::join!(embed, query);
-        let engine = state(matches!(embed, Ok(Ok(_))));
-        let gallery = state(matches!(query, Ok(Ok(()))));
-        let ready = engine == PartState::Ok && gallery == PartState::Ok;
-        Readiness { ready, engine, gallery, model: serving.name().to_owned() }
+/// When each part was last seen to work or not.
+#[derive(Default)]
+pub(super) struct Health {
+    engine: Mutex<Option<Seen>>,
+    gallery: Mutex<Option<Seen>>,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    at: Instant,
+    works: bool,
+}
+
+impl Seen {
+    fn state(seen: &Mutex<Option<Self>>) -> PartState {
+        let seen = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match seen {
+            Some(Self { at, works: true }) if at.elapsed() < STALE => PartState::Ok,
+            _ => PartState::Down,
+        }
     }
 }
 
-fn state(works: bool) -> PartState {
-    if works { PartState::Ok } else { PartState::Down }
+impl Services {
+    /// What was seen last.
+    pub fn readiness(&self) -> Readiness {
+        let engine = Seen::state(&self.0.health.engine);
+        let gallery = Seen::state(&self.0.health.gallery);
+        let ready = engine == PartState::Ok && gallery == PartState::Ok;
+        Readiness { ready, engine, gallery, model: self.serving().name().to_owned() }
+    }
+
+    /// Looks at the parts for ever, at each by itself: one that hangs does not hide what becomes of the other.
+    pub(super) async fn keep_looking(self) {
+        let engine = look_again("engine", &self.0.health.engine, || async { self.try_embedder().await.is_ok() });
+        let gallery = look_again("gallery", &self.0.health.gallery, || async { self.0.galleries.ping().await.is_ok() });
+        tokio::join!(engine, gallery);
+    }
+
+    /// Tries the way of a photo up to the embedding and asks the database, as the first look. The error is of the detector if the
+    /// photo does not get further.
+    pub async fn try_chain(&self) -> Result<(), ChainError> {
+        self.0.photos.try_detector().await.map_err(ChainError::Detector)?;
+        self.try_embedder().await.map_err(ChainError::Other)?;
+        self.0.galleries.ping().await.map_err(|error| ChainError::Other(error.into()))?;
+        let seen = Some(Seen { at: Instant::now(), works: true });
+        for part in [&self.0.health.engine, &self.0.health.gallery] {
+            *part.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        }
+        Ok(())
+    }
+
+    /// Aligns and embeds a face that is always the same.
+    async fn try_embedder(&self) -> Result<(), ServiceError> {
+        self.embedding(&self.serving().loaded, fixed_chip()?).await.map(drop)
+    }
 }
 
-/// A chip with some structure; any would do.
-fn fixed_chip() -> Chip {
-    let image = image::RgbImage::from_fn(Chip::SIDE, Chip::SIDE, |x, y| {
-        image::Rgb([(x * 2) as u8, (y * 2) as u8, (x ^ y) as u8])
-    });
-    Chip::try_from(image).expect("the image above has the size of a chip")
+/// Where the way of a photo ends too early.
+#[derive(Debug)]
+pub enum ChainError {
+    Detector(ServiceError),
+    Other(ServiceError),
+}
+
+/// Writes down, again and again, whether a part works. There is never more than one look at a time.
+async fn look_again<F: Future<Output = bool>>(part: &'static str, seen: &Mutex<Option<Seen>>, look: impl Fn() -> F) {
+    loop {
+        let works = timeout(PATIENCE, look()).await.unwrap_or(false);
+        let now = Seen { at: Instant::now(), works };
+        let before = seen.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        if !works && before.is_none_or(|before| before.works) {
+            warn!(part, "not ready: a part does not work");
+        }
+        sleep(INTERVAL).await;
+    }
+}
+
+/// Cut out of a picture with some structure; any would do.
+fn fixed_chip() -> Result<Chip, ServiceError> {
+    let side = 2 * Chip::SIDE;
+    let image = image::RgbImage::from_fn(side, side, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
+    let landmarks = [(84.0, 104.0), (138.0, 102.0), (112.0, 136.0), (88.0, 164.0), (134.0, 162.0)];
+    let landmarks = Landmarks::from(landmarks.map(|(x, y)| Point { x, y }));
+    vision::align(&image, &landmarks).map_err(|error| ServiceError::Internal(error.to_string()))
 }

@@ -69,6 +69,7 @@ impl From<ServiceError> for Failure {
                 | RegistryError::NotTheTarget
                 | RegistryError::ModelInUse { .. }
                 | RegistryError::DuplicateModel(_)
+                | RegistryError::ModelExists { .. }
                 | RegistryError::InvalidDimension(_),
             ) => Self::Final(error.to_string()),
             error => Self::Passing(error.to_string()),

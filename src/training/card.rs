@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::config::TrainConfig;
+use super::dataset::Repeated;
 use super::trainer::{Record, Trainer, Validation};
 use crate::evaluation::{Estimate, Report};
 
@@ -50,6 +51,8 @@ pub struct Data {
     pub replay: Option<Counts>,
     pub without_face: usize,
     pub unreadable: usize,
+    #[serde(flatten)]
+    pub repeated: Repeated,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -152,11 +155,16 @@ impl Card {
         for (purpose, counts) in [("training", data.train), ("validation", data.validation), ("test", data.test)] {
             writeln!(text, "| {purpose} | {} | {} | {} |", counts.subjects, counts.photos, counts.with_one_photo)?;
         }
-        let Data { without_face, unreadable, replay, .. } = data;
+        let Data { without_face, unreadable, repeated, replay, .. } = data;
         if let Some(Counts { subjects, photos, .. }) = replay {
             writeln!(text, "\nKept as it was on {photos} other photos of {subjects} people.")?;
         }
-        writeln!(text, "\nLeft out: {without_face} photos without a face, {unreadable} that cannot be read.\n")?;
+        let Repeated { copies, under_several_names } = repeated;
+        writeln!(
+            text,
+            "\nLeft out: {without_face} photos without a face, {unreadable} that cannot be read, {copies} copies of photos of the \
+             same person, {under_several_names} that are there under several names.\n"
+        )?;
         match evaluation {
             Some(evaluation) => evaluation.write_markdown(text)?,
             None => writeln!(text, "Not evaluated: no set has two people, one of them with two photos.")?,

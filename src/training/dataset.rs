@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::TrainingError;
@@ -21,6 +22,15 @@ pub struct Dataset {
     chips: Vec<Chip>,
     subjects: Vec<usize>,
     of_subject: Vec<Vec<usize>>,
+}
+
+/// Chips that were left out because they are there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Repeated {
+    /// The same as another one of the same subject.
+    pub copies: usize,
+    /// The same as one of another subject.
+    pub under_several_names: usize,
 }
 
 /// Three sets without a subject in common.
@@ -53,6 +63,29 @@ impl Dataset {
             dataset.subjects.push(subject);
         }
         dataset
+    }
+
+    /// As [`Self::new`], of each chip once: of a subject's identical ones all but the first are left out, and of those of
+    /// several subjects all, for nobody knows whom they show.
+    pub fn of_distinct(chips: Vec<(String, Chip)>) -> (Self, Repeated) {
+        let keys: Vec<[u8; 32]> = chips.iter().map(|(_, chip)| Sha256::digest(chip.as_rgb()).into()).collect();
+        let mut names: HashMap<[u8; 32], HashSet<&str>> = HashMap::new();
+        for (key, (name, _)) in keys.iter().zip(&chips) {
+            names.entry(*key).or_default().insert(name);
+        }
+        let shared: HashSet<[u8; 32]> =
+            names.iter().filter(|(_, names)| names.len() > 1).map(|(key, _)| *key).collect();
+        let (mut seen, mut repeated, mut kept) = (HashSet::new(), Repeated::default(), Vec::with_capacity(chips.len()));
+        for (key, chip) in keys.into_iter().zip(chips) {
+            if shared.contains(&key) {
+                repeated.under_several_names += 1;
+            } else if seen.insert(key) {
+                kept.push(chip);
+            } else {
+                repeated.copies += 1;
+            }
+        }
+        (Self::new(kept), repeated)
     }
 
     /// Of the subjects, in their order.
@@ -188,6 +221,18 @@ mod tests {
         let Split { test, .. } = split(&photos, &["s01".to_owned(), "s20".to_owned()]).unwrap();
         assert_eq!((test.names.as_slice(), test.mated()), (["s01".to_owned(), "s20".to_owned()].as_slice(), 1));
         assert!(matches!(split(&photos, &["nobody".to_owned()]), Err(TrainingError::Data(_))));
+    }
+
+    #[test]
+    fn a_chip_counts_once() {
+        let of = |names: &[(&str, usize)]| {
+            let stripes = made::stripes(&[1; 4], 1);
+            let chips = names.iter().map(|(name, chip)| ((*name).to_owned(), stripes.chips()[*chip].clone()));
+            Dataset::of_distinct(chips.collect())
+        };
+        let (dataset, repeated) = of(&[("a", 0), ("a", 0), ("a", 1), ("a", 2), ("b", 2), ("b", 3), ("a", 0)]);
+        assert_eq!((dataset.counts().photos, dataset.by_subject()), (3, [vec![0, 1], vec![2]].as_slice()));
+        assert_eq!(repeated, Repeated { copies: 2, under_several_names: 2 });
     }
 
     #[test]

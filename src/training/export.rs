@@ -18,22 +18,28 @@ use crate::types::Chip;
 const LEAST_COSINE: f32 = 0.999;
 
 impl Trainer {
-    /// Loads the result's ONNX file as a server does, checks that it embeds `probes` as the trained network does, and writes
-    /// it; nothing is written if it does not.
+    /// Writes the result's ONNX file, if [`Self::exported`] finds that it is what was trained.
     pub fn export(&self, path: &Path, probes: &[Chip]) -> Result<(), TrainingError> {
+        write_atomically(path, &self.exported(path, probes)?)
+    }
+
+    /// What would be written to `path` now: the ONNX file is loaded as a server does, and must embed `probes` as the trained
+    /// network does. Both in float32, in whatever the training works, so that what is compared is the file and not how numbers
+    /// are rounded.
+    pub fn exported(&self, path: &Path, probes: &[Chip]) -> Result<Vec<u8>, TrainingError> {
         let content = self.to_onnx();
         let input = match &self.model {
             Model::Built(_) => InputNormalisation::default(),
             Model::Base(network) => network.normalisation(),
         };
         let embedder = Embedder::from_bytes(content.clone().into(), Format::Onnx, &Target::CPU, input)?;
-        let (rows, expected) = (embedder.forward(probes)?, self.embed(probes)?);
+        let (rows, expected) = (embedder.forward(probes)?, self.embed_precisely(probes)?);
         let worst = rows.iter().zip(&expected).map(|(a, b)| cosine(a, b)).fold(1.0, |worst: f32, cosine| {
             // Written so that what is not a number fails, too.
             if cosine >= worst { worst } else { cosine }
         });
         if worst >= LEAST_COSINE {
-            return write_atomically(path, &content);
+            return Ok(content);
         }
         Err(TrainingError::Export { path: path.to_owned(), cosine: worst })
     }
@@ -138,6 +144,7 @@ mod tests {
             let sets = Sets { train: &dataset, validation: &Dataset::NOBODY, replay: None };
             trainer.run(&sets, |_, _| Ok(ControlFlow::Continue(()))).unwrap();
             trainer.export(&path, dataset.chips()).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), trainer.exported(&path, dataset.chips()).unwrap());
             let embedder = Embedder::load(&path, &Target::CPU, InputNormalisation::default()).unwrap();
             for (row, expected) in
                 embedder.forward(dataset.chips()).unwrap().iter().zip(trainer.embed(dataset.chips()).unwrap())

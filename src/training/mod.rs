@@ -34,9 +34,9 @@ pub use card::{Base, Basis, Card, Counts, Course, Data, Evaluation};
 pub use config::{
     Architecture, Augmentation, Batch, FineTuning, HeldOut, Input, Loss, Optimiser, Stopping, TrainConfig,
 };
-pub use dataset::{Dataset, Split};
+pub use dataset::{Dataset, Repeated, Split};
 pub use feed::Sets;
-pub use files::write_atomically;
+pub use files::{check_writable, write_atomically};
 pub use model::{BaseFile, Setup};
 pub use trainer::{Event, Record, Trainer, Validation};
 

@@ -99,6 +99,16 @@ impl Model {
         }
     }
 
+    /// The same network for a run in float32, if this one is bound to what `config` says.
+    pub fn in_float32(&self, config: &TrainConfig, device: Device) -> Result<Option<Self>, TrainingError> {
+        match self {
+            Self::Base(network) if config.precision.kind() != Kind::Float => {
+                Ok(Some(Self::Base(Box::new(network.in_float32(device)?))))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Whether embeddings have length 1.
     pub fn is_normalised(&self) -> bool {
         match self {
@@ -127,6 +137,13 @@ impl BaseNetwork {
         let network = Self { trainable, places, input: base.input, original: params.detached_copy() };
         network.check(&params, device)?;
         Ok((network, params))
+    }
+
+    /// The same graph with its constants in float32.
+    fn in_float32(&self, device: Device) -> Result<Self, NetworkError> {
+        let trainable = Trainable::load(self.trainable.to_onnx(&[]), device, Kind::Float)?;
+        let original = self.original.detached_copy();
+        Ok(Self { trainable, places: self.places.clone(), input: self.input, original })
     }
 
     /// Refuses what is no embedder: a made chip must give one vector, and two chips two.

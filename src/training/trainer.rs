@@ -337,13 +337,30 @@ impl Trainer {
         self.embed_by(&self.result(), chips)
     }
 
+    /// The same in float32, in whatever the training works.
+    pub(super) fn embed_precisely(&self, chips: &[Chip]) -> Result<Vec<Vec<f32>>, TrainingError> {
+        match self.model.in_float32(&self.config, self.device())? {
+            None => self.embed_with((&self.model, Kind::Float), &self.result(), chips),
+            Some(model) => self.embed_with((&model, Kind::Float), &self.result(), chips),
+        }
+    }
+
     fn embed_by(&self, params: &Params, chips: &[Chip]) -> Result<Vec<Vec<f32>>, TrainingError> {
+        self.embed_with((&self.model, self.kind()), params, chips)
+    }
+
+    fn embed_with(
+        &self,
+        (model, kind): (&Model, Kind),
+        params: &Params,
+        chips: &[Chip],
+    ) -> Result<Vec<Vec<f32>>, TrainingError> {
         tch::set_num_threads(self.config.threads.into());
         let mut rows = Vec::with_capacity(chips.len());
         for chips in chips.chunks(CHIPS_PER_RUN) {
             let images: Vec<&[u8]> = chips.iter().map(Chip::as_rgb).collect();
-            let input = self.model.input(&images, self.device())?;
-            let output = no_grad(|| self.model.forward(params, &input, false, self.kind()))?;
+            let input = model.input(&images, self.device())?;
+            let output = no_grad(|| model.forward(params, &input, false, kind))?;
             let width = output.size()[1] as usize;
             rows.extend(numbers(&output).chunks_exact(width).map(|row| {
                 let length = row.iter().map(|value| value * value).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);

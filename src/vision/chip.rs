@@ -11,7 +11,8 @@ use crate::types::{Chip, InvalidValue};
 /// resolution); about 8 KB.
 const QUALITY: u8 = 95;
 
-const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 20, max_pixels: (Chip::SIDE * Chip::SIDE) as u64 };
+const LIMITS: DecodeLimits =
+    DecodeLimits { max_bytes: 1 << 20, max_pixels: (Chip::SIDE * Chip::SIDE) as u64, max_memory: 1 << 24 };
 
 /// Why a chip could not be stored or read back.
 #[derive(Debug, Error)]

@@ -1,13 +1,14 @@
 //! Bytes of an image file become an upright 8-bit RGB image, or an error that its sender understands.
 
 use std::io::Cursor;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 use thiserror::Error;
 
-use super::{jpeg, webp};
+use super::memory::Buffers;
+use super::{gif, jpeg, png, samples, tiff, webp};
 
 /// Why bytes did not become an image. The messages are meant for the sender of the bytes.
 #[derive(Debug, Error, Clone, PartialEq)]
@@ -18,8 +19,11 @@ pub enum DecodeError {
     TooManyBytes { limit: usize, actual: usize },
     #[error("the image is {width}x{height} pixels, more than the limit of {limit} pixels")]
     TooManyPixels { limit: u64, width: u32, height: u32 },
-    #[error("decoding this {format:?} image would take more memory than its size explains")]
-    TooMuchMemory { format: ImageFormat },
+    #[error(
+        "decoding this {format:?} image would take {} MB of memory, more than the limit of {} MB",
+        needed.div_ceil(1_000_000), limit / 1_000_000
+    )]
+    TooMuchMemory { format: ImageFormat, limit: u64, needed: u64 },
     #[error("not an image of a kind that is read here (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM): {reason}")]
     Unsupported { reason: String },
     #[error("the {format:?} image is damaged or incomplete")]
@@ -33,6 +37,8 @@ pub struct DecodeLimits {
     pub max_bytes: usize,
     /// Largest width times height.
     pub max_pixels: u64,
+    /// Most bytes of memory that decoding may take, the result included.
+    pub max_memory: u64,
 }
 
 /// What the first bytes of an image say of it.
@@ -68,12 +74,75 @@ pub fn is_image(start: &[u8]) -> bool {
     image::guess_format(start).is_ok()
 }
 
-/// Reads format and size of an image and checks them against `limits`, without decoding a pixel.
-pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageHeader, DecodeError> {
+/// An image whose header was read, and whose pixels were not.
+pub struct Opened<'a> {
+    header: ImageHeader,
+    orientation: Orientation,
+    memory: u64,
+    stored: Box<dyn FnOnce() -> Result<RgbImage, DecodeError> + 'a>,
+}
+
+impl<'a> Opened<'a> {
+    /// An image that takes these buffers while `stored` decodes it as it is stored; refused if `limits` allow less.
+    pub(super) fn new(
+        header: ImageHeader,
+        orientation: Orientation,
+        buffers: Buffers,
+        bytes: &[u8],
+        limits: &DecodeLimits,
+        stored: impl FnOnce() -> Result<RgbImage, DecodeError> + 'a,
+    ) -> Result<Self, DecodeError> {
+        let needed = buffers.peak(header.width, header.height, is_turned(orientation), bytes.len());
+        if needed > limits.max_memory {
+            return Err(DecodeError::TooMuchMemory { format: header.format, limit: limits.max_memory, needed });
+        }
+        Ok(Self { header, orientation, memory: needed, stored: Box::new(stored) })
+    }
+
+    pub fn header(&self) -> ImageHeader {
+        self.header
+    }
+
+    /// The most bytes of memory that [`Opened::decode`] takes, its result included. Nothing that grows with the image
+    /// has been allocated yet.
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Upright 8-bit RGB.
+    pub fn decode(self) -> Result<RgbImage, DecodeError> {
+        let stored = guarded(self.header.format, self.stored)?;
+        let mut upright = DynamicImage::ImageRgb8(stored);
+        upright.apply_orientation(self.orientation);
+        Ok(upright.into_rgb8())
+    }
+}
+
+/// Whether width and height are exchanged.
+fn is_turned(orientation: Orientation) -> bool {
+    match orientation {
+        Orientation::NoTransforms
+        | Orientation::FlipHorizontal
+        | Orientation::FlipVertical
+        | Orientation::Rotate180 => false,
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH => {
+            true
+        }
+    }
+}
+
+/// Reads what an image says of itself and checks it against `limits`, without decoding a pixel.
+///
+/// This copies no more than the file's bytes, but may look at each of them: call it where work of the processor may be
+/// done.
+pub fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
     let format = sniff(bytes, limits)?;
     guarded(format, || match format {
-        ImageFormat::Jpeg => jpeg::open(bytes, limits).map(|(_, header)| header),
-        _ => open(bytes, format, limits).map(|(_, header)| header),
+        ImageFormat::Jpeg => jpeg::open(bytes, limits),
+        ImageFormat::Png => png::open(bytes, limits),
+        ImageFormat::Gif => gif::open(bytes, limits),
+        ImageFormat::Tiff => tiff::open(bytes, limits),
+        _ => open_other(bytes, format, limits),
     })
 }
 
@@ -83,14 +152,7 @@ pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageHeader, D
 /// first frame. EXIF orientation is applied, transparency is laid on white, 16-bit samples are rounded to 8 bits.
 /// Colour profiles are not applied. A file that ends before its image does is an error, never half an image.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
-    let format = sniff(bytes, limits)?;
-    let (stored, orientation) = guarded(format, || match format {
-        ImageFormat::Jpeg => jpeg::decode(bytes, limits),
-        _ => decode_other(bytes, format, limits),
-    })?;
-    let mut upright = DynamicImage::ImageRgb8(stored);
-    upright.apply_orientation(orientation);
-    Ok(upright.into_rgb8())
+    open(bytes, limits)?.decode()
 }
 
 /// What to tell the sender of bytes that no reader here knows.
@@ -117,53 +179,33 @@ fn sniff(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageFormat, DecodeError
 ///
 /// Decoders are large, written by others and fed by strangers: a panic that one hostile file provokes must cost that
 /// file's request only. They hold no state between calls, so there is nothing to find half-changed afterwards.
-fn guarded<T>(
-    format: ImageFormat,
-    decode: impl FnOnce() -> Result<T, DecodeError> + std::panic::UnwindSafe,
-) -> Result<T, DecodeError> {
-    catch_unwind(decode)
+fn guarded<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    catch_unwind(AssertUnwindSafe(decode))
         .unwrap_or_else(|_| Err(DecodeError::Corrupt { format, reason: "the decoder gave up on it".into() }))
 }
 
-/// A decoder for any format but JPEG, its size checked, its own memory limit set as a second line.
-fn open<'a>(
-    bytes: &'a [u8],
-    format: ImageFormat,
-    limits: &DecodeLimits,
-) -> Result<(impl ImageDecoder + 'a, ImageHeader), DecodeError> {
-    let mut memory = Limits::default();
-    memory.max_alloc = Some(match format {
-        // Counts only what comes with the pixels: a few kilobytes of colour profile can unpack to gigabytes.
-        ImageFormat::Png => 32 << 20,
-        // The widest pixel is 16 bytes (32-bit float RGBA), and some decoders need a second buffer of that size.
-        _ => limits.max_pixels.saturating_mul(32).saturating_add(1 << 20),
-    });
+/// WebP, BMP and PNM, and what is refused as unsupported.
+fn open_other<'a>(bytes: &'a [u8], format: ImageFormat, limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(memory);
-    let decoder = reader.into_decoder().map_err(|error| from_image(format, error))?;
+    // What it takes is counted below.
+    reader.limits(Limits::no_limits());
+    let mut decoder = reader.into_decoder().map_err(|error| from_image(format, error))?;
     let (width, height) = decoder.dimensions();
     let header = ImageHeader::checked(format, width, height, limits)?;
-    if format == ImageFormat::WebP {
-        webp::check_frames(bytes, limits)?;
-    }
-    Ok((decoder, header))
-}
-
-fn decode_other(
-    bytes: &[u8],
-    format: ImageFormat,
-    limits: &DecodeLimits,
-) -> Result<(RgbImage, Orientation), DecodeError> {
-    let (mut decoder, _) = open(bytes, format, limits)?;
+    let buffers = match format {
+        ImageFormat::WebP => Buffers::WebP(webp::look(bytes, &header)?),
+        _ => Buffers::Samples(decoder.color_type()),
+    };
     // Unreadable metadata is no reason to refuse readable pixels.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let image = DynamicImage::from_decoder(decoder).map_err(|error| from_image(format, error))?;
-    Ok((on_white(image), orientation))
+    Opened::new(header, orientation, buffers, bytes, limits, move || {
+        let image = DynamicImage::from_decoder(decoder).map_err(|error| from_image(format, error))?;
+        Ok(on_white(image))
+    })
 }
 
-/// Drops transparency by laying the image on white, as viewers do: what hides under transparent pixels is arbitrary,
-/// and a portrait that was cut out was cut out to stand on a page.
-fn on_white(image: DynamicImage) -> RgbImage {
+/// Drops transparency by laying the image on white.
+pub(super) fn on_white(image: DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
     }
@@ -172,14 +214,12 @@ fn on_white(image: DynamicImage) -> RgbImage {
     let mut pixels = rgba.into_raw();
     let mut end = 0;
     for start in (0..pixels.len()).step_by(4) {
-        let alpha = u32::from(pixels[start + 3]);
-        for channel in 0..3 {
-            let value = u32::from(pixels[start + channel]);
-            pixels[end + channel] = ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
-        }
+        let [red, green, blue, alpha] = [0, 1, 2, 3].map(|channel| pixels[start + channel]);
+        pixels[end..end + 3].copy_from_slice(&samples::on_white([red, green, blue], alpha));
         end += 3;
     }
     pixels.truncate(end);
+    pixels.shrink_to_fit();
     // The buffer has three bytes for each of the width x height pixels, so this never falls back.
     RgbImage::from_raw(width, height, pixels).unwrap_or_default()
 }
@@ -187,7 +227,6 @@ fn on_white(image: DynamicImage) -> RgbImage {
 fn from_image(format: ImageFormat, error: ImageError) -> DecodeError {
     match error {
         ImageError::Unsupported(error) => DecodeError::Unsupported { reason: error.to_string() },
-        ImageError::Limits(_) => DecodeError::TooMuchMemory { format },
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             DecodeError::Corrupt { format, reason: "it ends too early".into() }
         }

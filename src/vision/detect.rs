@@ -19,8 +19,8 @@ const SIZE_VARIANCE: f32 = 0.2;
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum DetectError {
     #[error(
-        "for a {width}x{height} image the detector answers for {anchors} anchors; this answer holds {boxes} numbers of \
-         boxes, {scores} scores and {landmarks} numbers of landmarks"
+        "for a {width}x{height} image it should give {anchors} rows, two for each cell of 8, 16 and 32 pixels; this answer \
+         holds {boxes} numbers of boxes, {scores} scores and {landmarks} numbers of landmarks"
     )]
     WrongRows { width: u32, height: u32, anchors: usize, boxes: usize, scores: usize, landmarks: usize },
 }

@@ -3,16 +3,18 @@
 //! The `image` crate wraps the same decoder in its lenient mode, in which a photo that was cut off in transfer comes
 //! back with a grey lower half. Here headers are read leniently (cameras write odd ones) and the image data strictly.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use image::metadata::Orientation;
 use image::{ImageFormat, RgbImage};
 use zune_jpeg::errors::DecodeErrors;
-use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::bytestream::{ZByteIoError, ZByteReaderTrait, ZCursor, ZSeekFrom};
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::decode::{DecodeError, DecodeLimits, ImageHeader};
-
-type Decoder<'a> = zune_jpeg::JpegDecoder<ZCursor<&'a [u8]>>;
+use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
+use super::memory::Buffers;
 
 /// Encoders write about ten scans into a progressive JPEG; a file of thousands costs far more time than its size says.
 const MAX_SCANS: usize = 64;
@@ -20,31 +22,105 @@ const MAX_SCANS: usize = 64;
 /// The largest side that the format can express.
 const MAX_SIDE: usize = u16::MAX as usize;
 
-/// Reads the headers up to the image data and checks the size.
-pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<(Decoder<'a>, ImageHeader), DecodeError> {
+/// Reads the headers up to the image data.
+pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
     let options = DecoderOptions::default()
         .set_strict_mode(false)
         .set_max_width(MAX_SIDE)
         .set_max_height(MAX_SIDE)
         .jpeg_set_max_scans(MAX_SCANS)
         .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = Decoder::new_with_options(ZCursor::new(bytes), options);
+    let position = Rc::new(Cell::new(0));
+    let source = Watched { bytes: ZCursor::new(bytes), position: Rc::clone(&position) };
+    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(source, options);
     decoder.decode_headers().map_err(from_zune)?;
     let (width, height) = decoder.dimensions().ok_or_else(|| corrupt("it states no size".into()))?;
     // A side has 16 bits in the file.
     let header = ImageHeader::checked(ImageFormat::Jpeg, width as u32, height as u32, limits)?;
-    Ok((decoder, header))
-}
-
-/// Decodes to RGB as stored, with the EXIF orientation that makes it upright.
-pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<(RgbImage, Orientation), DecodeError> {
-    let (mut decoder, header) = open(bytes, limits)?;
     let orientation =
         decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif)).unwrap_or(Orientation::NoTransforms);
-    decoder.set_options(decoder.options().set_strict_mode(true));
-    let mut image = RgbImage::new(header.width, header.height);
-    decoder.decode_into(&mut image).map_err(from_zune)?;
-    Ok((image, orientation))
+    let planes = usize::from(decoder.info().map_or(0, |info| info.components));
+    let planes = planes.max(decoder.input_colorspace().map_or(0, |colours| colours.num_components()));
+    let scan = bytes.get(..position.get()).unwrap_or_default();
+    let buffers = Buffers::Jpeg { planes: planes as u64, kept: !is_only_scan(scan, planes) };
+    Opened::new(header, orientation, buffers, bytes, limits, move || {
+        decoder.set_options(decoder.options().set_strict_mode(true));
+        let mut image = RgbImage::new(header.width, header.height);
+        decoder.decode_into(&mut image).map_err(from_zune)?;
+        Ok(image)
+    })
+}
+
+/// Whether the scan whose header ends these bytes brings all planes with all their coefficients, so that none has to be
+/// kept for a later one. Only then, with these values, does the decoder write pixels as it reads them; a progressive
+/// JPEG whose first scan says so is refused at its first block.
+fn is_only_scan(bytes: &[u8], planes: usize) -> bool {
+    // Length in two bytes, number of planes, two bytes for each, the range of coefficients, and their bits.
+    let header = |planes: usize| bytes.len().checked_sub(6 + 2 * planes).map(|start| &bytes[start..]);
+    let fits = |planes: usize| header(planes).is_some_and(|h| h[..3] == [0, 6 + 2 * planes as u8, planes as u8]);
+    // What looks like the header of fewer planes could be a part of the true one.
+    let found = (1..=4).find(|planes| fits(*planes));
+    found == Some(planes) && matches!(bytes, [.., 0, 63, _])
+}
+
+/// The bytes of a file, with the position up to which they have been read.
+struct Watched<'a> {
+    bytes: ZCursor<&'a [u8]>,
+    position: Rc<Cell<usize>>,
+}
+
+impl Watched<'_> {
+    fn note<T>(&mut self, result: T) -> T {
+        self.position.set(self.bytes.z_position().unwrap_or_default() as usize);
+        result
+    }
+}
+
+impl ZByteReaderTrait for Watched<'_> {
+    #[inline(always)]
+    fn read_byte_no_error(&mut self) -> u8 {
+        self.bytes.read_byte_no_error()
+    }
+
+    #[inline(always)]
+    fn read_exact_bytes(&mut self, buffer: &mut [u8]) -> Result<(), ZByteIoError> {
+        let read = self.bytes.read_exact_bytes(buffer);
+        self.note(read)
+    }
+
+    #[inline(always)]
+    fn read_bytes(&mut self, buffer: &mut [u8]) -> Result<usize, ZByteIoError> {
+        self.bytes.read_bytes(buffer)
+    }
+
+    #[inline(always)]
+    fn peek_bytes(&mut self, buffer: &mut [u8]) -> Result<usize, ZByteIoError> {
+        self.bytes.peek_bytes(buffer)
+    }
+
+    #[inline(always)]
+    fn peek_exact_bytes(&mut self, buffer: &mut [u8]) -> Result<(), ZByteIoError> {
+        self.bytes.peek_exact_bytes(buffer)
+    }
+
+    #[inline(always)]
+    fn z_seek(&mut self, from: ZSeekFrom) -> Result<u64, ZByteIoError> {
+        self.bytes.z_seek(from)
+    }
+
+    #[inline(always)]
+    fn is_eof(&mut self) -> Result<bool, ZByteIoError> {
+        self.bytes.is_eof()
+    }
+
+    #[inline(always)]
+    fn z_position(&mut self) -> Result<u64, ZByteIoError> {
+        self.bytes.z_position()
+    }
+
+    fn read_remaining(&mut self, sink: &mut Vec<u8>) -> Result<usize, ZByteIoError> {
+        self.bytes.read_remaining(sink)
+    }
 }
 
 fn from_zune(error: DecodeErrors) -> DecodeError {

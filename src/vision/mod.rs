@@ -8,17 +8,24 @@ mod align;
 mod chip;
 mod decode;
 mod detect;
+mod gif;
 mod jpeg;
+mod memory;
+mod png;
 mod quality;
+mod samples;
 mod shrink;
+mod tiff;
 mod webp;
 
 #[cfg(test)]
 mod photo_tests;
+#[cfg(test)]
+mod rows_tests;
 
 pub use align::{AlignError, Similarity, align};
 pub use chip::{ChipError, decode_chip, encode_chip};
-pub use decode::{DecodeError, DecodeLimits, ImageHeader, decode, is_image, read_header};
+pub use decode::{DecodeError, DecodeLimits, ImageHeader, Opened, decode, is_image, open};
 pub use detect::{DetectError, DetectOptions, detections};
 pub use quality::quality;
 pub use shrink::{Scale, Shrunk, shrink};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 32 << 20, max_pixels: 64_000_000 };
+const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 32 << 20, max_pixels: 64_000_000, max_memory: 768 << 20 };
 
 /// The folder of photos.
 fn data() -> PathBuf {

@@ -221,6 +221,50 @@ fn a_run_ends_with_whoever_holds_its_input_and_within_its_memory() {
 }
 
 #[test]
+fn copies_of_a_chip_are_not_trained_on() {
+    let folder = Folder::new();
+    std::fs::copy(folder.path("people/s1/0.png"), folder.path("people/s1/copy.png")).unwrap();
+    // The same pixels in another file.
+    image::open(folder.path("people/s2/0.png")).unwrap().save(folder.path("people/s2/copy.bmp")).unwrap();
+    std::fs::copy(folder.path("people/s4/0.png"), folder.path("people/s5/of-s4.png")).unwrap();
+    let output = done(folder.train("net.onnx", "1", &["--json"]));
+    let data = &serde_json::from_slice::<Value>(&output.stdout).unwrap()["data"];
+    // Of the twelve photos of those who are not tested, the one under two names is left out.
+    assert_eq!(
+        (&data["copies"], &data["under_several_names"], &data["train"]["photos"]),
+        (&2.into(), &2.into(), &11.into()),
+        "{data}"
+    );
+    let card = String::from_utf8(folder.read("net.card.md")).unwrap();
+    assert!(card.contains("2 copies of photos of the same person, 2 that are there under several names"), "{card}");
+}
+
+#[test]
+fn a_run_in_few_bits_is_written_and_one_that_cannot_be_written_does_not_begin() {
+    let folder = Folder::new();
+    // Narrow, to be fast; without averaging, so that weights get as far in a few steps as they need to be apart in few bits.
+    let recipe = "[network]\nkind = \"mobile-face-net\"\ninput = \"rgb112\"\ndimension = 128\nwidth = 0.25\n\
+        [batch]\nsubjects = 3\nphotos = 2\nsingles = 0\n[optimiser]\nwarm_up = 0.0\naverage_decay = 0.0\n";
+    std::fs::write(folder.path("recipe.toml"), recipe).unwrap();
+    let train = |output: &str, more: &[&str]| {
+        let mut command = faceid();
+        command.args(["train", "--chips", "--threads", "1", "--test-share", "0", "--validation-share", "0"]);
+        command.args(["--data", &folder.path("people"), "--recipe", &folder.path("recipe.toml"), "--steps", "8"]);
+        command.args(["--output", &folder.path(output)]).args(more);
+        command
+    };
+    done(train("net.onnx", &["--preset", "mobilefacenet", "--precision", "bf16"]));
+    assert!(folder.read("net.onnx").len() > 100_000);
+    std::fs::write(folder.path("recipe.toml"), RECIPE).unwrap();
+    done(folder.train("tuned.onnx", "1", &["--precision", "bf16"]));
+
+    let mut nowhere = Running::start(train("no-folder/net.onnx", &[]));
+    let said: Vec<Value> = nowhere.lines.by_ref().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    assert!(said.iter().all(|event| event["event"] != "step"), "{said:?}");
+    assert_eq!(nowhere.exit_code(), Some(1));
+}
+
+#[test]
 fn what_is_no_chip_is_left_out_and_what_is_no_base_is_refused() {
     let folder = Folder::new();
     RgbImage::new(100, 112).save(folder.path("people/s1/small.png")).unwrap();

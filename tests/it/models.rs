@@ -4,16 +4,18 @@
 use std::time::Duration;
 
 use faceid::http::Code;
-use faceid::service::answers::{AuditEntry, Identified, ModelEntry, Page};
+use faceid::jobs::JobState;
+use faceid::service::answers::{AuditEntry, Identified, Job, ModelEntry, Page};
 use futures_util::{StreamExt, stream};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Client, Method, StatusCode};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::models::other_weights;
+use crate::support::models::{bundled, model_form, other_weights};
 use crate::support::process::{Server, data_dir, faceid};
-use crate::support::{TestApp, made_by_setup, part, photos};
+use crate::support::{TestApp, eventually, made_by_setup, part, photos};
 
 async fn states(app: &TestApp) -> Vec<(String, String)> {
     let models: Vec<ModelEntry> = app.get("/admin/models").await.json();
@@ -94,6 +96,185 @@ async fn a_model_without_figures_is_measured_on_enrolled_faces_before_it_answers
     assert!(answer.model == "bgr" && best.subject == people[0].0 && best.probability.unwrap() > 0.9, "{best:?}");
     let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
     assert!(audit.items.iter().any(|entry| entry.action == "model.calibrate"), "{audit:?}");
+}
+
+#[tokio::test]
+async fn importing_the_file_of_a_known_model_changes_nothing_of_it() {
+    let (data, files) = (data_dir(), data_dir());
+    let server = Server::start(data.path(), &[]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let known = async |model: &str| app.get(&format!("/admin/models/{model}")).await.value();
+    let import = async |file: Vec<u8>, fields: &[(&'static str, &'static str)]| {
+        let form = fields.iter().fold(model_form(file), |form, (name, value)| form.text(*name, *value));
+        app.post_form("/admin/models", form).await
+    };
+    let before = known("mobilefacenet-512").await;
+    let toml = "name = \"mobilefacenet-512\"\nthreshold = 0.41\n";
+    for agrees in [
+        &[][..],
+        &[("name", "mobilefacenet-512")][..],
+        &[("threshold", "0.41"), ("channels", "rgb"), ("mean", "127.5")][..],
+        &[("manifest", toml)][..],
+    ] {
+        let answer = import(bundled(), agrees).await;
+        answer.expect(StatusCode::OK);
+        assert_eq!(answer.value()["state"], "active", "{}", answer.text());
+    }
+    let other_toml = "name = \"mobilefacenet-512\"\nthreshold = 0.3\n";
+    for (differs, said) in [
+        (&[("name", "renamed"), ("threshold", "0.123")][..], "not \"renamed\", its threshold is 0.41, not 0.123"),
+        (&[("mean", "0")][..], "its mean is 127.5, not 0.0"),
+        (&[("scale", "1")][..], "its scale is 127.5, not 1.0"),
+        (&[("channels", "bgr")][..], "its order of channels is \"rgb\", not \"bgr\""),
+        (&[("manifest", other_toml)][..], "its threshold is 0.41, not 0.3"),
+    ] {
+        let problem = import(bundled(), differs).await.expect_problem(409, Code::ModelExists);
+        assert!(problem.detail.contains(said), "{}", problem.detail);
+        assert!(problem.detail.contains("once another model is active, retire it and import it again"));
+    }
+    assert_eq!(known("mobilefacenet-512").await, before);
+    // Beyond the time in which a server would follow.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(app.answering().await, "mobilefacenet-512");
+    let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
+    assert_eq!(audit.items.iter().filter(|entry| entry.action == "model.import").count(), 1, "{audit:?}");
+
+    // A candidate that was described wrongly is retired and imported again; nothing of the wrong description stays.
+    app.import_nonsense().await;
+    let right = [("name", "right"), ("threshold", "0.41")];
+    let problem = import(other_weights(), &right).await.expect_problem(409, Code::ModelExists);
+    assert!(problem.detail.ends_with("to describe it anew, retire it and import it again"), "{}", problem.detail);
+    app.post_json("/admin/models/nonsense/retire", json!({})).await.expect(StatusCode::OK);
+    let answer = import(other_weights(), &right).await;
+    answer.expect(StatusCode::CREATED);
+    let manifest = &known("right").await["manifest"];
+    assert_eq!((&answer.value()["state"], &manifest["scale"]), (&"candidate".into(), &127.5.into()), "{manifest}");
+
+    // The command line goes the same way.
+    let file = files.path().join("net.onnx");
+    std::fs::write(&file, other_weights()).unwrap();
+    let command = |more: &[&str]| {
+        let mut command = faceid();
+        command.args(["models", "import"]).arg(&file).args(["--server", &app.url]).args(more).output().unwrap()
+    };
+    let again = command(&[]);
+    assert!(again.status.success() && String::from_utf8_lossy(&again.stdout).contains("right"), "{again:?}");
+    let refused = command(&["--name", "wrong"]);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && message.contains("retire it and import it again"), "{message}");
+}
+
+/// Waits until a promotion has ended that the server asked for itself.
+async fn configured_promotion(app: &TestApp, model: &str) -> Job {
+    let found = eventually(Duration::from_secs(120), "a promotion", async || {
+        let jobs: Page<Value> = app.get("/admin/jobs").await.json();
+        let is_it = |job: &Value| job["settings"]["name"] == model && job["requested_by"] == "server";
+        jobs.items.into_iter().find(is_it)
+    })
+    .await;
+    app.finished(serde_json::from_value(found).unwrap()).await
+}
+
+#[tokio::test]
+#[ignore = "needs the test photos"]
+async fn a_model_that_enrolled_people_show_to_be_worthless_is_promoted_by_force_alone() {
+    let (data, weights) = (data_dir(), data_dir());
+    let mut server = Server::start(data.path(), &["--reembed-share", "1"]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let people = app.enroll_people(10, 2).await;
+    app.import_nonsense().await;
+    let refused = app.promote("nonsense").await;
+    let error = refused.error.clone().unwrap_or_default();
+    assert_eq!(refused.state, JobState::Failed, "{refused:?}");
+    for said in [
+        "the gate refuses the model nonsense",
+        "10 enrolled people",
+        "at its threshold of 0.410",
+        "`force` promotes it",
+    ] {
+        assert!(error.contains(said), "{error}");
+    }
+    let nonsense = app.model("nonsense").await;
+    assert_eq!((nonsense.entry.state.as_str(), nonsense.entry.is_target), ("candidate", false));
+    // What it says of itself is not what those people gave who refused it.
+    assert!(nonsense.manifest.unwrap()["fmr"].is_null());
+    let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
+    assert!(audit.items.iter().any(|entry| entry.action == "promotion.end"), "{audit:?}");
+    let photo = photos::read(&people[0].1[3]);
+    let answer: Identified = app.post_photo("/identify", &photo).await.json();
+    assert_eq!((answer.model.as_str(), answer.faces[0].known), ("mobilefacenet-512", true));
+
+    // As the embedder of the configuration it is not promoted either.
+    server.terminate();
+    assert!(server.ended().await.success());
+    let embedder = weights.path().join("nonsense.onnx");
+    std::fs::write(&embedder, other_weights()).unwrap();
+    let toml = "name = \"nonsense\"\nmean = 0\nscale = 1\nthreshold = 0.41\n";
+    std::fs::write(weights.path().join("nonsense.toml"), toml).unwrap();
+    let server = Server::start(data.path(), &["--embedder", embedder.to_str().unwrap()]).await;
+    let app = TestApp { client: Client::new(), url: server.url.clone(), gallery: app.gallery };
+    let configured = configured_promotion(&app, "nonsense").await;
+    assert_eq!(configured.state, JobState::Failed, "{configured:?}");
+    assert_eq!(app.answering().await, "mobilefacenet-512");
+
+    let forced = app.post_json("/admin/models/nonsense/promote", json!({"force": true})).await;
+    forced.expect(StatusCode::ACCEPTED);
+    let job = app.finished(forced.json()).await;
+    let result = job.result.clone().unwrap_or_else(|| panic!("{job:?}"));
+    assert_eq!((&result["gate"], &result["enrolled"]), (&"not_evaluated".into(), &"overruled".into()), "{result}");
+    assert!(result["figures"]["fmr"]["low"].as_f64().unwrap() > 0.5, "{result}");
+    app.until_answers("nonsense").await;
+    let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
+    let activation = audit.items.iter().find(|entry| entry.action == "model.activate").unwrap();
+    assert_eq!((&activation.details["force"], &activation.details["enrolled"]), (&true.into(), &"overruled".into()));
+    // Back to what was active before needs no look.
+    assert_eq!(app.roll_back().await.result.unwrap()["enrolled"], "not_needed");
+}
+
+#[tokio::test]
+#[ignore = "needs the test photos"]
+async fn a_good_model_is_promoted_on_few_people() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &["--reembed-share", "1"]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    app.enroll_people(10, 3).await;
+    let form = model_form(other_weights()).text("manifest", "name = \"twin\"\nthreshold = 0.41\n");
+    app.post_form("/admin/models", form).await.expect(StatusCode::CREATED);
+    let job = app.promote("twin").await;
+    let result = job.result.clone().unwrap_or_else(|| panic!("{job:?}"));
+    assert_eq!((&result["gate"], &result["enrolled"]), (&"not_evaluated".into(), &"passed".into()), "{result}");
+    let figures = &result["figures"];
+    assert_eq!(
+        (&figures["mated"], &figures["genuine_pairs"], &figures["impostor_pairs"]),
+        (&10.into(), &30.into(), &405.into())
+    );
+    assert!(figures["auc"]["value"].as_f64().unwrap() > 0.99, "{figures}");
+}
+
+#[tokio::test]
+#[ignore = "needs the test photos"]
+async fn copies_of_a_photo_are_one_photo() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &["--reembed-share", "1"]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    for _ in 0..3 {
+        app.enroll_people(6, 1).await;
+    }
+    let gallery = app.gallery.as_str();
+    app.import_nonsense().await;
+    for path in ["/admin/retrain", "/admin/models/nonsense/evaluate"] {
+        let refused = app.post_json(path, json!({"gallery": gallery})).await;
+        let problem = refused.expect_problem(422, Code::TooFewSubjects);
+        assert!(
+            problem.detail.contains("12 faces are of a photo that their subject has another face of"),
+            "{problem:?}"
+        );
+    }
+    // Nobody has two photos: nothing is measured, and nothing is calibrated.
+    let job = app.promote("nonsense").await;
+    let result = job.result.clone().unwrap_or_else(|| panic!("{job:?}"));
+    assert_eq!((&result["embedded"], &result["enrolled"]), (&18.into(), &"not_evaluated".into()), "{result}");
+    assert!(app.model("nonsense").await.manifest.unwrap()["fmr"].is_null());
 }
 
 /// A file in 20 pieces, with a pause before each.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::super::photos::Outcome;
 use super::super::{CliError, print_json, say};
 use super::embed::embed;
-use super::sources::{self, Source};
+use super::sources::{self, Copies, Source};
 use crate::config::Config;
 use crate::evaluation::{Change, Estimate, Gate, GateSet, Verdict};
 use crate::service::ServiceError;
@@ -18,13 +18,29 @@ pub async fn decide(
     target: &Source,
     protected: &[PathBuf],
 ) -> Result<Verdict, CliError> {
+    let mut notes: Vec<String> = left_out("target", target.copies).into_iter().collect();
     let target = set(config, other, target).await?;
     let protected = match protected.is_empty() {
         true => None,
-        false => Some(set(config, other, &sources::of_folders(protected)?).await?),
+        false => {
+            let source = sources::of_folders(protected)?;
+            notes.extend(left_out("protected", source.copies));
+            Some(set(config, other, &source).await?)
+        }
     };
     let decided = tokio::task::spawn_blocking(move || Gate::default().decide(&target, protected.as_ref())).await;
-    Ok(decided.map_err(|error| ServiceError::Internal(error.to_string()))??)
+    let mut verdict = decided.map_err(|error| ServiceError::Internal(error.to_string()))??;
+    verdict.notes.extend(notes);
+    Ok(verdict)
+}
+
+fn left_out(set: &str, copies: Copies) -> Option<String> {
+    let Copies { photos, under_several_names, .. } = copies;
+    (photos + under_several_names > 0).then(|| {
+        format!(
+            "{set} set: {photos} photos that are there already, and {under_several_names} under several names, were left out"
+        )
+    })
 }
 
 /// The faces that both embed.
@@ -40,7 +56,7 @@ async fn set(config: &Config, active: &Path, source: &Source) -> Result<GateSet,
             new.push(after);
         }
     }
-    Ok(GateSet::new(subjects, old, new)?)
+    Ok(GateSet::of_subjects(subjects, old, new)?)
 }
 
 pub fn print(verdict: &Verdict, json: bool) -> Result<(), CliError> {

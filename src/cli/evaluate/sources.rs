@@ -1,24 +1,39 @@
 //! Which photos are evaluated, and whom they show.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::super::CliError;
 use super::super::enroll::entries;
+use super::copies::originals;
 
-/// Photos, and what is known of them.
-#[derive(Debug)]
+/// Photos, and what is known of them. Each content is there once.
+#[derive(Debug, Default)]
 pub struct Source {
     pub photos: Vec<PathBuf>,
     /// Whom each photo shows, numbered from 0.
     pub subjects: Vec<usize>,
     /// The pairs to compare, as photos by number; all of them if `None`.
     pub pairs: Option<Vec<(usize, usize)>>,
+    /// What was left out.
+    pub copies: Copies,
+}
+
+/// What was left out because it was there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Photos that are the same as another one of the same person.
+    pub photos: usize,
+    /// Photos that are the same as one under another name: nobody knows whom they show.
+    pub under_several_names: usize,
+    /// Pairs of a photo and itself, those that were named before, and those that are different people because of such a photo
+    /// alone.
+    pub pairs: usize,
 }
 
 /// All photos of folders that have one folder for each person. Folders of one name show one person, wherever they are.
 pub fn of_folders(folders: &[PathBuf]) -> Result<Source, CliError> {
-    let mut source = Source { photos: Vec::new(), subjects: Vec::new(), pairs: None };
+    let mut source = Source::default();
     let mut people = HashMap::new();
     for folder in folders {
         if !folder.is_dir() {
@@ -38,7 +53,28 @@ pub fn of_folders(folders: &[PathBuf]) -> Result<Source, CliError> {
             return Err(CliError::Usage(format!("{path} has no photos: it needs one folder for each person")));
         }
     }
-    Ok(source)
+    Ok(once(source))
+}
+
+/// Leaves out copies: of a person's identical photos all but the first, and of those under several names all.
+fn once(source: Source) -> Source {
+    let originals = originals(&source.photos);
+    let mut names: HashMap<usize, HashSet<usize>> = HashMap::new();
+    for (original, subject) in originals.iter().zip(&source.subjects) {
+        names.entry(*original).or_default().insert(*subject);
+    }
+    let mut kept = Source::default();
+    for (number, (photo, subject)) in source.photos.into_iter().zip(source.subjects).enumerate() {
+        if names[&originals[number]].len() > 1 {
+            kept.copies.under_several_names += 1;
+        } else if originals[number] != number {
+            kept.copies.photos += 1;
+        } else {
+            kept.photos.push(photo);
+            kept.subjects.push(subject);
+        }
+    }
+    kept
 }
 
 /// The pairs of a file: in each line two paths, relative to the file's folder, and `same` or `different`. Separated by tabs
@@ -75,13 +111,24 @@ pub fn of_pairs(file: &Path) -> Result<Source, CliError> {
     if let Some((number, ..)) = contradiction {
         return Err(bad(*number, "`different`, but other lines say that these two show the same person".to_owned()));
     }
+    let originals = originals(&photos);
+    originals.iter().enumerate().for_each(|(photo, original)| groups.join(photo, *original));
+    let (mut kept, mut seen, named) = (Vec::new(), HashSet::new(), pairs.len());
+    for (_, a, b, same) in pairs {
+        let is_told = same || groups.of(a) != groups.of(b);
+        let (a, b) = (originals[a], originals[b]);
+        if is_told && a != b && seen.insert((a.min(b), a.max(b))) {
+            kept.push((a, b));
+        }
+    }
     let mut subjects = HashMap::new();
     let mut subject = |photo| {
         let next = subjects.len();
         *subjects.entry(groups.of(photo)).or_insert(next)
     };
     let subjects = (0..photos.len()).map(&mut subject).collect();
-    Ok(Source { photos, subjects, pairs: Some(pairs.into_iter().map(|(_, a, b, _)| (a, b)).collect()) })
+    let copies = Copies { pairs: named - kept.len(), ..Copies::default() };
+    Ok(Source { photos, subjects, pairs: Some(kept), copies })
 }
 
 /// Two paths and whether they show the same person.
@@ -131,8 +178,9 @@ mod tests {
     fn pairs(text: &str) -> Result<Source, String> {
         let folder = tempfile::tempdir().unwrap();
         for photo in ["a.jpg", "b.jpg", "c c.jpg", "d.jpg"] {
-            std::fs::write(folder.path().join(photo), "").unwrap();
+            std::fs::write(folder.path().join(photo), photo).unwrap();
         }
+        std::fs::write(folder.path().join("a-again.jpg"), "a.jpg").unwrap();
         let file = folder.path().join("pairs.txt");
         std::fs::write(&file, text).unwrap();
         of_pairs(&file).map_err(|error| error.to_string())
@@ -144,6 +192,35 @@ mod tests {
         assert_eq!(source.subjects, [0, 0, 0, 1]);
         assert_eq!(source.pairs.unwrap(), [(0, 1), (1, 2), (3, 0)]);
         assert!(source.photos[2].ends_with("c c.jpg"));
+    }
+
+    #[test]
+    fn a_photo_counts_once() {
+        let root = tempfile::tempdir().unwrap();
+        for (person, photo, content) in [
+            ("ada", "1.jpg", "x"),
+            ("ada", "2.jpg", "x"),
+            ("ada", "3.jpg", "y"),
+            ("ada", "4.jpg", "shared"),
+            ("bob", "1.jpg", "shared"),
+            ("bob", "2.jpg", "z"),
+        ] {
+            std::fs::create_dir_all(root.path().join(person)).unwrap();
+            std::fs::write(root.path().join(person).join(photo), content).unwrap();
+        }
+        let source = of_folders(&[root.path().to_owned()]).unwrap();
+        let names: Vec<_> = source.photos.iter().map(|path| path.strip_prefix(root.path()).unwrap()).collect();
+        assert_eq!(names, ["ada/1.jpg", "ada/3.jpg", "bob/2.jpg"].map(Path::new));
+        assert_eq!((source.copies.photos, source.copies.under_several_names), (1, 2));
+    }
+
+    #[test]
+    fn a_pair_counts_once_and_none_is_of_one_photo() {
+        let source =
+            pairs("a.jpg b.jpg same\nb.jpg a-again.jpg same\na.jpg a-again.jpg different\na.jpg d.jpg different\n")
+                .unwrap();
+        assert_eq!((source.subjects, source.copies.pairs), (vec![0, 0, 0, 1], 2));
+        assert_eq!(source.pairs.unwrap(), [(0, 1), (0, 3)]);
     }
 
     #[test]
@@ -167,10 +244,10 @@ mod tests {
             [(0, "ada", "1.jpg"), (0, "bob", "1.jpg"), (1, "ada", "2.jpg"), (1, "ada", ".3.jpg")]
         {
             std::fs::create_dir_all(folders[folder].join(person)).unwrap();
-            std::fs::write(folders[folder].join(person).join(photo), "").unwrap();
+            std::fs::write(folders[folder].join(person).join(photo), format!("{person} {photo}")).unwrap();
         }
         let source = of_folders(&folders).unwrap();
-        assert_eq!(source.subjects, [0, 1, 0]);
+        assert_eq!((source.subjects, source.copies), (vec![0, 1, 0], Copies::default()));
         let empty = root.path().join("x/ada");
         assert!(of_folders(&[empty]).unwrap_err().to_string().contains("one folder for each person"));
     }

@@ -14,8 +14,17 @@ pub fn print(evaluated: &Evaluated) {
     list("without a face", without_face.collect());
     let unreadable = photos.unreadable.iter().map(|photo| format!("{}: {}", photo.path.display(), photo.reason));
     list("cannot be read", unreadable.collect());
+    if photos.copies > 0 {
+        say(format_args!("left out, the same file is there for the same person: {}", photos.copies));
+    }
+    if photos.under_several_names > 0 {
+        say(format_args!("left out, the same file is there under another name: {}", photos.under_several_names));
+    }
     if photos.pairs_left_out > 0 {
-        say(format_args!("pairs left out because of such photos: {}", photos.pairs_left_out));
+        say(format_args!(
+            "pairs left out because of such photos, of a photo with itself, or named before: {}",
+            photos.pairs_left_out
+        ));
     }
     verification(&report.verification);
     if let Some(found) = &report.identification {

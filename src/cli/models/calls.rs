@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::CliError;
 use super::super::backend::Backend;
+use super::super::client::Progress;
 use crate::db::PageRequest;
 use crate::jobs::Lane;
 use crate::registry::Actor;
@@ -38,8 +39,8 @@ impl Backend {
     ) -> Result<ModelEntry, CliError> {
         match self {
             Self::Server { .. } => {
-                let length = content.len() as u64;
-                let file = Part::stream_with_length(content, length).file_name("model");
+                let (length, progress) = (content.len() as u64, Progress::begin());
+                let file = Part::stream_with_length(progress.body(content), length).file_name("model");
                 let mut form = Form::new().part("file", file).text("allow_code", allow_code.to_string());
                 for (name, value) in [
                     ("manifest", fields.manifest),
@@ -51,9 +52,9 @@ impl Backend {
                 ] {
                     form = value.into_iter().fold(form, |form, value| form.text(name, value));
                 }
-                self.post("/admin/models", form).await
+                self.upload("/admin/models", form, &progress).await
             }
-            Self::Direct(app) => Ok(app.services.add_model(content, fields, allow_code, Actor::Command).await?),
+            Self::Direct(app) => Ok(app.services.add_model(content, fields, allow_code, Actor::Command).await?.0),
         }
     }
 
@@ -171,7 +172,7 @@ impl Backend {
         route: reqwest::Url,
         body: Option<Value>,
     ) -> Result<T, CliError> {
-        let Self::Server { client, url, key } = self else {
+        let Self::Server { client, url, key, .. } = self else {
             return Err(CliError::Usage("no server to send this to".to_owned()));
         };
         let request = client.request(method, route);

@@ -15,7 +15,7 @@ use super::{CliError, print_json, progress_bar, say};
 use crate::jobs::JobState;
 use crate::registry::ChannelOrder;
 use crate::service::answers::{Job, ModelEntry};
-use crate::service::{ManifestFields, Promoted};
+use crate::service::{GateState, ManifestFields, Promoted};
 
 /// How often a job is asked how far it is.
 const POLL: Duration = Duration::from_millis(500);
@@ -307,10 +307,16 @@ async fn finished(backend: &Backend, mut job: Job, json: bool) -> Result<Option<
 }
 
 fn describe(promoted: &Promoted) {
-    let Promoted { model, former, embedded, left_behind, .. } = promoted;
+    let Promoted { model, former, embedded, left_behind, gate, enrolled, .. } = promoted;
     match former {
         Some(former) => say(format_args!("{model} is active now, after {former}; {embedded} faces were embedded")),
         None => say(format_args!("{model} is active, as it was before")),
+    }
+    if [gate, enrolled].contains(&&GateState::Overruled) {
+        say(format_args!("  it was refused, and that was overruled"));
+    }
+    if *enrolled == GateState::NotEvaluated {
+        say(format_args!("  too few enrolled people have two photos to tell whether it is of any use"));
     }
     if *left_behind > 0 {
         say(format_args!(

@@ -12,7 +12,7 @@ use crate::app::AppError;
 use crate::config::Config;
 use crate::registry::Manifest;
 use crate::service::{ServiceError, normalisation};
-use crate::training::{BaseFile, Dataset, TrainingError};
+use crate::training::{BaseFile, Dataset, Repeated, TrainingError};
 use crate::types::{Chip, hex};
 use crate::vision;
 
@@ -21,6 +21,7 @@ use crate::vision;
 pub struct LeftOut {
     pub without_face: usize,
     pub unreadable: usize,
+    pub repeated: Repeated,
 }
 
 /// The network that a training begins with, and what is known of it.
@@ -73,7 +74,13 @@ pub async fn read(
             Outcome::Unreadable(_) => left_out.unreadable += 1,
         }
     }
-    Ok((Dataset::new(chips), left_out))
+    // Other files may hold the same pixels.
+    let (dataset, repeated) = Dataset::of_distinct(chips);
+    left_out.repeated = Repeated {
+        copies: source.copies.photos + repeated.copies,
+        under_several_names: source.copies.under_several_names + repeated.under_several_names,
+    };
+    Ok((dataset, left_out))
 }
 
 /// Images of a chip's size, as they are; fewer of them if the program is asked to end, which waits for this.

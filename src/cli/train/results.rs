@@ -21,9 +21,6 @@ const MOST_IMPOSTORS: usize = 1_000_000;
 /// Draws of people for the intervals; figures do not change from run to run.
 const RESAMPLING: Resampling = Resampling { draws: 500, seed: 1 };
 
-/// Chips by which the written network is compared with the trained one.
-const PROBES: usize = 8;
-
 /// A trained network, and what it was made from.
 pub struct Made<'a> {
     pub trainer: &'a Trainer,
@@ -33,17 +30,15 @@ pub struct Made<'a> {
     pub replay: Option<&'a Dataset>,
 }
 
-/// Writes everything beside `output`, the manifest last but for the card: a network without one is not served. Comes with
-/// the path of the card.
+/// Writes everything beside the network `output`, the manifest last but for the card: a network without one is not served. Comes
+/// with the path of the card.
 pub fn write(
     made: &Made,
     evaluation: Option<Evaluation>,
     output: &Path,
     elapsed: Duration,
 ) -> Result<(Card, PathBuf), CliError> {
-    let Made { trainer, split, .. } = made;
-    let chips = split.train.chips();
-    trainer.export(output, &chips[..chips.len().min(PROBES)])?;
+    let Made { trainer, .. } = made;
     let name = output.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     curves::write(&beside(output, "curves.svg"), trainer.history(), trainer.validations())?;
     let manifest = match made.base {
@@ -84,6 +79,7 @@ impl Made<'_> {
             replay: self.replay.map(Dataset::counts),
             without_face: left_out.without_face,
             unreadable: left_out.unreadable,
+            repeated: left_out.repeated,
         }
     }
 

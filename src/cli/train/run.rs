@@ -10,7 +10,11 @@ use super::report::{Reporter, Stage};
 use super::results::{self, Made};
 use super::stop::Stop;
 use crate::nn::Target;
-use crate::training::{Card, Dataset, Event, Sets, Setup, Split, TrainConfig, Trainer, TrainingError};
+use crate::training::{Card, Dataset, Event, Sets, Setup, Split, TrainConfig, Trainer, TrainingError, check_writable};
+use crate::types::Chip;
+
+/// Chips by which the written network is compared with the trained one, at most.
+const PROBES: usize = 8;
 
 /// What a training needs beside its settings.
 pub struct Run {
@@ -36,12 +40,15 @@ impl Run {
     pub fn work(self, settings: TrainConfig, mut report: Reporter, stop: &Stop) -> Result<Option<Card>, CliError> {
         let digest = self.digest();
         let mut trainer = self.begin(settings, &digest, &report)?;
+        check_writable(&self.output)?;
+        self.try_export(&trainer)?;
         report.training(&trainer);
         let began = Instant::now();
         let Split { train, validation, .. } = &self.split;
         let sets = Sets { train, validation, replay: self.replay.as_ref() };
         let trained = trainer.run(&sets, |trainer, event| {
             report.event(trainer, event);
+            self.look_early(trainer, event)?;
             self.save_in_time(trainer, event, &digest, &report)?;
             Ok(if stop.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         });
@@ -76,6 +83,7 @@ impl Run {
             return interrupted(&report);
         }
         report.stage(Stage::Exporting);
+        trainer.export(&self.output, self.probes())?;
         let (card, path) = results::write(&made, evaluation, &self.output, elapsed)?;
         report.done(&path);
         Ok(Some(card))
@@ -102,6 +110,30 @@ impl Run {
             None => {}
         }
         Trainer::begin(settings, &setup)
+    }
+
+    /// Fails in the first minute of a run whose result could not be written, not after its last.
+    fn look_early(&self, trainer: &Trainer, event: Event) -> Result<(), TrainingError> {
+        match event {
+            Event::Step(record) if [1, self.every].contains(&record.step) && !trainer.is_done() => {
+                self.try_export(trainer)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn try_export(&self, trainer: &Trainer) -> Result<(), TrainingError> {
+        match self.probes() {
+            // There is nothing to train on, as the training will say.
+            [] => Ok(()),
+            probes => trainer.exported(&self.output, probes).map(drop),
+        }
+    }
+
+    /// Chips by which the written network is compared with the trained one.
+    fn probes(&self) -> &[Chip] {
+        let chips = self.split.train.chips();
+        &chips[..chips.len().min(PROBES)]
     }
 
     /// After all that a step brings; the last step is saved in any case.

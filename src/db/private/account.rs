@@ -37,6 +37,15 @@ impl Account {
             .ok_or(DbError::NoUserForPostgres)
     }
 
+    /// Fails when we have no name: initdb asks for that of its user, and does without none.
+    pub fn check_our_name() -> Result<(), DbError> {
+        let uid = geteuid();
+        match User::from_uid(uid) {
+            Ok(None) => Err(DbError::NamelessUser { uid: uid.as_raw() }),
+            _ => Ok(()),
+        }
+    }
+
     /// Lets the account through `data_dir` (not list it), if everything above lets it through.
     pub fn admit_to(&self, data_dir: &Path) -> Result<(), DbError> {
         for ancestor in data_dir.ancestors().skip(1) {

@@ -150,6 +150,9 @@ impl Cluster {
 
     /// Runs initdb in a folder of its own and renames that when whole, so that a kill leaves nothing half-made.
     async fn init(&self) -> Result<(), DbError> {
+        if self.account.is_none() {
+            Account::check_our_name()?;
+        }
         let data_dir = self.data_dir.path();
         let half = data_dir.join(format!("postgres.new-{}", Uuid::now_v7()));
         DirBuilder::new().mode(0o700).create(&half).map_err(DbError::io("create", &half))?;

@@ -16,7 +16,7 @@ async fn what_there_is_to_train_on() {
     sqlx::query("update faces set chip = null where id = any($1)").bind(without).execute(&db.pool).await.unwrap();
 
     let stock = db.galleries.training_stock(DEFAULT_GALLERY).await.unwrap();
-    assert_eq!(stock, TrainingStock { mated: 2, without_chip: 2 });
+    assert_eq!(stock, TrainingStock { mated: 2, without_chip: 2, copies: 0 });
     assert_eq!(db.galleries.training_stock(GalleryId::new()).await.unwrap(), TrainingStock::default());
     let names = async |subjects| -> Vec<String> {
         let found = db.galleries.galleries_with_mated(subjects).await.unwrap();
@@ -36,5 +36,46 @@ async fn what_there_is_to_train_on() {
 
     let asked = [faces[0].face_id, faces[6].face_id, FaceId::new()];
     let chips = db.galleries.chips_of(&asked).await.unwrap();
-    assert_eq!(chips, [(faces[0].face_id, db.galleries.chip(faces[0].face_id).await.unwrap())]);
+    assert_eq!(chips.len(), 1);
+    let jpeg = db.galleries.chip(faces[0].face_id).await.unwrap();
+    assert_eq!((chips[0].face, &chips[0].jpeg), (faces[0].face_id, &jpeg));
+}
+
+#[tokio::test]
+async fn a_photo_that_was_enrolled_again_counts_once() {
+    let db = Fixture::new().await;
+    let mut faces = Vec::new();
+    for (subject, count) in [("Ada", 4), ("Bob", 3), ("Cem", 2)] {
+        for n in 0..count {
+            faces.push(db.enroll("default", subject, &axis(n)).await.face_id.0);
+        }
+    }
+    let alike = async |faces: &[uuid::Uuid], assignment: &str| {
+        let update = format!("update faces set {assignment} where id = any($1)");
+        sqlx::query(sqlx::AssertSqlSafe(update)).bind(faces).execute(&db.pool).await.unwrap();
+    };
+    // Three faces of Ada and one of Bob are of one image; two of Bob are known by their chips alone; Cem has one photo twice.
+    alike(&[faces[0], faces[1], faces[2], faces[4]], "image_sha256 = sha256('a')").await;
+    alike(&[faces[5], faces[6]], "image_sha256 = null, chip = 'chip'").await;
+    alike(&[faces[7], faces[8]], "image_sha256 = sha256('c')").await;
+    let stock = db.galleries.training_stock(DEFAULT_GALLERY).await.unwrap();
+    assert_eq!(stock, TrainingStock { mated: 2, without_chip: 0, copies: 4 });
+    let known = db.galleries.faces_with_chip(DEFAULT_GALLERY).await.unwrap();
+    let mut expected = [0, 3, 4, 5, 7].map(|n| faces[n]);
+    expected.sort_unstable();
+    let mut found: Vec<_> = known.iter().map(|known| known.face.0).collect();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+    let sample = db.galleries.sample_of_faces(DEFAULT_GALLERY, 10, 10).await.unwrap();
+    assert_eq!(sample.len(), 4, "two of Ada, two of Bob: {sample:?}");
+    let names = |found: Vec<crate::gallery::Gallery>| found.len();
+    assert_eq!(names(db.galleries.galleries_with_mated(2).await.unwrap()), 1);
+    assert_eq!(names(db.galleries.galleries_with_mated(3).await.unwrap()), 0);
+    let model = db.model;
+    let sample = db.galleries.sample_of_embeddings(DEFAULT_GALLERY, model, 10, 5).await.unwrap();
+    let mut counts: Vec<usize> = sample.iter().map(Vec::len).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 2, 2]);
+    let photos: std::collections::HashSet<_> = sample.iter().flatten().map(|(photo, _)| *photo).collect();
+    assert_eq!(photos.len(), 4, "Ada and Bob share one");
 }

@@ -47,6 +47,7 @@ pub enum Code {
     // It does not fit the models.
     ModelNotFound,
     DuplicateModel,
+    ModelExists,
     InvalidModel,
     CodeRefused,
     NoModelFile,
@@ -96,6 +97,7 @@ impl Code {
             | Self::SameSubject
             | Self::JobFinished
             | Self::DuplicateModel
+            | Self::ModelExists
             | Self::NoModelFile
             | Self::ModelInUse
             | Self::NoFormerModel

@@ -11,7 +11,7 @@ use super::super::report::Report;
 use super::super::work::Failure;
 use super::super::{ServiceError, Services};
 use crate::evaluation::Random;
-use crate::gallery::KnownFace;
+use crate::gallery::{KnownFace, StoredChip};
 use crate::types::{FaceId, GalleryId, SubjectId};
 
 /// Chips of a training at most, for it holds them in memory, 37 KB each. Of a larger gallery, subjects are chosen by chance.
@@ -95,7 +95,7 @@ impl Services {
             let chips = self.0.galleries.chips_of(&ids).await.map_err(ServiceError::from)?;
             let folder = folder.to_owned();
             on_disk(move || {
-                chips.iter().try_for_each(|(face, jpeg)| {
+                chips.iter().try_for_each(|StoredChip { face, jpeg, .. }| {
                     let of_subject = folder.join(of[face].to_string());
                     std::fs::create_dir_all(&of_subject)?;
                     std::fs::write(of_subject.join(format!("{face}.jpg")), jpeg)

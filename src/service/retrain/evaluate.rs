@@ -77,6 +77,9 @@ impl Services {
         });
         let noted = self.registry().note(Actor::Server, "model.evaluate", Some(model.id), details).await;
         noted.map_err(ServiceError::from)?;
-        Ok(json!({"model": {"id": model.id, "name": model.name}, "gate": verdict}))
+        let stock = self.0.galleries.training_stock(settings.gallery.id).await.map_err(ServiceError::from)?;
+        Ok(json!({
+            "model": {"id": model.id, "name": model.name}, "gate": verdict, "copies_left_out": stock.copies,
+        }))
     }
 }

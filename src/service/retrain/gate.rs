@@ -13,8 +13,8 @@ use super::chips::Faces;
 use super::run::Plan;
 use super::{GalleryRef, LEAST_KEPT, RetrainSettings};
 use crate::engine::Step;
-use crate::evaluation::{EvaluationError, Gate, GateSet};
-use crate::gallery::KnownFace;
+use crate::evaluation::{EvaluationError, Gate, GateSet, Shown};
+use crate::gallery::{KnownFace, PhotoId, StoredChip};
 use crate::registry::GateVerdict;
 use crate::types::{Chip, FaceId, GalleryId, SubjectId};
 use crate::vision;
@@ -97,30 +97,36 @@ impl Services {
         total: usize,
         report: &mut Report<'_>,
     ) -> Result<Result<GateSet, EvaluationError>, Failure> {
-        let (mut galleries, mut subjects) = (Numbers::default(), Numbers::default());
-        let (mut of_gallery, mut of_subject, mut vectors) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
+        let (mut galleries, mut subjects, mut photos) = (Numbers::default(), Numbers::default(), Numbers::default());
+        let (mut shown, mut vectors) = (Vec::new(), [Vec::new(), Vec::new()]);
         for (number, piece) in faces.chunks(PIECE).enumerate() {
             // Erased faces are left out.
-            let (known, chips): (Vec<KnownFace>, Vec<Chip>) = self.chips_of(piece).await?.into_iter().unzip();
+            let (known, chips): (Vec<(KnownFace, PhotoId)>, Vec<Chip>) =
+                self.chips_of(piece).await?.into_iter().unzip();
             for (vectors, model) in vectors.iter_mut().zip(models) {
                 vectors.extend(self.vectors(model, &chips).await?);
             }
-            of_gallery.extend(known.iter().map(|face| galleries.of(face.gallery)));
-            of_subject.extend(known.iter().map(|face| subjects.of(face.subject)));
+            shown.extend(known.iter().map(|(face, photo)| Shown {
+                gallery: galleries.of(face.gallery),
+                subject: subjects.of(face.subject),
+                photo: photos.of(*photo),
+            }));
             report.check()?;
             let done = done + number * PIECE + piece.len();
             report.progress(json!({"stage": "gate", "done": done, "total": total})).await?;
         }
         let [active, candidate] = vectors;
-        Ok(GateSet::of_galleries(of_gallery, of_subject, active, candidate))
+        Ok(GateSet::new(shown, active, candidate))
     }
 
-    async fn chips_of(&self, faces: &[KnownFace]) -> Result<Vec<(KnownFace, Chip)>, Failure> {
+    async fn chips_of(&self, faces: &[KnownFace]) -> Result<Vec<((KnownFace, PhotoId), Chip)>, Failure> {
         let ids: Vec<FaceId> = faces.iter().map(|face| face.face).collect();
-        let jpegs: HashMap<FaceId, Vec<u8>> =
-            self.0.galleries.chips_of(&ids).await.map_err(ServiceError::from)?.into_iter().collect();
-        let found: Vec<(KnownFace, Vec<u8>)> =
-            faces.iter().filter_map(|face| Some((*face, jpegs.get(&face.face)?.clone()))).collect();
+        let stored = self.0.galleries.chips_of(&ids).await.map_err(ServiceError::from)?.into_iter();
+        let mut stored: HashMap<FaceId, StoredChip> = stored.map(|chip| (chip.face, chip)).collect();
+        let found: Vec<((KnownFace, PhotoId), Vec<u8>)> = faces
+            .iter()
+            .filter_map(|face| stored.remove(&face.face).map(|chip| ((*face, chip.photo), chip.jpeg)))
+            .collect();
         let chips: Result<Vec<_>, vision::ChipError> = patiently(|| {
             let jpegs = found.clone();
             let decode = move || jpegs.iter().map(|(face, jpeg)| Ok((*face, vision::decode_chip(jpeg)?))).collect();

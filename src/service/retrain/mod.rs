@@ -23,13 +23,13 @@ use crate::jobs::{JobKind, NewJob};
 use crate::registry::ModelFormat;
 use crate::types::{GalleryId, Name, hex};
 
-/// Subjects with two faces or more that it takes to train on some and test on others.
+/// Subjects with two photos or more that it takes to train on some and test on others.
 const LEAST_SUBJECTS: u64 = 4;
 
-/// Subjects with two faces or more that it takes to see whether a gallery suffers.
+/// Subjects with two photos or more that it takes to see whether a gallery suffers.
 const LEAST_PROTECTED: u32 = 2;
 
-/// Subjects with two faces or more from which on a protected gallery gives half of them to be kept in training.
+/// Subjects with two photos or more from which on a protected gallery gives half of them to be kept in training.
 const LEAST_KEPT: u32 = 4;
 
 /// Share of the subjects that the candidate is tested on, if nothing else is said.
@@ -156,13 +156,16 @@ impl Services {
 }
 
 fn too_few(field: &'static str, gallery: &str, least: u64, stock: TrainingStock) -> ServiceError {
-    let TrainingStock { mated, without_chip } = stock;
-    let reason = match without_chip {
+    let TrainingStock { mated, without_chip, copies } = stock;
+    let mut reason = match without_chip {
         0 => String::new(),
         faces => format!("; {faces} faces were imported without a chip, and cannot be trained on"),
     };
+    if copies > 0 {
+        reason += &format!("; {copies} faces are of a photo that their subject has another face of");
+    }
     ServiceError::TooFewSubjects {
         field,
-        reason: format!("{gallery:?} has {mated} subjects with two faces or more, {least} are needed{reason}"),
+        reason: format!("{gallery:?} has {mated} subjects with two photos or more, {least} are needed{reason}"),
     }
 }

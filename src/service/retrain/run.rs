@@ -30,6 +30,9 @@ pub(super) struct Plan {
     pub(super) base: Option<ModelId>,
     /// Part of what makes a training repeatable.
     pub(super) threads: usize,
+    /// Faces of the gallery that are not trained on: their subject has another one of the same photo.
+    #[serde(default)]
+    pub(super) copies: u64,
 }
 
 impl Services {
@@ -73,7 +76,7 @@ impl Services {
             .note(Actor::Server, "model.retrain", Some(candidate.id), details)
             .await
             .map_err(ServiceError::from)?;
-        self.concluded(&settings, &candidate, &verdict, card).await
+        self.concluded(&settings, &candidate, &verdict, &plan, card).await
     }
 
     /// What the first attempt decided, or decides now.
@@ -100,6 +103,7 @@ impl Services {
             faces: self.faces_to_train(settings.gallery.id, seed).await?,
             base: (settings.base == RetrainBase::Active).then(|| self.active_model().id),
             threads: self.0.work.train_threads,
+            copies: self.0.galleries.training_stock(settings.gallery.id).await.map_err(ServiceError::from)?.copies,
         };
         let text = serde_json::to_vec(&plan).map_err(|error| Failure::Final(error.to_string()))?;
         lease.save(PLAN, &text).await?;
@@ -140,10 +144,11 @@ impl Services {
         let id = job.0.simple().to_string();
         let name = settings.name.clone().unwrap_or_else(|| format!("{}-{}", settings.gallery.name, &id[24..]));
         let manifest = Manifest::from_toml(&manifest).and_then(|manifest| manifest.named(name));
-        let manifest = self.model_files().with_free_name(manifest.map_err(|error| broken(&error))?, &content).await?;
+        // The same training may have been done before: it gives the same file, which is known by another name then.
+        let manifest = self.model_files().manifest_for(&content, manifest.map_err(|error| broken(&error))?).await?;
         let (source, parent) = (ModelSource::Retrain, base.map(|base| base.id));
         let file = NewModelFile { content, manifest, source, parent, allow_code: false };
-        Ok(self.import_model(file, Actor::Server).await?)
+        Ok(self.model_files().import(file, Actor::Server).await?.0.model)
     }
 
     /// The result of the job; promotes if that was asked for and the gate allows it.
@@ -152,6 +157,7 @@ impl Services {
         settings: &RetrainSettings,
         candidate: &Model,
         verdict: &GateVerdict,
+        plan: &Plan,
         card: Value,
     ) -> Result<Value, Failure> {
         let (mut promotion, mut refused) = (None, None);
@@ -176,6 +182,7 @@ impl Services {
             "gate": verdict,
             "promotion": promotion,
             "promotion_refused": refused,
+            "copies_left_out": plan.copies,
             "card": card,
         }))
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 20, max_pixels: 1_000_000 };
+const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 20, max_pixels: 1_000_000, max_memory: 64 << 20 };
 
 const WHITE: [u8; 3] = [255; 3];
 /// The quadrants from left to right, the upper two first.
@@ -16,6 +16,11 @@ const COLOUR: [[u8; 3]; 4] = [[220, 40, 30], [40, 200, 60], [30, 60, 210], [240,
 const GREY: [[u8; 3]; 4] = [[93; 3], [136; 3], [68; 3], [205; 3]];
 /// Green is half transparent, yellow fully.
 const ALPHA: [[u8; 3]; 4] = [COLOUR[0], [147, 227, 157], COLOUR[2], WHITE];
+
+/// What the file says of itself.
+fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageHeader, DecodeError> {
+    open(bytes, limits).map(|opened| opened.header())
+}
 
 fn fixture(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
@@ -240,11 +245,9 @@ fn bombs_are_refused_by_their_headers() {
         ("webp", webp),
         ("pnm", pnm),
     ] {
-        for limits in [LIMITS, DecodeLimits { max_bytes: 32 << 20, max_pixels: 64_000_000 }] {
+        for limits in [LIMITS, DecodeLimits { max_bytes: 32 << 20, max_pixels: 64_000_000, max_memory: 768 << 20 }] {
             let result = decode(&bytes, &limits);
-            // The PNG decoder refuses a row of gigabytes before it tells the size.
-            let refused = matches!(result, Err(DecodeError::TooManyPixels { .. } | DecodeError::TooMuchMemory { .. }));
-            assert!(refused, "{name}: {result:?}");
+            assert!(matches!(result, Err(DecodeError::TooManyPixels { .. })), "{name}: {result:?}");
         }
     }
 }
@@ -256,8 +259,8 @@ fn a_webp_frame_larger_than_its_canvas_is_refused() {
         let mut bytes = fixture(name);
         let start_code = bytes.windows(3).position(|w| w == [0x9d, 0x01, 0x2a]).unwrap();
         bytes[start_code + 3..start_code + 7].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
-        let refused = DecodeError::TooManyPixels { limit: LIMITS.max_pixels, width: 16_383, height: 16_383 };
-        assert_eq!(decode(&bytes, &LIMITS), Err(refused), "{name}");
+        let refused = decode(&bytes, &LIMITS).unwrap_err();
+        assert!(matches!(refused, DecodeError::Corrupt { .. }), "{name}: {refused}");
     }
 }
 

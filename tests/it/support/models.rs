@@ -38,6 +38,13 @@ impl TestApp {
         answer.json()
     }
 
+    /// Imports the bundled network with a description by which it is worthless: it reads numbers a hundred times too large.
+    pub async fn import_nonsense(&self) {
+        let form = model_form(other_weights()).text("name", "nonsense").text("threshold", "0.41");
+        let answer = self.post_form("/admin/models", form.text("mean", "0").text("scale", "1")).await;
+        answer.expect(StatusCode::CREATED);
+    }
+
     pub async fn post_json(&self, path: &str, body: Value) -> Answer {
         self.send(self.request(Method::POST, path).json(&body)).await
     }

@@ -1,0 +1,409 @@
+//! Who has a place among the connections, and who gives way when there are no more.
+//!
+//! A connection is idle while it waits for its client: it has said nothing yet or only half a head, it is between two requests, or
+//! all that goes on is that a body which nobody wants is thrown away. When every place is taken, the one that is idle longest gives way
+//! to the next. When no connection is idle, a few places more are left, on which only probes of the server's health are
+//! answered: who watches a server that has all hands full must not take it for dead.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::{Notify, watch};
+
+use super::problem::{Code, Problem};
+
+/// Places beyond the limit, for probes.
+const PROBES: usize = 16;
+
+/// Connections that were told to give way and have not ended yet, at most.
+const LEAVING: usize = 64;
+
+/// The connections of one server.
+#[derive(Clone)]
+pub struct Connections(Arc<Shared>);
+
+struct Shared {
+    book: Mutex<Book>,
+    /// A place may have become free while [`Connections::room`] waits.
+    freed: Notify,
+}
+
+/// Who has which place. All of it changes under one lock, and each change takes logarithmic time.
+struct Book {
+    members: HashMap<u64, Member>,
+    rooms: [Room; 2],
+    /// Numbers members, and the moments in which they became idle.
+    last: u64,
+    awaited: bool,
+}
+
+struct Member {
+    /// `None`: it gave way.
+    place: Option<Place>,
+    /// When it became idle; its key in its room.
+    idle_since: Option<u64>,
+    /// Whether a request is being answered, be it only a refusal.
+    in_work: bool,
+    gives_way: watch::Sender<bool>,
+}
+
+/// The index of a room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Ordinary = 0,
+    ForProbes = 1,
+}
+
+/// Places of one kind.
+struct Room {
+    size: usize,
+    taken: usize,
+    /// Members by the moment in which they became idle.
+    idle: BTreeMap<u64, u64>,
+}
+
+impl Room {
+    fn new(size: usize) -> Self {
+        Self { size, taken: 0, idle: BTreeMap::new() }
+    }
+}
+
+impl Book {
+    fn has_place(&self) -> bool {
+        self.rooms.iter().any(|room| room.taken < room.size || !room.idle.is_empty())
+    }
+
+    /// A free place of a room, or that of its member who is idle longest.
+    fn take(&mut self, place: Place) -> bool {
+        let room = &mut self.rooms[place as usize];
+        if room.taken < room.size {
+            room.taken += 1;
+            return true;
+        }
+        let Some((_, id)) = room.idle.pop_first() else { return false };
+        if let Some(member) = self.members.get_mut(&id) {
+            member.place = None;
+            member.idle_since = None;
+            member.gives_way.send_replace(true);
+        }
+        true
+    }
+
+    fn rest(&mut self, id: u64) {
+        self.last += 1;
+        if let Some(member) = self.members.get_mut(&id)
+            && let Some(place) = member.place
+            && member.idle_since.is_none()
+        {
+            member.idle_since = Some(self.last);
+            self.rooms[place as usize].idle.insert(self.last, id);
+        }
+    }
+
+    fn wake(&mut self, id: u64) {
+        if let Some(member) = self.members.get_mut(&id)
+            && let (Some(place), Some(since)) = (member.place, member.idle_since.take())
+        {
+            self.rooms[place as usize].idle.remove(&since);
+        }
+    }
+
+    /// Gives the member an ordinary place, if there is one; whether it has one.
+    fn raise(&mut self, id: u64) -> bool {
+        let former = self.members.get(&id).and_then(|member| member.place);
+        if former == Some(Place::Ordinary) {
+            return true;
+        }
+        if !self.take(Place::Ordinary) {
+            return false;
+        }
+        if former == Some(Place::ForProbes) {
+            self.rooms[Place::ForProbes as usize].taken -= 1;
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            member.place = Some(Place::Ordinary);
+            member.gives_way.send_replace(false);
+        }
+        true
+    }
+}
+
+impl Connections {
+    /// At most `limit` ordinary ones.
+    pub fn new(limit: usize) -> Self {
+        let book =
+            Book { members: HashMap::new(), rooms: [Room::new(limit), Room::new(PROBES)], last: 0, awaited: false };
+        Self(Arc::new(Shared { book: Mutex::new(book), freed: Notify::new() }))
+    }
+
+    /// Whether the next connection would find a place. If not, [`Self::freed`] says when to ask again.
+    pub fn has_room(&self) -> bool {
+        let mut book = self.0.book();
+        // Those who give way still hold a socket for a moment.
+        let most: usize = book.rooms.iter().map(|room| room.size).sum::<usize>() + LEAVING;
+        let room = book.has_place() && book.members.len() < most;
+        book.awaited = !room;
+        room
+    }
+
+    pub async fn freed(&self) {
+        self.0.freed.notified().await;
+    }
+
+    /// A place for a new connection, which is idle at first; somebody else's if need be.
+    pub fn admit(&self) -> Option<Connection> {
+        let mut book = self.0.book();
+        let places = [Place::Ordinary, Place::ForProbes];
+        let place = places.into_iter().find(|place| book.take(*place))?;
+        book.last += 1;
+        let id = book.last;
+        let (gives_way, told) = watch::channel(false);
+        book.members.insert(id, Member { place: Some(place), idle_since: None, in_work: false, gives_way });
+        book.rest(id);
+        Some(Connection(Arc::new(Seat { shared: Arc::clone(&self.0), id, told })))
+    }
+}
+
+impl Shared {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the book such that a place may have become free.
+    fn free(&self, change: impl FnOnce(&mut Book)) {
+        let mut book = self.book();
+        change(&mut book);
+        if std::mem::take(&mut book.awaited) {
+            self.freed.notify_one();
+        }
+    }
+}
+
+/// A connection's place; given back when the last clone is dropped.
+#[derive(Clone)]
+pub struct Connection(Arc<Seat>);
+
+struct Seat {
+    shared: Arc<Shared>,
+    id: u64,
+    told: watch::Receiver<bool>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.free(|book| {
+            book.wake(self.id);
+            if let Some(place) = book.members.remove(&self.id).and_then(|member| member.place) {
+                book.rooms[place as usize].taken -= 1;
+            }
+        });
+    }
+}
+
+impl Connection {
+    /// Waits until the connection is to give way.
+    pub async fn gives_way(&self) {
+        let mut told = self.0.told.clone();
+        // The sender lives as long as this place.
+        if told.wait_for(|gives_way| *gives_way).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether a request on it is being answered.
+    pub fn is_in_work(&self) -> bool {
+        self.0.shared.book().members.get(&self.0.id).is_some_and(|member| member.in_work)
+    }
+
+    /// A request has arrived; it is in work until what this returns is dropped.
+    pub fn begin(&self) -> InWork {
+        let mut book = self.0.shared.book();
+        book.wake(self.0.id);
+        let ordinary = book.raise(self.0.id);
+        if let Some(member) = book.members.get_mut(&self.0.id) {
+            member.in_work = true;
+        }
+        drop(book);
+        InWork { connection: self.clone(), ordinary }
+    }
+
+    /// For as long as what this returns lives, the connection may be asked to give way: nothing but a refusal is left of its
+    /// request.
+    pub fn refused(&self) -> Refused {
+        self.0.shared.free(|book| book.rest(self.0.id));
+        Refused(self.clone())
+    }
+}
+
+/// A request in work.
+pub struct InWork {
+    connection: Connection,
+    ordinary: bool,
+}
+
+impl Drop for InWork {
+    fn drop(&mut self) {
+        let id = self.connection.0.id;
+        self.connection.0.shared.free(|book| {
+            if let Some(member) = book.members.get_mut(&id) {
+                member.in_work = false;
+            }
+            book.rest(id);
+        });
+    }
+}
+
+impl InWork {
+    /// What handlers may know of it.
+    pub fn admission(&self) -> Admission {
+        Admission { connection: self.connection.clone(), ordinary: self.ordinary }
+    }
+
+    /// Keeps the request in work until its answer is written.
+    pub fn until_written(self, answer: Response) -> Response {
+        answer.map(|body| Body::new(Answer { body, _in_work: self }))
+    }
+}
+
+/// A request that is being refused.
+pub struct Refused(Connection);
+
+impl Drop for Refused {
+    fn drop(&mut self) {
+        let mut book = self.0.0.shared.book();
+        // Its answer may have been written long ago; then the connection waits for its client.
+        if book.members.get(&self.0.0.id).is_some_and(|member| member.in_work) {
+            book.wake(self.0.0.id);
+        }
+    }
+}
+
+/// How a request came in; an extension of it.
+#[derive(Clone)]
+pub struct Admission {
+    pub connection: Connection,
+    /// Or else only probes are answered.
+    ordinary: bool,
+}
+
+/// A body whose end is the end of its request.
+struct Answer {
+    body: Body,
+    _in_work: InWork,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Refuses what came in beyond the limit and is no probe.
+pub async fn refuse_beyond_limit(request: Request, next: Next) -> Response {
+    let beyond = request.extensions().get::<Admission>().is_some_and(|admission| !admission.ordinary);
+    if !beyond || is_probe(&request) {
+        return next.run(request).await;
+    }
+    metrics::counter!("faceid_rejected_total", "at" => "connections").increment(1);
+    let problem = Problem::new(Code::Overloaded, "all connections of the server are in use; try again shortly");
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// What costs next to nothing and says how the server is.
+fn is_probe(request: &Request) -> bool {
+    let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    read && matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(connection: &Connection) -> bool {
+        *connection.0.told.borrow()
+    }
+
+    #[test]
+    fn who_is_idle_longest_gives_way() {
+        let connections = Connections::new(3);
+        let [a, b, c] = std::array::from_fn(|_| connections.admit().unwrap());
+        // `a` has just had a request, so that `b` waits longest; `c` has one in work.
+        drop(a.begin());
+        let in_work = c.begin();
+        let d = connections.admit().unwrap();
+        assert_eq!([&a, &b, &c, &d].map(told), [false, true, false, false]);
+        let _e = connections.admit().unwrap();
+        assert_eq!([&a, &b, &c, &d].map(told), [true, true, false, false]);
+        drop(in_work);
+        // Those who gave way hold nothing that they could give back.
+        drop((a, b));
+        let [_f, _g] = std::array::from_fn(|_| connections.admit().unwrap());
+        assert!(!told(&c) && told(&d));
+    }
+
+    #[test]
+    fn beyond_the_limit_there_are_places_for_probes_and_no_more() {
+        let connections = Connections::new(2);
+        let busy: Vec<_> = (0..2).map(|_| connections.admit().unwrap()).map(|place| (place.begin(), place)).collect();
+        assert!(busy.iter().all(|(in_work, _)| in_work.ordinary));
+        let probes: Vec<_> =
+            (0..PROBES).map(|_| connections.admit().unwrap()).map(|place| (place.begin(), place)).collect();
+        assert!(probes.iter().all(|(in_work, _)| !in_work.ordinary));
+        assert!(!connections.has_room() && connections.admit().is_none());
+        // A probe that is answered makes room for another, and a request that is, for anything.
+        drop(probes);
+        assert!(connections.has_room());
+        let late = connections.admit().unwrap();
+        assert!(!late.begin().ordinary);
+        drop(busy);
+        assert!(late.begin().ordinary);
+    }
+
+    #[test]
+    fn who_speaks_before_leaving_may_stay_if_there_is_a_place() {
+        let connections = Connections::new(1);
+        let first = connections.admit().unwrap();
+        let second = connections.admit().unwrap();
+        assert!(told(&first));
+        // The second is idle in its turn.
+        assert!(first.begin().ordinary);
+        assert_eq!([&first, &second].map(told), [false, true]);
+    }
+
+    #[test]
+    fn a_refusal_can_be_cut_short() {
+        let connections = Connections::new(1);
+        let refused = connections.admit().unwrap();
+        let in_work = refused.begin();
+        let draining = refused.refused();
+        let next = connections.admit().unwrap();
+        assert!(told(&refused) && refused.is_in_work());
+        drop((draining, in_work, refused));
+        assert!(next.begin().ordinary);
+        assert_eq!(connections.0.book().members.len(), 1);
+    }
+}
