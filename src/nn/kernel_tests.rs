@@ -51,40 +51,45 @@ fn the_embedder_equals_onnx_runtime_with_all_kernels() {
     }
 }
 
-/// The largest differences of boxes, scores and landmarks.
-fn detector_differences(target: &Target) -> [f32; 3] {
+/// Boxes, scores and landmarks of all images, each as computed and as recorded.
+fn detector_outputs(target: &Target) -> [[Vec<f32>; 2]; 3] {
     let detector = Detector::load(&weights("retinaface-mobilenet0.25.onnx"), target).unwrap();
-    let mut largest = [0.0_f32; 3];
+    let mut all: [[Vec<f32>; 2]; 3] = Default::default();
     for case in fixture("networks.json")["detector"].as_array().unwrap() {
         let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
         let (width, height) = (number(&case["size"][0]) as u32, number(&case["size"][1]) as u32);
         let images: Vec<_> = (0..number(&case["images"]) as u32).map(|n| made_image(width, height, n)).collect();
         let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
-        let results = detector.forward(&images, width, height).unwrap();
-        for (n, result) in results.iter().enumerate() {
-            // Of the two columns of the scores, the second is that of a face.
-            let outputs = [(&result.boxes, 4, 0), (&result.scores, 1, 1), (&result.landmarks, 10, 0)];
-            for (output, (numbers, columns, skipped)) in outputs.into_iter().enumerate() {
-                let rows = floats(&case["outputs"][output]["rows"]);
-                let rows = rows.chunks_exact(rows.len() / results.len()).nth(n).unwrap();
-                let rows: Vec<f32> =
-                    rows.chunks_exact(columns + skipped).flat_map(|row| &row[skipped..]).copied().collect();
+        for result in detector.forward(&images, width, height).unwrap() {
+            for (output, (numbers, columns)) in
+                [(&result.boxes, 4), (&result.scores, 1), (&result.landmarks, 10)].into_iter().enumerate()
+            {
                 let strided = numbers.chunks_exact(columns).step_by(number(&case["stride"]));
-                let strided: Vec<f32> = strided.flatten().copied().collect();
-                largest[output] = largest[output].max(difference(&strided, &rows));
+                all[output][0].extend(strided.flatten());
             }
         }
+        // Of the two columns of the scores, the second is that of a face.
+        for (output, (columns, skipped)) in [(4, 0), (2, 1), (10, 0)].into_iter().enumerate() {
+            let rows = floats(&case["outputs"][output]["rows"]);
+            all[output][1].extend(rows.chunks_exact(columns).flat_map(|row| &row[skipped..]));
+        }
     }
-    largest
+    all
 }
 
 #[test]
 fn the_detector_equals_onnx_runtime_with_all_kernels() {
     for target in targets() {
-        let [boxes, scores, landmarks] = detector_differences(&target);
-        println!("{} {}: {boxes:e}, {scores:e}, {landmarks:e}", target.family_name(), target.precision);
-        // Boxes and landmarks are parts of an anchor's side; bfloat16 keeps 8 bits of a number.
-        let most = if target.precision == Precision::Fp32 { [1e-4; 3] } else { [0.5, 0.1, 0.5] };
-        assert!(boxes <= most[0] && scores <= most[1] && landmarks <= most[2], "{target:?}");
+        let outputs = detector_outputs(&target);
+        let [boxes, scores, landmarks] = outputs.each_ref().map(|[computed, recorded]| difference(computed, recorded));
+        let cosines = outputs.each_ref().map(|[computed, recorded]| cosine(computed, recorded));
+        let name = format!("{} {}", target.family_name(), target.precision);
+        println!("{name}: largest differences {boxes:e}, {scores:e}, {landmarks:e}, cosines {cosines:?}");
+        // Where there is no face, boxes and landmarks are what chance made them, and 8 bits of a number make them otherwise.
+        let is_near = match target.precision {
+            Precision::Fp32 => boxes.max(scores).max(landmarks) <= 1e-4,
+            _ => scores <= 0.02 && cosines[0].min(cosines[2]) >= 0.9,
+        };
+        assert!(is_near, "{name}");
     }
 }
