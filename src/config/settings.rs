@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::Resettable;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{DeviceChoice, PrecisionChoice, SearchChoice};
+use super::choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
 use super::{ConfigError, Secret};
 
 /// Where a server listens if nothing is said.
@@ -64,7 +64,14 @@ settings! {
     /// Use this Postgres (with pgvector) rather than a private one
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Secret,
-    /// Most connections to Postgres for requests; up to 16 more are for jobs and for what goes on in the background
+    /// Postgres URL of the same database for what needs a session, where DATABASE_URL leads to a pooler that lends its
+    /// connections by transaction
+    #[arg(long, env = "FACEID_DATABASE_SESSION_URL", hide_env_values = true, value_name = "URL")]
+    database_session_url: Secret,
+    /// Schema of the tables; created if it is missing [default: the first of the database role's search_path]
+    #[arg(long, env = "FACEID_DATABASE_SCHEMA", value_name = "NAME")]
+    database_schema: String,
+    /// Most connections to Postgres for requests; up to 18 more are for jobs and for what goes on in the background
     /// [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,
@@ -98,6 +105,10 @@ settings! {
     /// decision]
     #[arg(long, env = "FACEID_PRECISION", value_name = "FORMAT")]
     precision: PrecisionChoice,
+    /// Convolutions of the networks on the CPU: auto (the fastest that the processor runs), avx512, avx2, or libtorch's own
+    /// [default: auto]
+    #[arg(long, env = "FACEID_KERNELS", value_name = "KERNELS")]
+    kernels: KernelsChoice,
     /// Folder with libtorch_cuda.so of the same libtorch [default: the library path]
     #[arg(long, env = "FACEID_CUDA_LIBRARIES", value_name = "DIR")]
     cuda_libraries: PathBuf,
@@ -290,6 +301,8 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         insecure: Some(false),
         data_dir: Some(data_dir),
         database_url: None,
+        database_session_url: None,
+        database_schema: None,
         database_connections: Some(16),
         postgres_dir: Some(home.join(POSTGRES_FOLDER)),
         detector: Some(weights_dir.join(DETECTOR_FILE)),
@@ -301,6 +314,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         threads: Some(threads),
         device: Some(DeviceChoice::Auto),
         precision: Some(PrecisionChoice::Auto),
+        kernels: Some(KernelsChoice::Auto),
         cuda_libraries: None,
         max_batch: None,
         max_wait_ms: Some(5),

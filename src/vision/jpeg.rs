@@ -134,3 +134,21 @@ fn from_zune(error: DecodeErrors) -> DecodeError {
 fn corrupt(reason: String) -> DecodeError {
     DecodeError::Corrupt { format: ImageFormat::Jpeg, reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_of_all_planes_is_told_from_a_first_one() {
+        let scan = |header: &[u8]| is_only_scan(&[&[0xff, 0xda], header].concat(), 3);
+        assert!(scan(&[0, 12, 3, 1, 0, 2, 0x11, 3, 0x11, 0, 63, 0]));
+        // Progressive; one plane of three; other coefficients; no header at all.
+        assert!(!scan(&[0, 12, 3, 1, 0, 2, 0x11, 3, 0x11, 0, 0, 1]));
+        assert!(!scan(&[0, 8, 1, 1, 0, 0, 63, 0]));
+        assert!(!scan(&[0, 12, 3, 1, 0, 2, 0x11, 3, 0x11, 1, 63, 0]));
+        assert!(!scan(&[]));
+        // The ids and tables of three planes look like the header of a scan of one, or the other way round.
+        assert!(!scan(&[0, 12, 3, 7, 0, 8, 1, 9, 0x11, 0, 63, 0]));
+    }
+}

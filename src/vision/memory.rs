@@ -2,13 +2,13 @@
 
 use image::ColorType;
 
-/// For what does not grow with the image: the decoders' tables and windows, the sender's row of pixels.
+/// For what does not grow with the image: the decoders' tables and windows.
 const FIXED: u64 = 512 << 10;
 
 /// Bytes of a pixel of the result, 8-bit RGB.
 const RGB: u64 = 3;
 
-/// The buffers that grow with the image, by format. All are decoders' own but the result.
+/// The buffers that grow with the image, by format; the result, 8-bit RGB, comes to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Buffers {
     /// One row of blocks of each plane, before and after it is brought to full size. Where the planes do not come
@@ -38,7 +38,7 @@ pub(super) enum Buffers {
     Samples(ColorType),
 }
 
-/// What is inside a WebP, with the bytes that it takes for each pixel.
+/// What is inside a WebP, with the bytes that it takes for each pixel, the result included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebP {
     /// RGB 3, brightness 1, colours at half size 1/2, a word or two for each block.
