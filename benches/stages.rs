@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use faceid::nn::{Detector, Embedder, InputNormalisation, Precision, Target};
+use faceid::nn::{Detector, Embedder, InputNormalisation, Kernels, Precision, Target};
 use faceid::types::{Chip, Detection, Landmarks};
 use faceid::vision::{self, DecodeLimits, DetectOptions, Scale};
 use image::{ImageFormat, RgbImage};
@@ -52,7 +52,7 @@ fn weights(name: &str) -> PathBuf {
 }
 
 fn networks(c: &mut Criterion) {
-    let target = Target::cpu(Precision::auto(false));
+    let target = Target::cpu(Precision::auto(false, Kernels::Auto));
     let detector = Detector::load(&weights("retinaface-mobilenet0.25.onnx"), &target).expect("make setup");
     let embedder =
         Embedder::load(&weights("mobilefacenet-512.onnx"), &target, InputNormalisation::default()).expect("make setup");

@@ -11,6 +11,8 @@ operators.json
     {"name", "model", "runs": [{"shape", "outputs": [{"shape", "values"}]}]}.
     `model` is an ONNX file of a few nodes, `values` are little-endian float32 numbers, both in base64. Number i of
     an input is (((i * 37 + 11) % 101) - 50) / 16, exact in float32, so inputs are not recorded.
+slices.json
+    {"length", "cases": [[start, end, step, places]]}: which places of an axis of that length `Slice` gives.
 networks.json
     The two default networks on made RGB images. The red, green and blue (c = 0, 1, 2) bytes of pixel x, y of image n
     are (37 x + 59 y + 101 c + 83 n) % 256.
@@ -399,6 +401,27 @@ def record_operators():
     write("operators.json", cases.cases)
 
 
+def record_slices():
+    """Every start and end from well before the axis to well behind it, and the farthest there are, by every kind of step."""
+    length, far = 4, 2**63 - 1
+    names = [helper.make_tensor_value_info(name, TensorProto.INT64, [1]) for name in "seat"]
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, [length])
+    y = helper.make_tensor_value_info("y", TensorProto.INT64, [None])
+    graph = helper.make_graph([helper.make_node("Slice", ["x", *"seat"], ["y"])], "slices", [x, *names], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    network = session(model.SerializeToString())
+    indices = [-far, -(2**31), *range(-length - 3, length + 4), 2**31 - 2, 2**31 - 1, far]
+    cases = []
+    for step in [1, 2, 3, length, far, -1, -2, -3, -length, -far]:
+        for start in indices:
+            for end in indices:
+                inputs = {"x": np.arange(length), "s": ints(start), "e": ints(end), "a": ints(0), "t": ints(step)}
+                cases.append([start, end, step, network.run(None, inputs)[0].tolist()])
+    text = ",\n".join(json.dumps(case) for case in cases)
+    (FIXTURES / "slices.json").write_text(f'{{"length": {length}, "cases": [\n{text}\n]}}\n')
+    print(f"slices.json: {len(cases)} cases")
+
+
 def made_image(width, height, n):
     y, x, c = np.meshgrid(range(height), range(width), range(3), indexing="ij")
     return ((37 * x + 59 * y + 101 * c + 83 * n) % 256).astype(np.uint8)
@@ -467,6 +490,7 @@ def write(name, content):
 def main():
     weights = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / ".deps" / "weights"
     record_operators()
+    record_slices()
     detector = record_detector(weights / "retinaface-mobilenet0.25.onnx")
     embedder = record_embedder(weights / "mobilefacenet-512.onnx")
     record_script()

@@ -47,7 +47,7 @@ pub enum AppError {
 }
 
 /// How long the threads of the engine may take to end: a batch at most.
-const LAST_BATCH: Duration = Duration::from_secs(30);
+const LAST_BATCH: Duration = Duration::from_secs(10);
 
 /// How long jobs may take to be given back: longer than each of them has.
 const LAST_JOB: Duration = Duration::from_secs(30);

@@ -114,7 +114,7 @@ pub async fn run(
         threads: config.engine.threads,
         device: target.name(),
         precision: target.precision.to_string(),
-        kernels: target.kernels(),
+        kernels: target.family_name(),
         results,
     })
 }

@@ -5,11 +5,5 @@ use std::process::ExitCode;
 use faceid::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::of_arguments().run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("faceid: {error}");
-            error.exit_code()
-        }
-    }
+    Cli::of_arguments().run()
 }

@@ -25,16 +25,18 @@ pub struct Health {
 
 impl Health {
     pub async fn run(self) -> Result<ExitCode, CliError> {
-        let server = match self.server {
-            Some(server) => server.trim_end_matches('/').to_owned(),
-            None => self.config.local_url()?,
+        let client = reqwest::Client::builder().timeout(PATIENCE);
+        let (server, client) = match self.server {
+            Some(server) => (server.trim_end_matches('/').to_owned(), client),
+            // No proxy leads to this machine itself.
+            None => (self.config.local_url()?, client.no_proxy()),
         };
         let unreachable = |error: reqwest::Error| {
             let late = || format!("no answer within {} s", PATIENCE.as_secs());
             let reason = if error.is_timeout() { late() } else { why(&error) };
             CliError::Unreachable { server: server.clone(), reason }
         };
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(CliError::Client)?;
+        let client = client.build().map_err(CliError::Client)?;
         let response = client.get(format!("{server}/readyz")).send().await.map_err(unreachable)?;
         let code = if response.status().is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         super::say(format_args!("{}", response.text().await.map_err(unreachable)?));

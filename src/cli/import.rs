@@ -33,7 +33,7 @@ pub struct Import {
     /// Give faces and subjects new ids, so that a gallery can be copied within a database
     #[arg(long, conflicts_with = "skip_existing")]
     new_ids: bool,
-    /// Leave out faces whose id exists, to continue an import that was stopped
+    /// Leave out faces whose id exists in the gallery, to continue an import that was stopped
     #[arg(long)]
     skip_existing: bool,
     /// Print the outcome as JSON
@@ -103,6 +103,9 @@ fn describe(imported: &Imported) {
     say(format_args!("imported {faces} faces and {subjects_created} new subjects into the {new}gallery {gallery}"));
     if *skipped > 0 {
         say(format_args!("  left out {skipped} faces that exist already"));
+    }
+    if let Some(model) = &imported.retired_model {
+        say(format_args!("  the embeddings are of {model}, which is retired, and were left out"));
     }
     match (&imported.model, &imported.active_model) {
         (Some(model), Some(active)) if model != active => {

@@ -3,6 +3,7 @@
 mod backend;
 mod bench;
 mod client;
+mod confine;
 mod datasets;
 mod enroll;
 mod evaluate;
@@ -18,11 +19,14 @@ mod remote;
 mod retrain;
 mod serve;
 mod train;
+mod try_model;
 mod verify;
 
 use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -65,6 +69,8 @@ enum Command {
     Health(health::Health),
     Bench(bench::Bench),
     Openapi(openapi::Openapi),
+    #[command(hide = true)]
+    TryModel(try_model::TryModel),
 }
 
 /// Bring the database's schema up to date, then exit
@@ -124,16 +130,17 @@ impl CliError {
     }
 
     /// What the program ends with.
-    pub fn exit_code(&self) -> ExitCode {
+    fn exit_code(&self) -> u8 {
         match self {
-            Self::Training(TrainingError::Network(error)) if error.is_out_of_memory() => {
-                training_exit::OUT_OF_MEMORY.into()
-            }
-            Self::TrainingDevice(_) => training_exit::NO_DEVICE.into(),
-            _ => ExitCode::FAILURE,
+            Self::Training(TrainingError::Network(error)) if error.is_out_of_memory() => training_exit::OUT_OF_MEMORY,
+            Self::TrainingDevice(_) => training_exit::NO_DEVICE,
+            _ => 1,
         }
     }
 }
+
+/// How long threads that are in the middle of something may hold up the end of the program.
+const LINGER: Duration = Duration::from_secs(2);
 
 impl Cli {
     /// What the arguments and the environment of the process say; ends the process if that is nothing, or help.
@@ -143,36 +150,74 @@ impl Cli {
         parsed.unwrap_or_else(|error| error.format(&mut command).exit())
     }
 
+    /// Runs the command; what goes wrong is said on standard error.
+    pub fn run(self) -> ExitCode {
+        self.command.run().unwrap_or_else(|error| ExitCode::from(complain(&error)))
+    }
+}
+
+/// Says what went wrong, and what the program ends with.
+fn complain(error: &CliError) -> u8 {
+    eprintln!("faceid: {error}");
+    error.exit_code()
+}
+
+impl Command {
     /// Runs the command on a new async runtime.
-    pub fn run(self) -> Result<ExitCode, CliError> {
-        if let Command::Train(command) = &self.command {
+    fn run(self) -> Result<ExitCode, CliError> {
+        if let Self::Train(command) = &self {
             command.confine()?;
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(CliError::io("cannot start the async runtime"))?;
-        runtime.block_on(async {
-            match self.command {
-                Command::Serve(command) => command.run().await,
-                Command::Migrate(command) => command.run().await,
-                Command::Enroll(command) => command.run().await,
-                Command::Identify(command) => command.run().await,
-                Command::Verify(command) => command.run().await,
-                Command::Evaluate(command) => command.run().await,
-                Command::Export(command) => command.run().await,
-                Command::Import(command) => command.run().await,
-                Command::Models(command) => command.run().await,
-                Command::Train(command) => command.run().await,
-                Command::Datasets(command) => command.run().await,
-                Command::Retrain(command) => command.run().await,
-                Command::Jobs(command) => command.run().await,
-                Command::Health(command) => command.run().await,
-                Command::Bench(command) => command.run().await,
-                Command::Openapi(command) => command.run(),
-            }
-        })
+        let outcome = runtime.block_on(self.work());
+        // A runtime that is dropped waits for its blocking threads, and one of them may load a network for minutes.
+        let (ended, has_ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(runtime);
+            let _ = ended.send(());
+        });
+        if has_ended.recv_timeout(LINGER).is_err() {
+            leave(&outcome);
+        }
+        outcome
     }
+
+    async fn work(self) -> Result<ExitCode, CliError> {
+        match self {
+            Self::Serve(command) => command.run().await,
+            Self::Migrate(command) => command.run().await,
+            Self::Enroll(command) => command.run().await,
+            Self::Identify(command) => command.run().await,
+            Self::Verify(command) => command.run().await,
+            Self::Evaluate(command) => command.run().await,
+            Self::Export(command) => command.run().await,
+            Self::Import(command) => command.run().await,
+            Self::Models(command) => command.run().await,
+            Self::Train(command) => command.run().await,
+            Self::Datasets(command) => command.run().await,
+            Self::Retrain(command) => command.run().await,
+            Self::Jobs(command) => command.run().await,
+            Self::Health(command) => command.run().await,
+            Self::Bench(command) => command.run().await,
+            Self::Openapi(command) => command.run(),
+            Self::TryModel(command) => command.run(),
+        }
+    }
+}
+
+/// Ends the program while threads are still in the middle of something.
+fn leave(outcome: &Result<ExitCode, CliError>) -> ! {
+    tracing::warn!("some work does not end; left behind");
+    let code = match outcome {
+        Ok(code) => u8::from(*code != ExitCode::SUCCESS),
+        Err(error) => complain(error),
+    };
+    // What was said must be out: nothing else is done on the way out.
+    let _ = std::io::stdout().flush();
+    crate::nn::exit_at_once(code)
 }
 
 impl MigrateArgs {

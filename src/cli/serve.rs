@@ -50,9 +50,11 @@ async fn serve(config: Config) -> Result<(), CliError> {
     tokio::pin!(start);
     let mut app = tokio::select! {
         app = &mut start => app?,
-        // libtorch cannot be left while it loads, so the start is finished, unless the user insists.
+        // What has been started is best stopped in order, so the start is finished, unless that takes too long or the user
+        // insists.
         () = shutdown.requested() => tokio::select! {
             app = &mut start => return stop(app?, &mut shutdown).await,
+            () = tokio::time::sleep(config.http.shutdown_timeout) => return Ok(()),
             () = shutdown.requested() => return Ok(()),
         },
     };

@@ -1,5 +1,4 @@
 mod chips;
-mod confine;
 mod curves;
 mod report;
 mod results;
@@ -156,7 +155,7 @@ impl Train {
     pub fn confine(&self) -> Result<(), CliError> {
         // For the networks of a training, whose values are large and short-lived.
         crate::nn::keep_heap();
-        confine::confine(self.nice, self.memory_limit)
+        super::confine::confine(self.nice, self.memory_limit)
     }
 
     pub async fn run(self) -> Result<ExitCode, CliError> {

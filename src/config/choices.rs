@@ -66,6 +66,36 @@ pub enum PrecisionChoice {
     Fp16,
 }
 
+impl PrecisionChoice {
+    /// What comes nearest on the CPU.
+    pub(super) fn on_cpu(self) -> Self {
+        if self == Self::Fp16 { Self::Auto } else { self }
+    }
+}
+
+/// Which convolutions networks run with on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelsChoice {
+    /// The fastest that the processor runs.
+    Auto,
+    Avx512,
+    Avx2,
+    /// Those of libtorch.
+    Libtorch,
+}
+
+impl fmt::Display for KernelsChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Libtorch => "libtorch",
+        })
+    }
+}
+
 /// Where the templates of the active model are searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
-pub use choices::{DeviceChoice, PrecisionChoice, SearchChoice};
+pub use choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
 
@@ -55,6 +55,10 @@ pub enum ConfigError {
          the role of an EC2 instance, AWS_METADATA_ENDPOINT=http://169.254.169.254"
     )]
     AwsProfile { url: String, found: String },
+    #[error(
+        "database_session_url (FACEID_DATABASE_SESSION_URL) goes beside database_url (DATABASE_URL), which is not set"
+    )]
+    LoneSessionUrl,
 }
 
 /// A value that never shows in logs, errors or `--print-config`.
@@ -123,6 +127,10 @@ pub struct Keys {
 pub struct DatabaseConfig {
     /// `None`: the private Postgres in `data_dir`.
     pub url: Option<Secret>,
+    /// For what needs a session, if `url` leads to a pooler that lends its connections by transaction.
+    pub session_url: Option<Secret>,
+    /// The schema of the tables; `None`: the first of the role's `search_path`.
+    pub schema: Option<String>,
     pub data_dir: PathBuf,
     pub postgres_dir: PathBuf,
     pub connections: u32,
@@ -134,6 +142,7 @@ pub struct EngineConfig {
     pub embedder: PathBuf,
     pub device: DeviceChoice,
     pub precision: PrecisionChoice,
+    pub kernels: KernelsChoice,
     /// Where large galleries in memory are searched; never [`DeviceChoice::Auto`].
     pub search_device: DeviceChoice,
     /// Where CUDA's part of libtorch is, if not on the library path.
@@ -158,7 +167,20 @@ pub struct ModelsConfig {
     pub reembed_share: f64,
     /// Whether the engine's embedder was asked for by name, rather than by default.
     pub embedder_named: bool,
+    pub trial: TrialConfig,
 }
+
+/// How a file that somebody brings is tried out.
+#[derive(Debug, Clone)]
+pub struct TrialConfig {
+    /// Runs `faceid try-model`: this program, whatever has become of its file.
+    pub program: PathBuf,
+    pub precision: PrecisionChoice,
+    pub kernels: KernelsChoice,
+}
+
+/// This program, whatever has become of its file: an upgrade may have replaced it.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 #[derive(Debug, Clone)]
 pub struct RecognitionConfig {
@@ -258,6 +280,8 @@ impl Settings {
                 cuda_libraries: s.cuda_libraries.clone(),
             },
             database: DatabaseConfig {
+                session_url: session_url(&s.database_url, s.database_session_url)?,
+                schema: s.database_schema.map(schema).transpose()?,
                 url: s.database_url,
                 data_dir: data_dir.clone(),
                 postgres_dir: said(s.postgres_dir),
@@ -268,6 +292,7 @@ impl Settings {
                 embedder: said(s.embedder),
                 device: said(s.device),
                 precision: said(s.precision),
+                kernels: said(s.kernels),
                 search_device: named_device("search_device", said(s.search_device))?,
                 cuda_libraries: s.cuda_libraries,
                 threads,
@@ -296,6 +321,12 @@ impl Settings {
                 max_bytes: in_range("max_model_bytes", s.max_model_bytes, 1024..=1 << 30)?,
                 reembed_share: in_range("reembed_share", s.reembed_share, 0.01..=1.0)?,
                 embedder_named,
+                trial: TrialConfig {
+                    program: THIS_PROGRAM.into(),
+                    // On the CPU, where it is the processor's memory that has a limit.
+                    precision: said(s.precision).on_cpu(),
+                    kernels: said(s.kernels),
+                },
             },
             log: LogConfig { format: said(s.log_format), filter: said(s.log) },
         })
@@ -359,6 +390,19 @@ fn threshold(value: f32) -> Result<Threshold, ConfigError> {
         value: value.to_string(),
         expected: "a similarity from -1 to 1".to_owned(),
     })
+}
+
+fn session_url(url: &Option<Secret>, session_url: Option<Secret>) -> Result<Option<Secret>, ConfigError> {
+    if session_url.is_some() && url.is_none() { Err(ConfigError::LoneSessionUrl) } else { Ok(session_url) }
+}
+
+/// What Postgres takes as the name of a schema, in whole.
+fn schema(name: String) -> Result<String, ConfigError> {
+    if (1..=63).contains(&name.len()) && !name.starts_with("pg_") && !name.contains('\0') {
+        return Ok(name);
+    }
+    let expected = "1 to 63 bytes that do not begin with pg_".to_owned();
+    Err(ConfigError::OutOfRange { name: "database_schema", value: name, expected })
 }
 
 /// Keys are needed beyond loopback; one key without the other would leave a door open by oversight.

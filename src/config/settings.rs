@@ -1,19 +1,19 @@
 //! What a user may say, where it comes from, and what holds where nothing is said.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::builder::Resettable;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{DeviceChoice, PrecisionChoice, SearchChoice};
+use super::choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
 use super::{ConfigError, Secret};
 
 /// Where a server listens if nothing is said.
 const BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
-/// The folder in [`home`] that `make setup` fills with Postgres and pgvector.
+/// The folder in [`setup_folder`] that `make setup` fills with Postgres and pgvector.
 const POSTGRES_FOLDER: &str = "postgres-16.14";
 const DETECTOR_FILE: &str = "retinaface-mobilenet0.25.onnx";
 const EMBEDDER_FILE: &str = "mobilefacenet-512.onnx";
@@ -64,7 +64,14 @@ settings! {
     /// Use this Postgres (with pgvector) rather than a private one
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Secret,
-    /// Most connections to Postgres for requests; up to 16 more are for jobs and for what goes on in the background
+    /// Postgres URL of the same database for what needs a session, where DATABASE_URL leads to a pooler that lends its
+    /// connections by transaction
+    #[arg(long, env = "FACEID_DATABASE_SESSION_URL", hide_env_values = true, value_name = "URL")]
+    database_session_url: Secret,
+    /// Schema of the tables; created if it is missing [default: the first of the database role's search_path]
+    #[arg(long, env = "FACEID_DATABASE_SCHEMA", value_name = "NAME")]
+    database_schema: String,
+    /// Most connections to Postgres for requests; up to 18 more are for jobs and for what goes on in the background
     /// [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,
@@ -98,6 +105,10 @@ settings! {
     /// decision]
     #[arg(long, env = "FACEID_PRECISION", value_name = "FORMAT")]
     precision: PrecisionChoice,
+    /// Convolutions of the networks on the CPU: auto (the fastest that the processor runs), avx512, avx2, or libtorch's own
+    /// [default: auto]
+    #[arg(long, env = "FACEID_KERNELS", value_name = "KERNELS")]
+    kernels: KernelsChoice,
     /// Folder with libtorch_cuda.so of the same libtorch [default: the library path]
     #[arg(long, env = "FACEID_CUDA_LIBRARIES", value_name = "DIR")]
     cuda_libraries: PathBuf,
@@ -245,12 +256,13 @@ fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     })
 }
 
-/// Where `make setup` keeps what it fetched: `FACEID_HOME`, else `~/.cache/faceid`. Who has no home folder, as many containers
-/// have it, keeps everything in the data directory.
-fn home(data_dir: &Path) -> PathBuf {
-    match std::env::var_os("FACEID_HOME") {
-        Some(home) if !home.is_empty() => PathBuf::from(home),
-        _ => home_folder().map_or_else(|| data_dir.to_owned(), |home| home.join(".cache/faceid")),
+/// Where `make setup` keeps what it fetched: the folder that `FACEID_HOME` names, else `.cache/faceid` in the user's home. Who has
+/// no home, as in many containers, keeps everything in the data directory.
+pub(super) fn setup_folder(named: Option<OsString>, user_home: Option<PathBuf>, data_dir: &Path) -> PathBuf {
+    match (named.filter(|name| !name.is_empty()), user_home) {
+        (Some(named), _) => PathBuf::from(named),
+        (None, Some(home)) => home.join(".cache/faceid"),
+        (None, None) => data_dir.to_owned(),
     }
 }
 
@@ -279,7 +291,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         Some(folder) => folder.clone(),
         None => default_data_dir()?,
     };
-    let home = home(&data_dir);
+    let home = setup_folder(std::env::var_os("FACEID_HOME"), home_folder(), &data_dir);
     let weights_dir = said.weights_dir.clone().unwrap_or_else(|| home.join("weights"));
     let threads = said.threads.unwrap_or_else(cores);
     Ok(Settings {
@@ -289,6 +301,8 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         insecure: Some(false),
         data_dir: Some(data_dir),
         database_url: None,
+        database_session_url: None,
+        database_schema: None,
         database_connections: Some(16),
         postgres_dir: Some(home.join(POSTGRES_FOLDER)),
         detector: Some(weights_dir.join(DETECTOR_FILE)),
@@ -300,6 +314,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         threads: Some(threads),
         device: Some(DeviceChoice::Auto),
         precision: Some(PrecisionChoice::Auto),
+        kernels: Some(KernelsChoice::Auto),
         cuda_libraries: None,
         max_batch: None,
         max_wait_ms: Some(5),

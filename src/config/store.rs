@@ -65,7 +65,7 @@ fn aws_profile() -> Option<String> {
 
 /// Names of the variables that are set and hold secrets, or lead to some: what other programs need not inherit.
 pub fn secret_variables() -> Vec<String> {
-    let own = ["FACEID_CONFIG", "FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL"];
+    let own = ["FACEID_CONFIG", "FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL", "FACEID_DATABASE_SESSION_URL"];
     own.map(str::to_owned).into_iter().chain(provider_variables().map(|(name, _)| name)).collect()
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the configuration as a whole.
 
+use std::path::Path;
+
 use super::*;
 
 fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
@@ -39,6 +41,28 @@ fn a_file_fills_in_what_flags_leave_open() {
     assert_eq!(config.http.bind.port(), 9000);
     assert_eq!(config.engine.threads, 1);
     assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn without_a_home_folder_everything_is_in_the_data_directory() {
+    let data_dir = Path::new("/data");
+    let home = || Some(PathBuf::from("/home/ada"));
+    assert_eq!(settings::setup_folder(Some("/opt/faceid".into()), home(), data_dir), Path::new("/opt/faceid"));
+    assert_eq!(settings::setup_folder(Some("".into()), home(), data_dir), Path::new("/home/ada/.cache/faceid"));
+    assert_eq!(settings::setup_folder(None, None, data_dir), data_dir);
+}
+
+#[test]
+fn a_server_is_reached_where_it_listens() {
+    for (bind, url) in [
+        (None, "http://127.0.0.1:8080"),
+        (Some("0.0.0.0:81"), "http://127.0.0.1:81"),
+        (Some("[::]:82"), "http://[::1]:82"),
+        (Some("192.0.2.7:83"), "http://192.0.2.7:83"),
+    ] {
+        let settings = settings(|s| s.bind = bind.map(|bind| bind.parse().unwrap()));
+        assert_eq!(ConfigArgs { config: None, settings }.local_url().unwrap(), url);
+    }
 }
 
 #[test]

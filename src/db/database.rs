@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use tokio::time::{Instant, sleep};
 
 use super::private::{PrivateOptions, PrivatePostgres, connect_options_of};
-use super::{DbError, PoolSettings, Pools, migrate};
+use super::{Access, DbError, PoolSettings, Pools, migrate};
 use crate::config::DatabaseConfig;
 
 /// How long the Postgres of another process may take to answer: that process may be starting.
@@ -24,13 +23,13 @@ impl Database {
     pub async fn open(config: &DatabaseConfig) -> Result<Self, DbError> {
         let settings = settings(config);
         if let Some(url) = &config.url {
-            let options: PgConnectOptions =
-                url.expose().parse().map_err(|error: sqlx::Error| DbError::Url(error.to_string()))?;
-            return Ok(Self { pools: Pools::connect(options, settings).await?, private: None });
+            let access = Access::configured(url, config)?;
+            return Ok(Self { pools: Pools::connect(access, settings).await?, private: None });
         }
         let private = PrivateOptions { install_dir: config.postgres_dir.clone(), data_dir: config.data_dir.clone() };
         let private = PrivatePostgres::start(private).await?;
-        match Pools::connect(private.connect_options(), settings).await {
+        let access = Access { schema: config.schema.clone(), ..private.connect_options().into() };
+        match Pools::connect(access, settings).await {
             Ok(pools) => Ok(Self { pools, private: Some(private) }),
             Err(error) => {
                 private.stop().await;
@@ -42,7 +41,7 @@ impl Database {
     /// As [`Self::open`], but works beside a server: if another process runs the private Postgres, connects to that.
     pub async fn reach(config: &DatabaseConfig) -> Result<Self, DbError> {
         match Self::open(config).await {
-            Err(DbError::DataDirInUse { path, pid }) => match join(&path, settings(config)).await {
+            Err(DbError::DataDirInUse { path, pid }) => match join(&path, config).await {
                 // Then it is no server with a Postgres, or one that is stuck.
                 Err(DbError::Unavailable(_)) => Err(DbError::DataDirInUse { path, pid }),
                 joined => Ok(Self { pools: joined?, private: None }),
@@ -57,7 +56,7 @@ impl Database {
 
     /// Brings the schema up to date.
     pub async fn migrate(&self) -> Result<(), DbError> {
-        migrate(&self.pools.requests).await
+        migrate(&self.pools.beside).await
     }
 
     /// Closes the connections, then stops the private Postgres.
@@ -74,10 +73,11 @@ fn settings(config: &DatabaseConfig) -> PoolSettings {
 }
 
 /// Pools on the private Postgres that another process runs in `data_dir`, as soon as that answers.
-async fn join(data_dir: &Path, settings: PoolSettings) -> Result<Pools, DbError> {
+async fn join(data_dir: &Path, config: &DatabaseConfig) -> Result<Pools, DbError> {
+    let access = Access { schema: config.schema.clone(), ..connect_options_of(data_dir).into() };
     let deadline = Instant::now() + OTHER_READY_WITHIN;
     loop {
-        match Pools::connect(connect_options_of(data_dir), settings.clone()).await {
+        match Pools::connect(access.clone(), settings(config)).await {
             Err(DbError::Unavailable(_)) if Instant::now() < deadline => sleep(Duration::from_millis(100)).await,
             connected => return connected,
         }

@@ -11,8 +11,41 @@ pub enum DbError {
     /// Down, unreachable, restarting, out of connections, or too slow to answer.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
-    #[error("DATABASE_URL (or database_url) is not a Postgres URL: {0}")]
-    Url(String),
+    #[error("{setting} is not a Postgres URL: {reason}")]
+    Url { setting: &'static str, reason: String },
+    #[error("cannot read {}, which {setting} names as {parameter}: {source}", path.display())]
+    TlsFile { setting: &'static str, parameter: String, path: PathBuf, source: std::io::Error },
+    #[error("the database cannot be reached by TLS as {setting} asks ({reason}); see sslmode and sslrootcert in it")]
+    Tls { setting: &'static str, reason: String },
+    #[error(
+        "DATABASE_URL leads to a connection pooler that lends its connections by transaction; set FACEID_DATABASE_SESSION_URL \
+         (database_session_url) to a URL of the same database that does not, for migrations and for listening"
+    )]
+    Pooler,
+    #[error(
+        "FACEID_DATABASE_SESSION_URL leads to a connection pooler that lends its connections by transaction; name the \
+         PostgreSQL server itself, or a pooler that lends by session"
+    )]
+    PooledSession,
+    #[error("DATABASE_URL and FACEID_DATABASE_SESSION_URL lead to different databases ({requests} and {sessions})")]
+    OtherDatabase { requests: String, sessions: String },
+    #[error(
+        "this server of the database is a standby, which cannot be written to; name the primary in DATABASE_URL, or wait \
+         until the failover is over"
+    )]
+    Standby,
+    #[error("the schema {0:?} does not exist, and the database role may not create it; have an administrator do so")]
+    SchemaNotAllowed(String),
+    #[error(
+        "none of the schemas in the database role's search_path exists; set FACEID_DATABASE_SCHEMA (database_schema), \
+         which is created if it is missing"
+    )]
+    NoSchema,
+    #[error(
+        "the database role may not create tables ({reason}); grant it `create` on the schema, or give faceid a schema of \
+         its own by FACEID_DATABASE_SCHEMA (database_schema)"
+    )]
+    MayNotCreate { reason: String },
     #[error(transparent)]
     NoPgvector(#[from] NoPgvector),
     #[error("faceid needs PostgreSQL 14 or later; this server is {version}")]
@@ -83,13 +116,13 @@ pub enum NoPgvector {
     #[error(
         "faceid needs pgvector {} or later; the server offers {found}: upgrade the package \
          postgresql-{major}-pgvector, or use a newer pgvector/pgvector image",
-        super::MIN_PGVECTOR
+        super::pgvector::MIN_PGVECTOR
     )]
     TooOld { found: String, major: i32 },
     #[error(
         "faceid needs pgvector {} or later; this database has {found} and the server offers {available}: \
          run `alter extension vector update` in it",
-        super::MIN_PGVECTOR
+        super::pgvector::MIN_PGVECTOR
     )]
     NotUpdated { found: String, available: String },
     #[error(
@@ -97,6 +130,11 @@ pub enum NoPgvector {
          have an administrator run `create extension vector` in this database once"
     )]
     NotAllowed,
+    #[error(
+        "pgvector is in the schema {schema}, which the database role may not use; \
+         have an administrator run `grant usage on schema {schema} to {role}`"
+    )]
+    Hidden { schema: String, role: String },
 }
 
 impl From<sqlx::Error> for DbError {
@@ -132,6 +170,12 @@ pub(super) fn is_unavailable(error: &sqlx::Error) -> bool {
 fn is_passing(code: &str) -> bool {
     const PASSING: [&str; 9] = ["25006", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "57P05"];
     code.starts_with("08") || code.starts_with("53") || PASSING.contains(&code)
+}
+
+/// Whether the role lacks a privilege.
+pub(super) fn is_forbidden(error: &sqlx::Error) -> bool {
+    // insufficient_privilege
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("42501"))
 }
 
 /// Turns the violation of a named constraint into an error of the caller's domain.

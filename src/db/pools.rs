@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::Connection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Executor, Row};
 
-use super::{DbError, check};
+use super::access::{Access, Way};
+use super::check::check;
+use super::{DbError, Pool};
 
 /// A connection that was idle for longer is asked whether it still works before it is used: less than a server that
 /// died needs to come back, so that nobody gets a connection to the one before.
@@ -17,8 +19,10 @@ const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 ///   about to take its place;
 /// - 2 read those templates;
 /// - 4 hold a [`Turn`](crate::gallery::Turn) each;
-/// - 6 are for a job in each of three [lanes](crate::jobs::Lane): one renews its lease while another writes.
-const BESIDE: u32 = 16;
+/// - 6 are for a job in each of three [lanes](crate::jobs::Lane): one renews its lease while another writes;
+/// - 1 builds an index;
+/// - 1 asks for a model's dimension, now and then.
+const BESIDE: u32 = 18;
 
 /// How the pool of the requests behaves; the time-out is that of the other pool as well.
 #[derive(Debug, Clone)]
@@ -38,25 +42,31 @@ impl Default for PoolSettings {
 /// Two pools on one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pools {
-    pub requests: PgPool,
-    /// For what is held for long, and for what must not wait until requests, which may be waiting for it, let go of their
-    /// connections.
+    pub requests: Pool,
+    /// For what needs a session or is held for long, and for what must not wait until requests, which may be waiting for
+    /// it, let go of their connections.
     pub beside: PgPool,
 }
 
 impl Pools {
-    /// Checks that the database can serve us (version, encoding, pgvector; creates the extension when it is missing),
-    /// then opens pools on it. Does not migrate.
-    pub async fn connect(options: PgConnectOptions, settings: PoolSettings) -> Result<Self, DbError> {
+    /// Checks that the database can serve us (the way to it, version, encoding, pgvector; creates schema and extension
+    /// when they are missing), then opens pools on it. Does not migrate.
+    pub async fn connect(access: impl Into<Access>, settings: PoolSettings) -> Result<Self, DbError> {
+        let access = access.into();
         let timeout = settings.acquire_timeout;
         // A connection of its own, because the pool hides why it cannot connect behind a time-out.
-        tokio::time::timeout(timeout, check(&options))
+        let search_path = tokio::time::timeout(timeout, check(&access))
             .await
             .map_err(|_| DbError::Unavailable(format!("no answer within {} seconds", timeout.as_secs())))??;
-        Ok(Self {
-            requests: pool(settings.max_connections, timeout, options.clone()),
-            beside: pool(BESIDE, timeout, options),
-        })
+        let sessions = |connections, options| sessions(pool(connections, timeout), options, &search_path);
+        let requests = match &access.sessions {
+            None => Pool::direct(sessions(settings.max_connections, access.requests.clone())),
+            Some(_) => {
+                let options = access.requests.clone().statement_cache_capacity(0);
+                Pool::behind_pooler(pool(settings.max_connections, timeout).connect_lazy_with(options), &search_path)
+            }
+        };
+        Ok(Self { requests, beside: sessions(BESIDE, access.by(Way::Sessions).clone()) })
     }
 
     /// Waits until all connections are given back, and closes them.
@@ -65,28 +75,39 @@ impl Pools {
     }
 }
 
-fn pool(connections: u32, acquire_timeout: Duration, options: PgConnectOptions) -> PgPool {
+/// What pools have in common.
+fn pool(connections: u32, acquire_timeout: Duration) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(acquire_timeout)
         // A round trip for each request is much beside a search that takes as long; a connection that was used a
         // moment ago is there.
         .test_before_acquire(false)
+        // One to a server that has become a standby is given up for one to whoever is the primary now.
         .before_acquire(|connection, about| {
-            Box::pin(async move {
-                if about.idle_for > TRUSTED_IDLE {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
+            Box::pin(async move { Ok(about.idle_for <= TRUSTED_IDLE || !is_standby(connection).await?) })
         })
-        // Galleries differ in size by orders of magnitude, so that a plan for all of them is wrong for most: an index
-        // scan for a small one, a parallel scan for one that fills the table.
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                sqlx::query("set plan_cache_mode = force_custom_plan").execute(connection).await?;
-                Ok(())
-            })
+}
+
+/// A pool of sessions, each of which keeps its settings.
+fn sessions(pool: PgPoolOptions, options: PgConnectOptions, search_path: &str) -> PgPool {
+    // Galleries differ in size by orders of magnitude, so that a plan for all of them is wrong for most: an index scan for
+    // a small one, a parallel scan for one that fills the table.
+    let settings = format!("set plan_cache_mode = force_custom_plan; set search_path = {search_path}");
+    pool.after_connect(move |connection, _| {
+        let settings = settings.clone();
+        Box::pin(async move {
+            if is_standby(connection).await? {
+                return Err(sqlx::Error::Protocol("the server is a standby".to_owned()));
+            }
+            connection.execute(AssertSqlSafe(settings)).await?;
+            Ok(())
         })
-        .connect_lazy_with(options)
+    })
+    .connect_lazy_with(options)
+}
+
+/// Whether the server cannot be written to, as it follows another. Asked in one message, for poolers.
+async fn is_standby(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    connection.fetch_one("select pg_is_in_recovery()").await?.try_get(0)
 }

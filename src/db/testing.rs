@@ -40,7 +40,7 @@ pub(crate) async fn empty_database() -> PgConnectOptions {
 pub(crate) async fn database() -> Pools {
     let settings = PoolSettings { max_connections: 5, ..PoolSettings::default() };
     let pools = Pools::connect(empty_database().await, settings).await.unwrap();
-    migrate(&pools.requests).await.unwrap();
+    migrate(&pools.beside).await.unwrap();
     pools
 }
 

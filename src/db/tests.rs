@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::testing::{database, empty_database};
@@ -10,24 +11,16 @@ async fn run(options: &PgConnectOptions, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
 }
 
-#[test]
-fn versions_compare_by_number() {
-    assert!(version_reaches("0.8.4", "0.8.4"));
-    assert!(version_reaches("0.10.1", "0.8.4"));
-    assert!(version_reaches("1.0.0", "0.8.4"));
-    assert!(!version_reaches("0.8.3", "0.8.4"));
-}
-
 #[tokio::test]
 async fn migrating_at_once_from_several_servers_is_safe() {
     let options = empty_database().await;
     let servers = (0..6).map(|_| {
         let options = options.clone();
         tokio::spawn(async move {
-            let pool =
-                Pools::connect(options, PoolSettings { max_connections: 2, ..PoolSettings::default() }).await?.requests;
-            migrate(&pool).await?;
-            ping(&pool).await
+            let settings = PoolSettings { max_connections: 2, ..PoolSettings::default() };
+            let pools = Pools::connect(options, settings).await?;
+            migrate(&pools.beside).await?;
+            ping(&pools.requests).await
         })
     });
     for server in servers.collect::<Vec<_>>() {
@@ -40,7 +33,7 @@ async fn migrating_at_once_from_several_servers_is_safe() {
 
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
-    let pool = database().await.requests;
+    let pool = database().await.beside;
     sqlx::query(
         "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
          values (999999, 'of the future', true, '', 0)",
@@ -65,8 +58,175 @@ async fn a_role_that_may_not_create_the_extension_is_told_so() {
     assert!(matches!(error, DbError::NoPgvector(NoPgvector::NotAllowed)), "{error}");
     // Once an administrator has made it, the role can work.
     run(&options, &format!("create extension vector; grant all on schema public to {database}_user")).await;
-    let pool = Pools::connect(as_user, PoolSettings::default()).await.unwrap().requests;
-    migrate(&pool).await.unwrap();
+    let pools = Pools::connect(as_user, PoolSettings::default()).await.unwrap();
+    migrate(&pools.beside).await.unwrap();
+}
+
+/// A role that may do nothing, and how it connects.
+async fn ordinary_role(options: &PgConnectOptions) -> (String, PgConnectOptions) {
+    let role = format!("{}_ordinary", options.get_database().unwrap());
+    run(options, &format!("create role {role} login")).await;
+    (role.clone(), options.clone().username(&role))
+}
+
+#[tokio::test]
+async fn a_role_without_privileges_is_told_what_it_lacks() {
+    let options = empty_database().await;
+    let database = options.get_database().unwrap().to_owned();
+    let (role, as_role) = ordinary_role(&options).await;
+    let connect = || Pools::connect(as_role.clone(), PoolSettings::default());
+    run(&options, "create schema extensions; create extension vector schema extensions").await;
+    let error = connect().await.unwrap_err();
+    assert!(
+        matches!(&error, DbError::NoPgvector(NoPgvector::Hidden { schema, .. }) if schema == "extensions"),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&role), "{error}");
+    run(&options, &format!("grant usage on schema extensions to {role}")).await;
+    // Since PostgreSQL 15 nobody else may create in `public`.
+    let pools = connect().await.unwrap();
+    let error = migrate(&pools.beside).await.unwrap_err();
+    assert!(matches!(&error, DbError::MayNotCreate { reason } if reason.contains("public")), "{error}");
+
+    let own = || Access { schema: Some("faceid".to_owned()), ..as_role.clone().into() };
+    let error = Pools::connect(own(), PoolSettings::default()).await.unwrap_err();
+    assert!(matches!(&error, DbError::SchemaNotAllowed(schema) if schema == "faceid"), "{error}");
+    run(&options, &format!("grant create on database {database} to {role}")).await;
+    let pools = Pools::connect(own(), PoolSettings::default()).await.unwrap();
+    migrate(&pools.beside).await.unwrap();
+    ping(&pools.requests).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_search_path_of_schemas_that_do_not_exist_is_refused() {
+    let options = empty_database().await;
+    let elsewhere = options.clone().options([("search_path", "nowhere")]);
+    let error = Pools::connect(elsewhere, PoolSettings::default()).await.unwrap_err();
+    assert!(matches!(error, DbError::NoSchema), "{error}");
+    // One of a URL or a role is as good as the setting.
+    run(&options, "create schema somewhere").await;
+    let somewhere = options.options([("search_path", "somewhere")]);
+    let pools = Pools::connect(somewhere, PoolSettings::default()).await.unwrap();
+    migrate(&pools.beside).await.unwrap();
+    let place: String =
+        sqlx::query_scalar("select relnamespace::regnamespace::text from pg_class where relname = '_sqlx_migrations'")
+            .fetch_one(&pools.requests)
+            .await
+            .unwrap();
+    assert_eq!(place, "somewhere");
+}
+
+/// Pools on a schema of a database.
+async fn in_schema(options: &PgConnectOptions, schema: &str) -> Pools {
+    let access = Access { schema: Some(schema.to_owned()), ..options.clone().into() };
+    let pools = Pools::connect(access, PoolSettings::default()).await.unwrap();
+    migrate(&pools.beside).await.unwrap();
+    pools
+}
+
+#[tokio::test]
+async fn faceids_in_two_schemas_do_not_meet() {
+    let options = empty_database().await;
+    let (one, other) = (in_schema(&options, "one").await, in_schema(&options, "The \"other\" one").await);
+    let plain = in_schema(&options, "public").await;
+    sqlx::query("insert into galleries (id, name) values (gen_random_uuid(), 'mine')")
+        .execute(&one.requests)
+        .await
+        .unwrap();
+    for (pools, expected) in [(&one, 2_i64), (&other, 1), (&plain, 1)] {
+        let galleries: i64 =
+            sqlx::query_scalar("select count(*) from galleries").fetch_one(&pools.requests).await.unwrap();
+        assert_eq!(galleries, expected);
+    }
+    // Locks.
+    let mut held = one.requests.begin().await.unwrap();
+    lock(&mut held, MODELS_LOCK).await.unwrap();
+    let is_free = async |pools: &Pools| {
+        let mut transaction = pools.requests.begin().await.unwrap();
+        try_lock(&mut transaction, MODELS_LOCK).await.unwrap()
+    };
+    assert_eq!((is_free(&one).await, is_free(&other).await, is_free(&plain).await), (false, true, true));
+    // In `public`, as servers had them that knew of no schemas.
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(MODELS_LOCK).execute(&mut *held).await.unwrap();
+    assert_eq!((is_free(&other).await, is_free(&plain).await), (true, false));
+    drop(held);
+    // Notifications.
+    let mut heard = listen(&other.beside, MODELS_CHANNEL).await.unwrap();
+    let mut heard_plainly = listen(&plain.beside, MODELS_CHANNEL).await.unwrap();
+    notify(&one.requests, MODELS_CHANNEL).await.unwrap();
+    notify(&other.requests, MODELS_CHANNEL).await.unwrap();
+    sqlx::query("select pg_notify($1, 'as before')").bind(MODELS_CHANNEL).execute(&one.requests).await.unwrap();
+    assert_eq!(heard_plainly.recv().await.unwrap().payload(), "as before");
+    heard.recv().await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(300), heard.recv()).await.is_err(), "heard of another schema");
+}
+
+/// Pools whose requests are served as behind a pooler: each statement is a transaction that sets all it needs.
+async fn as_behind_a_pooler() -> Pools {
+    let options = empty_database().await;
+    let access = Access { sessions: Some(options.clone()), schema: Some("pooled".to_owned()), ..options.into() };
+    let pools = Pools::connect(access, PoolSettings { max_connections: 2, ..PoolSettings::default() }).await.unwrap();
+    migrate(&pools.beside).await.unwrap();
+    pools
+}
+
+#[tokio::test]
+async fn behind_a_pooler_nothing_is_left_in_a_session() {
+    let pools = as_behind_a_pooler().await;
+    let count = || sqlx::query_scalar::<_, i64>("select count(*) from galleries where name <> $1").bind("x");
+    sqlx::query("insert into galleries (id, name) values ($1, 'new')")
+        .bind(uuid::Uuid::now_v7())
+        .execute(&pools.requests)
+        .await
+        .unwrap();
+    assert_eq!(count().fetch_one(&pools.requests).await.unwrap(), 2);
+    assert_eq!(count().fetch_all(&pools.beside).await.unwrap(), [2]);
+    // A transaction that fails, or is dropped, leaves nothing and spoils no connection.
+    for _ in 0..4 {
+        let mut transaction = pools.requests.begin().await.unwrap();
+        sqlx::query("delete from galleries where name = $1").bind("new").execute(&mut *transaction).await.unwrap();
+        drop(transaction);
+        let failed = sqlx::query("select 1 / $1").bind(0_i32).fetch_optional(&pools.requests).await;
+        assert!(failed.is_err());
+        assert_eq!(count().fetch_one(&pools.requests).await.unwrap(), 2);
+    }
+    let mut snapshot = pools.requests.begin_snapshot().await.unwrap();
+    assert_eq!(count().fetch_one(&mut *snapshot).await.unwrap(), 2);
+    sqlx::query("delete from galleries where name = 'new'").execute(&pools.requests).await.unwrap();
+    assert_eq!(count().fetch_one(&mut *snapshot).await.unwrap(), 2);
+    drop(snapshot);
+    // The next in the session finds none of our settings, and no statement with a name of ours.
+    let mut connection = pools.requests.acquire().await.unwrap();
+    let settings = "select current_setting('search_path') || ' ' || current_setting('plan_cache_mode')";
+    let row = sqlx::raw_sql(settings).fetch_one(&mut *connection).await.unwrap();
+    assert_eq!(sqlx::Row::get::<String, _>(&row, 0), "\"$user\", public auto");
+}
+
+#[tokio::test]
+async fn two_urls_must_lead_to_one_database() {
+    let (requests, sessions) = (empty_database().await, empty_database().await);
+    let access = Access { sessions: Some(sessions), ..requests.into() };
+    let error = Pools::connect(access, PoolSettings::default()).await.unwrap_err();
+    assert!(matches!(error, DbError::OtherDatabase { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_told_so() {
+    // Nothing is asked of a unix socket, so by TCP, where somebody answers that there is no TLS.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 8];
+            if stream.read_exact(&mut request).await.is_ok() {
+                let _ = stream.write_all(b"N").await;
+            }
+        }
+    });
+    let options: PgConnectOptions = format!("postgres://x@127.0.0.1:{port}/x?sslmode=verify-full").parse().unwrap();
+    let error = Pools::connect(options, PoolSettings::default()).await.unwrap_err();
+    assert!(matches!(error, DbError::Tls { .. }), "{error}");
 }
 
 #[tokio::test]

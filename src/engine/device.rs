@@ -3,8 +3,8 @@
 use tracing::{info, warn};
 
 use super::EngineError;
-use crate::config::{DeviceChoice, EngineConfig, PrecisionChoice};
-use crate::nn::{Device, Family, Precision, Target, load_cuda};
+use crate::config::{DeviceChoice, EngineConfig, KernelsChoice, PrecisionChoice};
+use crate::nn::{Device, Kernels, Precision, Target, load_cuda};
 
 /// The targets that the configuration asks for, at least one.
 ///
@@ -30,9 +30,9 @@ pub fn targets(config: &EngineConfig) -> Result<Vec<Target>, EngineError> {
         }
     };
     if devices.is_empty() {
-        return Ok(vec![Target::cpu(precision(config.precision, false)?)]);
+        return Ok(vec![cpu_target(config.precision, config.kernels)?]);
     }
-    let precision = precision(config.precision, true)?;
+    let precision = precision(config.precision, true, Kernels::Auto)?;
     Ok(devices.into_iter().map(|number| Target::cuda(number, precision)).collect())
 }
 
@@ -54,15 +54,30 @@ fn count_for(config: &EngineConfig, flag: &str, choice: DeviceChoice) -> Result<
     }
 }
 
-fn precision(choice: PrecisionChoice, on_gpu: bool) -> Result<Precision, EngineError> {
+/// The CPU, in the precision and with the kernels that the configuration asks for.
+pub(super) fn cpu_target(choice: PrecisionChoice, kernels_choice: KernelsChoice) -> Result<Target, EngineError> {
+    let kernels = match kernels_choice {
+        KernelsChoice::Auto => Kernels::Auto,
+        KernelsChoice::Avx512 => Kernels::Avx512,
+        KernelsChoice::Avx2 => Kernels::Avx2,
+        KernelsChoice::Libtorch => Kernels::Libtorch,
+    };
+    if !kernels.are_available() {
+        let reason = "this processor does not run them; `auto` takes the fastest that it runs";
+        return Err(EngineError::Device(format!("--kernels {kernels_choice}: {reason}")));
+    }
+    Ok(Target::cpu(precision(choice, false, kernels)?).with_kernels(kernels))
+}
+
+fn precision(choice: PrecisionChoice, on_gpu: bool, kernels: Kernels) -> Result<Precision, EngineError> {
     match choice {
-        PrecisionChoice::Auto => Ok(Precision::auto(on_gpu)),
+        PrecisionChoice::Auto => Ok(Precision::auto(on_gpu, kernels)),
         PrecisionChoice::Fp32 => Ok(Precision::Fp32),
         PrecisionChoice::Fp16 if on_gpu => Ok(Precision::Fp16),
         PrecisionChoice::Fp16 => Err(EngineError::Device("--precision fp16 needs a GPU; the CPU has bf16".to_owned())),
         PrecisionChoice::Bf16 => {
-            if !on_gpu && !Family::Avx512Bf16.is_available() {
-                warn!("this processor has no instructions for bf16, which will be slow; fp32 is faster here");
+            if !on_gpu && !kernels.multiply_bf16() {
+                warn!("there are no instructions for bf16 here, so it will be slow; fp32 is faster");
             }
             Ok(Precision::Bf16)
         }

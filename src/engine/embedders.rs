@@ -5,8 +5,24 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::device::cpu_target;
 use super::{EngineError, InputNormalisation};
+use crate::config::{KernelsChoice, PrecisionChoice};
 use crate::nn::{Embedder, Format, NetworkError, Target};
+
+/// Loads a file's content onto the CPU, makes the trial runs of every embedder, and lets it go again: the components of its
+/// embeddings.
+pub fn try_embedder(
+    content: Bytes,
+    format: Format,
+    normalisation: InputNormalisation,
+    precision: PrecisionChoice,
+    kernels: KernelsChoice,
+) -> Result<usize, EngineError> {
+    let target = cpu_target(precision, kernels)?;
+    let embedder = Embedder::from_bytes(content, format, &target, normalisation).map_err(EngineError::Embedder)?;
+    Ok(embedder.dimension())
+}
 
 /// A handle to an embedder that an engine has loaded. Cloning is cheap; the weights are freed when the last handle is
 /// gone, those of work that waits included.

@@ -24,7 +24,7 @@ use tracing::{Span, info};
 
 pub use crate::nn::{Channels, Device, Format, InputNormalisation, NetworkError};
 pub use device::{search_device, targets};
-pub use embedders::LoadedEmbedder;
+pub use embedders::{LoadedEmbedder, try_embedder};
 pub use lanes::{Depth, Step};
 pub use memory::{Held, MemoryBudget};
 
@@ -268,7 +268,7 @@ fn announce(config: &EngineConfig, targets: &[Target], max_batch: usize) {
         info!(
             device = %target.name(),
             precision = %target.precision,
-            kernels = target.kernels(),
+            kernels = target.family_name(),
             detector = %config.detector.display(),
             threads = config.threads,
             max_batch,
@@ -277,7 +277,7 @@ fn announce(config: &EngineConfig, targets: &[Target], max_batch: usize) {
         let labels = [
             ("device", target.name()),
             ("precision", target.precision.to_string()),
-            ("kernels", target.kernels().to_owned()),
+            ("kernels", target.family_name().to_owned()),
         ];
         metrics::gauge!("faceid_engine_info", &labels).set(1.0);
     }

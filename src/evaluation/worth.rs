@@ -160,9 +160,9 @@ mod tests {
     #[test]
     fn what_tells_nobody_apart_is_refused() {
         // Faces of one person are no nearer to one another than to those of others.
-        let none = worth(12, 3, 20.0, 1, at(0.9)).unwrap();
+        let none = worth(20, 3, 20.0, 1, at(0.9)).unwrap();
         assert!(none.reasons.iter().any(|reason| reason.contains("are not apart: AUC 0.")), "{none:?}");
-        assert!(none.reasons[0].starts_with("measured on 12 enrolled people"), "{none:?}");
+        assert!(none.reasons[0].starts_with("measured on 20 enrolled people"), "{none:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::search::Plan;
 use super::{Galleries, GalleryError};
+use crate::db::has_sound_hnsw;
 use crate::index::Query;
 use crate::types::{GalleryId, ModelId, StoredEmbedding};
 
@@ -71,11 +72,15 @@ impl Galleries {
     }
 
     pub async fn search_index(&self, gallery: GalleryId, model: ModelId) -> Result<Option<SearchIndex>, GalleryError> {
-        read_index(&mut *self.pool.acquire().await?, gallery, model).await
+        read_index(&mut *self.pool.begin().await?, gallery, model).await
     }
 
-    /// Galleries that are large enough for an index and have none that was measured at about their size.
+    /// Galleries that are large enough for an index and have none that was measured at about their size. None, if the
+    /// database has a pgvector whose indexes lose templates.
     pub async fn indexes_due(&self, model: ModelId) -> Result<Vec<IndexDue>, GalleryError> {
+        if !has_sound_hnsw(&self.pool).await? {
+            return Ok(Vec::new());
+        }
         let rows: Vec<(uuid::Uuid, i64)> = sqlx::query_as(
             "select t.gallery_id, t.count from ( \
                select gallery_id, count(*) as count from templates where model_id = $1 group by gallery_id \
@@ -101,11 +106,14 @@ impl Galleries {
         model: ModelId,
         probes: &[StoredEmbedding],
     ) -> Result<SearchIndex, GalleryError> {
-        let mut connection = self.pool.acquire().await?;
-        let dimension = self.known_dimension(&mut connection, model).await?;
+        // Of a session, whose memory it sets.
+        let mut session = self.beside.acquire().await?;
+        let dimension = self.known_dimension(&mut session, model).await?;
         let name = index_name(due.gallery, model);
-        create_index(&mut connection, &name, due.gallery, model, dimension).await?;
-        let found = self.measure(&mut connection, due, model, probes).await?;
+        create_index(&mut session, &name, due.gallery, model, dimension).await?;
+        drop(session);
+        let mut transaction = self.pool.begin().await?;
+        let found = self.measure(&mut transaction, due, model, probes).await?;
         sqlx::query(
             "insert into search_indexes (model_id, gallery_id, name, ef_search, recall, templates) \
              values ($1, $2, $3, $4, $5, $6) on conflict on constraint search_index_pkey do update \
@@ -118,8 +126,9 @@ impl Galleries {
         .bind(found.ef_search.cast_signed())
         .bind(found.recall)
         .bind(found.templates.cast_signed())
-        .execute(&mut *connection)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         if !found.is_used() {
             warn!(gallery = %due.gallery, recall = found.recall, "the index misses too much; searches stay exact");
         } else {
@@ -157,8 +166,13 @@ impl Galleries {
         Ok(best)
     }
 
-    /// Drops indexes of galleries and models that are gone.
+    /// Drops indexes of galleries and models that are gone; all, if the database has a pgvector whose indexes lose
+    /// templates.
     pub async fn drop_stale_indexes(&self) -> Result<(), GalleryError> {
+        if !has_sound_hnsw(&self.pool).await? {
+            // First: from here on galleries are searched exactly.
+            sqlx::query("delete from search_indexes").execute(&self.pool).await?;
+        }
         let stale: Vec<String> = sqlx::query_scalar(
             "select c.relname::text from pg_index i join pg_class c on c.oid = i.indexrelid \
              where i.indrelid = 'templates'::regclass and c.relname like 'template\\_hnsw\\_%' \
@@ -168,7 +182,9 @@ impl Galleries {
         .await?;
         for name in stale {
             // The name is one of ours: letters, digits and underscores.
-            sqlx::query(AssertSqlSafe(format!("drop index concurrently if exists {name}"))).execute(&self.pool).await?;
+            sqlx::query(AssertSqlSafe(format!("drop index concurrently if exists {name}")))
+                .execute(&self.beside)
+                .await?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::search::TemplateRow;
 use super::{Galleries, Gallery, GalleryError};
+use crate::db::{listen, notify};
 use crate::index::About;
 use crate::types::{GalleryId, ModelId, StoredEmbedding, SubjectId};
 
@@ -177,8 +178,7 @@ impl Feed {
 
     /// Wakes whoever listens at other servers.
     pub async fn announce(&self) -> Result<(), GalleryError> {
-        sqlx::query("select pg_notify($1, '')").bind(CHANNEL).execute(&self.pool).await?;
-        Ok(())
+        Ok(notify(&self.pool, CHANNEL).await?)
     }
 
     /// Forgets changes that every reader has seen or is too late for.
@@ -192,9 +192,7 @@ impl Feed {
 
     /// Hears of changes that other servers announce.
     pub async fn listen(&self) -> Result<Announcements, GalleryError> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen(CHANNEL).await?;
-        Ok(Announcements(listener))
+        Ok(Announcements(listen(&self.pool, CHANNEL).await?))
     }
 }
 

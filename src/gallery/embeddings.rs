@@ -3,7 +3,7 @@
 use pgvector::HalfVector;
 use uuid::Uuid;
 
-use super::{Galleries, GalleryError, PhotoId, check_dimension, dimension_of};
+use super::{Galleries, GalleryError, PhotoId, check_dimension};
 use crate::types::{Embedding, FaceId, GalleryId, ModelId, StoredEmbedding};
 
 impl Galleries {
@@ -84,8 +84,7 @@ impl Galleries {
         model: ModelId,
         embeddings: &[(FaceId, Embedding)],
     ) -> Result<u64, GalleryError> {
-        let mut connection = self.pool.acquire().await?;
-        let dimension = dimension_of(&mut connection, model).await?;
+        let dimension = self.known_dimension(&mut *self.beside.acquire().await?, model).await?;
         for (_, embedding) in embeddings {
             check_dimension(dimension, embedding.dimension())?;
         }
@@ -107,7 +106,7 @@ impl Galleries {
         .bind(faces)
         .bind(vectors)
         .bind(norms)
-        .execute(&mut *connection)
+        .execute(&self.pool)
         .await?;
         Ok(stored.rows_affected())
     }

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, Metadata, as_id, as_name, check_dimension};
-use crate::db::MODELS_LOCK;
+use crate::db::{MODELS_LOCK, lock, lock_shared};
 use crate::index::{Hit, Query};
 use crate::types::{
     BoundingBox, Embedding, FaceId, GalleryId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId, Threshold,
@@ -227,7 +227,7 @@ async fn same_images(
 /// the models of which embeddings are wanted beside the face's own: the active one and one that is being promoted, if there
 /// are such.
 async fn hold_models(connection: &mut PgConnection, face: &NewFace<'_>) -> Result<Vec<Uuid>, GalleryError> {
-    sqlx::query("select pg_advisory_xact_lock_shared($1)").bind(MODELS_LOCK).execute(&mut *connection).await?;
+    lock_shared(connection, MODELS_LOCK).await?;
     // A statement of its own, so that it sees what whoever held the lock before has done.
     let models: Vec<(Uuid, bool)> =
         sqlx::query_as("select id, state = 'active' from models where state = 'active' or is_target")
@@ -263,13 +263,13 @@ pub(super) async fn await_turn(
     gallery: GalleryId,
     on_duplicate: OnDuplicate,
 ) -> Result<(), GalleryError> {
-    let lock = match on_duplicate {
-        OnDuplicate::Allow | OnDuplicate::Warn => "select pg_advisory_xact_lock_shared($1)",
-        OnDuplicate::Reject => "select pg_advisory_xact_lock($1)",
-    };
     // Two galleries that fall on one key merely wait for each other.
     let (high, low) = gallery.0.as_u64_pair();
-    sqlx::query(lock).bind((high ^ low).cast_signed()).execute(connection).await?;
+    let key = (high ^ low).cast_signed();
+    match on_duplicate {
+        OnDuplicate::Allow | OnDuplicate::Warn => lock_shared(connection, key).await?,
+        OnDuplicate::Reject => lock(connection, key).await?,
+    }
     Ok(())
 }
 

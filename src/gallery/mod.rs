@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::db::Pools;
+use crate::db::{Pool, Pools};
 use crate::types::{GalleryId, ModelId, SubjectId};
 
 pub use approximate::{IndexDue, SearchIndex};
@@ -48,7 +48,7 @@ pub use turns::{Held, Turn};
 /// Everything about galleries in one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Galleries {
-    pool: PgPool,
+    pool: Pool,
     /// For what follows changes, and for turns, which last.
     beside: PgPool,
     /// Of the models that were asked for; a model never changes its dimension.

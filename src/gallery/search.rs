@@ -28,11 +28,14 @@ impl Galleries {
     /// For each query the most similar subjects (not faces) of the gallery: most similar first, equally similar ones by
     /// id. Exact, unless the gallery has an index: then the best is found with the recall that was measured for it.
     pub async fn search(&self, gallery: GalleryId, model: ModelId, queries: &[Query]) -> Result<Hits, GalleryError> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.pool.begin().await?;
         let plan = self.plan(&mut connection, gallery, model).await?;
-        self.search_with(&mut connection, plan, gallery, model, queries).await
+        let found = self.search_with(&mut connection, plan, gallery, model, queries).await?;
+        connection.commit().await?;
+        Ok(found)
     }
 
+    /// In a transaction: how widely an index is searched is set for that alone.
     pub(super) async fn search_with(
         &self,
         connection: &mut PgConnection,
@@ -45,8 +48,7 @@ impl Galleries {
         if let Plan::Index { ef_search } = plan {
             // Strict order: whatever the index gives first is nearer than what it gives later.
             sqlx::query(
-                "select set_config('hnsw.ef_search', $1, false), \
-                 set_config('hnsw.iterative_scan', 'strict_order', false)",
+                "select set_config('hnsw.ef_search', $1, true), set_config('hnsw.iterative_scan', 'strict_order', true)",
             )
             .bind(ef_search.to_string())
             .execute(&mut *connection)

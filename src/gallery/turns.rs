@@ -3,6 +3,7 @@
 use sqlx::{Postgres, Transaction};
 
 use super::{Galleries, GalleryError};
+use crate::db::try_lock;
 
 /// What is done by turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +35,6 @@ impl Galleries {
     /// `None` if another server has the turn.
     pub async fn take_turn(&self, turn: Turn) -> Result<Option<Held>, GalleryError> {
         let mut transaction = self.beside.begin().await?;
-        let taken: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
-            .bind(turn.lock())
-            .fetch_one(&mut *transaction)
-            .await?;
-        Ok(taken.then_some(Held(transaction)))
+        Ok(try_lock(&mut transaction, turn.lock()).await?.then_some(Held(transaction)))
     }
 }

@@ -121,9 +121,9 @@ impl FromForm for NewModel {
 /// Import a model
 ///
 /// The network must take `N x 3 x 112 x 112` and give a vector of up to 4000 numbers for each chip: it is tried out on made
-/// chips. It becomes a candidate; nothing is embedded by it before it is promoted. A file that is known already changes
-/// nothing: what is not said is as it is known, and what is said otherwise is refused. The body may take as long as it keeps
-/// coming.
+/// chips, in a process of its own that may take a limited time and memory. It becomes a candidate; nothing is embedded by it
+/// before it is promoted. A file that is known already changes nothing: what is not said is as it is known, and what is said
+/// otherwise is refused. The body may take as long as it keeps coming.
 #[utoipa::path(
     post, path = "/admin/models", tag = "admin",
     request_body(content(
@@ -135,7 +135,7 @@ impl FromForm for NewModel {
         (status = 408, description = "`request_timeout`: nothing came for too long", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`model_exists`: the file is known, and described otherwise; `duplicate_model`: another model has this name; `model_in_use`: it is being retired", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_model`: no usable network, or not of this shape; `code_refused`: TorchScript without `allow_code`, or at a server without keys; `invalid_field`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_model`: no usable network, not of this shape, or one that takes too long or too much memory to try out; `code_refused`: TorchScript without `allow_code`, or at a server without keys; `invalid_field`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::{JobError, Jobs};
+use crate::db::listen;
 
 /// Channel of the notifications.
 pub(super) const CHANNEL: &str = "faceid_jobs";
@@ -48,8 +48,7 @@ impl Jobs {
     }
 
     async fn ring_while_connected(&self) -> Result<(), JobError> {
-        let mut listener = PgListener::connect_with(&self.beside).await?;
-        listener.listen(CHANNEL).await?;
+        let mut listener = listen(&self.beside, CHANNEL).await?;
         // For what was announced before.
         self.bell.ring();
         loop {

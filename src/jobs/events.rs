@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 
 use super::bell::CHANNEL;
 use super::{JobError, Jobs};
+use crate::db::notify;
 use crate::types::JobId;
 
 /// For how long events are kept after the end of their job.
@@ -86,14 +87,11 @@ pub(super) async fn add(
     kind: EventKind,
     data: &Value,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "with added as (insert into job_events (job_id, kind, data) values ($1, $2, $3)) select pg_notify($4, '')",
-    )
-    .bind(job.0)
-    .bind(kind.name())
-    .bind(data)
-    .bind(CHANNEL)
-    .execute(connection)
-    .await?;
-    Ok(())
+    sqlx::query("insert into job_events (job_id, kind, data) values ($1, $2, $3)")
+        .bind(job.0)
+        .bind(kind.name())
+        .bind(data)
+        .execute(&mut *connection)
+        .await?;
+    notify(connection, CHANNEL).await
 }

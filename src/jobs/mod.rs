@@ -28,7 +28,7 @@ pub use events::{EventKind, JobEvent, KEPT_FOR};
 pub use lease::{Lease, Saved, Stop};
 pub use queue::{MOST_SETBACKS, NewJob};
 
-use crate::db::Pools;
+use crate::db::{Pool, Pools};
 use crate::types::JobId;
 
 /// What a job does.
@@ -155,7 +155,7 @@ pub struct Job {
 /// All jobs of one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Jobs {
-    pool: PgPool,
+    pool: Pool,
     /// For the leases: requests that fill the other pool must not cost one.
     beside: PgPool,
     bell: Bell,

@@ -35,9 +35,10 @@ pub enum NetworkError {
 }
 
 impl NetworkError {
-    /// Whether there was too little memory, of the processor or of a GPU: what libtorch's allocators say then.
+    /// Whether there was too little memory, of the processor or of a GPU: what libtorch's allocators and C++'s say then.
     pub fn is_out_of_memory(&self) -> bool {
-        let says = |message: &str| message.contains("can't allocate memory") || message.contains("CUDA out of memory");
+        let words = ["can't allocate memory", "CUDA out of memory", "bad_alloc"];
+        let says = |message: &str| words.iter().any(|words| message.contains(words));
         matches!(self, Self::Torch(reason) | Self::Node { reason, .. } if says(reason))
     }
 }

@@ -7,6 +7,8 @@
 mod detector;
 mod embedder;
 mod error;
+#[cfg(test)]
+mod kernel_tests;
 mod network;
 pub mod onnx;
 mod pixels;
@@ -21,6 +23,6 @@ pub use embedder::{Channels, Embedder, InputNormalisation};
 pub use error::{NetworkError, UnsupportedOperator};
 pub use network::{Format, Network, read as read_network};
 pub use rows::{DeviceRows, NearRow, RowQuery, scan_rows};
-pub use shim::{Family, dots_i8, keep_heap, prelu};
-pub use target::{Precision, Target, load_cuda, use_threads};
+pub use shim::{dots_i8, exit_at_once, keep_heap, prelu};
+pub use target::{Kernels, Precision, Target, load_cuda, use_threads};
 pub use tch::Device;

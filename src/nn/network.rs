@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::{NetworkError, brief_text};
 use super::onnx::Graph;
-use super::shim::{self, ReadOnly, Script};
+use super::shim::{self, Script, SharedGraph};
 use super::target::{self, Target};
 
 /// Larger files are refused before they are read.
@@ -37,7 +37,7 @@ impl Format {
 #[derive(Clone)]
 pub enum Network {
     /// An ONNX graph, run node by node as libtorch operations.
-    Onnx(Arc<ReadOnly<Graph>>),
+    Onnx(Arc<SharedGraph>),
     /// A TorchScript module, run by libtorch's own interpreter.
     Script(Arc<Script>),
 }
@@ -59,7 +59,7 @@ impl Network {
         shim::tune_heap();
         let kind = target.precision.kind();
         match format {
-            Format::Onnx => Ok(Self::onnx(Graph::load(content, target.device, kind)?)),
+            Format::Onnx => Ok(Self::onnx(Graph::load(content, target.device, kind, target.family())?)),
             Format::TorchScript => {
                 // Less than float32 is for our own convolutions on the CPU; libtorch's are not known to be exact
                 // enough.
@@ -71,8 +71,7 @@ impl Network {
     }
 
     pub(super) fn onnx(graph: Graph) -> Self {
-        // A run of a graph reads its constants and writes values of its own.
-        Self::Onnx(Arc::new(ReadOnly::new(graph)))
+        Self::Onnx(Arc::new(SharedGraph::new(graph)))
     }
 
     /// Runs the network on `input`, `N x 3 x H x W`, without recording gradients.

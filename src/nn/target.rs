@@ -18,16 +18,58 @@ pub enum Precision {
     Fp16,
 }
 
+/// Which convolutions networks run with on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kernels {
+    /// The fastest of ours that the processor runs, else libtorch's.
+    #[default]
+    Auto,
+    /// Ours for AVX-512, in bfloat16 where the processor multiplies it.
+    Avx512,
+    /// Ours for AVX2, in float32.
+    Avx2,
+    /// None of ours.
+    Libtorch,
+}
+
+impl Kernels {
+    /// The family for activations of `kind`; `None` stands for libtorch's own convolutions.
+    pub(super) fn family(self, kind: Kind) -> Option<Family> {
+        let candidates: &[Family] = match (self, kind) {
+            (Self::Auto, Kind::Float) => &[Family::Avx512Float, Family::Avx2Float],
+            (Self::Avx512, Kind::Float) => &[Family::Avx512Float],
+            (Self::Avx2, Kind::Float) => &[Family::Avx2Float],
+            (Self::Auto | Self::Avx512, Kind::BFloat16) => &[Family::Avx512Bf16],
+            _ => &[],
+        };
+        candidates.iter().copied().find(|family| family.is_available())
+    }
+
+    /// Whether this processor runs them, and this build has them.
+    pub fn are_available(self) -> bool {
+        match self {
+            Self::Auto | Self::Libtorch => true,
+            Self::Avx512 => Family::Avx512Float.is_available(),
+            Self::Avx2 => Family::Avx2Float.is_available(),
+        }
+    }
+
+    /// Whether they have instructions for bfloat16, without which it is slower than float32.
+    pub fn multiply_bf16(self) -> bool {
+        self.family(Kind::BFloat16).is_some()
+    }
+}
+
 impl Precision {
-    /// What `auto` stands for on a GPU or on the CPU.
+    /// What `auto` stands for on a GPU, or on the CPU with these kernels.
     ///
     /// A rule, not a measurement at start-up, so that a machine gives the same embeddings from one start to the next.
     /// On CUDA half precision; on a processor with AVX-512 BF16 that format, which is twice as fast there; else
     /// float32, because without the instruction bfloat16 has to be emulated.
-    pub fn auto(on_gpu: bool) -> Self {
+    pub fn auto(on_gpu: bool, kernels: Kernels) -> Self {
         match on_gpu {
             true => Self::Fp16,
-            false if Family::best(Kind::BFloat16).is_some() => Self::Bf16,
+            false if kernels.multiply_bf16() => Self::Bf16,
             false => Self::Fp32,
         }
     }
@@ -57,19 +99,21 @@ impl std::fmt::Display for Precision {
 pub struct Target {
     pub device: Device,
     pub precision: Precision,
+    /// Of the CPU.
+    pub kernels: Kernels,
 }
 
 impl Target {
-    /// The processor, in float32.
+    /// The processor, in float32, with the fastest kernels.
     pub const CPU: Self = Self::cpu(Precision::Fp32);
 
     pub const fn cpu(precision: Precision) -> Self {
-        Self { device: Device::Cpu, precision }
+        Self { device: Device::Cpu, precision, kernels: Kernels::Auto }
     }
 
     /// A CUDA device by number; [`load_cuda`] says how many there are.
     pub const fn cuda(number: usize, precision: Precision) -> Self {
-        Self { device: Device::Cuda(number), precision }
+        Self { device: Device::Cuda(number), precision, kernels: Kernels::Auto }
     }
 
     pub fn is_gpu(&self) -> bool {
@@ -84,10 +128,19 @@ impl Target {
         }
     }
 
-    /// Which convolutions of ours a network runs with on this target: an instruction set, or libtorch's own.
-    pub fn kernels(&self) -> &'static str {
-        let family = if self.device == Device::Cpu { Family::best(self.precision.kind()) } else { None };
-        family.map_or("libtorch", Family::name)
+    /// The same with other kernels on the CPU.
+    pub const fn with_kernels(self, kernels: Kernels) -> Self {
+        Self { kernels, ..self }
+    }
+
+    /// The family of our convolutions that networks run with, if any.
+    pub(super) fn family(&self) -> Option<Family> {
+        if self.device == Device::Cpu { self.kernels.family(self.precision.kind()) } else { None }
+    }
+
+    /// Which convolutions networks run with: those of an instruction set, or libtorch's own.
+    pub fn family_name(&self) -> &'static str {
+        self.family().map_or("libtorch", Family::name)
     }
 }
 

@@ -6,6 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tch::Tensor;
 
+use super::shim::Family;
+
 /// A file of the name in the weights folder: `FACEID_WEIGHTS_DIR` or what `make setup` fetched.
 pub fn weights(name: &str) -> PathBuf {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/weights");
@@ -58,4 +60,35 @@ pub fn difference(a: &[f32], b: &[f32]) -> f32 {
         difference if difference.is_nan() => f32::INFINITY,
         difference => difference.max(largest),
     })
+}
+
+/// The families of kernels that this processor runs, each of which a test tries. Those that it lacks are named in the
+/// test's output; one that it has and this build lacks fails the test.
+pub fn families() -> Vec<Family> {
+    let all = [Family::Avx2Float, Family::Avx512Float, Family::Avx512Bf16];
+    let (here, lacking): (Vec<_>, Vec<_>) = all.into_iter().partition(|family| family.is_available());
+    for family in lacking {
+        println!("not tested: kernels {}, which this processor lacks", family.name());
+    }
+    let expected: Vec<_> = all.into_iter().filter(|family| has_instructions(*family)).collect();
+    assert_eq!(here, expected, "this build lacks kernels that the processor runs");
+    here
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_instructions(family: Family) -> bool {
+    let has_avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq");
+    match family {
+        Family::Avx2Float => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        Family::Avx512Float => has_avx512,
+        Family::Avx512Bf16 => has_avx512 && is_x86_feature_detected!("avx512bf16"),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_instructions(_: Family) -> bool {
+    false
 }

@@ -62,7 +62,9 @@ impl Registry {
         model: Option<ModelId>,
         details: Value,
     ) -> Result<(), RegistryError> {
-        note(&mut *self.pool.acquire().await?, actor, action, model, details).await
+        let mut transaction = self.pool.begin().await?;
+        note(&mut transaction, actor, action, model, details).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// What was done, latest first.

@@ -3,7 +3,7 @@
 use sqlx::{Postgres, Transaction};
 
 use super::{Registry, RegistryError};
-use crate::db::MODELS_LOCK;
+use crate::db::{MODELS_LOCK, lock_shared};
 
 /// As long as it lives, no model gets a file.
 pub struct Unneeded(
@@ -14,7 +14,7 @@ impl Registry {
     /// `None` if a model has the file with this sha256.
     pub async fn hold_unneeded(&self, sha256: &[u8; 32]) -> Result<Option<Unneeded>, RegistryError> {
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("select pg_advisory_xact_lock_shared($1)").bind(MODELS_LOCK).execute(&mut *transaction).await?;
+        lock_shared(&mut transaction, MODELS_LOCK).await?;
         let needed: bool =
             sqlx::query_scalar("select exists (select from models where sha256 = $1 and format is not null)")
                 .bind(sha256.as_slice())

@@ -13,7 +13,7 @@ use super::audit::note;
 use super::news::announce;
 use super::shadow;
 use super::{Actor, Model, ModelState, Registry, RegistryError};
-use crate::db::MODELS_LOCK;
+use crate::db::{MODELS_LOCK, lock, lock_shared};
 use crate::types::ModelId;
 
 /// Subjects whose embeddings are deleted in one transaction.
@@ -80,7 +80,7 @@ impl Registry {
 
     /// The model that a rollback makes active: the one that was active last.
     pub async fn rollback_target(&self) -> Result<Model, RegistryError> {
-        rollback_target(&mut *self.pool.acquire().await?).await?.ok_or(RegistryError::NoFormerModel)
+        rollback_target(&mut *self.pool.begin().await?).await?.ok_or(RegistryError::NoFormerModel)
     }
 
     /// Makes the model the one that new faces are embedded by as well. Another one that was loses that place, and its
@@ -229,7 +229,7 @@ impl Registry {
         loop {
             let mut transaction = self.pool.begin().await?;
             // While it lasts, nobody imports the model again.
-            sqlx::query("select pg_advisory_xact_lock_shared($1)").bind(MODELS_LOCK).execute(&mut *transaction).await?;
+            lock_shared(&mut transaction, MODELS_LOCK).await?;
             // In the order of ids and before their embeddings, as everyone locks them who changes both.
             let subjects: Vec<Uuid> = sqlx::query_scalar(
                 "select id from subjects where id in (select subject_id from templates where model_id = $1 \
@@ -276,8 +276,7 @@ impl Registry {
 
 /// Keeps everyone else from changing models, and from enrolling, until the transaction ends.
 pub(super) async fn hold_exclusively(connection: &mut PgConnection) -> Result<(), RegistryError> {
-    sqlx::query("select pg_advisory_xact_lock($1)").bind(MODELS_LOCK).execute(connection).await?;
-    Ok(())
+    Ok(lock(connection, MODELS_LOCK).await?)
 }
 
 /// Refuses a retired model whose embeddings are not all deleted yet: it may come back reading its chips otherwise.

@@ -18,7 +18,7 @@ use sqlx::types::Json;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::db::{DbError, Pools};
+use crate::db::{DbError, Pool, Pools};
 use crate::types::{ModelId, hex};
 
 pub use audit::{Actor, AuditEntry};
@@ -82,7 +82,7 @@ pub struct NewModel<'a> {
 /// All models of one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    pool: PgPool,
+    pool: Pool,
     /// For listening.
     beside: PgPool,
 }
@@ -171,7 +171,7 @@ impl Registry {
     }
 
     async fn of_dimension(&self, sha256: [u8; 32], dimension: u32) -> Result<Model, RegistryError> {
-        self.of_dimension_in(&mut *self.pool.acquire().await?, sha256, dimension).await
+        self.of_dimension_in(&mut *self.pool.begin().await?, sha256, dimension).await
     }
 
     async fn of_dimension_in(

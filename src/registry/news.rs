@@ -4,14 +4,12 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgListener;
 
 use super::{Registry, RegistryError};
-use crate::db::MODELS_CHANNEL;
+use crate::db::{MODELS_CHANNEL, listen, notify};
 
 impl Registry {
     /// Hears of changes.
     pub async fn listen(&self) -> Result<ModelNews, RegistryError> {
-        let mut listener = PgListener::connect_with(&self.beside).await?;
-        listener.listen(MODELS_CHANNEL).await?;
-        Ok(ModelNews(listener))
+        Ok(ModelNews(listen(&self.beside, MODELS_CHANNEL).await?))
     }
 }
 
@@ -28,6 +26,5 @@ impl ModelNews {
 
 /// Tells all servers, when the transaction commits.
 pub(super) async fn announce(connection: &mut PgConnection) -> Result<(), RegistryError> {
-    sqlx::query("select pg_notify($1, '')").bind(MODELS_CHANNEL).execute(connection).await?;
-    Ok(())
+    Ok(notify(connection, MODELS_CHANNEL).await?)
 }

@@ -31,6 +31,7 @@ mod search;
 mod serving;
 mod shadow;
 mod targets;
+mod trial;
 mod verify;
 mod work;
 mod worth;
@@ -53,6 +54,7 @@ use ready::Health;
 pub use ready::{ChainError, Readiness};
 pub use retrain::{EvaluateRequest, RetrainBase, RetrainRequest, training_exit};
 pub use shadow::ShadowRequest;
+pub use trial::{TrialAnswer, TrialFormat};
 pub use verify::VerifyRequest;
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;

@@ -1,12 +1,15 @@
 //! Model files: from the store into the engine, and into the store after a look at them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::ServiceError;
 use super::serving::Loaded;
+use super::{ServiceError, trial};
 use crate::blobs::{self, Blobs};
-use crate::config::ModelsConfig;
+use crate::config::{ModelsConfig, TrialConfig};
 use crate::engine::{Channels, Engine, EngineError, Format, InputNormalisation, LoadedEmbedder};
 use crate::registry::{
     Actor, ChannelOrder, Manifest, Model, ModelFormat, ModelSource, NewModel, Registry, RegistryError,
@@ -31,14 +34,21 @@ pub struct ModelFiles {
     blobs: Blobs,
     registry: Registry,
     max_bytes: usize,
+    trial: TrialConfig,
+    /// Held by the one file that is tried out: several would take several times the memory.
+    trials: Arc<Semaphore>,
 }
 
 impl ModelFiles {
     pub fn new(engine: Engine, blobs: Blobs, registry: Registry, config: &ModelsConfig) -> Self {
-        Self { engine, blobs, registry, max_bytes: config.max_bytes }
+        let ModelsConfig { max_bytes, trial, .. } = config;
+        let trials = Arc::new(Semaphore::new(1));
+        Self { engine, blobs, registry, max_bytes: *max_bytes, trial: trial.clone(), trials }
     }
 
     /// Looks at a file, stores it and registers it as a candidate; `false`: it is known already, and stays as it is.
+    ///
+    /// A file that an operator brings is tried out in a process of its own before it is loaded here.
     pub async fn import(&self, file: NewModelFile, actor: Actor) -> Result<(Loaded, bool), ServiceError> {
         let NewModelFile { content, manifest, source, parent, allow_code } = file;
         let bytes = content.len();
@@ -49,11 +59,7 @@ impl ModelFiles {
         if format == Format::TorchScript && !allow_code {
             return Err(ServiceError::CodeRefused);
         }
-        let loading = self.engine.load_embedder(content.clone(), format, normalisation(&manifest));
-        let embedder = loading.await.map_err(|error| match error {
-            EngineError::Embedder(_) => ServiceError::InvalidModel(error.to_string()),
-            error => error.into(),
-        })?;
+        let embedder = self.look_at(&content, format, &manifest, source).await?;
         let dimension = u32::try_from(embedder.dimension()).unwrap_or(u32::MAX);
         if dimension > Registry::MAX_DIMENSION {
             return Err(RegistryError::InvalidDimension(dimension).into());
@@ -80,6 +86,25 @@ impl ModelFiles {
         // Of a known model more may be known than what was said now.
         let calibration = model.manifest.as_ref().unwrap_or(&manifest).calibration();
         Ok((Loaded { model, embedder, calibration }, is_new))
+    }
+
+    /// Loads a file that is new here, after a trial if an operator brings it.
+    async fn look_at(
+        &self,
+        content: &Bytes,
+        format: Format,
+        manifest: &Manifest,
+        source: ModelSource,
+    ) -> Result<LoadedEmbedder, ServiceError> {
+        if source == ModelSource::Import {
+            let _only = self.trials.acquire().await.map_err(|error| ServiceError::Internal(error.to_string()))?;
+            trial::try_out(&self.trial, content, format, normalisation(manifest)).await?;
+        }
+        let loading = self.engine.load_embedder(content.clone(), format, normalisation(manifest));
+        loading.await.map_err(|error| match error {
+            EngineError::Embedder(_) => ServiceError::InvalidModel(error.to_string()),
+            error => error.into(),
+        })
     }
 
     /// The content of a model's file.

@@ -32,6 +32,8 @@ pub struct Imported {
     pub gallery_created: bool,
     /// Whose embeddings were stored.
     pub model: Option<String>,
+    /// Whose embeddings were left out because it is retired; the faces are embedded by their chips.
+    pub retired_model: Option<String>,
     /// Whether the model is new to the database.
     pub model_registered: bool,
     /// The model that searches use; `None` before a server has run.
@@ -82,7 +84,14 @@ impl Import {
     ) -> Result<(), TransferError> {
         let opened = tokio::task::spawn_blocking(move || Source::open(reader)).await;
         let (source, header) = opened.map_err(|error| TransferError::Thread(error.to_string()))??;
-        let model = self.model(header.model.as_ref()).await?;
+        let named = self.model(header.model.as_ref()).await?;
+        let dimension = named.as_ref().map(|model| model.dimension as usize);
+        // What is stored of a retired model is deleted again.
+        let (retired, model) = match named {
+            Some(model) if model.state == ModelState::Retired => (Some(model.name), None),
+            model => (None, model),
+        };
+        self.imported.retired_model = retired;
         let active = match self.registry.active().await {
             Ok(active) => Some(active),
             Err(RegistryError::NoActiveModel) => None,
@@ -95,7 +104,6 @@ impl Import {
         // Before a server has run, the embeddings at hand are the best guess of what one will search.
         let searched = active.is_none() || active.map(|active| active.id) == model.as_ref().map(|model| model.id);
         let intake = self.galleries.intake(gallery, header.policy, model.as_ref().map(|m| m.id), self.request.ids);
-        let dimension = model.map(|model| model.dimension as usize);
         let batches = read_ahead(source, dimension, self.request.threads);
         self.store(intake, batches, searched, &mut progress).await
     }
@@ -109,7 +117,10 @@ impl Import {
     ) -> Result<(), TransferError> {
         let mut any = false;
         while let Some(batch) = batches.recv().await {
-            let Batch { records, lines, bytes } = batch?;
+            let Batch { mut records, lines, bytes } = batch?;
+            if let Some(model) = &self.imported.retired_model {
+                leave_out_embeddings(&mut records, &lines, model)?;
+            }
             let outline = Outline::of(&records, &lines);
             let stored = intake.store(records).await.map_err(|error| outline.locate(error))?;
             self.add(stored, searched);
@@ -171,6 +182,18 @@ impl Import {
     }
 }
 
+/// Faces keep their chips alone; one without is refused, as nobody would find it.
+fn leave_out_embeddings(records: &mut [Record], lines: &[u64], model: &str) -> Result<(), TransferError> {
+    for (record, number) in records.iter_mut().zip(lines) {
+        let Some(face) = &mut record.face else { continue };
+        if face.chip.is_none() {
+            return Err(TransferError::RetiredModel { number: *number, model: model.to_owned() });
+        }
+        (face.embedding, face.norm) = (None, None);
+    }
+    Ok(())
+}
+
 fn default_gallery() -> Name {
     Name::try_from(DEFAULT_GALLERY_NAME.to_owned()).expect("the name is short and has no NUL")
 }
@@ -205,9 +228,9 @@ impl Outline {
     fn locate(&self, error: IntakeError) -> TransferError {
         // The later of two of one file.
         let blamed = self.lines.iter().rfind(|(_, face, subject)| match &error {
-            IntakeError::FaceExists(id) => *face == Some(*id),
+            IntakeError::FaceExists(id) | IntakeError::FaceElsewhere { id, .. } => *face == Some(*id),
             IntakeError::SubjectExists { id, .. } => *subject == Some(*id),
-            IntakeError::NameIsId { .. } | IntakeError::Gallery(_) => false,
+            IntakeError::NameIsId { .. } | IntakeError::ModelRetired | IntakeError::Gallery(_) => false,
         });
         match blamed {
             Some((number, ..)) => TransferError::Refused { number: *number, source: error },

@@ -161,12 +161,17 @@ fn any_member() -> impl Strategy<Value = Value> {
         json!({"name": "n", "sha256": "0".repeat(64), "dimension": 8}),
         json!({"name": "n", "sha256": "0", "dimension": -1}),
     ];
+    let known = proptest::sample::select(known.to_vec());
     let number = any::<f64>().prop_map(|number| json!(number));
-    let leaf = prop_oneof![4 => proptest::sample::select(known.to_vec()), 1 => number, 1 => any::<String>().prop_map(|it| json!(it))];
-    leaf.prop_recursive(4, 20, 5, |inner| {
+    let leaf = prop_oneof![known.clone(), number, any::<String>().prop_map(|text| json!(text))];
+    let nested = leaf.prop_recursive(4, 20, 5, |inner| {
         let members = proptest::collection::btree_map("[a-z]{0,3}", inner.clone(), 0..4);
-        prop_oneof![proptest::collection::vec(inner, 0..9).prop_map(|it| json!(it)), members.prop_map(|it| json!(it))]
-    })
+        prop_oneof![
+            proptest::collection::vec(inner, 0..9).prop_map(|values| json!(values)),
+            members.prop_map(|members| json!(members))
+        ]
+    });
+    prop_oneof![4 => known, 1 => nested]
 }
 
 /// A line where members have other values, or a header; and whether it could be read as far as the values.
@@ -192,7 +197,7 @@ fn changed_lines_never_panic<T: std::fmt::Debug>(
     });
     run.unwrap();
     println!("of {CASES}, {} were taken, {} refused for a value", taken.get(), refused_values.get());
-    assert!(taken.get() > CASES / 10 && refused_values.get() > CASES / 50);
+    assert!(taken.get() > CASES / 10 && refused_values.get() > CASES / 100);
 }
 
 #[test]

@@ -27,6 +27,11 @@ pub enum TransferError {
     LongLine { number: u64, max: usize },
     #[error("line {number}: {source}")]
     Refused { number: u64, source: IntakeError },
+    #[error(
+        "line {number}: it has no chip to embed anew, and its embedding is of the model {model}, which is retired here; \
+         import the model again first (`faceid models import`), or export with chips"
+    )]
+    RetiredModel { number: u64, model: String },
     #[error("there is no model {0:?} in this database; `faceid serve` registers the one that it runs")]
     NoSuchModel(String),
     #[error("there are several models {0:?} in this database; name one by its sha256")]

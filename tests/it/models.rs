@@ -112,9 +112,9 @@ async fn importing_the_file_of_a_known_model_changes_nothing_of_it() {
     let toml = "name = \"mobilefacenet-512\"\nthreshold = 0.41\n";
     for agrees in [
         &[][..],
-        &[("name", "mobilefacenet-512")],
-        &[("threshold", "0.41"), ("channels", "rgb"), ("mean", "127.5")],
-        &[("manifest", toml)],
+        &[("name", "mobilefacenet-512")][..],
+        &[("threshold", "0.41"), ("channels", "rgb"), ("mean", "127.5")][..],
+        &[("manifest", toml)][..],
     ] {
         let answer = import(bundled(), agrees).await;
         answer.expect(StatusCode::OK);
@@ -123,10 +123,10 @@ async fn importing_the_file_of_a_known_model_changes_nothing_of_it() {
     let other_toml = "name = \"mobilefacenet-512\"\nthreshold = 0.3\n";
     for (differs, said) in [
         (&[("name", "renamed"), ("threshold", "0.123")][..], "not \"renamed\", its threshold is 0.41, not 0.123"),
-        (&[("mean", "0")], "its mean is 127.5, not 0.0"),
-        (&[("scale", "1")], "its scale is 127.5, not 1.0"),
-        (&[("channels", "bgr")], "its order of channels is \"rgb\", not \"bgr\""),
-        (&[("manifest", other_toml)], "its threshold is 0.41, not 0.3"),
+        (&[("mean", "0")][..], "its mean is 127.5, not 0.0"),
+        (&[("scale", "1")][..], "its scale is 127.5, not 1.0"),
+        (&[("channels", "bgr")][..], "its order of channels is \"rgb\", not \"bgr\""),
+        (&[("manifest", other_toml)][..], "its threshold is 0.41, not 0.3"),
     ] {
         let problem = import(bundled(), differs).await.expect_problem(409, Code::ModelExists);
         assert!(problem.detail.contains(said), "{}", problem.detail);

@@ -1,4 +1,4 @@
-//! Machines and containers as people have them: without a home folder, with variables that are set to nothing, with servers
+//! Machines and containers as people have them: with variables that are set to nothing, with servers
 //! that are slow, dead or on another port, with old compilers.
 
 use std::io::Read;
@@ -25,17 +25,6 @@ fn soon(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(began.elapsed() < SOON, "after {:?}: {}", began.elapsed(), said(&output));
     output
-}
-
-#[test]
-fn without_a_home_folder_everything_is_in_the_data_directory() {
-    let mut command = faceid();
-    command.env("HOME", "").env_remove("FACEID_WEIGHTS_DIR").env_remove("FACEID_POSTGRES_DIR");
-    let output = command.args(["serve", "--print-config", "--data-dir", "/nowhere/data"]).output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    for line in [r#"weights_dir = "/nowhere/data/weights""#, r#"postgres_dir = "/nowhere/data/postgres-16.14""#] {
-        assert!(said(&output).contains(line), "{}", said(&output));
-    }
 }
 
 /// Every variable that the help of a command names.

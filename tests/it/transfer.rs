@@ -203,3 +203,30 @@ fn vectors_of_others_come_in_line_by_line() {
         text(&output)
     );
 }
+
+/// A crop as it is stored, of nobody.
+fn chip() -> String {
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    let image = image::RgbImage::from_fn(112, 112, |x, y| image::Rgb([(2 * x) as u8, (2 * y) as u8, (x + y) as u8]));
+    image.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, jpeg.into_inner())
+}
+
+#[test]
+fn embeddings_of_a_retired_model_are_not_stored_to_be_deleted_again() {
+    let (data, files) = (data_dir(), data_dir());
+    let file = files.path().join("theirs.jsonl");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, [header(), line("Ada", 0)].join("\n")).unwrap();
+    succeed(at(data.path(), &["import", path]));
+    succeed(at(data.path(), &["models", "retire", "theirs"]));
+    let refused = fail(at(data.path(), &["import", path, "--gallery", "again"]));
+    assert!(refused.contains("line 2: it has no chip") && refused.contains("theirs, which is retired"), "{refused}");
+
+    let mut face: Value = serde_json::from_str(&line("Bob", 1)).unwrap();
+    face["chip"] = chip().into();
+    std::fs::write(&file, [header(), face.to_string()].join("\n")).unwrap();
+    let imported = succeed(at(data.path(), &["import", path, "--gallery", "again"]));
+    assert_eq!((&imported["faces"], &imported["to_embed"], &imported["not_found"]), (&1.into(), &1.into(), &0.into()));
+    assert_eq!((&imported["model"], &imported["retired_model"]), (&Value::Null, &"theirs".into()));
+}

@@ -127,6 +127,26 @@ pub(super) async fn end_leftovers(cluster: &Path) -> Result<(), DbError> {
     Ok(())
 }
 
+/// Ticks of the processor (10 ms, as a rule) that the processes which recover a cluster have had, so that it can be seen
+/// whether they get on.
+pub(super) fn work_of_recovery(cluster: &Path) -> u64 {
+    let recovers = |pid: &Pid| {
+        // Postgres writes there what a process does.
+        let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        title.starts_with(b"postgres: startup") || title.starts_with(b"postgres: checkpointer")
+    };
+    processes().filter(|pid| works_on(*pid, cluster) && recovers(pid)).filter_map(ticks).sum()
+}
+
+/// User and system time of a process, the 14th and 15th field of its `stat` (proc(5)); the second may hold spaces.
+fn ticks(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let number = |field: &str| field.parse::<u64>().ok();
+    let mut times = fields.split(' ').skip(11).map(number);
+    Some(times.next()?? + times.next()??)
+}
+
 fn first_line_pid(pid_file: &Path) -> Option<Pid> {
     let pid = fs::read_to_string(pid_file).ok()?.lines().next()?.trim().parse().ok()?;
     // Signals to 0 and below mean whole groups.

@@ -7,28 +7,32 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster::Cluster;
-use super::postmaster::{Postmaster, end_leftovers};
+use super::postmaster::{Postmaster, end_leftovers, work_of_recovery};
 use super::{DbError, ROLE};
 
-/// How long Postgres may take until it answers; recovery after a crash replays its log.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long Postgres may go without a sign of progress until it answers. After a crash it replays its log first, which
+/// takes as long as there is log.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often is said that it is waited for.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// Starts Postgres and waits until our database in it answers.
 pub(super) async fn start(cluster: &Cluster) -> Result<Postmaster, DbError> {
+    start_patiently(cluster, PATIENCE).await
+}
+
+/// As [`start`]; gives up when there was no progress for `patience`.
+pub(super) async fn start_patiently(cluster: &Cluster, patience: Duration) -> Result<Postmaster, DbError> {
     end_leftovers(&cluster.path()).await?;
     let mut postmaster = Postmaster::spawn(cluster)?;
-    match timeout(READY_WITHIN, ready(cluster, &mut postmaster)).await {
-        Ok(Ok(())) => Ok(postmaster),
-        Ok(Err(error)) => {
+    match ready(cluster, &mut postmaster, patience).await {
+        Ok(()) => Ok(postmaster),
+        Err(error) => {
             postmaster.stop().await;
             Err(error)
-        }
-        Err(_) => {
-            postmaster.stop().await;
-            let reason = format!("no answer within {} seconds", READY_WITHIN.as_secs());
-            Err(DbError::NotStarted { reason, log: cluster.log_tail() })
         }
     }
 }
@@ -77,16 +81,20 @@ pub(super) async fn supervise(cluster: Cluster, postmaster: Postmaster, mut stop
 }
 
 /// Polls until a connection succeeds, then makes sure that our database exists.
-async fn ready(cluster: &Cluster, postmaster: &mut Postmaster) -> Result<(), DbError> {
+async fn ready(cluster: &Cluster, postmaster: &mut Postmaster, patience: Duration) -> Result<(), DbError> {
     let maintenance = cluster.connect_options("postgres");
+    let mut wait = Wait::new(patience);
     let mut connection = loop {
-        match PgConnection::connect_with(&maintenance).await {
-            Ok(connection) => break connection,
-            Err(_) => sleep(Duration::from_millis(25)).await,
+        match timeout(patience, PgConnection::connect_with(&maintenance)).await {
+            Ok(Ok(connection)) => break connection,
+            // Each attempt is a line in its log.
+            Ok(Err(_)) | Err(_) => sleep(wait.pause()).await,
         }
         if let Some(end) = postmaster.has_ended().await {
             return Err(DbError::NotStarted { reason: end, log: cluster.log_tail() });
         }
+        wait.go_on(|| work_of_recovery(&cluster.path()))
+            .map_err(|reason| DbError::NotStarted { reason, log: cluster.log_tail() })?;
     };
     let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
         .bind(ROLE)
@@ -97,4 +105,49 @@ async fn ready(cluster: &Cluster, postmaster: &mut Postmaster) -> Result<(), DbE
         sqlx::query("create database faceid template template0").execute(&mut connection).await?;
     }
     Ok(connection.close().await?)
+}
+
+/// A wait that lasts for as long as something moves.
+struct Wait {
+    patience: Duration,
+    began: Instant,
+    /// What was done when something last moved.
+    done: u64,
+    moved: Instant,
+    looked: Instant,
+    said: Instant,
+}
+
+impl Wait {
+    /// Looks for progress in the time that may pass without any; each costs more than a connection.
+    const LOOKS: u32 = 20;
+
+    fn new(patience: Duration) -> Self {
+        let now = Instant::now();
+        Self { patience, began: now, done: 0, moved: now, looked: now, said: now }
+    }
+
+    /// Until the next attempt: a start takes a fraction of a second, a recovery may take minutes.
+    fn pause(&self) -> Duration {
+        (self.began.elapsed() / 10).clamp(Duration::from_millis(25), Duration::from_millis(500))
+    }
+
+    /// `done` says how much has been done so far. An error once nothing has moved for too long.
+    fn go_on(&mut self, done: impl FnOnce() -> u64) -> Result<(), String> {
+        if self.looked.elapsed() >= self.patience / Self::LOOKS {
+            self.looked = Instant::now();
+            let done = done();
+            if done != self.done {
+                (self.done, self.moved) = (done, self.looked);
+            }
+        }
+        if self.said.elapsed() >= SAY_EVERY {
+            self.said = Instant::now();
+            tracing::info!("waiting for the private Postgres, which recovers from its log after it was killed");
+        }
+        if self.moved.elapsed() < self.patience {
+            return Ok(());
+        }
+        Err(format!("no answer, and no progress for {} seconds", self.patience.as_secs()))
+    }
 }

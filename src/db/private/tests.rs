@@ -174,6 +174,32 @@ async fn a_stale_pid_of_an_unrelated_process_is_no_obstacle() {
 }
 
 #[tokio::test]
+async fn a_standby_is_refused_at_the_start_and_waited_for_later() {
+    let folder = data_dir();
+    let postgres = start(folder.path()).await.unwrap();
+    let settings = PoolSettings { acquire_timeout: Duration::from_secs(2), ..PoolSettings::default() };
+    let pools = Pools::connect(postgres.connect_options(), settings.clone()).await.unwrap();
+    ping(&pools.requests).await.unwrap();
+    postgres.stop().await;
+
+    // As after a failover: what answers at the address of the primary follows another one.
+    std::fs::write(folder.path().join("postgres/standby.signal"), "").unwrap();
+    let postgres = start(folder.path()).await.unwrap();
+    let error = Pools::connect(postgres.connect_options(), settings).await.unwrap_err();
+    assert!(matches!(error, DbError::Standby), "{error}");
+    let error = ping(&pools.requests).await.unwrap_err();
+    assert!(matches!(error, DbError::Unavailable(_)), "{error}");
+
+    let mut connection = PgConnection::connect_with(&postgres.connect_options()).await.unwrap();
+    sqlx::query("select pg_promote()").execute(&mut connection).await.unwrap();
+    let write = || sqlx::raw_sql("create table if not exists written (n int)");
+    eventually(Duration::from_secs(30), "the new primary", async || write().execute(&pools.requests).await.is_ok())
+        .await;
+    pools.close().await;
+    postgres.stop().await;
+}
+
+#[tokio::test]
 async fn half_made_clusters_are_cleared_away() {
     let folder = data_dir();
     let half = folder.path().join("postgres.new-half");
@@ -235,4 +261,50 @@ async fn a_broken_cluster_reports_the_log() {
     std::fs::remove_file(folder.path().join("postgres/global/pg_control")).unwrap();
     let error = start(folder.path()).await.unwrap_err();
     assert!(matches!(&error, DbError::NotStarted { log, .. } if log.contains("pg_control")), "{error}");
+}
+
+/// A cluster that was killed with so much in its log that reading that takes a while.
+async fn killed_with_a_long_log(folder: &Path) {
+    let postgres = start(folder).await.unwrap();
+    let mut connection = PgConnection::connect_with(&postgres.connect_options()).await.unwrap();
+    // No checkpoint in between.
+    for setting in ["max_wal_size = '20GB'", "checkpoint_timeout = '1h'"] {
+        sqlx::query(sqlx::AssertSqlSafe(format!("alter system set {setting}"))).execute(&mut connection).await.unwrap();
+    }
+    sqlx::raw_sql("select pg_reload_conf(); create table filled (n int, text text); checkpoint")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..6 {
+        let fill = "insert into filled select n, repeat(md5(n::text), 8) from generate_series(1, 200000) n";
+        sqlx::query(fill).execute(&mut connection).await.unwrap();
+        sqlx::query("update filled set n = n + 1 where n % 5 = 0").execute(&mut connection).await.unwrap();
+    }
+    kill(postmaster_pid(folder), Signal::SIGKILL).unwrap();
+    postgres.stop().await;
+}
+
+#[tokio::test]
+async fn a_recovery_is_waited_for_while_it_gets_on() {
+    let folder = data_dir();
+    killed_with_a_long_log(folder.path()).await;
+    // As a patience of a minute to a recovery of an hour.
+    let patience = Duration::from_millis(500);
+    let cluster = Cluster::prepare(&install_dir(), DataDir::open(folder.path()).unwrap()).await.unwrap();
+    let began = Instant::now();
+    let postmaster = supervisor::start_patiently(&cluster, patience).await.unwrap();
+    println!("recovered within {:?}", began.elapsed());
+    assert!(began.elapsed() > patience, "the recovery was too short for this test");
+    postmaster.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_without_progress_is_given_up() {
+    let folder = data_dir();
+    start(folder.path()).await.unwrap().stop().await;
+    let cluster = Cluster::prepare(&install_dir(), DataDir::open(folder.path()).unwrap()).await.unwrap();
+    // Nothing moves in so short a time.
+    let error = supervisor::start_patiently(&cluster, Duration::ZERO).await.unwrap_err();
+    assert!(matches!(&error, DbError::NotStarted { reason, .. } if reason.contains("no progress")), "{error}");
 }

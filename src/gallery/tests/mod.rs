@@ -2,6 +2,7 @@
 
 mod approximate;
 mod changes;
+mod databases;
 mod embeddings;
 mod enrolment;
 mod erasure;
@@ -13,7 +14,7 @@ mod training;
 mod transfer;
 
 use super::*;
-use crate::db::testing::database;
+use crate::db::testing::{database, empty_database};
 use crate::registry::Registry;
 use sha2::Digest;
 
@@ -27,13 +28,16 @@ const DIMENSION: usize = 32;
 struct Fixture {
     galleries: Galleries,
     registry: Registry,
-    pool: PgPool,
+    pool: Pool,
     model: ModelId,
 }
 
 impl Fixture {
     async fn new() -> Self {
-        let pools = database().await;
+        Self::on(database().await).await
+    }
+
+    async fn on(pools: Pools) -> Self {
         let registry = Registry::new(&pools);
         let model = registry.register("test", [1; 32], DIMENSION as u32).await.unwrap().id;
         Self { galleries: Galleries::new(&pools), registry, pool: pools.requests, model }

@@ -48,7 +48,7 @@ async fn what_is_stored_is_what_was_read() {
     assert_eq!(before.len(), 5);
     assert_eq!(before, after);
     // Templates are made of the same embeddings.
-    let templates = |pool: PgPool| async move {
+    let templates = |pool: Pool| async move {
         let sql = "select subject_id, faces, face_id, embedding::text from templates order by subject_id";
         sqlx::query_as::<_, (uuid::Uuid, i32, Option<uuid::Uuid>, String)>(sql).fetch_all(&pool).await.unwrap()
     };
@@ -98,12 +98,30 @@ async fn ids_that_are_taken_stop_the_batch() {
 
     let stored = store(&db, "default", Ids::SkipExisting, &again).await.unwrap();
     assert_eq!((stored.subjects_created, stored.faces, stored.skipped), (1, 1, 1));
+    // What exists in another gallery cannot exist in this one as well, and is not left out in silence.
+    let error = store(&db, "other", Ids::SkipExisting, &[again[0].clone(), first[1].clone()]).await.unwrap_err();
+    assert!(matches!(&error, IntakeError::FaceElsewhere { gallery, .. } if gallery == "default"), "{error}");
+    let error = store(&db, "other", Ids::Keep, &first).await.unwrap_err();
+    assert!(matches!(error, IntakeError::FaceElsewhere { .. }), "{error}");
+    assert_eq!(db.rows("galleries").await, 1);
     // The same names: faces are added.
     let stored = store(&db, "default", Ids::New, &again).await.unwrap();
     assert_eq!((stored.subjects_created, stored.faces, stored.skipped), (0, 2, 0));
     let stored = store(&db, "copy", Ids::New, &first).await.unwrap();
     assert_eq!((stored.subjects_created, stored.faces, stored.gallery_created), (2, 2, true));
     assert_eq!((db.rows("faces").await, db.rows("subjects").await, db.rows("templates").await), (7, 5, 5));
+}
+
+#[tokio::test]
+async fn embeddings_of_a_retired_model_are_refused() {
+    let db = Fixture::new().await;
+    let mut intake = db.galleries.intake(name("default"), None, Some(db.model), Ids::Keep);
+    intake.store(vec![record(&subject("Ada"), &axis(0))]).await.unwrap();
+    // In the middle of an import.
+    sqlx::query("update models set state = 'retired' where id = $1").bind(db.model.0).execute(&db.pool).await.unwrap();
+    let error = intake.store(vec![record(&subject("Bob"), &axis(1))]).await.unwrap_err();
+    assert!(matches!(error, IntakeError::ModelRetired), "{error}");
+    assert_eq!((db.rows("faces").await, db.rows("subjects").await), (1, 1));
 }
 
 #[tokio::test]

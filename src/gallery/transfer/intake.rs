@@ -12,7 +12,7 @@ use super::super::enroll::{OnDuplicate, await_turn, hold_gallery};
 use super::super::{Galleries, GalleryError, Metadata, Policy, as_id, check_dimension};
 use super::copy::Rows;
 use super::{FaceRecord, Ids, IntakeError, Record, SubjectRecord};
-use crate::db::MODELS_CHANNEL;
+use crate::db::{MODELS_CHANNEL, MODELS_LOCK, lock, lock_shared, notify};
 use crate::types::{FaceId, GalleryId, ModelId, Name, SubjectId};
 
 /// From this many faces on, Postgres is asked to look anew at what its tables hold: plans made for an empty table
@@ -74,7 +74,8 @@ impl Intake {
         let (gallery, gallery_created) = self.hold(&mut transaction).await?;
         await_turn(&mut transaction, gallery, OnDuplicate::Allow).await?;
         await_other_batches(&mut transaction, gallery).await?;
-        let skipped = self.settle_face_ids(&mut transaction, &mut records).await?;
+        self.hold_model(&mut transaction).await?;
+        let skipped = self.settle_face_ids(&mut transaction, gallery, &mut records).await?;
         let (subjects, subjects_created) = self.settle_subjects(&mut transaction, gallery, &records).await?;
         let placed: Vec<Placed> =
             records.into_iter().filter_map(|record| self.place(record, &subjects)).collect::<Result<_, _>>()?;
@@ -84,7 +85,7 @@ impl Intake {
             Some(model) => copy_embeddings(&mut transaction, gallery, model, &placed).await?,
             None => 0,
         };
-        sqlx::query("select pg_notify($1, '')").bind(CHANNEL).execute(&mut *transaction).await?;
+        notify(&mut *transaction, CHANNEL).await?;
         transaction.commit().await?;
         self.into = Some(gallery);
         self.faces += faces;
@@ -95,7 +96,7 @@ impl Intake {
     pub async fn finish(self) -> Result<(), GalleryError> {
         if self.faces > 0 {
             // Some may lack an embedding of the active model; servers make it from their chips.
-            sqlx::query("select pg_notify($1, '')").bind(MODELS_CHANNEL).execute(&self.galleries.pool).await?;
+            notify(&self.galleries.pool, MODELS_CHANNEL).await?;
         }
         if self.faces >= ANALYZE_FROM {
             sqlx::query("analyze subjects, faces, embeddings, templates").execute(&self.galleries.pool).await?;
@@ -111,6 +112,19 @@ impl Intake {
         let model = self.model.ok_or(GalleryError::Inconsistent("an embedding came without its model"))?;
         let dimension = self.galleries.known_dimension(connection, model).await?;
         embeddings().try_for_each(|embedding| check_dimension(dimension, embedding.dimension()))
+    }
+
+    /// Keeps the model from being retired until the transaction ends: what is left of a retired one is deleted.
+    async fn hold_model(&self, connection: &mut PgConnection) -> Result<(), IntakeError> {
+        let Some(model) = self.model else { return Ok(()) };
+        lock_shared(connection, MODELS_LOCK).await?;
+        // A statement of its own, so that it sees what whoever held the lock before has done.
+        let retired: bool =
+            sqlx::query_scalar("select exists (select from models where id = $1 and state = 'retired')")
+                .bind(model.0)
+                .fetch_one(connection)
+                .await?;
+        if retired { Err(IntakeError::ModelRetired) } else { Ok(()) }
     }
 
     /// Finds the gallery, or creates it before the first batch, and keeps it until the transaction ends.
@@ -137,10 +151,12 @@ impl Intake {
         hold_gallery(connection, self.gallery.as_str()).await.map(|(id, _)| (id, created == 1))
     }
 
-    /// Sees to it that no face has an id that is taken, and returns how many were left out for that.
+    /// Sees to it that no face has an id that is taken, and returns how many were left out for that. A face of another
+    /// gallery is no reason to leave one out: nobody would find it in this one.
     async fn settle_face_ids(
         &self,
         connection: &mut PgConnection,
+        gallery: GalleryId,
         records: &mut Vec<Record>,
     ) -> Result<u64, IntakeError> {
         if self.ids == Ids::New {
@@ -148,9 +164,16 @@ impl Intake {
         }
         let id_of = |record: &Record| record.face.as_ref().and_then(|face| face.id);
         let ids: Vec<Uuid> = records.iter().filter_map(id_of).map(|id| id.0).collect();
-        let taken: Vec<Uuid> =
-            sqlx::query_scalar("select id from faces where id = any($1)").bind(ids).fetch_all(connection).await?;
-        let mut taken: HashSet<FaceId> = taken.into_iter().map(FaceId).collect();
+        let taken: Vec<(Uuid, Uuid, String)> = sqlx::query_as(
+            "select f.id, f.gallery_id, g.name from faces f join galleries g on g.id = f.gallery_id where f.id = any($1)",
+        )
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+        if let Some((id, _, name)) = taken.iter().find(|(_, owner, _)| *owner != gallery.0) {
+            return Err(IntakeError::FaceElsewhere { id: FaceId(*id), gallery: name.clone() });
+        }
+        let mut taken: HashSet<FaceId> = taken.into_iter().map(|(id, ..)| FaceId(id)).collect();
         let before = records.len();
         let mut twice = None;
         records.retain(|record| {
@@ -218,8 +241,7 @@ async fn await_other_batches(connection: &mut PgConnection, gallery: GalleryId) 
     let (high, low) = gallery.0.as_u64_pair();
     // Two galleries that fall on one key merely wait for each other.
     let key = (high ^ low).cast_signed() ^ INTAKE_LOCK;
-    sqlx::query("select pg_advisory_xact_lock($1)").bind(key).execute(connection).await?;
-    Ok(())
+    Ok(lock(connection, key).await?)
 }
 
 /// The subjects of a gallery that have one of the names, locked in the order of their ids, as elsewhere.

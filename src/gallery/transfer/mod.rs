@@ -54,7 +54,7 @@ pub enum Ids {
     /// Those that they bring; one that exists already is an error.
     #[default]
     Keep,
-    /// Those that they bring; a face whose id exists already is left out.
+    /// Those that they bring; a face whose id exists already in the gallery is left out.
     SkipExisting,
     /// New ones.
     New,
@@ -65,6 +65,10 @@ pub enum Ids {
 pub enum IntakeError {
     #[error("the face {0} exists already; --skip-existing leaves such faces out, --new-ids gives new ids")]
     FaceExists(FaceId),
+    #[error("the face {id} exists already, in the gallery {gallery:?}; --new-ids gives new ids")]
+    FaceElsewhere { id: FaceId, gallery: String },
+    #[error("the model whose embeddings these are was retired meanwhile, and they would be deleted; begin anew")]
+    ModelRetired,
     #[error("the subject {id} exists already, not as {name:?} in this gallery; --new-ids gives new ids")]
     SubjectExists { id: SubjectId, name: String },
     #[error("the name {name:?} is the id of another subject of this gallery")]

@@ -65,8 +65,7 @@ struct FaceRow {
 impl Galleries {
     /// Begins to read a gallery, given by id or name.
     pub async fn snapshot(&self, gallery: &str) -> Result<Snapshot, GalleryError> {
-        let mut transaction =
-            self.pool.begin_with("begin transaction isolation level repeatable read, read only").await?;
+        let mut transaction = self.pool.begin_snapshot().await?;
         let found: Option<Gallery> = sqlx::query_as(
             "select id, name, policy, created_at from galleries \
              where id = $1 or name = $2 order by id = $1 desc nulls last limit 1",

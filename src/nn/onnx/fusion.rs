@@ -80,7 +80,7 @@ pub(super) fn fuse(
 ) -> OpResult<(Vec<Node>, HashSet<Slot>)> {
     let plans = plan(&nodes, constants, outputs, family)?;
     let refused = refused(&nodes, &plans, outputs);
-    let mut plans = siblings::merge(plans, &refused, family);
+    let mut plans = siblings::merge(plans, &refused, family)?;
     let replaced: HashSet<usize> = plans.values().flat_map(|plan| &plan.nodes).copied().collect();
     let fused = nodes.into_iter().enumerate().filter_map(|(index, node)| match plans.remove(&index) {
         Some(plan) => Some(plan.node(node, &refused)),
@@ -133,6 +133,7 @@ fn plan(
     for (index, node) in nodes.iter().enumerate() {
         node.inputs.iter().flatten().for_each(|slot| users.entry(*slot).or_default().push(index));
     }
+    let outputs: HashSet<Slot> = outputs.iter().copied().collect();
     let only_user = |slot: Slot| match users.get(&slot).map(Vec::as_slice) {
         Some([user]) if !outputs.contains(&slot) => Some(*user),
         _ => None,
@@ -156,7 +157,7 @@ fn plan(
         let Some(result) = nodes[last].outputs.first().copied().flatten() else {
             continue;
         };
-        if let Some(kernel) = FusedConv::new(&spec, family) {
+        if let Some(kernel) = FusedConv::new(&spec, family).map_err(OpError)? {
             let outputs = vec![(result, spec.out_channels)];
             plans.insert(last, Plan { nodes: vec![conv, last], spec, kernel, input: *input, residual, outputs });
         }

@@ -7,6 +7,7 @@ use prost::bytes::Bytes;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::attributes::Attributes;
+use super::counts;
 use super::fusion::{self, Part};
 use super::graph::{Graph, Input, Label, Node, Slot};
 use super::ops::{self, Build, Inputs, OpError, OpResult};
@@ -26,11 +27,15 @@ const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
 impl Graph {
     /// Reads the content of an ONNX file and puts its weights on `device`, to be run in `kind`: float, bfloat16 or half.
     ///
-    /// On the CPU, convolutions are fused with what follows them where this processor has kernels for the kind.
-    pub fn load(content: impl Into<Bytes>, device: Device, kind: Kind) -> Result<Self, NetworkError> {
+    /// With a family of kernels, which must be for `kind` and on the CPU, convolutions are fused with what follows them.
+    pub fn load(
+        content: impl Into<Bytes>,
+        device: Device,
+        kind: Kind,
+        family: Option<Family>,
+    ) -> Result<Self, NetworkError> {
         let (model, mut graph) = parse(content)?;
         simplify(&mut graph);
-        let family = if device == Device::Cpu { Family::best(kind) } else { None };
         let loader = Loader::new(opset(&model.opset_import)?, device, kind, HashSet::new());
         Ok(no_grad(|| loader.graph(graph, family))?.0)
     }
@@ -49,11 +54,12 @@ impl Graph {
     }
 }
 
-/// The model of a file, and a copy of its graph, whose operators are known.
+/// The model of a file without its graph, and the graph, whose operators are known.
 pub(super) fn parse(content: impl Into<Bytes>) -> Result<(ModelProto, GraphProto), NetworkError> {
-    let model = ModelProto::decode(content.into()).map_err(|error| malformed(error.to_string()))?;
-    // Contents are shared buffers, so a copy is cheap.
-    let graph = model.graph.clone().ok_or_else(|| malformed("it holds no graph"))?;
+    let content = content.into();
+    counts::check(&content)?;
+    let mut model = ModelProto::decode(content).map_err(|error| malformed(error.to_string()))?;
+    let graph = model.graph.take().ok_or_else(|| malformed("it holds no graph"))?;
     if !graph.sparse_initializer.is_empty() {
         return Err(malformed("sparse weights are not supported"));
     }
@@ -81,6 +87,9 @@ fn opset(imports: &[OperatorSetIdProto]) -> Result<i64, NetworkError> {
     }
 }
 
+/// Missing operators that a message names; nobody reads more.
+const MAX_NAMED: usize = 32;
+
 /// Names every operator that is missing, each with its first node.
 fn check_operators(nodes: &[NodeProto]) -> Result<(), NetworkError> {
     let mut missing: Vec<UnsupportedOperator> = Vec::new();
@@ -90,7 +99,7 @@ fn check_operators(nodes: &[NodeProto]) -> Result<(), NetworkError> {
             continue;
         }
         let operator = if ours { node.op_type.clone() } else { format!("{}::{}", node.domain, node.op_type) };
-        if missing.iter().all(|known| known.operator != operator) {
+        if missing.len() < MAX_NAMED && missing.iter().all(|known| known.operator != operator) {
             missing.push(UnsupportedOperator { operator, node: label(index, node).node });
         }
     }

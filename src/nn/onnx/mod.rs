@@ -13,10 +13,13 @@
 //! batch instead. With a batch of one nothing changes. A network that mixes its images in some other way
 //! fails or gives wrong rows for a batch, which is why `nn::Embedder` compares a batch with single runs at load.
 //!
-//! **Hostile files.** Lengths are checked before memory is taken, no value may have more than
-//! [`MAX_ELEMENTS`] elements, and whatever libtorch refuses becomes an error.
+//! **Hostile files.** How much of everything a file has is counted before it is read (`counts`), lengths are checked before
+//! memory is taken, no value may have more than [`MAX_ELEMENTS`] elements, and whatever libtorch refuses becomes an error. No
+//! step compares all with all. A network may still ask for more time or memory than anybody has: files that somebody brings
+//! are tried out in a process of their own first.
 
 mod attributes;
+mod counts;
 mod fusion;
 mod graph;
 mod load;

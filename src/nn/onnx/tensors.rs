@@ -19,7 +19,7 @@ const SMALL: f64 = 1e-6;
 /// The most elements that one value of a graph may have (1 GiB as float32).
 pub const MAX_ELEMENTS: i64 = 1 << 28;
 /// The most dimensions that one value may have.
-const MAX_RANK: usize = 12;
+pub const MAX_RANK: usize = 12;
 /// The most numbers that an operator reads back from a tensor of shapes or indices.
 const MAX_READ_BACK: usize = 1 << 20;
 
@@ -153,7 +153,8 @@ pub fn from_proto(proto: &TensorProto, device: Device) -> OpResult<Tensor> {
 /// them it is 8 times as fast on the CPU, and the embeddings of the test's images keep every bit. A tensor that is
 /// small as a whole is left alone.
 pub fn without_traces(weights: Tensor) -> OpResult<Tensor> {
-    if weights.numel() == 0 || !is_floating(weights.f_kind()?) {
+    // A number alone is small as a whole, or no trace.
+    if weights.numel() <= 1 || !is_floating(weights.f_kind()?) {
         return Ok(weights);
     }
     let magnitudes = weights.f_abs()?;

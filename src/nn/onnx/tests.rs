@@ -12,7 +12,7 @@ use super::ops::OPERATORS;
 use super::proto::{AttributeProto, ModelProto, NodeProto, TensorProto, attribute_type, data_type};
 use super::{Graph, MAX_ELEMENTS, tensors};
 use crate::nn::testing::{bytes, difference, fixture, floats, ints, made_input};
-use crate::nn::{Network, NetworkError, UnsupportedOperator, pixels};
+use crate::nn::{Kernels, Network, NetworkError, UnsupportedOperator, pixels};
 
 static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| match fixture("operators.json") {
     Value::Array(cases) => cases,
@@ -32,7 +32,11 @@ fn changed(case: &str, change: impl FnOnce(&mut ModelProto)) -> Result<Network, 
 }
 
 fn load(content: Vec<u8>) -> Result<Network, NetworkError> {
-    Graph::load(content, Device::Cpu, Kind::Float).map(Network::onnx)
+    load_for(content, Kernels::Auto)
+}
+
+fn load_for(content: Vec<u8>, kernels: Kernels) -> Result<Network, NetworkError> {
+    Graph::load(content, Device::Cpu, Kind::Float, kernels.family(Kind::Float)).map(Network::onnx)
 }
 
 fn message<T>(result: Result<T, NetworkError>) -> String {
@@ -44,8 +48,8 @@ fn only_node(model: &mut ModelProto) -> &mut NodeProto {
 }
 
 /// The largest difference between what the case recorded and what we compute.
-fn case_difference(case: &Value) -> Result<f32, NetworkError> {
-    let network = load(bytes(&case["model"]))?;
+fn case_difference(case: &Value, kernels: Kernels) -> Result<f32, NetworkError> {
+    let network = load_for(bytes(&case["model"]), kernels)?;
     let mut largest = 0.0_f32;
     for run in case["runs"].as_array().unwrap() {
         let outputs = network.forward(&made_input(&ints(&run["shape"])))?;
@@ -60,16 +64,22 @@ fn case_difference(case: &Value) -> Result<f32, NetworkError> {
 }
 
 #[test]
-fn operators_equal_onnx_runtime() {
+fn operators_equal_onnx_runtime_with_all_kernels() {
     let mut failures = Vec::new();
-    for case in CASES.iter() {
-        match case_difference(case) {
-            Ok(difference) if difference <= 1e-4 => {}
-            Ok(difference) => failures.push(format!("{}: {difference}", case["name"])),
-            Err(error) => failures.push(format!("{}: {error}", case["name"])),
+    for kernels in [Kernels::Libtorch, Kernels::Avx2, Kernels::Avx512] {
+        if !kernels.are_available() {
+            println!("not tested: {kernels:?}, which this processor lacks");
+            continue;
+        }
+        for case in CASES.iter() {
+            match case_difference(case, kernels) {
+                Ok(difference) if difference <= 1e-4 => {}
+                Ok(difference) => failures.push(format!("{kernels:?}, {}: {difference}", case["name"])),
+                Err(error) => failures.push(format!("{kernels:?}, {}: {error}", case["name"])),
+            }
         }
     }
-    assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), CASES.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]

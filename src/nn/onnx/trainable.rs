@@ -146,13 +146,12 @@ fn roles(graph: &GraphProto) -> HashMap<String, (usize, bool)> {
 
 /// Whether an operator's input is a weight that may change: `Some(true)` for kernels, `None` if not.
 fn is_variable(operator: &str, place: usize, weight: &TensorProto) -> Option<bool> {
-    let count: i64 = weight.dims.iter().product();
     match (operator, place) {
         ("Conv" | "ConvTranspose" | "Gemm", 1) | ("MatMul", 0 | 1) => Some(true),
         ("Conv" | "ConvTranspose" | "Gemm", 2) | ("PRelu", 1) => Some(false),
         ("BatchNormalization" | "InstanceNormalization" | "LayerNormalization", 1 | 2) => Some(false),
         // Single numbers are constants of a formula.
-        ("Add" | "Mul", _) if count > 1 => Some(false),
+        ("Add" | "Mul", _) if weight.dims.iter().any(|dim| *dim > 1) => Some(false),
         _ => None,
     }
 }

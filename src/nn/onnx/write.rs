@@ -156,7 +156,7 @@ mod tests {
         let narrow = ConvWeights { shape: [2, 3, 2, 2], weights: vec![0.01; 24], ..conv(2, 1, 0) };
         let value = writer.conv(&value, &narrow);
         let value = writer.sigmoid(&value);
-        let network = Network::onnx(Graph::load(writer.finish(&value, 2), Device::Cpu, Kind::Float).unwrap());
+        let network = Network::onnx(Graph::load(writer.finish(&value, 2), Device::Cpu, Kind::Float, None).unwrap());
         let output = network.forward(&made_input(&[2, 3, 4, 4])).unwrap().remove(0);
         assert_eq!(output.size(), [2, 2, 1, 1]);
         let x = made_input(&[2, 3, 4, 4]);

@@ -43,17 +43,18 @@ faceid::Dots* fastest() {
 
 }  // namespace
 
+// Loops over plain memory, which throw nothing.
 extern "C" {
 
 bool faceid_dots_i8_by(int family, const int8_t* rows, const int32_t* row_sums, int64_t row_count, int64_t stride,
-                       const int8_t* queries, int64_t query_count, int32_t* out) {
+                       const int8_t* queries, int64_t query_count, int32_t* out) noexcept {
     auto* kernel = kernel_of(family);
     if (kernel) kernel(rows, row_sums, row_count, stride, queries, query_count, out);
     return kernel != nullptr;
 }
 
 void faceid_dots_i8(const int8_t* rows, const int32_t* row_sums, int64_t row_count, int64_t stride,
-                    const int8_t* queries, int64_t query_count, int32_t* out) {
+                    const int8_t* queries, int64_t query_count, int32_t* out) noexcept {
     static faceid::Dots* const kernel = fastest();
     kernel(rows, row_sums, row_count, stride, queries, query_count, out);
 }

@@ -41,7 +41,7 @@ pub struct ConvSpec {
 unsafe extern "C" {
     pub fn faceid_has_kernels(family: i32) -> bool;
     pub fn faceid_use_threads(count: i32);
-    pub fn faceid_conv_new(spec: *const ConvSpec, family: i32) -> *mut Conv;
+    pub fn faceid_conv_new(spec: *const ConvSpec, family: i32, error: *mut *mut c_char) -> *mut Conv;
     pub fn faceid_conv_free(conv: *mut Conv);
     pub fn faceid_conv_run(
         conv: *const Conv,
@@ -101,7 +101,8 @@ unsafe extern "C" {
         query_count: i64,
         out: *mut i32,
     ) -> bool;
-    pub fn faceid_open_library(path: *const c_char) -> *mut c_char;
+    pub fn faceid_open_library(path: *const c_char, error: *mut *mut c_char) -> bool;
+    pub fn faceid_exit(status: i32) -> !;
     pub fn faceid_tune_heap();
     pub fn faceid_keep_heap();
     pub fn faceid_free_message(message: *mut c_char);

@@ -7,13 +7,17 @@
 //! - [`Script`]: TorchScript, frozen and optimised for inference.
 //! - [`dots_i8`]: dot products of bytes, for the exact search.
 //! - [`open_library`]: CUDA's backend, opened at run time by a binary that was linked without it.
+//! - [`SharedGraph`]: a loaded graph that several threads run.
+//! - [`exit_at_once`]: an end that does not wait for operations in work.
 //!
 //! This is the only place with `unsafe`. Tensors cross as `at::Tensor*`: we lend pointers of tensors that outlive the
 //! call and that the C++ side only reads, and take ownership of those it returns. C++ exceptions are caught there and
 //! come back as messages.
 
+mod conv;
 mod dots;
 mod ffi;
+mod shared;
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
@@ -21,148 +25,9 @@ use std::ptr::{self, NonNull};
 
 use tch::{Device, Kind, Tensor};
 
+pub use conv::{ConvSpec, Family, FusedConv};
 pub use dots::dots_i8;
-
-/// An instruction set with convolutions of its own, and the type of its activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    Avx2Float = 0,
-    Avx512Float = 1,
-    Avx512Bf16 = 2,
-}
-
-impl Family {
-    /// Whether this build has the kernels and this processor runs them.
-    pub fn is_available(self) -> bool {
-        // SAFETY: takes a number and reads the processor's capabilities.
-        unsafe { ffi::faceid_has_kernels(self as i32) }
-    }
-
-    /// The fastest family whose activations are of `kind`.
-    pub fn best(kind: Kind) -> Option<Self> {
-        let candidates: &[Self] = match kind {
-            Kind::Float => &[Self::Avx512Float, Self::Avx2Float],
-            Kind::BFloat16 => &[Self::Avx512Bf16],
-            _ => &[],
-        };
-        candidates.iter().copied().find(|family| family.is_available())
-    }
-
-    /// Channels in a vector of its registers.
-    pub fn lanes(self) -> i64 {
-        match self {
-            Self::Avx2Float => 8,
-            Self::Avx512Float | Self::Avx512Bf16 => 16,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Avx2Float => "avx2",
-            Self::Avx512Float => "avx512",
-            Self::Avx512Bf16 => "avx512_bf16",
-        }
-    }
-}
-
-/// The shape and the numbers of a convolution.
-#[derive(Debug, Clone, Default)]
-pub struct ConvSpec {
-    pub out_channels: i64,
-    /// Of the whole input.
-    pub channels: i64,
-    pub groups: i64,
-    /// Height and width.
-    pub kernel: [i64; 2],
-    pub stride: [i64; 2],
-    /// Top, left, bottom, right.
-    pub pads: [i64; 4],
-    /// `out_channels x (channels / groups) x height x width` numbers.
-    pub weights: Vec<f32>,
-    /// `out_channels` numbers.
-    pub bias: Vec<f32>,
-    /// What negative values are multiplied by, for each output channel: 0 is ReLU, 1 is no activation.
-    pub slopes: Vec<f32>,
-}
-
-impl ConvSpec {
-    /// Whether lengths agree and every number is one that a convolution can have.
-    fn is_consistent(&self) -> bool {
-        let channels = |numbers: &[f32]| numbers.len() as i64 == self.out_channels;
-        let positive = [
-            self.out_channels,
-            self.channels,
-            self.groups,
-            self.kernel[0],
-            self.kernel[1],
-            self.stride[0],
-            self.stride[1],
-        ];
-        positive.iter().all(|number| (1..1 << 16).contains(number))
-            && self.pads.iter().all(|pad| (0..1 << 16).contains(pad))
-            && self.channels % self.groups == 0
-            && self.weights.len() as i64
-                == self.out_channels * (self.channels / self.groups) * self.kernel[0] * self.kernel[1]
-            && channels(&self.bias)
-            && channels(&self.slopes)
-    }
-}
-
-/// A convolution with its weights packed for one family.
-pub struct FusedConv(NonNull<ffi::Conv>);
-
-// SAFETY: packed weights that nothing changes after `new`; the C++ side keeps its scratch per thread.
-unsafe impl Send for FusedConv {}
-// SAFETY: as above; `run` takes it as const and several threads may run it at once.
-unsafe impl Sync for FusedConv {}
-
-impl FusedConv {
-    /// Packs a convolution; `None` if the family has no kernel for its shape (groups other than one or depthwise).
-    pub fn new(spec: &ConvSpec, family: Family) -> Option<Self> {
-        if !spec.is_consistent() {
-            return None;
-        }
-        let raw = ffi::ConvSpec {
-            out_channels: spec.out_channels,
-            channels: spec.channels,
-            groups: spec.groups,
-            kernel_height: spec.kernel[0],
-            kernel_width: spec.kernel[1],
-            stride_y: spec.stride[0],
-            stride_x: spec.stride[1],
-            pad_top: spec.pads[0],
-            pad_left: spec.pads[1],
-            pad_bottom: spec.pads[2],
-            pad_right: spec.pads[3],
-            weights: spec.weights.as_ptr(),
-            bias: spec.bias.as_ptr(),
-            slopes: spec.slopes.as_ptr(),
-        };
-        // SAFETY: the three arrays have the lengths that the spec states (checked above) and are copied by the call.
-        NonNull::new(unsafe { ffi::faceid_conv_new(&raw, family as i32) }).map(Self)
-    }
-
-    /// `N x C x H x W` in any type and layout to `N x O x H' x W'` in channels-last order.
-    ///
-    /// The activation comes before the `residual`, which is added (and broadcast where its shape differs). The output
-    /// is of the family's kind, or float if asked.
-    pub fn run(&self, input: &Tensor, residual: Option<&Tensor>, float_output: bool) -> Result<Tensor, String> {
-        let residual = residual.map_or(ptr::null(), Tensor::as_ptr);
-        let mut error = ptr::null_mut();
-        // SAFETY: the pointers are of live tensors, which the call reads only, and of a live convolution.
-        let output = unsafe {
-            ffi::faceid_conv_run(self.0.as_ptr(), input.as_ptr().cast(), residual.cast(), float_output, &mut error)
-        };
-        take_tensor(output, error)
-    }
-}
-
-impl Drop for FusedConv {
-    fn drop(&mut self) {
-        // SAFETY: the pointer came from `faceid_conv_new` and is freed once.
-        unsafe { ffi::faceid_conv_free(self.0.as_ptr()) }
-    }
-}
+pub use shared::SharedGraph;
 
 /// `x` where positive, else `x` times the slope of its channel, with gradients if they are recorded. `slopes` has one number
 /// or one for each channel, dimension 1 of `x`, in the type of `x`. On the CPU in float faster than libtorch's.
@@ -305,30 +170,6 @@ impl Drop for Script {
     }
 }
 
-/// A value that threads may share because nobody changes it.
-///
-/// tch's tensors are not `Sync`, since most of its operations may write in place.
-pub struct ReadOnly<T>(T);
-
-// SAFETY: the value is reachable by shared reference only, and the operations that this crate runs on tensors of a
-// loaded network read them; libtorch allows any number of readers (reference counts are atomic).
-unsafe impl<T: Send> Sync for ReadOnly<T> {}
-
-impl<T> ReadOnly<T> {
-    /// `value` must not change tensors that it holds when it is used by shared reference.
-    pub fn new(value: T) -> Self {
-        Self(value)
-    }
-}
-
-impl<T> std::ops::Deref for ReadOnly<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
 /// How many threads convolutions that the calling thread starts may use, itself counted.
 pub fn use_threads(count: i32) {
     // SAFETY: sets a number of the calling thread.
@@ -338,9 +179,17 @@ pub fn use_threads(count: i32) {
 /// Opens a shared library for the whole process.
 pub fn open_library(path: &Path) -> Result<(), String> {
     let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|error| error.to_string())?;
+    let mut error = ptr::null_mut();
     // SAFETY: a NUL-terminated path. The library's initialisers run; it is libtorch's own.
-    let error = unsafe { ffi::faceid_open_library(path.as_ptr()) };
-    if error.is_null() { Ok(()) } else { Err(take_message(error)) }
+    let is_open = unsafe { ffi::faceid_open_library(path.as_ptr(), &mut error) };
+    if is_open { Ok(()) } else { Err(take_message(error)) }
+}
+
+/// Ends the process at once with this status. What `exit` does first, libtorch's destructors among it, would pull away the
+/// ground under threads that are in the middle of an operation.
+pub fn exit_at_once(status: u8) -> ! {
+    // SAFETY: takes a number and does not return, so nothing of this process is used after it.
+    unsafe { ffi::faceid_exit(i32::from(status)) }
 }
 
 /// Lets the C++ heap keep what one pass frees for the next; blocks of 16 MiB and more go back to the system at once.

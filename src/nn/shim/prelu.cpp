@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "caught.h"
 #include "shim.h"
 #include "threads.h"
 
@@ -88,18 +89,15 @@ public:
 
 extern "C" {
 
-faceid_tensor faceid_prelu(const void* input, const void* slopes, char** error) {
+faceid_tensor faceid_prelu(const void* input, const void* slopes, char** error) noexcept {
     const auto& x = *static_cast<const at::Tensor*>(input);
     const auto& factors = *static_cast<const at::Tensor*>(slopes);
-    try {
+    return faceid::caught<faceid_tensor>(error, nullptr, [&] {
         const bool one_pass = x.device().is_cpu() && x.scalar_type() == at::kFloat && x.dim() == 4 && x.numel() > 0 &&
                               factors.scalar_type() == at::kFloat && factors.numel() == x.size(1);
         if (!one_pass) return new at::Tensor(at::prelu(x, factors.reshape({factors.numel()})));
         return new at::Tensor(
             PRelu::apply(x.contiguous(at::MemoryFormat::ChannelsLast), factors.reshape({x.size(1)}).contiguous()));
-    } catch (const std::exception& thrown) {
-        *error = strdup(thrown.what());
-        return nullptr;
-    }
+    });
 }
 }

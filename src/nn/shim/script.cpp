@@ -2,33 +2,21 @@
 
 #include <dlfcn.h>
 #include <malloc.h>
+#include <unistd.h>
 
 #include <climits>
 #include <istream>
 #include <streambuf>
-#include <string>
+#include <stdexcept>
 #include <vector>
 
 #include <torch/script.h>
 
-namespace {
+#include "caught.h"
 
-// Runs `body`; an exception becomes a message and the value that stands for failure.
-template <class Result, class Body>
-Result caught(char** error, Result failure, Body body) {
-    std::string message;
-    try {
-        return body();
-    } catch (const c10::Error& thrown) {
-        message = thrown.what_without_backtrace();
-    } catch (const std::exception& thrown) {
-        message = thrown.what();
-    } catch (...) {
-        message = "an unknown C++ exception";
-    }
-    *error = strdup(message.c_str());
-    return failure;
-}
+using faceid::caught;
+
+namespace {
 
 void flatten(const c10::IValue& value, std::vector<at::Tensor>& outputs) {
     if (value.isTensor()) {
@@ -50,6 +38,8 @@ struct Bytes : std::streambuf {
     }
     pos_type seekoff(off_type offset, std::ios_base::seekdir from, std::ios_base::openmode) override {
         char* base = from == std::ios_base::beg ? eback() : from == std::ios_base::cur ? gptr() : egptr();
+        // An archive may name any place.
+        if (offset < eback() - base || offset > egptr() - base) return pos_type(off_type(-1));
         setg(eback(), base + offset, egptr());
         return gptr() - eback();
     }
@@ -70,12 +60,19 @@ struct faceid_inference {
 
 extern "C" {
 
-faceid_inference* faceid_inference_begin() { return new faceid_inference; }
+faceid_inference* faceid_inference_begin() noexcept {
+    try {
+        return new faceid_inference;
+    } catch (...) {
+        return nullptr;
+    }
+}
 
-void faceid_inference_end(faceid_inference* mode) { delete mode; }
+// Destructors throw nothing, here and below.
+void faceid_inference_end(faceid_inference* mode) noexcept { delete mode; }
 
 faceid_module* faceid_module_load(const char* bytes, size_t length, int cuda_device, int kind, bool optimise,
-                                  char** error) {
+                                  char** error) noexcept {
     return caught<faceid_module*>(error, nullptr, [&] {
         Bytes buffer(bytes, length);
         std::istream stream(&buffer);
@@ -92,10 +89,10 @@ faceid_module* faceid_module_load(const char* bytes, size_t length, int cuda_dev
     });
 }
 
-void faceid_module_free(faceid_module* module) { delete module; }
+void faceid_module_free(faceid_module* module) noexcept { delete module; }
 
 int64_t faceid_module_run(const faceid_module* module, const void* input, faceid_tensor* outputs, int64_t limit,
-                          char** error) {
+                          char** error) noexcept {
     return caught<int64_t>(error, -1, [&] {
         const c10::InferenceMode guard;
         // `forward` is not const, though it changes nothing in a frozen module.
@@ -108,20 +105,25 @@ int64_t faceid_module_run(const faceid_module* module, const void* input, faceid
     });
 }
 
-char* faceid_open_library(const char* path) {
-    if (dlopen(path, RTLD_NOW | RTLD_GLOBAL)) return nullptr;
-    const char* message = dlerror();
-    return strdup(message ? message : "unknown error");
+bool faceid_open_library(const char* path, char** error) noexcept {
+    // The initialisers of the library run in here.
+    return caught<bool>(error, false, [&] {
+        if (dlopen(path, RTLD_NOW | RTLD_GLOBAL)) return true;
+        const char* message = dlerror();
+        throw std::runtime_error(message ? message : "unknown error");
+    });
 }
 
-void faceid_tune_heap() {
+void faceid_exit(int status) noexcept { _exit(status); }
+
+void faceid_tune_heap() noexcept {
 #ifdef __GLIBC__
     mallopt(M_MMAP_THRESHOLD, 16 << 20);
     mallopt(M_TRIM_THRESHOLD, 64 << 20);
 #endif
 }
 
-void faceid_keep_heap() {
+void faceid_keep_heap() noexcept {
 #ifdef __GLIBC__
     // Nothing of its own from the system for large blocks, nothing back to it, and one heap for all threads: a block that
     // was freed serves the next step.
@@ -132,5 +134,5 @@ void faceid_keep_heap() {
 #endif
 }
 
-void faceid_free_message(char* message) { free(message); }
+void faceid_free_message(char* message) noexcept { free(message); }
 }

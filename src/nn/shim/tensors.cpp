@@ -3,15 +3,19 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "caught.h"
 #include "conv.h"
 #include "shim.h"
 #include "threads.h"
 
 using faceid::bf16;
+using faceid::caught;
 using faceid::Conv;
 using faceid::Kernels;
 
@@ -183,13 +187,35 @@ at::Tensor prepared(const at::Tensor& tensor, at::ScalarType type) {
     return tensor.to(type).contiguous(at::MemoryFormat::ChannelsLast);
 }
 
-at::Tensor run_conv(const faceid_conv& conv, const at::Tensor& given, const at::Tensor* residual, bool float_output) {
+// Elements that one value may have, as MAX_ELEMENTS of the ONNX importer says.
+constexpr int64_t max_elements = int64_t{1} << 28;
+
+// Refuses a value of these many numbers, which are not negative, if it is larger than any may be.
+void check_elements(std::initializer_list<int64_t> counts, const char* what) {
+    int64_t product = 1;
+    for (const int64_t count : counts) {
+        if (count > 0 && product > max_elements / count) {
+            throw std::runtime_error(std::string(what) + " of the convolution is larger than " +
+                                     std::to_string(max_elements) + " elements");
+        }
+        product *= std::max<int64_t>(1, count);
+    }
+}
+
+// The length of the output along an axis.
+int64_t out_length(int64_t length, int64_t pads, int64_t kernel, int64_t stride) {
+    // Nothing but padding is no image: taps would read zeros where there is not even a row of them.
+    if (length < 1) throw std::runtime_error("the convolution reads an image without pixels");
+    if (length + pads < kernel) throw std::runtime_error("the image is smaller than the kernel of the convolution");
+    return (length + pads - kernel) / stride + 1;
+}
+
+// The sizes of a run, all of them checked.
+Conv sized(const faceid_conv& conv, const at::Tensor& input) {
     const auto& spec = conv.spec;
-    if (given.dim() != 4 || given.size(1) != spec.channels || !given.device().is_cpu()) {
+    if (input.dim() != 4 || input.size(1) != spec.channels || !input.device().is_cpu()) {
         throw std::runtime_error("the convolution reads N x " + std::to_string(spec.channels) + " x H x W");
     }
-    const auto type = conv.kernels->is_bf16 ? at::kBFloat16 : at::kFloat;
-    const at::Tensor input = prepared(given, type);
     Conv run{};
     run.images = input.size(0);
     run.height = input.size(2);
@@ -197,18 +223,36 @@ at::Tensor run_conv(const faceid_conv& conv, const at::Tensor& given, const at::
     run.channels = conv.depthwise ? spec.channels : conv.tap_channels;
     run.pixel = spec.channels;
     run.out_channels = spec.out_channels;
-    run.out_height = (run.height + spec.pad_top + spec.pad_bottom - spec.kernel_height) / spec.stride_y + 1;
-    run.out_width = (run.width + spec.pad_left + spec.pad_right - spec.kernel_width) / spec.stride_x + 1;
-    if (run.height + spec.pad_top + spec.pad_bottom < spec.kernel_height ||
-        run.width + spec.pad_left + spec.pad_right < spec.kernel_width) {
-        throw std::runtime_error("the image is smaller than the kernel of the convolution");
-    }
+    const int64_t rows = spec.pad_top + spec.pad_bottom, columns = spec.pad_left + spec.pad_right;
+    run.out_height = out_length(run.height, rows, spec.kernel_height, spec.stride_y);
+    run.out_width = out_length(run.width, columns, spec.kernel_width, spec.stride_x);
+    check_elements({run.images, run.height, run.width, run.pixel}, "the input");
+    check_elements({run.images, run.out_height, run.out_width, run.out_channels}, "the output");
+    if (conv.rows) check_elements({run.images, run.height + rows, run.width + columns, run.pixel}, "the padded input");
     run.kernel_height = spec.kernel_height;
     run.kernel_width = spec.kernel_width;
     run.stride_y = spec.stride_y;
     run.stride_x = spec.stride_x;
     run.pad_top = spec.pad_top;
     run.pad_left = spec.pad_left;
+    return run;
+}
+
+// The residual of another shape, added to the output.
+at::Tensor add_broadcast(const at::Tensor& output, const at::Tensor& residual) {
+    int64_t elements = 1;
+    for (const int64_t length : at::infer_size(output.sizes(), residual.sizes())) {
+        check_elements({elements, length}, "the sum");
+        elements *= length;
+    }
+    return output.add(residual);
+}
+
+at::Tensor run_conv(const faceid_conv& conv, const at::Tensor& given, const at::Tensor* residual, bool float_output) {
+    const auto& spec = conv.spec;
+    Conv run = sized(conv, given);
+    const auto type = conv.kernels->is_bf16 ? at::kBFloat16 : at::kFloat;
+    const at::Tensor input = prepared(given, type);
     run.weights = conv.weights();
     run.bias = conv.bias.data();
     run.slopes = conv.slopes.data();
@@ -232,7 +276,7 @@ at::Tensor run_conv(const faceid_conv& conv, const at::Tensor& given, const at::
         run.images = run.height = run.out_height = 1;
     }
     if (output.numel() > 0) run_kernels(conv, run);
-    return residual && !fits ? output.add(*residual) : output;
+    return residual && !fits ? add_broadcast(output, *residual) : output;
 }
 
 template <class Element, class Convert>
@@ -253,39 +297,29 @@ void write_pixels(const uint8_t* from, Element* to, int64_t pixels, const float 
     }
 }
 
-char* message_of(const char* text) { return strdup(text); }
-
-}  // namespace
-
-extern "C" {
-
-bool faceid_has_kernels(int family) { return kernels_of(family) != nullptr; }
-
-void faceid_use_threads(int count) { faceid::use_threads(count); }
-
-faceid_conv* faceid_conv_new(const faceid_conv_spec* spec, int family) {
+// Null if no kernel of the family fits.
+faceid_conv* packed(const faceid_conv_spec& spec, int family) {
     const Kernels* kernels = kernels_of(family);
-    const bool depthwise = spec->groups > 1 && spec->groups == spec->channels && spec->groups == spec->out_channels;
-    const bool rows = !depthwise && spec->channels < 8 && spec->channels * spec->kernel_width <= 64;
-    const bool fits = kernels && (depthwise || spec->groups == 1) && spec->kernel_height * spec->kernel_width <= 81 &&
-                      (rows || depthwise || spec->channels % kernels->depth == 0);
+    const bool depthwise = spec.groups > 1 && spec.groups == spec.channels && spec.groups == spec.out_channels;
+    const bool rows = !depthwise && spec.channels < 8 && spec.channels * spec.kernel_width <= 64;
+    const bool fits = kernels && (depthwise || spec.groups == 1) && spec.kernel_height * spec.kernel_width <= 81 &&
+                      (rows || depthwise || spec.channels % kernels->depth == 0);
     if (!fits) return nullptr;
-    auto* conv = new faceid_conv{};
+    auto conv = std::make_unique<faceid_conv>();
     conv->kernels = kernels;
-    conv->spec = *spec;
+    conv->spec = spec;
     conv->depthwise = depthwise;
     conv->rows = rows;
-    conv->winograd = suits_winograd(*spec);
-    conv->tap_channels = depthwise ? 1 : rows ? spec->channels * spec->kernel_width : spec->channels;
-    conv->taps = conv->winograd ? 16 : rows ? spec->kernel_height : spec->kernel_height * spec->kernel_width;
-    const size_t padded = static_cast<size_t>(round_up(spec->out_channels, 16));
+    conv->winograd = suits_winograd(spec);
+    conv->tap_channels = depthwise ? 1 : rows ? spec.channels * spec.kernel_width : spec.channels;
+    conv->taps = conv->winograd ? 16 : rows ? spec.kernel_height : spec.kernel_height * spec.kernel_width;
+    const size_t padded = static_cast<size_t>(round_up(spec.out_channels, 16));
     conv->bias.assign(padded, 0.0f);
     conv->slopes.assign(padded, 1.0f);
-    if (spec->bias) std::copy_n(spec->bias, spec->out_channels, conv->bias.begin());
-    if (spec->slopes) std::copy_n(spec->slopes, spec->out_channels, conv->slopes.begin());
+    if (spec.bias) std::copy_n(spec.bias, spec.out_channels, conv->bias.begin());
+    if (spec.slopes) std::copy_n(spec.slopes, spec.out_channels, conv->slopes.begin());
     if (depthwise) {
         conv->pack_depthwise();
-        conv->tap_channels = 1;
     } else if (kernels->is_bf16) {
         conv->pack_dense(conv->weights_bf16, to_bf16);
     } else {
@@ -293,25 +327,37 @@ faceid_conv* faceid_conv_new(const faceid_conv_spec* spec, int family) {
     }
     // They belong to the caller.
     conv->spec.weights = conv->spec.bias = conv->spec.slopes = nullptr;
-    return conv;
+    return conv.release();
 }
 
-void faceid_conv_free(faceid_conv* conv) { delete conv; }
+}  // namespace
+
+extern "C" {
+
+// Looks at the processor and at pointers; nothing there throws.
+bool faceid_has_kernels(int family) noexcept { return kernels_of(family) != nullptr; }
+
+// Sets a number.
+void faceid_use_threads(int count) noexcept { faceid::use_threads(count); }
+
+faceid_conv* faceid_conv_new(const faceid_conv_spec* spec, int family, char** error) noexcept {
+    return caught<faceid_conv*>(error, nullptr, [&] { return packed(*spec, family); });
+}
+
+// Destructors throw nothing.
+void faceid_conv_free(faceid_conv* conv) noexcept { delete conv; }
 
 faceid_tensor faceid_conv_run(const faceid_conv* conv, const void* input, const void* residual, bool float_output,
-                              char** error) {
-    try {
+                              char** error) noexcept {
+    return caught<faceid_tensor>(error, nullptr, [&] {
         return new at::Tensor(run_conv(*conv, *static_cast<const at::Tensor*>(input),
                                        static_cast<const at::Tensor*>(residual), float_output));
-    } catch (const std::exception& thrown) {
-        *error = message_of(thrown.what());
-        return nullptr;
-    }
+    });
 }
 
 faceid_tensor faceid_pixels(const uint8_t* const* images, int64_t count, int64_t height, int64_t width,
-                            const float mean[3], float scale, bool bgr, bool as_bf16, char** error) {
-    try {
+                            const float mean[3], float scale, bool bgr, bool as_bf16, char** error) noexcept {
+    return caught<faceid_tensor>(error, nullptr, [&] {
         at::Tensor output = at::empty({count, 3, height, width},
                                       at::TensorOptions(as_bf16 ? at::kBFloat16 : at::kFloat),
                                       at::MemoryFormat::ChannelsLast);
@@ -326,22 +372,16 @@ faceid_tensor faceid_pixels(const uint8_t* const* images, int64_t count, int64_t
             }
         }
         return new at::Tensor(output);
-    } catch (const std::exception& thrown) {
-        *error = message_of(thrown.what());
-        return nullptr;
-    }
+    });
 }
 
-faceid_tensor faceid_pinned(const uint8_t* const* images, int64_t count, int64_t bytes, char** error) {
-    try {
+faceid_tensor faceid_pinned(const uint8_t* const* images, int64_t count, int64_t bytes, char** error) noexcept {
+    return caught<faceid_tensor>(error, nullptr, [&] {
         at::Tensor output = at::empty({count, bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
         for (int64_t image = 0; image < count; image++) {
             std::memcpy(output.data_ptr<uint8_t>() + image * bytes, images[image], static_cast<size_t>(bytes));
         }
         return new at::Tensor(output);
-    } catch (const std::exception& thrown) {
-        *error = message_of(thrown.what());
-        return nullptr;
-    }
+    });
 }
 }

@@ -5,9 +5,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::nn::pixels::to_floats;
-use crate::nn::testing::made_input;
+use crate::nn::testing::{families, made_input};
 
-const FAMILIES: [Family; 3] = [Family::Avx2Float, Family::Avx512Float, Family::Avx512Bf16];
+fn packed(spec: &ConvSpec, family: Family) -> Option<FusedConv> {
+    FusedConv::new(spec, family).unwrap()
+}
 
 /// Numbers of about one, never the same twice in a row.
 fn made(count: i64, seed: i64) -> Vec<f32> {
@@ -47,8 +49,8 @@ fn check(spec: &ConvSpec, images: i64, height: i64, width: i64) -> usize {
     let plain = reference(spec, &input, None);
     let residual = Tensor::from_slice(&made(plain.numel() as i64, 5)).reshape(plain.size());
     let mut checked = 0;
-    for family in FAMILIES.into_iter().filter(|family| family.is_available()) {
-        let Some(conv) = FusedConv::new(spec, family) else {
+    for family in families() {
+        let Some(conv) = FusedConv::new(spec, family).unwrap() else {
             continue;
         };
         // bfloat16 keeps 8 bits of each factor and result.
@@ -69,7 +71,7 @@ fn check(spec: &ConvSpec, images: i64, height: i64, width: i64) -> usize {
 
 #[test]
 fn convolutions_of_face_networks_equal_libtorchs() {
-    let available = FAMILIES.into_iter().filter(|family| family.is_available()).count();
+    let available = families().len();
     for (out_channels, channels, groups, side, stride, pad) in [
         (64, 3, 1, 3, 2, 1), // first layers read three channels
         (8, 3, 1, 3, 2, 1),
@@ -97,18 +99,18 @@ fn convolutions_of_face_networks_equal_libtorchs() {
 
 #[test]
 fn shapes_without_a_kernel_are_left_to_libtorch() {
-    for family in FAMILIES.into_iter().filter(|family| family.is_available()) {
-        assert!(FusedConv::new(&spec(8, 8, 2, [3, 3], [1, 1], [1; 4]), family).is_none(), "grouped");
-        assert!(FusedConv::new(&spec(8, 16, 1, [11, 11], [1, 1], [5; 4]), family).is_none(), "a huge kernel");
+    for family in families() {
+        assert!(packed(&spec(8, 8, 2, [3, 3], [1, 1], [1; 4]), family).is_none(), "grouped");
+        assert!(packed(&spec(8, 16, 1, [11, 11], [1, 1], [5; 4]), family).is_none(), "a huge kernel");
         let inconsistent = ConvSpec { bias: Vec::new(), ..spec(8, 8, 1, [3, 3], [1, 1], [1; 4]) };
-        assert!(FusedConv::new(&inconsistent, family).is_none());
+        assert!(packed(&inconsistent, family).is_none());
     }
 }
 
 #[test]
 fn inputs_that_do_not_fit_are_errors() {
-    for family in FAMILIES.into_iter().filter(|family| family.is_available()) {
-        let conv = FusedConv::new(&spec(8, 16, 1, [3, 3], [1, 1], [0; 4]), family).unwrap();
+    for family in families() {
+        let conv = packed(&spec(8, 16, 1, [3, 3], [1, 1], [0; 4]), family).unwrap();
         assert!(conv.run(&made_input(&[1, 15, 9, 9]), None, true).unwrap_err().contains("N x 16 x H x W"));
         assert!(conv.run(&made_input(&[1, 16, 9]), None, true).is_err());
         assert!(conv.run(&made_input(&[1, 16, 2, 9]), None, true).unwrap_err().contains("smaller than the kernel"));
@@ -118,11 +120,11 @@ fn inputs_that_do_not_fit_are_errors() {
 
 #[test]
 fn a_residual_of_another_shape_is_broadcast() {
-    for family in FAMILIES.into_iter().filter(|family| family.is_available()) {
+    for family in families() {
         let spec = spec(8, 16, 1, [1, 1], [1, 1], [0; 4]);
         let input = made_input(&[1, 16, 4, 5]);
         let residual = made_input(&[1, 8, 1, 1]);
-        let output = FusedConv::new(&spec, family).unwrap().run(&input, Some(&residual), true).unwrap();
+        let output = packed(&spec, family).unwrap().run(&input, Some(&residual), true).unwrap();
         assert!(largest_difference(&output, &reference(&spec, &input, Some(&residual))) < 0.06);
     }
 }
@@ -157,21 +159,101 @@ fn broken_scripts_are_messages() {
 #[test]
 fn threads_that_help_change_nothing() {
     let spec = spec(48, 32, 1, [3, 3], [1, 1], [1; 4]);
-    let Some(family) = FAMILIES.into_iter().find(|family| family.is_available()) else { return };
-    let conv = FusedConv::new(&spec, family).unwrap();
-    let alone = conv.run(&made_input(&[2, 32, 40, 50]), None, true).unwrap();
-    let alone = ReadOnly::new(alone);
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                use_threads(3);
-                let input = made_input(&[2, 32, 40, 50]);
-                for _ in 0..50 {
-                    assert_eq!(largest_difference(&conv.run(&input, None, true).unwrap(), &alone), 0.0);
-                }
-            });
+    for family in families() {
+        let conv = packed(&spec, family).unwrap();
+        let run = || numbers(&conv.run(&made_input(&[2, 32, 40, 50]), None, true).unwrap());
+        let alone = run();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    use_threads(3);
+                    for _ in 0..50 {
+                        assert!(run() == alone, "{family:?}");
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// Shapes of which some had no row of zeros to read beyond the edge.
+#[test]
+fn images_without_pixels_are_refused() {
+    for family in families() {
+        for (out_channels, channels, groups, kernel, pad) in [
+            (8, 256, 1, 1, 1),
+            (8, 256, 1, 3, 4),  // padding wider than the kernel
+            (32, 128, 1, 3, 2), // as by Winograd
+            (512, 512, 512, 3, 2),
+            (512, 512, 512, 5, 4),
+            (8, 3, 1, 3, 2),
+        ] {
+            let spec = spec(out_channels, channels, groups, [kernel; 2], [1; 2], [pad; 4]);
+            let conv = packed(&spec, family).unwrap();
+            for (height, width) in [(7, 0), (0, 7), (0, 0)] {
+                let error = conv.run(&made_input(&[1, channels, height, width]), None, true).unwrap_err();
+                assert!(error.contains("without pixels"), "{family:?} {spec:?}: {error}");
+            }
+            assert!(conv.run(&made_input(&[0, channels, 0, 0]), None, true).is_err());
+            assert_eq!(conv.run(&made_input(&[0, channels, 5, 5]), None, true).unwrap().size()[0], 0);
         }
-    });
+    }
+}
+
+#[test]
+fn kernels_larger_than_the_padded_image_are_refused_and_long_strides_are_not() {
+    for family in families() {
+        for (channels, groups) in [(16, 1), (16, 16), (3, 1)] {
+            for pads in [[0, 0, 0, 0], [1, 0, 0, 2], [3, 3, 3, 3]] {
+                let conv = packed(&spec(16, channels, groups, [9, 9], [1; 2], pads), family).unwrap();
+                let error = conv.run(&made_input(&[1, channels, 2, 12]), None, true).unwrap_err();
+                assert!(error.contains("smaller than the kernel"), "{error}");
+            }
+            let long = spec(16, channels, groups, [3, 3], [65_535; 2], [1, 1, 0, 0]);
+            assert_eq!(check(&long, 2, 5, 4), families().len());
+            let far = spec(16, channels, groups, [3, 3], [200; 2], [300; 4]);
+            assert_eq!(check(&far, 1, 5, 4), families().len());
+        }
+    }
+}
+
+#[test]
+fn sizes_that_no_value_may_have_are_refused_before_memory_is_taken() {
+    for family in families() {
+        for (channels, what) in [(16, "the output"), (3, "the padded input")] {
+            let stride = if channels == 3 { 60_000 } else { 1 };
+            let conv = packed(&spec(16, channels, 1, [3, 3], [stride; 2], [65_535; 4]), family).unwrap();
+            let error = conv.run(&made_input(&[1, channels, 4, 4]), None, true).unwrap_err();
+            assert!(error.contains(what) && error.contains("larger than 268435456"), "{error}");
+        }
+        let conv = packed(&spec(16, 16, 1, [1, 1], [1; 2], [0; 4]), family).unwrap();
+        let one = Tensor::zeros([1, 1, 1, 1], (Kind::Float, Device::Cpu));
+        let input = made_input(&[1, 16, 1, 1]);
+        let wide = one.expand([1 << 27, 16, 1, 1], false);
+        assert!(conv.run(&wide, None, true).unwrap_err().contains("the input"));
+        let residual = one.expand([1 << 27, 1, 1, 1], false);
+        assert!(conv.run(&input, Some(&residual), true).unwrap_err().contains("the sum"));
+        let unlike = Tensor::zeros([3, 5, 1, 1], (Kind::Float, Device::Cpu));
+        assert!(!conv.run(&input, Some(&unlike), true).unwrap_err().is_empty());
+    }
+}
+
+#[test]
+fn numbers_that_overflow_together_are_no_convolution() {
+    let most = (1 << 16) - 1;
+    let absurd = ConvSpec {
+        out_channels: most,
+        channels: most,
+        groups: 1,
+        kernel: [most; 2],
+        stride: [1; 2],
+        bias: vec![0.0; most as usize],
+        slopes: vec![0.0; most as usize],
+        ..ConvSpec::default()
+    };
+    for family in families() {
+        assert!(packed(&absurd, family).is_none());
+    }
 }
 
 proptest! {

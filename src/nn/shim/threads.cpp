@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 namespace faceid {
@@ -29,10 +30,7 @@ class Team {
   public:
     // Only for the caller that holds `callers`.
     void run(int threads, int64_t items, int64_t piece, const Body& body) {
-        while (helpers_ < threads - 1) {
-            std::thread([this] { help(); }).detach();
-            helpers_++;
-        }
+        hire(threads - 1);
         body_ = &body;
         items_ = items;
         piece_ = piece;
@@ -59,6 +57,14 @@ class Team {
     std::mutex callers;
 
   private:
+    // Where the system has no thread to spare, those that there are do the work.
+    void hire(int helpers) {
+        try {
+            for (; helpers_ < helpers; helpers_++) std::thread([this] { help(); }).detach();
+        } catch (const std::system_error&) {
+        }
+    }
+
     void work() {
         for (;;) {
             const int64_t first = next_.fetch_add(piece_);

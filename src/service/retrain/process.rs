@@ -15,10 +15,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::super::work::Failure;
-use crate::config::secret_variables;
-
-/// This program, whatever has become of its file: an upgrade may have replaced it.
-const THIS_PROGRAM: &str = "/proc/self/exe";
+use crate::config::{THIS_PROGRAM, secret_variables};
 
 /// Codes with which `faceid train` ends, beside 0 for success, 1 for any failure and 2 for arguments that make no sense.
 pub mod training_exit {

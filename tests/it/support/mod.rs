@@ -47,7 +47,9 @@ fn start_shared() -> Shared {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let config = settings.into_config().unwrap();
+            let mut config = settings.into_config().unwrap();
+            // This program is that of the tests.
+            config.models.trial.program = env!("CARGO_BIN_EXE_faceid").into();
             let mut app = App::start(&config).await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
             app.work_on_jobs(&faceid::jobs::Lane::ALL);
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -45,6 +45,51 @@ fn value(name: &str) -> Vec<u8> {
     [text(1, name), bytes(2, &bytes(1, &number(1, FLOAT)))].concat()
 }
 
+/// A node without attributes.
+pub fn plain(operator: &str, inputs: &[&str], output: &str) -> Vec<u8> {
+    node(operator, inputs, output, None)
+}
+
+fn weight(name: &str, kind: u64, dims: &[u64], raw: &[u8]) -> Vec<u8> {
+    let dims: Vec<u8> = dims.iter().flat_map(|dim| number(1, *dim)).collect();
+    bytes(5, &[dims, number(2, kind), text(8, name), bytes(9, raw)].concat())
+}
+
+/// A weight that is one number.
+pub fn scalar(name: &str, value: f32) -> Vec<u8> {
+    weight(name, FLOAT, &[], &value.to_le_bytes())
+}
+
+/// A weight that is a list of integers.
+pub fn ints(name: &str, values: &[i64]) -> Vec<u8> {
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    weight(name, INT64, &[values.len() as u64], &raw)
+}
+
+/// An embedder of these parts, from a chip `x` to an image `end`, whose mean colours are the embedding.
+pub fn embedder(parts: &[Vec<u8>]) -> Vec<u8> {
+    let end = [plain("GlobalAveragePool", &["end"], "p"), plain("Flatten", &["p"], "y")].concat();
+    let declared = [bytes(11, &value("x")), bytes(12, &value("y"))].concat();
+    let graph = [parts.concat(), end, declared].concat();
+    [number(1, 8), bytes(7, &graph), bytes(8, &number(2, 17))].concat()
+}
+
+/// The mean `s` of all pixels, of shape 1 x 1, which no file can know: what is made of it is made when the network runs.
+pub fn mean_of_pixels() -> Vec<u8> {
+    [ints("one", &[1, 1]), plain("ReduceMean", &["x"], "m"), plain("Reshape", &["m", "one"], "s")].concat()
+}
+
+/// An embedder that multiplies matrices for hours when it runs.
+pub fn endless_embedder() -> Vec<u8> {
+    const COUNT: usize = 2000;
+    let mut parts = vec![mean_of_pixels(), ints("side", &[4096, 4096]), plain("Expand", &["s", "side"], "m0")];
+    for n in 0..COUNT {
+        parts.push(plain("MatMul", &[&format!("m{n}"), "m0"], &format!("m{}", n + 1)));
+    }
+    parts.push([plain("ReduceMean", &[&format!("m{COUNT}")], "t"), plain("Add", &["x", "t"], "end")].concat());
+    embedder(&parts)
+}
+
 fn text(field: u64, text: &str) -> Vec<u8> {
     bytes(field, text.as_bytes())
 }

@@ -1,6 +1,7 @@
 //! Fused graphs against the same graphs node by node, in every family of this processor.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use tch::{Device, Kind, Tensor};
@@ -11,7 +12,7 @@ use crate::nn::onnx::proto::{
     data_type,
 };
 use crate::nn::shim::Family;
-use crate::nn::testing::made_input;
+use crate::nn::testing::{families, made_input};
 
 fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto { name: name.into(), r#type: attribute_type::INTS, ints: ints.to_vec(), ..Default::default() }
@@ -63,17 +64,15 @@ fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>, outputs: &[&str]) 
     ModelProto { graph: Some(graph), opset_import, ..ModelProto::default() }.encode_to_vec()
 }
 
-/// Runs the graph node by node in double precision, where there is no family, and fused in each family.
+/// Runs the graph node by node in double precision, and fused in each family.
 fn check(content: Vec<u8>, channels: i64) {
     let input = made_input(&[2, channels, 9, 11]);
-    let reference = Graph::load(content.clone(), Device::Cpu, Kind::Double).unwrap();
+    let reference = Graph::load(content.clone(), Device::Cpu, Kind::Double, None).unwrap();
     let expected = reference.run(&input).unwrap();
     assert!(!reference.is_fused());
-    for (kind, tolerance) in [(Kind::Float, 1e-4), (Kind::BFloat16, 0.05)] {
-        if Family::best(kind).is_none() {
-            continue;
-        }
-        let fused = Graph::load(content.clone(), Device::Cpu, kind).unwrap();
+    for family in families() {
+        let tolerance = if family == Family::Avx512Bf16 { 0.05 } else { 1e-4 };
+        let fused = Graph::load(content.clone(), Device::Cpu, family.kind(), Some(family)).unwrap();
         assert!(fused.is_fused());
         for (output, expected) in fused.run(&input).unwrap().iter().zip(&expected) {
             assert_eq!(output.size(), expected.size());
@@ -82,7 +81,7 @@ fn check(content: Vec<u8>, channels: i64) {
             };
             let largest = difference(output, expected);
             let scale = expected.to_kind(Kind::Double).abs().max().double_value(&[]).max(1.0);
-            assert!(largest <= tolerance * scale, "{kind:?}: {largest} of {scale}");
+            assert!(largest <= tolerance * scale, "{family:?}: {largest} of {scale}");
         }
     }
 }
@@ -154,12 +153,15 @@ fn check_equal_branches(first: Vec<NodeProto>, weights: Vec<TensorProto>) {
         node("Add", &["c", "d"], &["y"], vec![]),
     ];
     let content = model([first, branches].concat(), weights, &["y"]);
-    let graph = Graph::load(content.clone(), Device::Cpu, Kind::Float).unwrap();
-    let mut operators: HashMap<&str, usize> = HashMap::new();
-    for node in &graph.nodes {
-        *operators.entry(node.label.operator.as_str()).or_default() += 1;
+    for family in families().into_iter().map(Some).chain([None]) {
+        let kind = family.map_or(Kind::Float, Family::kind);
+        let graph = Graph::load(content.clone(), Device::Cpu, kind, family).unwrap();
+        let mut operators: HashMap<&str, usize> = HashMap::new();
+        for node in &graph.nodes {
+            *operators.entry(node.label.operator.as_str()).or_default() += 1;
+        }
+        assert_eq!(graph.nodes.len(), if graph.is_fused() { 2 } else { 3 }, "{operators:?}");
     }
-    assert_eq!(graph.nodes.len(), if graph.is_fused() { 2 } else { 3 }, "{operators:?}");
     check(content, 8);
 }
 
@@ -183,4 +185,33 @@ fn shapes_without_a_kernel_run_beside_those_with_one() {
     let dilated = node("Conv", &["b", "w2"], &["y"], vec![ints("dilations", &[2, 2]), ints("pads", &[2; 4])]);
     let nodes = vec![grouped, conv(&["a", "w2"], "b", 1), dilated];
     check(model(nodes, vec![weight("w1", &[8, 4, 3, 3]), weight("w2", &[8, 8, 3, 3])], &["y"]), 8);
+}
+
+/// Graphs of very many convolutions are fused in a time that does not grow with the square of their number. Generous:
+/// machines are shared.
+#[test]
+fn many_convolutions_are_fused_without_comparing_each_with_all() {
+    const MANY: usize = 20_000;
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let names: Vec<String> = (0..MANY).map(|n| format!("y{n}")).collect();
+    for out_channels in [8, 5] {
+        // No two have the same weights, so none is left out for being computed already.
+        let numbers = |n: usize| (0..out_channels).flat_map(move |i| ((n * 8 + i) as f32).to_le_bytes());
+        let weights = (0..MANY).map(|n| TensorProto {
+            name: format!("w{n}"),
+            dims: vec![out_channels as i64, 1, 1, 1],
+            data_type: data_type::FLOAT,
+            raw_data: numbers(n).collect::<Vec<u8>>().into(),
+            ..Default::default()
+        });
+        let nodes = names.iter().enumerate().map(|(n, name)| conv(&["x", &format!("w{n}")], name, 0)).collect();
+        let outputs: Vec<&str> = names.iter().map(String::as_str).collect();
+        let content = model(nodes, weights.collect(), &outputs);
+        for family in families() {
+            let began = Instant::now();
+            let graph = Graph::load(content.clone(), Device::Cpu, family.kind(), Some(family)).unwrap();
+            assert!(began.elapsed() < PATIENCE, "{family:?}: {:?}", began.elapsed());
+            assert!(graph.is_fused() && graph.outputs.len() == MANY);
+        }
+    }
 }

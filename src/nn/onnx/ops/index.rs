@@ -77,8 +77,9 @@ pub fn slice(build: &mut Build) -> OpResult<Run> {
     })
 }
 
-/// Every `step`-th place from `start` to before `end`; backwards for a negative step. Numbers out of range are
-/// moved to the nearest place that exists.
+/// Every `step`-th place from `start` to before `end`; backwards for a negative step. A start out of range is moved to the
+/// nearest place that it may be: one that exists or, going forwards, the one behind the last. (Python leaves a start before
+/// the first place where it is if the step is negative, and gives nothing.)
 fn slice_axis(x: &Tensor, axis: usize, start: i64, end: i64, step: i64) -> OpResult<Tensor> {
     let (length, dim) = (x.size()[axis], axis as i64);
     if step == 0 {
@@ -94,8 +95,13 @@ fn slice_axis(x: &Tensor, axis: usize, start: i64, end: i64, step: i64) -> OpRes
         let end = from_end(end).clamp(start, length);
         return Ok(x.f_slice(dim, start, end, step)?);
     }
-    let first = from_end(start).clamp(-1, length - 1);
-    let before_last = from_end(end).clamp(-1, first.max(-1));
+    if length == 0 {
+        return Ok(x.shallow_clone());
+    }
+    let first = from_end(start).clamp(0, length - 1);
+    // The largest integers stand for "as far as there is", so backwards for before the first place.
+    let open = [i64::from(i32::MAX), i64::MAX].contains(&end);
+    let before_last = if open { -1 } else { from_end(end).clamp(-1, first) };
     let count = (first - before_last + -step - 1) / -step;
     if count == 0 {
         return Ok(x.f_slice(dim, 0, 0, 1)?);
@@ -132,4 +138,33 @@ pub fn split(build: &mut Build) -> OpResult<Run> {
 fn equal_parts(length: i64, parts: i64) -> Vec<i64> {
     let part = (length + parts - 1) / parts;
     (0..parts).map(|index| (length - index * part).clamp(0, part)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{fixture, ints};
+
+    #[test]
+    fn slices_are_those_of_onnx_runtime() {
+        let recorded = fixture("slices.json");
+        let axis = int_vector(&(0..recorded["length"].as_i64().unwrap()).collect::<Vec<_>>()).unwrap();
+        let mut wrong = Vec::new();
+        for case in recorded["cases"].as_array().unwrap() {
+            let number = |place: usize| case[place].as_i64().unwrap();
+            let part = slice_axis(&axis, 0, number(0), number(1), number(2)).unwrap();
+            if to_ints(&part).unwrap() != ints(&case[3]) {
+                wrong.push(format!("{case}, not {:?}", to_ints(&part).unwrap()));
+            }
+        }
+        assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    #[test]
+    fn nothing_of_an_empty_axis_is_nothing() {
+        for step in [1, -1, 5, -5] {
+            let part = slice_axis(&int_vector(&[]).unwrap(), 0, 3, -9, step).unwrap();
+            assert_eq!(part.size(), [0]);
+        }
+    }
 }

@@ -3,7 +3,9 @@
 use tch::Tensor;
 
 use super::{Build, Inputs, OpResult, Run, refuse, single};
-use crate::nn::onnx::tensors::{axis_index, axis_indices, broadcast_shape, element_count, int_vector, to_ints};
+use crate::nn::onnx::tensors::{
+    MAX_RANK, axis_index, axis_indices, broadcast_shape, element_count, int_vector, to_ints,
+};
 
 /// The dimensions, or those from `start` to before `end`.
 pub fn shape(build: &mut Build) -> OpResult<Run> {
@@ -88,6 +90,9 @@ pub fn unsqueeze(build: &mut Build) -> OpResult<Run> {
         let x = inputs.get(0)?;
         let Some(axes) = axes(inputs, &attribute)? else { refuse!("it has no axes") };
         let mut size = x.size();
+        if axes.len() > MAX_RANK {
+            refuse!("{} new dimensions", axes.len());
+        }
         for axis in axis_indices(&axes, size.len() + axes.len())? {
             size.insert(axis, 1);
         }

@@ -1,8 +1,8 @@
-//! What a training takes from the machine, where something else is to go first.
+//! What a process of the server's takes from the machine, where something else is to go first.
 
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
 
-use super::super::CliError;
+use super::CliError;
 
 /// Lowers the priority by `niceness` and limits memory to `bytes`, of which more is refused to this process. Threads that
 /// are started later have the same priority, so call it before there are any.
@@ -16,4 +16,13 @@ pub fn confine(niceness: Option<i32>, bytes: Option<u64>) -> Result<(), CliError
         setrlimit(Resource::Data, limit).map_err(|error| CliError::io("cannot limit the memory")(error.into()))?;
     }
     Ok(())
+}
+
+/// Ends this process by a signal once it has computed for so long, and lets a crash leave no core behind.
+pub fn confine_time(seconds: u64) -> Result<(), CliError> {
+    let failed = |error: rustix::io::Errno| CliError::io("cannot limit the time")(error.into());
+    // The first signal can be told from others, the second cannot be ignored.
+    let cpu = Rlimit { current: Some(seconds), maximum: Some(seconds + 1) };
+    setrlimit(Resource::Cpu, cpu).map_err(failed)?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(failed)
 }
