@@ -83,17 +83,17 @@ pub(super) async fn supervise(cluster: Cluster, postmaster: Postmaster, mut stop
 /// Polls until a connection succeeds, then makes sure that our database exists.
 async fn ready(cluster: &Cluster, postmaster: &mut Postmaster, patience: Duration) -> Result<(), DbError> {
     let maintenance = cluster.connect_options("postgres");
-    let mut wait = Wait::new(patience);
+    let mut wait = Wait::new(patience, Instant::now());
     let mut connection = loop {
         match timeout(patience, PgConnection::connect_with(&maintenance)).await {
             Ok(Ok(connection)) => break connection,
             // Each attempt is a line in its log.
-            Ok(Err(_)) | Err(_) => sleep(wait.pause()).await,
+            Ok(Err(_)) | Err(_) => sleep(wait.pause(Instant::now())).await,
         }
         if let Some(end) = postmaster.has_ended().await {
             return Err(DbError::NotStarted { reason: end, log: cluster.log_tail() });
         }
-        wait.go_on(|| work_of_recovery(&cluster.path()))
+        wait.go_on(Instant::now(), || work_of_recovery(&cluster.path()))
             .map_err(|reason| DbError::NotStarted { reason, log: cluster.log_tail() })?;
     };
     let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
@@ -122,32 +122,53 @@ impl Wait {
     /// Looks for progress in the time that may pass without any; each costs more than a connection.
     const LOOKS: u32 = 20;
 
-    fn new(patience: Duration) -> Self {
-        let now = Instant::now();
+    fn new(patience: Duration, now: Instant) -> Self {
         Self { patience, began: now, done: 0, moved: now, looked: now, said: now }
     }
 
     /// Until the next attempt: a start takes a fraction of a second, a recovery may take minutes.
-    fn pause(&self) -> Duration {
-        (self.began.elapsed() / 10).clamp(Duration::from_millis(25), Duration::from_millis(500))
+    fn pause(&self, now: Instant) -> Duration {
+        (now.duration_since(self.began) / 10).clamp(Duration::from_millis(25), Duration::from_millis(500))
     }
 
     /// `done` says how much has been done so far. An error once nothing has moved for too long.
-    fn go_on(&mut self, done: impl FnOnce() -> u64) -> Result<(), String> {
-        if self.looked.elapsed() >= self.patience / Self::LOOKS {
-            self.looked = Instant::now();
+    fn go_on(&mut self, now: Instant, done: impl FnOnce() -> u64) -> Result<(), String> {
+        if now.duration_since(self.looked) >= self.patience / Self::LOOKS {
+            self.looked = now;
             let done = done();
             if done != self.done {
                 (self.done, self.moved) = (done, self.looked);
             }
         }
-        if self.said.elapsed() >= SAY_EVERY {
-            self.said = Instant::now();
+        if now.duration_since(self.said) >= SAY_EVERY {
+            self.said = now;
             tracing::info!("waiting for the private Postgres, which recovers from its log after it was killed");
         }
-        if self.moved.elapsed() < self.patience {
+        if now.duration_since(self.moved) < self.patience {
             return Ok(());
         }
         Err(format!("no answer, and no progress for {} seconds", self.patience.as_secs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_lasts_for_as_long_as_something_moves() {
+        let began = Instant::now();
+        let at = |seconds: u64| began + Duration::from_secs(seconds);
+        let mut wait = Wait::new(Duration::from_secs(60), began);
+        // An hour, in which something happens every 50 seconds.
+        for second in (0..3600).step_by(5) {
+            wait.go_on(at(second), || 1 + second / 50).unwrap();
+        }
+        wait.go_on(at(3600), || 73).unwrap();
+        wait.go_on(at(3655), || 73).unwrap();
+        let gave_up = wait.go_on(at(3661), || 73).unwrap_err();
+        assert!(gave_up.contains("no progress for 60 seconds"), "{gave_up}");
+        // One that moves after all is waited for on.
+        wait.go_on(at(3665), || 74).unwrap();
     }
 }
