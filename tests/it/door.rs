@@ -1,6 +1,6 @@
 //! Who is let in when there are more than the server can take, and what it says of itself meanwhile.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use faceid::http::Code;
 use nix::sys::signal::{Signal, kill};
@@ -138,12 +138,14 @@ async fn asking_whether_it_is_ready_gives_the_server_no_work() {
         let metrics = app.get("/metrics").await.text();
         metrics.lines().find_map(|line| line.strip_prefix("faceid_faces_total ")).map_or(0.0, |n| n.parse().unwrap())
     };
-    let before = embedded().await;
+    let (before, began) = (embedded().await, Instant::now());
     for _ in 0..300 {
-        app.get("/readyz").await.expect(StatusCode::OK);
+        // On a machine that is busy enough the engine may count as down for a while.
+        app.get("/readyz").await;
     }
-    let looks = embedded().await - before;
-    assert!(looks < 100.0, "{looks} chips were embedded for 300 probes");
+    // The server looks every two seconds, whoever asks.
+    let (looks, seconds) = (embedded().await - before, began.elapsed().as_secs_f64());
+    assert!(looks <= 2.0 + seconds / 1.5, "{looks} chips were embedded for 300 probes in {seconds:.0} s");
 }
 
 /// A postmaster and the processes that it started.
