@@ -26,7 +26,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Serves until `stop` is over, then takes no more connections and returns when the accepted requests are answered.
 ///
 /// A connection whose request head does not arrive within the time for requests is closed; so is an idle one. Beyond
-/// `max_connections` the one that is idle longest gives way to the next (see [`Connections`]).
+/// `max_connections` the one that is idle longest gives way to the next (see the module `connections`).
 pub async fn serve(listener: TcpListener, router: Router, config: &HttpConfig, stop: impl Future<Output = ()>) {
     let mut builder = Builder::new(TokioExecutor::new());
     // Finding out the version has no time limit, so there is but one.
