@@ -96,7 +96,9 @@ impl ModelFiles {
         manifest: &Manifest,
         source: ModelSource,
     ) -> Result<LoadedEmbedder, ServiceError> {
-        if source == ModelSource::Import {
+        // The file of a known model was tried out when it became one.
+        let known = self.registry.of_weights(&blobs::digest(content.clone()).await).await?;
+        if source == ModelSource::Import && !known.is_some_and(|known| known.is_loadable()) {
             let _only = self.trials.acquire().await.map_err(|error| ServiceError::Internal(error.to_string()))?;
             trial::try_out(&self.trial, content, format, normalisation(manifest)).await?;
         }

@@ -22,18 +22,11 @@ const MAX_SCANS: usize = 64;
 /// The largest side that the format can express.
 const MAX_SIDE: usize = u16::MAX as usize;
 
-/// Reads the headers up to the image data.
+/// Reads the headers up to the image data. Decoding reads them again: following the position costs it more than that.
 pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
-    let options = DecoderOptions::default()
-        .set_strict_mode(false)
-        .set_max_width(MAX_SIDE)
-        .set_max_height(MAX_SIDE)
-        .jpeg_set_max_scans(MAX_SCANS)
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
     let position = Rc::new(Cell::new(0));
     let source = Watched { bytes: ZCursor::new(bytes), position: Rc::clone(&position) };
-    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(source, options);
-    decoder.decode_headers().map_err(from_zune)?;
+    let decoder = decoder(source)?;
     let (width, height) = decoder.dimensions().ok_or_else(|| corrupt("it states no size".into()))?;
     // A side has 16 bits in the file.
     let header = ImageHeader::checked(ImageFormat::Jpeg, width as u32, height as u32, limits)?;
@@ -43,12 +36,29 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
     let planes = planes.max(decoder.input_colorspace().map_or(0, |colours| colours.num_components()));
     let scan = bytes.get(..position.get()).unwrap_or_default();
     let buffers = Buffers::Jpeg { planes: planes as u64, kept: !is_only_scan(scan, planes) };
-    Opened::new(header, orientation, buffers, bytes, limits, move || {
-        decoder.set_options(decoder.options().set_strict_mode(true));
-        let mut image = RgbImage::new(header.width, header.height);
-        decoder.decode_into(&mut image).map_err(from_zune)?;
-        Ok(image)
-    })
+    Opened::new(header, orientation, buffers, bytes, limits, move || decode(bytes, &header))
+}
+
+/// A decoder that has read the headers.
+fn decoder<T: ZByteReaderTrait>(source: T) -> Result<zune_jpeg::JpegDecoder<T>, DecodeError> {
+    let options = DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(MAX_SIDE)
+        .set_max_height(MAX_SIDE)
+        .jpeg_set_max_scans(MAX_SCANS)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(source, options);
+    decoder.decode_headers().map_err(from_zune)?;
+    Ok(decoder)
+}
+
+/// RGB as stored.
+fn decode(bytes: &[u8], header: &ImageHeader) -> Result<RgbImage, DecodeError> {
+    let mut decoder = decoder(ZCursor::new(bytes))?;
+    decoder.set_options(decoder.options().set_strict_mode(true));
+    let mut image = RgbImage::new(header.width, header.height);
+    decoder.decode_into(&mut image).map_err(from_zune)?;
+    Ok(image)
 }
 
 /// Whether the scan whose header ends these bytes brings all planes with all their coefficients, so that none has to be

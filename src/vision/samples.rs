@@ -32,21 +32,27 @@ pub(super) fn rgb_row<const N: usize>(
     eight_bits: impl Fn([u8; N]) -> u8,
 ) {
     let samples = row.as_chunks::<N>().0;
-    let pixels = samples.chunks_exact(channels.count()).zip(out.as_chunks_mut::<3>().0);
+    let out = out.as_chunks_mut::<3>().0.iter_mut();
     match channels {
-        Channels::Grey => pixels.for_each(|(pixel, rgb)| *rgb = [eight_bits(pixel[0]); 3]),
-        Channels::GreyAlpha => {
-            pixels.for_each(|(pixel, rgb)| *rgb = on_white([eight_bits(pixel[0]); 3], eight_bits(pixel[1])));
-        }
-        Channels::Rgb => pixels.for_each(|(pixel, rgb)| *rgb = [0, 1, 2].map(|i| eight_bits(pixel[i]))),
-        Channels::RgbAlpha => pixels.for_each(|(pixel, rgb)| {
-            *rgb = on_white([0, 1, 2].map(|i| eight_bits(pixel[i])), eight_bits(pixel[3]));
+        Channels::Grey => samples.iter().zip(out).for_each(|(grey, rgb)| *rgb = [eight_bits(*grey); 3]),
+        Channels::GreyAlpha => pixels::<2, N>(samples).zip(out).for_each(|(pixel, rgb)| {
+            let [grey, alpha] = pixel.map(&eight_bits);
+            *rgb = on_white([grey; 3], alpha);
         }),
-        Channels::Cmyk => pixels.for_each(|(pixel, rgb)| {
-            let light = 1.0 - f32::from(eight_bits(pixel[3])) / 255.0;
-            *rgb = [0, 1, 2].map(|i| ((255.0 - f32::from(eight_bits(pixel[i]))) * light) as u8);
+        Channels::Rgb => pixels::<3, N>(samples).zip(out).for_each(|(pixel, rgb)| *rgb = pixel.map(&eight_bits)),
+        Channels::RgbAlpha => pixels::<4, N>(samples).zip(out).for_each(|(pixel, rgb)| {
+            let [red, green, blue, alpha] = pixel.map(&eight_bits);
+            *rgb = on_white([red, green, blue], alpha);
+        }),
+        Channels::Cmyk => pixels::<4, N>(samples).zip(out).for_each(|(pixel, rgb)| {
+            let [cyan, magenta, yellow, black] = pixel.map(|sample| f32::from(eight_bits(sample)));
+            *rgb = [cyan, magenta, yellow].map(|ink| ((255.0 - ink) * (1.0 - black / 255.0)) as u8);
         }),
     }
+}
+
+fn pixels<const CHANNELS: usize, const N: usize>(samples: &[[u8; N]]) -> impl Iterator<Item = [[u8; N]; CHANNELS]> {
+    samples.as_chunks::<CHANNELS>().0.iter().copied()
 }
 
 /// A colour of this opacity (255: opaque) in front of white.

@@ -127,7 +127,8 @@ fn a_network_runs_with_the_manifest_that_was_written() {
     let again = figures(&[&[folder, "--embedder", network.to_str().unwrap()][..], &few].concat());
     let at_threshold = &again["verification"]["at_threshold"];
     let fmr = at_threshold["fmr"]["value"].as_f64().unwrap();
-    assert!((0.003..=0.005).contains(&fmr), "{at_threshold}");
+    // The companions of a chip in its batch change the last digits, and with them a pair or two of 9,000.
+    assert!((0.003..=0.0055).contains(&fmr), "{at_threshold}");
 }
 
 #[test]

@@ -216,10 +216,13 @@ mod tests {
 
     #[test]
     fn a_pair_counts_once_and_none_is_of_one_photo() {
-        let source =
-            pairs("a.jpg b.jpg same\nb.jpg a-again.jpg same\na.jpg a-again.jpg different\na.jpg d.jpg different\n")
-                .unwrap();
+        let lines = ["a.jpg b.jpg same", "b.jpg a-again.jpg same", "a.jpg a-again.jpg same", "a.jpg d.jpg different"];
+        let source = pairs(&lines.join("\n")).unwrap();
         assert_eq!((source.subjects, source.copies.pairs), (vec![0, 0, 0, 1], 2));
+        assert_eq!(source.pairs.unwrap(), [(0, 1), (0, 3)]);
+        // All four are one person by way of the two files, so the last line says nothing that is known.
+        let source = pairs("a.jpg b.jpg same\na-again.jpg d.jpg same\nb.jpg d.jpg different\n").unwrap();
+        assert_eq!((source.subjects, source.copies.pairs), (vec![0; 4], 1));
         assert_eq!(source.pairs.unwrap(), [(0, 1), (0, 3)]);
     }
 

@@ -34,7 +34,7 @@ fn read(boundary: &str, pieces: Vec<Bytes>) -> Result<Parts, Problem> {
         let mut parts = Parts::new();
         while let Some(name) = form.next_part().await? {
             let mut content = Vec::new();
-            if parts.len() % 2 == 0 {
+            if parts.len().is_multiple_of(2) {
                 content.extend(form.all_bytes(usize::MAX).await?.unwrap());
             } else {
                 while let Some(bytes) = form.next_bytes().await? {
