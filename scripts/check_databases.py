@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import urllib.parse
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 120  # seconds that a server may take to show something
+PATIENCE = 300  # seconds that a server may take to show something
 CLUSTER = ("listen_addresses=127.0.0.1", "wal_level=replica", "max_wal_senders=8", "fsync=off", "jit=off")
 NEW_MODEL = "red-for-blue"
 
@@ -84,10 +85,9 @@ class Postgres:
         except AssertionError:
             return False
 
-    def stop(self, signal="terminate"):
+    def stop(self, at_once=False):
         if self.process and self.process.poll() is None:
-            # Fast rather than smart, or at once.
-            self.process.send_signal(2 if signal == "terminate" else 3)
+            self.process.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
             self.process.wait()
 
     def url(self, database, role="admin", **parameters):
@@ -365,7 +365,7 @@ def failover(trial, postgres, folder):
             flushed = "select pg_current_wal_flush_lsn()"
             written = postgres.sql("postgres", flushed)
             until(lambda: standby.sql("postgres", f"select pg_last_wal_replay_lsn() >= '{written}'") == "t", "the standby follows")
-            postgres.stop("at once")
+            postgres.stop(at_once=True)
             mover.lead_to(standby.port)
             status, answer = servers[0].ask("POST", "/enroll?subject=lost&face=largest", after[0], "image/jpeg")
             if (status, answer["code"]) != (503, "database_unavailable"):
@@ -448,6 +448,8 @@ def main():
     parser.add_argument("--pgbouncer", action="append", default=[], help="one beside that on the path")
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
+    # Servers that were started are stopped in any case.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pgbouncers = [program for program in (shutil.which("pgbouncer"), *arguments.pgbouncer) if program]
     print("| database | server | enroll, identify | second server sees it | promotion, seen by both | remarks |")
     print("| --- | --- | --- | --- | --- | --- |")

@@ -54,6 +54,10 @@ impl Access {
         };
         match error {
             sqlx::Error::Tls(reason) => DbError::Tls { setting, reason: reason.to_string() },
+            // How rustls says what is wrong with a certificate.
+            sqlx::Error::Io(reason) if reason.kind() == std::io::ErrorKind::InvalidData => {
+                DbError::Tls { setting, reason: reason.to_string() }
+            }
             error => error.into(),
         }
     }
@@ -114,6 +118,16 @@ mod tests {
         }
         parse(URL, &url("&sslrootcert=-----BEGIN%20CERTIFICATE-----".to_owned())).unwrap();
         parse(URL, &url(String::new())).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_told_from_a_server_that_is_not_there() {
+        let access = Access::from(PgConnectOptions::new_without_pgpass());
+        let untrusted = std::io::Error::new(std::io::ErrorKind::InvalidData, "invalid peer certificate: UnknownIssuer");
+        let error = access.explain(Way::Sessions, sqlx::Error::Io(untrusted));
+        assert!(matches!(&error, DbError::Tls { reason, .. } if reason.contains("UnknownIssuer")), "{error}");
+        let absent = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert!(matches!(access.explain(Way::Sessions, sqlx::Error::Io(absent)), DbError::Unavailable(_)));
     }
 
     #[test]

@@ -24,12 +24,15 @@ const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 /// - 1 asks for a model's dimension, now and then.
 const BESIDE: u32 = 18;
 
+/// Connections that the check opens one after the other: each may take as long as one of a pool.
+const CHECK_CONNECTIONS: u32 = 4;
+
 /// How the pool of the requests behaves; the time-out is that of the other pool as well.
 #[derive(Debug, Clone)]
 pub struct PoolSettings {
     /// Connections at most; the private Postgres allows 100 in all.
     pub max_connections: u32,
-    /// How long a caller waits for a connection, at the first check as well, before [`DbError::Unavailable`].
+    /// How long a caller waits for a connection before [`DbError::Unavailable`]; the check waits four times as long.
     pub acquire_timeout: Duration,
 }
 
@@ -55,9 +58,10 @@ impl Pools {
         let access = access.into();
         let timeout = settings.acquire_timeout;
         // A connection of its own, because the pool hides why it cannot connect behind a time-out.
-        let search_path = tokio::time::timeout(timeout, check(&access))
+        let patience = timeout * CHECK_CONNECTIONS;
+        let search_path = tokio::time::timeout(patience, check(&access))
             .await
-            .map_err(|_| DbError::Unavailable(format!("no answer within {} seconds", timeout.as_secs())))??;
+            .map_err(|_| DbError::Unavailable(format!("no answer within {} seconds", patience.as_secs())))??;
         let sessions = |connections, options| sessions(pool(connections, timeout), options, &search_path);
         let requests = match &access.sessions {
             None => Pool::direct(sessions(settings.max_connections, access.requests.clone())),
