@@ -67,7 +67,7 @@ class Postgres:
         if copied_from is None:
             run(programs / "initdb", "-D", folder, "-U", "admin", "--encoding=UTF8", "--locale=C", "--auth=trust", cwd="/", **account())
         else:
-            run(programs / "pg_basebackup", "-D", folder, "-R", "-X", "stream", "-d", copied_from.url("postgres"), cwd="/", **account())
+            run(programs / "pg_basebackup", "-D", folder, "-R", "-X", "stream", "--checkpoint=fast", "-d", copied_from.url("postgres"), cwd="/", **account())
         self.process = None
 
     def start(self, *settings):
