@@ -58,11 +58,14 @@ pub struct Feed {
     cursor: u64,
     /// Changes of later transactions that were seen.
     seen: HashSet<i64>,
+    /// When the PostgreSQL that counts the transactions was started.
+    server: String,
+    lost: bool,
 }
 
 impl Galleries {
     pub fn feed(&self, model: ModelId) -> Feed {
-        Feed { pool: self.beside.clone(), model, cursor: 0, seen: HashSet::new() }
+        Feed { pool: self.beside.clone(), model, cursor: 0, seen: HashSet::new(), server: String::new(), lost: false }
     }
 
     /// Templates of a model in one gallery.
@@ -92,10 +95,13 @@ impl Feed {
         mut gallery: impl FnMut(Gallery),
         mut template: impl FnMut(Template),
     ) -> Result<(), GalleryError> {
-        let cursor: String =
-            sqlx::query_scalar("select pg_snapshot_xmin(pg_current_snapshot())::text").fetch_one(&self.pool).await?;
+        let (cursor, server): (String, String) =
+            sqlx::query_as("select pg_snapshot_xmin(pg_current_snapshot())::text, pg_postmaster_start_time()::text")
+                .fetch_one(&self.pool)
+                .await?;
         // What is committed from here on comes again as a change.
         self.cursor = cursor.parse().map_err(|_| GalleryError::Inconsistent("a transaction id is no number"))?;
+        (self.server, self.lost) = (server, false);
         self.seen.clear();
         let mut galleries = sqlx::query_as("select id, name, policy, created_at from galleries").fetch(&self.pool);
         while let Some(row) = galleries.try_next().await? {
@@ -114,11 +120,21 @@ impl Feed {
         Ok(())
     }
 
-    /// What was committed since the last call, or since [`Self::load`].
+    /// Whether changes may have been missed, so that only [`Self::load`] helps.
+    ///
+    /// A server that crashed, or a standby that took over, gives numbers of transactions again that left no trace in what
+    /// was written down: changes of such transactions would count as seen.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// What was committed since the last call, or since [`Self::load`]. Fails from the moment on in which it [is
+    /// lost](Self::is_lost).
     pub async fn next(&mut self) -> Result<Changes, GalleryError> {
         let rows: Vec<ChangeRow> = sqlx::query_as(
             "with now as materialized (select pg_snapshot_xmin(pg_current_snapshot()) as oldest) \
-             select now.oldest::text as oldest, c.sequence, c.gallery_id, c.subject_id \
+             select now.oldest::text as oldest, pg_postmaster_start_time()::text as server, \
+             c.sequence, c.gallery_id, c.subject_id \
              from now left join changes c on c.transaction >= $1::text::xid8",
         )
         .bind(self.cursor.to_string())
@@ -129,6 +145,10 @@ impl Feed {
         let mut oldest = self.cursor;
         for row in rows {
             oldest = row.oldest.parse().map_err(|_| GalleryError::Inconsistent("a transaction id is no number"))?;
+            if oldest < self.cursor || row.server != self.server {
+                self.lost = true;
+                return Err(GalleryError::Inconsistent("PostgreSQL was started anew, or another one took its place"));
+            }
             let (Some(sequence), Some(gallery)) = (row.sequence, row.gallery_id) else { continue };
             seen.insert(sequence);
             if self.seen.contains(&sequence) {
@@ -211,6 +231,7 @@ impl Announcements {
 #[derive(sqlx::FromRow)]
 struct ChangeRow {
     oldest: String,
+    server: String,
     sequence: Option<i64>,
     gallery_id: Option<Uuid>,
     subject_id: Option<Uuid>,

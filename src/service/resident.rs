@@ -281,7 +281,7 @@ impl Keeper {
                     tokio::time::sleep(RETRY).await;
                     announcements = None;
                     // Half of the time that changes are kept, to be on the safe side.
-                    if read_last.elapsed() > CHANGES_KEPT / 2 {
+                    if self.feed.is_lost() || read_last.elapsed() > CHANGES_KEPT / 2 {
                         return Ended::Lost;
                     }
                     continue;
@@ -328,6 +328,6 @@ impl Keeper {
 enum Ended {
     /// There is too much.
     Outgrown,
-    /// The database was away for longer than it keeps changes.
+    /// The database was away for longer than it keeps changes, or is another one.
     Lost,
 }
