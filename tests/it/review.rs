@@ -23,7 +23,7 @@ impl TestApp {
 
     /// Waits until everything that was enrolled was looked at.
     async fn reviewed(&self) {
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let deadline = Instant::now() + Duration::from_secs(600);
         loop {
             let review = self.anomalies().await.review;
             if review.reviewed == review.total {
