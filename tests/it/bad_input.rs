@@ -1,40 +1,15 @@
 //! Bad input gets a clear error with a stable code, and the next request is served as usual.
 
-use std::io::Write;
-
 use bytes::Bytes;
 use faceid::http::Code;
-use flate2::write::ZlibEncoder;
-use flate2::{Compression, Crc};
 use futures_util::stream;
 use reqwest::multipart::Form;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
+use crate::made::grey_png;
 use crate::support::process::{Server, data_dir};
 use crate::support::{Answer, TestApp, part, photos};
-
-/// A valid PNG of 20,000 x 20,000 black pixels: 400 MB once decoded.
-fn png_bomb() -> Vec<u8> {
-    const SIDE: u32 = 20_000;
-    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    let mut chunk = |kind: &[u8; 4], data: &[u8]| {
-        png.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
-        let mut crc = Crc::new();
-        crc.update(kind);
-        crc.update(data);
-        png.extend([kind.as_slice(), data].concat());
-        png.extend(crc.sum().to_be_bytes());
-    };
-    let size = [SIDE.to_be_bytes(), SIDE.to_be_bytes()].concat();
-    chunk(b"IHDR", &[size.as_slice(), &[8, 0, 0, 0, 0]].concat());
-    let mut pixels = ZlibEncoder::new(Vec::new(), Compression::fast());
-    let row = vec![0; SIDE as usize + 1];
-    (0..SIDE).for_each(|_| pixels.write_all(&row).unwrap());
-    chunk(b"IDAT", &pixels.finish().unwrap());
-    chunk(b"IEND", &[]);
-    png
-}
 
 /// A small photo without a face, to see that the server still serves.
 fn plain_png() -> Vec<u8> {
@@ -101,7 +76,7 @@ async fn bombs_and_floods_do_not_cost_memory() {
     let folder = data_dir();
     let server = Server::start(folder.path(), &[]).await;
     let app = TestApp::at(server.url.clone()).await;
-    let (bomb, flood) = (png_bomb(), vec![0; 50_000_000]);
+    let (bomb, flood) = (grey_png(20_000), vec![0; 50_000_000]);
     let json_flood = format!("{{\"image\": \"{}\"}}", "A".repeat(50_000_000));
     app.detect_form(&bomb).await.expect_problem(413, Code::ImageTooLarge);
     let before = server.resident_memory();

@@ -15,6 +15,11 @@ pub fn deflated(block: &[u8], count: u32) -> Vec<u8> {
     packed.finish().unwrap()
 }
 
+/// A grey PNG of 8 bits, all samples 0.
+pub fn grey_png(side: u32) -> Vec<u8> {
+    png(side, [8, 0], 1, None)
+}
+
 /// An RGBA PNG of 16 bits, all samples 0.
 pub fn deep_png(side: u32) -> Vec<u8> {
     png(side, [16, 6], 8, None)
