@@ -4,7 +4,7 @@
     pip install pillow
     python3 scripts/make_fixtures.py
 
-Every image is the same 48x32 pattern, so that a mirrored, turned or channel-swapped decode shows:
+Every image but the last is the same 48x32 pattern, so that a mirrored, turned or channel-swapped decode shows:
 
     red   (220, 40, 30) | green  (40, 200, 60)
     ------------------- + --------------------
@@ -13,6 +13,7 @@ Every image is the same 48x32 pattern, so that a mirrored, turned or channel-swa
 What a file does not say in its name: `*_orientation_N` is stored turned and carries EXIF (or TIFF)
 orientation N, so that the upright image is the pattern; `*_alpha` has a half-transparent green and a
 fully transparent yellow quadrant; `*_animated` goes on with a black frame; `grey` is Pillow's luma.
+`groups.webp` is another image: a lossless one with several groups of prefix codes.
 """
 
 import io
@@ -139,6 +140,22 @@ def webp():
     ALPHA.save(FOLDER / "webp_lossy_alpha.webp", quality=92)
     PATTERN.save(FOLDER / "webp_animated.webp", save_all=True, append_images=[BLACK], duration=100, quality=92)
     oriented("webp_orientation_6.webp", 6, quality=92)
+    prefix_codes().save(FOLDER / "groups.webp", lossless=True, method=6, quality=100)
+
+
+def prefix_codes():
+    """160x160 pixels whose parts are so unlike that an encoder gives them prefix codes of their own."""
+    state = 1
+    pixels = []
+    for at in range(160 * 160):
+        x, y = at % 160, at // 160
+        state = (state * 1664525 + 1013904223) % 2**32
+        noise = state >> 24
+        parts = [(x, y, 90), (noise % 9, 200, noise % 17), (noise, noise // 2, 255 - noise), (x * y % 251, x, y)]
+        pixels.append(parts[x // 80 + y // 80 * 2])
+    image = Image.new("RGB", (160, 160))
+    image.putdata(pixels)
+    return image
 
 
 def gif():

@@ -9,7 +9,7 @@ use std::process::Command;
 use faceid::vision::{DecodeError, DecodeLimits, decode, open};
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageEncoder, ImageFormat};
-use made::{Scans, deep_png, float_tiff, gif, jpeg, png_with_profile};
+use made::{Scans, deep_png, float_tiff, gif, jpeg, png_with_profile, webp_with_codes};
 
 const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 28, max_pixels: 1 << 24, max_memory: 1 << 30 };
 
@@ -127,6 +127,7 @@ fn what_decoding_takes_is_known_before() {
         ("TIFF, 8 bits", encoded(&rgb, ImageFormat::Tiff), 0.2),
         ("WebP, lossless", encoded(&rgb, ImageFormat::WebP), 0.75),
         ("WebP, lossless, transparent", encoded(&rgba, ImageFormat::WebP), 0.4),
+        ("WebP, many prefix codes", webp_with_codes(8_192), 0.85),
         ("BMP", encoded(&rgb, ImageFormat::Bmp), 0.85),
         ("BMP, transparent", encoded(&rgba, ImageFormat::Bmp), 0.85),
         ("PNM", encoded(&rgb, ImageFormat::Pnm), 0.85),

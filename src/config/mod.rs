@@ -35,7 +35,7 @@ pub enum ConfigError {
     OutOfRange { name: &'static str, value: String, expected: String },
     #[error(
         "max_body_bytes = {body} has no room for a photo of max_image_bytes = {image}: it takes {needed} at least, and \
-         {needed_by_two} for two photos in JSON; raise max_body_bytes (and body_budget, if that is less), or lower max_image_bytes"
+         {needed_by_two} for two photos in JSON; raise max_body_bytes (and body_budget, if that is less than twice as much), or lower max_image_bytes"
     )]
     BodyTooSmall { body: usize, image: usize, needed: usize, needed_by_two: usize },
     #[error("there is no home folder to keep data in: set --data-dir")]
@@ -266,7 +266,7 @@ impl Settings {
                 keys: keys(bind, s.client_key, s.admin_key, said(s.insecure))?,
                 max_body_bytes,
                 max_dataset_bytes: in_range("max_dataset_bytes", s.max_dataset_bytes, 1024..=1 << 36)?,
-                body_budget: in_range("body_budget", s.body_budget, max_body_bytes..=1 << 42)?,
+                body_budget: in_range("body_budget", s.body_budget, 2 * max_body_bytes..=1 << 42)?,
                 max_connections: in_range("max_connections", s.max_connections, 1..=1_000_000)?,
                 request_timeout: Duration::from_secs(in_range("request_timeout", s.request_timeout, 1..=3600)?),
                 shutdown_timeout: Duration::from_secs(in_range("shutdown_timeout", s.shutdown_timeout, 0..=3600)?),

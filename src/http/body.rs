@@ -67,6 +67,11 @@ impl Share {
         Ok(())
     }
 
+    /// Grows to what `bytes` need, for a copy of the body that is made; fails if the budget has too little left.
+    pub fn grow_to(&self, budget: &BodyBudget, bytes: usize) -> Result<(), Problem> {
+        self.grow(budget, bytes).map_err(|refused| problem(&refused))
+    }
+
     /// Bytes that keep the share until they are dropped.
     pub fn attach(&self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Held { bytes, _share: self.clone() })

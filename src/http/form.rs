@@ -25,6 +25,9 @@ use super::state::AppState;
 use crate::gallery::{Metadata, Policy};
 use crate::types::{Name, Threshold};
 
+/// What a JSON body counts as while images are decoded from its base64, whose bytes are three quarters of the text.
+const JSON_COPIES: usize = 2;
+
 /// Longest body of a route that takes no image.
 const FIELDS_LIMIT: usize = 1 << 20;
 
@@ -90,7 +93,7 @@ impl Form {
         body::refuse_declared_length(parts.headers.get(header::CONTENT_LENGTH), limit as u64)?;
         let empty = body.is_end_stream();
         let share = Share::default();
-        let body = body::counted(body::limited(body, limit as u64), budget, share.clone());
+        let body = body::counted(body::limited(body, limit as u64), budget.clone(), share.clone());
         let media_type = media_type(&parts.headers);
         match media_type.as_str() {
             // Without images, the query string can say it all.
@@ -98,6 +101,10 @@ impl Form {
             "multipart/form-data" => form.read_multipart(Multipart::new(&parts.headers, body)?).await?,
             "application/json" => {
                 let bytes = body::read_all(body).await?;
+                // Images are decoded from base64 while their text is still there.
+                if !form.known_images.is_empty() {
+                    share.grow_to(&budget, JSON_COPIES * bytes.len())?;
+                }
                 // Tens of megabytes of base64 are CPU work.
                 form = tokio::task::spawn_blocking(move || form.read_json(&bytes).map(|()| form))
                     .await

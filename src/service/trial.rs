@@ -16,9 +16,12 @@ use super::ServiceError;
 use crate::config::{TrialConfig, secret_variables};
 use crate::engine::{Channels, Format, InputNormalisation};
 
-/// How long a trial may take, from its start to its answer; and how long it may compute. A network of 170 MB takes some
-/// seconds.
+/// How long a trial may compute, all its threads together. A network of 170 MB takes some seconds.
 const MOST_TIME: Duration = Duration::from_secs(40);
+
+/// How long it may take, from its start to its answer: on a busy machine, many times what it computes. Then it says
+/// nothing of the network.
+const MOST_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Bytes of memory that a trial may take whatever the file, and for each byte of the file: the file itself, its weights as
 /// float32 and again as kernels pack them, and what is in between.
@@ -61,7 +64,7 @@ fn memory_for(bytes: usize) -> u64 {
 }
 
 /// Loads the network and makes trial runs, in a process of its own. A network that is no embedder, crashes or takes too much
-/// is an [`ServiceError::InvalidModel`] that says so.
+/// is an [`ServiceError::InvalidModel`] that says so; where the machine is too busy to tell, [`ServiceError::Overloaded`].
 pub(super) async fn try_out(
     config: &TrialConfig,
     content: &Bytes,
@@ -71,8 +74,8 @@ pub(super) async fn try_out(
     let child = start(config, content.len(), format, normalisation)
         .map_err(|error| ServiceError::Internal(format!("cannot start a process to try out a model: {error}")))?;
     // Whoever drops this kills the process.
-    let reason = match tokio::time::timeout(MOST_TIME, watch(child, content)).await {
-        Err(_) => too_slow(),
+    let reason = match tokio::time::timeout(MOST_PATIENCE, watch(child, content)).await {
+        Err(_) => return Err(ServiceError::Overloaded),
         Ok(Err(error)) => return Err(ServiceError::Internal(format!("cannot hear of the trial of a model: {error}"))),
         Ok(Ok(output)) => match verdict(&output, memory_for(content.len())) {
             Ok(()) => return Ok(()),
@@ -168,7 +171,10 @@ fn verdict(output: &Output, memory: u64) -> Result<(), String> {
 }
 
 fn too_slow() -> String {
-    format!("it was not loaded and tried out within {} s, the time that a network has for that", MOST_TIME.as_secs())
+    format!(
+        "it was not loaded and tried out within {} s of computing, the time that a network has for that",
+        MOST_TIME.as_secs()
+    )
 }
 
 fn too_large(memory: u64) -> String {

@@ -193,7 +193,7 @@ fn open_other<'a>(bytes: &'a [u8], format: ImageFormat, limits: &DecodeLimits) -
     let (width, height) = decoder.dimensions();
     let header = ImageHeader::checked(format, width, height, limits)?;
     let buffers = match format {
-        ImageFormat::WebP => Buffers::WebP(webp::look(bytes, &header)?),
+        ImageFormat::WebP => webp::look(bytes, &header)?,
         _ => Buffers::Samples(decoder.color_type()),
     };
     // Unreadable metadata is no reason to refuse readable pixels.

@@ -14,26 +14,17 @@ pub(super) enum Buffers {
     /// One row of blocks of each plane, before and after it is brought to full size. Where the planes do not come
     /// together in one scan (`kept`), 16-bit coefficients of every pixel of every plane wait for the last one. They
     /// count as if no plane were subsampled: the decoder does not tell.
-    Jpeg {
-        planes: u64,
-        kept: bool,
-    },
+    Jpeg { planes: u64, kept: bool },
     /// Some rows of `row` bytes, unpacked ones and the last for the filter of the next, and metadata of `exif` bytes, as
     /// read and as kept.
-    Png {
-        row: u64,
-        exif: u64,
-    },
+    Png { row: u64, exif: u64 },
     /// A row of indices.
     Gif,
     /// A strip or tile of `part` bytes, a row of pixels gathered from planes (`row` bytes), and what a JPEG inside
     /// takes (`packed`).
-    Tiff {
-        part: u64,
-        row: u64,
-        packed: u64,
-    },
-    WebP(WebP),
+    Tiff { part: u64, row: u64, packed: u64 },
+    /// The pixels, and `tables` for the prefix codes of what is lossless.
+    WebP { kind: WebP, tables: u64 },
     /// BMP and PNM: the samples at their depth, and these as 8-bit RGB if they are anything else.
     Samples(ColorType),
 }
@@ -81,7 +72,7 @@ impl Buffers {
             Self::Png { row, exif } => pixels * RGB + 16 * row + 3 * exif,
             Self::Gif => pixels * RGB + u64::from(u16::MAX),
             Self::Tiff { part, row, packed } => pixels * RGB + part + row + packed,
-            Self::WebP(kind) => area(width, height, 16) * kind.bytes_per_pixel(),
+            Self::WebP { kind, tables } => area(width, height, 16) * kind.bytes_per_pixel() + tables,
             Self::Samples(colour) => {
                 let converted = match colour {
                     ColorType::Rgb8 | ColorType::Rgba8 => 0,
@@ -96,7 +87,7 @@ impl Buffers {
     /// How often the file's bytes may be in memory besides the file: metadata, compressed data.
     fn file_copies(self) -> u64 {
         match self {
-            Self::Jpeg { .. } | Self::Gif | Self::WebP(_) => 2,
+            Self::Jpeg { .. } | Self::Gif | Self::WebP { .. } => 2,
             Self::Tiff { .. } => 3,
             Self::Png { .. } | Self::Samples(_) => 0,
         }

@@ -16,6 +16,7 @@ mod quality;
 mod samples;
 mod shrink;
 mod tiff;
+mod vp8l;
 mod webp;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::made::{Scans, deep_png, float_tiff, gif, jpeg, png_with_profile};
+use crate::made::{Scans, deep_png, float_tiff, gif, jpeg, png_with_profile, webp_with_codes};
 use crate::support::process::{Server, data_dir};
 use crate::support::{Answer, TestApp};
 
@@ -54,6 +54,8 @@ async fn small_files_of_large_images_stay_within_the_budget() {
         ("a PNG of 16 bits", deep_png(4000), 200),
         ("a progressive JPEG", jpeg(4000, (1, 1), Scans::Progressive), 413),
         ("a smaller progressive JPEG", jpeg(3200, (1, 1), Scans::Progressive), 200),
+        ("a WebP of 256 pixels with 40,960 prefix codes", webp_with_codes(8_192), 413),
+        ("a WebP of 256 pixels with 20,480 prefix codes", webp_with_codes(4_096), 200),
         ("a PNG with a large colour profile", png_with_profile(30), 200),
     ] {
         let answers = join_all((0..4).map(async |_| app.detect_bytes(&image).await)).await;

@@ -3,10 +3,13 @@
 //! Each test binary uses a part of them.
 #![allow(dead_code)]
 
+mod webp;
+
 use std::io::Write;
 
 use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
+pub use webp::webp_with_codes;
 
 /// `count` times the same bytes, deflated.
 pub fn deflated(block: &[u8], count: u32) -> Vec<u8> {
