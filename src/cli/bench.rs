@@ -16,10 +16,10 @@ use crate::config::ConfigArgs;
 #[derive(clap::Args)]
 pub struct Bench {
     /// What to measure [default: detect and embed; all, if there are photos]
-    #[arg(long, value_delimiter = ',', value_name = "STAGE")]
+    #[arg(long, value_delimiter = ',', value_name = "STAGE,...")]
     stages: Vec<Stage>,
     /// Chips or images in a pass of a network
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32], value_name = "N")]
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32", value_name = "N,...")]
     batches: Vec<usize>,
     /// Size of the image for the detector
     #[arg(long, default_value = "640x480", value_parser = parse_size, value_name = "WxH")]

@@ -56,7 +56,7 @@ settings! {
     admin_key: Secret,
     /// Listen beyond loopback without keys
     #[arg(long, env = "FACEID_INSECURE", num_args = 0..=1, default_missing_value = "true",
-        value_parser = clap::builder::FalseyValueParser::new(), value_name = "BOOL")]
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     insecure: bool,
     /// Folder of the private Postgres and of jobs [default: /var/lib/faceid for root, ~/.local/share/faceid for others]
     #[arg(long, env = "FACEID_DATA_DIR", value_name = "DIR")]

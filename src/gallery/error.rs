@@ -24,7 +24,7 @@ pub enum GalleryError {
     #[error("there is already a subject {0:?} in this gallery")]
     DuplicateSubject(String),
     /// Nothing was stored. At least one match; best first.
-    #[error("the face matches {} subject(s) of this gallery", matches.len())]
+    #[error("the face matches {} of this gallery", subjects(matches.len()))]
     DuplicateFace { matches: Vec<Duplicate> },
     #[error("the face {0} was enrolled without its chip")]
     NoChip(FaceId),
@@ -55,4 +55,8 @@ impl From<sqlx::Error> for GalleryError {
     fn from(error: sqlx::Error) -> Self {
         Self::Db(error.into())
     }
+}
+
+fn subjects(count: usize) -> String {
+    if count == 1 { "a subject".to_owned() } else { format!("{count} subjects") }
 }

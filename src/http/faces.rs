@@ -39,7 +39,11 @@ pub async fn list_faces(
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn get_face(State(services): State<Services>, Path(face): Path<Uuid>) -> Result<Json<EnrolledFace>, Problem> {
+pub async fn get_face(
+    State(services): State<Services>,
+    Path(face): Path<Uuid>,
+    Fields(()): Fields<()>,
+) -> Result<Json<EnrolledFace>, Problem> {
     Ok(Json(services.get_face(FaceId(face)).await?))
 }
 
@@ -54,7 +58,11 @@ pub async fn get_face(State(services): State<Services>, Path(face): Path<Uuid>) 
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn get_chip(State(services): State<Services>, Path(face): Path<Uuid>) -> Result<impl IntoResponse, Problem> {
+pub async fn get_chip(
+    State(services): State<Services>,
+    Path(face): Path<Uuid>,
+    Fields(()): Fields<()>,
+) -> Result<impl IntoResponse, Problem> {
     let jpeg = services.get_chip(FaceId(face)).await?;
     Ok(([(header::CONTENT_TYPE, "image/jpeg")], jpeg))
 }
@@ -110,6 +118,10 @@ pub async fn move_face(
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn delete_face(State(services): State<Services>, Path(face): Path<Uuid>) -> Result<Json<Erased>, Problem> {
+pub async fn delete_face(
+    State(services): State<Services>,
+    Path(face): Path<Uuid>,
+    Fields(()): Fields<()>,
+) -> Result<Json<Erased>, Problem> {
     Ok(Json(services.delete_face(FaceId(face)).await?))
 }

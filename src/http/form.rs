@@ -287,10 +287,12 @@ impl Builder {
         if self.known_images.contains(&name) || self.known_fields.contains(&name) {
             return Ok(());
         }
-        let known = [self.known_images, self.known_fields].concat().join(", ");
+        let known = match [self.known_images, self.known_fields].concat() {
+            none if none.is_empty() => "this route takes none".to_owned(),
+            known => format!("the fields are: {}", known.join(", ")),
+        };
         let shown: String = name.chars().take(64).collect();
-        Err(Problem::new(Code::UnknownField, format!("there is no field {shown:?} here; the fields are: {known}"))
-            .with_field(shown))
+        Err(Problem::new(Code::UnknownField, format!("there is no field {shown:?} here; {known}")).with_field(shown))
     }
 
     fn add_image(&mut self, name: String, bytes: Bytes) -> Result<(), Problem> {
@@ -323,8 +325,13 @@ pub(super) fn media_type(headers: &HeaderMap) -> String {
 }
 
 fn unsupported_image_type(given: &str, images: &[&str]) -> Problem {
-    let raw = if images.len() == 1 { ", a raw image/* body" } else { "" };
-    unsupported_media_type(given, &format!("multipart/form-data, application/json{raw}"))
+    unsupported_media_type(
+        given,
+        match images.len() {
+            1 => "multipart/form-data, application/json, or image/* or application/octet-stream for the raw image",
+            _ => "multipart/form-data or application/json",
+        },
+    )
 }
 
 pub(super) fn unsupported_media_type(given: &str, expected: &str) -> Problem {

@@ -18,6 +18,7 @@ mod metrics;
 mod models;
 mod multipart;
 pub mod openapi;
+mod pages;
 mod problem;
 mod retrain;
 mod server;
@@ -30,8 +31,6 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::HeaderName;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::Redirect;
-use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
@@ -124,8 +123,8 @@ pub fn router(state: AppState) -> Router {
         .split_for_parts();
     let (longest, patience) = (state.max_body_bytes, state.request_timeout);
     routes
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
-        .route("/", get(|| async { Redirect::temporary("/docs/") }))
+        .merge(SwaggerUi::new("/docs/api").url("/openapi.json", document))
+        .merge(pages::routes())
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         // `body::limited` does it.

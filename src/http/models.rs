@@ -29,7 +29,10 @@ use crate::types::Name;
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list_models(State(services): State<Services>) -> Result<Json<Vec<ModelEntry>>, Problem> {
+pub async fn list_models(
+    State(services): State<Services>,
+    Fields(()): Fields<()>,
+) -> Result<Json<Vec<ModelEntry>>, Problem> {
     Ok(Json(services.list_models().await?))
 }
 

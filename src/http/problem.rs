@@ -41,7 +41,7 @@ pub struct Problem {
     /// The field of the request that this is about, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub field: Option<String>,
-    /// `duplicate_face`: the subjects that the face belongs to, most similar first.
+    /// `duplicate_face`: the subjects that the face belongs to: those with the same image first, then the most similar.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub duplicates: Vec<crate::service::answers::Duplicate>,
 }

@@ -53,8 +53,8 @@ impl Calibration {
     }
 
     /// The threshold at a false match rate: linear in the logarithm of the rate between those that were measured, and
-    /// continued beyond the lowest, which is on the safe side since thresholds rise ever more slowly. Rates above the
-    /// highest get that one's threshold. `None` if no rates were measured.
+    /// continued beyond the lowest, which is an extrapolation: more pairs may show that it needs a higher one. Rates above
+    /// the highest get that one's threshold. `None` if no rates were measured.
     pub fn threshold_at_fmr(&self, rate: f64) -> Option<FmrPoint> {
         let (first, last) = (self.fmr.first()?, self.fmr.len() - 1);
         if rate >= first.rate || last == 0 {

@@ -20,9 +20,7 @@ pub enum ManifestError {
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{path} is not valid: {message}")]
     Malformed { path: PathBuf, message: String },
-    #[error(
-        "{weights} is not a network that faceid knows: describe it in {manifest} (see README.md, \"Your own networks\")"
-    )]
+    #[error("{weights} is not a network that faceid knows: describe it in {manifest} (see docs/networks.md)")]
     Missing { weights: PathBuf, manifest: PathBuf },
     /// What it says cannot be, such as rates that do not fall.
     #[error("this manifest cannot be used: {0}")]
@@ -244,7 +242,7 @@ fn check_fmr(points: &[FmrPoint]) -> Result<(), String> {
     }
 }
 
-/// Threshold and logistic regression were measured as README.md's section "Threshold and probability" tells. The false
+/// Threshold and logistic regression were measured as docs/decisions.md tells. The false
 /// match rates are what `faceid evaluate lfw100 orl --precision fp32` measured: on 122,500 pairs of different people, of 50,
 /// with intervals over people. Down to 1e-4 they were counted, at 1e-4 from 12 pairs; 1e-5 and 1e-6 are beyond the data,
 /// and are what the fitted tail says. Of 546 faces all have a norm of at least 2.3, half of them 3.8; of 99 pieces of

@@ -39,6 +39,8 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     describe_histogram!("faceid_batch_size", "Images or chips in a pass, by network.");
     describe_counter!("faceid_dropped_total", "Work that was dropped before it began, by reason.");
     describe_counter!("faceid_faces_total", "Faces that were embedded; its rate is faces per second.");
+    describe_gauge!("faceid_resident_templates", "Templates in memory; 0 while galleries are searched in PostgreSQL.");
+    describe_counter!("faceid_shadow_faces_total", "Faces that a candidate in the shadow was asked about, by outcome.");
     describe_gauge!("faceid_engine_info", "1, labelled with the device, precision and kernels in use.");
     describe_counter!("faceid_jobs_total", "Jobs that ended at this server, by kind and how they ended.");
     describe_counter!("faceid_follow_failures_total", "Times that this server could not follow the active model.");

@@ -20,14 +20,28 @@ pub enum DecodeError {
     #[error("the image is {width}x{height} pixels, more than the limit of {limit} pixels")]
     TooManyPixels { limit: u64, width: u32, height: u32 },
     #[error(
-        "decoding this {format:?} image would take {} MB of memory, more than the limit of {} MB",
-        needed.div_ceil(1_000_000), limit / 1_000_000
+        "decoding this {} image would take {} MB of memory, more than the limit of {} MB",
+        name_of(*format), needed.div_ceil(1_000_000), limit / 1_000_000
     )]
     TooMuchMemory { format: ImageFormat, limit: u64, needed: u64 },
     #[error("not an image of a kind that is read here (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM): {reason}")]
     Unsupported { reason: String },
-    #[error("the {format:?} image is damaged or incomplete")]
+    #[error("the {} image is damaged or incomplete", name_of(*format))]
     Corrupt { format: ImageFormat, reason: String },
+}
+
+/// What people call a format.
+fn name_of(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::Png => "PNG",
+        ImageFormat::WebP => "WebP",
+        ImageFormat::Gif => "GIF",
+        ImageFormat::Bmp => "BMP",
+        ImageFormat::Tiff => "TIFF",
+        ImageFormat::Pnm => "PNM",
+        _ => "unknown",
+    }
 }
 
 /// What an image may cost; checked before anything of the image's size is allocated.

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use reqwest::StatusCode;
 
+use faceid::http::Code;
+
 use crate::support::TestApp;
 
 #[test]
@@ -21,8 +23,7 @@ async fn the_reference_works_without_the_internet() {
     assert_eq!(document["openapi"], "3.1.0");
     assert!(document["paths"]["/enroll"]["post"]["requestBody"]["content"]["multipart/form-data"].is_object());
 
-    // The client follows the redirection from / to the page.
-    let page = app.get("/").await;
+    let page = app.get("/docs/api/").await;
     page.expect(StatusCode::OK);
     assert!(page.media_type.as_deref().is_some_and(|kind| kind.starts_with("text/html")), "{:?}", page.media_type);
     let page = page.text();
@@ -31,6 +32,47 @@ async fn the_reference_works_without_the_internet() {
     assert!(!linked.is_empty(), "{page}");
     for file in linked {
         assert!(!file.contains("//"), "{file} comes from elsewhere");
-        app.get(&format!("/docs/{file}")).await.expect(StatusCode::OK);
+        app.get(&format!("/docs/api/{file}")).await.expect(StatusCode::OK);
     }
+}
+
+/// A link that a page of the server has: to whom, and on which page.
+fn links(page: &str) -> Vec<String> {
+    let parts = page.split(['"']).collect::<Vec<_>>();
+    let named = parts.windows(2).filter(|pair| pair[0].ends_with("href=") || pair[0].ends_with("src="));
+    named.map(|pair| pair[1].to_owned()).filter(|link| !link.contains(':')).collect()
+}
+
+/// All that the pages lead to is there, headings included.
+#[tokio::test]
+async fn the_pages_of_a_server_lead_to_one_another() {
+    let app = TestApp::start().await;
+    // The client follows the redirection from / to the contents.
+    let contents = app.get("/").await;
+    assert!(
+        contents.media_type.as_deref().is_some_and(|kind| kind.starts_with("text/html")),
+        "{:?}",
+        contents.media_type
+    );
+    let mut waiting = links(&contents.text());
+    assert!(waiting.len() > 20, "{waiting:?}");
+    let mut seen = std::collections::HashMap::new();
+    while let Some(link) = waiting.pop() {
+        let (path, fragment) = link.split_once('#').unwrap_or((&link, ""));
+        if path.is_empty() {
+            continue;
+        }
+        if !seen.contains_key(path) {
+            let answer = app.get(path).await;
+            answer.expect(StatusCode::OK);
+            let page = answer.text();
+            if path.starts_with("/docs/") && !path.ends_with(".svg") && path != "/docs/api/" {
+                assert!(!page.contains("<!--"), "{path} shows a comment");
+                waiting.extend(links(&page));
+            }
+            seen.insert(path.to_owned(), page);
+        }
+        assert!(fragment.is_empty() || seen[path].contains(&format!("id=\"{fragment}\"")), "{link} leads nowhere");
+    }
+    app.get("/docs/no-such-page").await.expect_problem(404, Code::RouteNotFound);
 }

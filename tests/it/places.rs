@@ -54,6 +54,19 @@ fn a_variable_that_is_set_to_nothing_is_not_set() {
     assert!(said(&output).contains("required arguments") && said(&output).contains("--server"), "{}", said(&output));
 }
 
+/// What is neither yes nor no opens nothing.
+#[test]
+fn a_misspelt_no_does_not_count_as_yes() {
+    let insecure =
+        |said: &str| faceid().env("FACEID_INSECURE", said).args(["serve", "--print-config"]).output().unwrap();
+    let misspelt = insecure("fasle");
+    assert_eq!(misspelt.status.code(), Some(2), "{}", said(&misspelt));
+    assert!(said(&misspelt).contains("fasle") && said(&misspelt).contains("FACEID_INSECURE"), "{}", said(&misspelt));
+    for (word, open) in [("no", false), ("0", false), ("yes", true), ("1", true)] {
+        assert!(said(&insecure(word)).contains(&format!("insecure = {open}")), "{word}: {}", said(&insecure(word)));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn health_asks_the_port_that_is_configured() {
     let data = data_dir();

@@ -102,7 +102,7 @@ async fn check_scenes(app: &TestApp) {
     assert!(extra <= 1);
 }
 
-/// How README.md's section "Threshold and probability" came about, and whether it still holds.
+/// How the figures of docs/decisions.md came about, and whether it still holds.
 #[tokio::test]
 #[ignore = "needs the test photos"]
 async fn the_bundled_calibration_fits_the_photos() {
