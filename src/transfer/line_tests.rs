@@ -197,7 +197,8 @@ fn changed_lines_never_panic<T: std::fmt::Debug>(
     });
     run.unwrap();
     println!("of {CASES}, {} were taken, {} refused for a value", taken.get(), refused_values.get());
-    assert!(taken.get() > CASES / 10 && refused_values.get() > CASES / 100);
+    // Some thirty to two hundred are refused for a value, by chance more or less of them.
+    assert!(taken.get() > CASES / 10 && refused_values.get() > CASES / 300);
 }
 
 #[test]
