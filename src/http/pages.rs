@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::path::Path as FilePath;
+use std::sync::LazyLock;
 
+use axum::Router;
 use axum::extract::Path;
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
-use axum::{Router, response};
 use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
 
 use super::problem::{Code, Problem};
@@ -71,20 +72,24 @@ th, td { padding: .3rem .6rem; border: 1px solid var(--line); text-align: left; 
 img { max-width: 100% }
 ";
 
+/// The pages as HTML, in their order: made once, since anybody may ask for them.
+static RENDERED: LazyLock<Vec<String>> = LazyLock::new(|| PAGES.iter().map(render).collect());
+
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .route("/docs", get(|| async { Redirect::permanent("/docs/") }))
-        .route("/docs/", get(|| async { show(&PAGES[0]) }))
+        .route("/docs/", get(|| async { Html(RENDERED[0].as_str()) }))
         .route("/docs/{page}", get(page))
         .route("/docs/images/{picture}", get(picture))
 }
 
-async fn page(Path(name): Path<String>) -> Result<Html<String>, Problem> {
-    PAGES.iter().find(|(path, _)| stem(path) == name).map(show).ok_or_else(not_found)
+async fn page(Path(name): Path<String>) -> Result<Html<&'static str>, Problem> {
+    let place = PAGES.iter().position(|(path, _)| stem(path) == name).ok_or_else(not_found)?;
+    Ok(Html(RENDERED[place].as_str()))
 }
 
-async fn picture(Path(name): Path<String>) -> response::Result<Response, Problem> {
+async fn picture(Path(name): Path<String>) -> Result<Response, Problem> {
     let (_, content) = PICTURES.iter().find(|(path, _)| path.ends_with(&format!("/{name}"))).ok_or_else(not_found)?;
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], *content).into_response())
 }
@@ -98,18 +103,18 @@ fn stem(path: &str) -> &str {
     FilePath::new(path).file_stem().and_then(|stem| stem.to_str()).unwrap_or(path)
 }
 
-/// A page as HTML.
-fn show((path, content): &(&str, &[u8])) -> Html<String> {
+/// A page as HTML, with its first heading as the title.
+fn render((path, content): &(&str, &[u8])) -> String {
     let text = String::from_utf8_lossy(content);
+    let title = text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or(stem(path));
     let events = linked(Parser::new_ext(&text, Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES));
     let mut body = String::new();
     html::push_html(&mut body, events.into_iter());
-    Html(format!(
+    format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title} - faceid</title>\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><style>{STYLE}</style></head>\
-         <body><nav><a href=\"/docs/\">Pages</a> · <a href=\"/docs/api/\">API reference</a></nav><main>{body}</main></body></html>",
-        title = stem(path),
-    ))
+         <body><nav><a href=\"/docs/\">Pages</a> · <a href=\"/docs/api/\">API reference</a></nav><main>{body}</main></body></html>"
+    )
 }
 
 /// The parts of a page: links lead to where the server has what they name, headings have the ids that links use, and comments
@@ -177,6 +182,7 @@ fn target(link: CowStr<'_>) -> CowStr<'_> {
         Some("md") => write!(target, "/docs/{}", stem(path)),
         Some("svg") => write!(target, "/docs/images/{}", path.rsplit('/').next().unwrap_or(path)),
         Some("yaml") => write!(target, "/openapi.json"),
+        // The licence.
         _ => write!(target, "/docs/{}", stem(path)),
     };
     if !fragment.is_empty() {

@@ -14,25 +14,25 @@ const FILE_HEADER: usize = 12;
 /// What an animation frame's chunk states before the chunks of its image.
 const FRAME_HEADER: usize = 16;
 
-/// Looks through the chunks of a file with this header. A lossy frame larger than the canvas is refused. (A lossless
-/// frame is compared with the canvas before it is allocated.)
+/// Looks through the chunks of a file with this header. A frame larger than the canvas is refused.
 /// Chunk layout: RFC 9649, section 2; frame header: RFC 6386, section 9.1.
 pub(super) fn look(bytes: &[u8], header: &ImageHeader) -> Result<Buffers, DecodeError> {
+    let canvas = (header.width as usize, header.height as usize);
     let (mut kind, mut tables) = (WebP::Lossy, 0);
     for (name, body) in chunks(bytes.get(FILE_HEADER..).unwrap_or_default()) {
-        let canvas = (header.width as usize, header.height as usize);
         match (name, kind) {
-            (b"VP8 ", _) => check_lossy(body, header)?,
+            (b"VP8 ", _) => check_lossy(body, canvas)?,
             // A chunk of chunks. The first frame is decoded.
             (b"ANMF", before) => {
                 kind = WebP::Animated;
-                let frame = chunks(body.get(FRAME_HEADER..).unwrap_or_default());
-                for (name, image) in frame {
+                let size = frame_size(body).unwrap_or(canvas);
+                check_size(size, canvas)?;
+                for (name, image) in chunks(body.get(FRAME_HEADER..).unwrap_or_default()) {
                     if name == b"VP8 " {
-                        check_lossy(image, header)?;
+                        check_lossy(image, canvas)?;
                     }
                     if before != WebP::Animated {
-                        tables = tables.max(tables_of(name, image, frame_size(body).unwrap_or(canvas)));
+                        tables = tables.max(tables_of(name, image, size)?);
                     }
                 }
             }
@@ -40,22 +40,25 @@ pub(super) fn look(bytes: &[u8], header: &ImageHeader) -> Result<Buffers, Decode
             (b"ALPH", WebP::Lossy | WebP::Lossless) => kind = WebP::LossyWithAlpha,
             _ => {}
         }
-        tables = tables.max(tables_of(name, body, canvas));
+        tables = tables.max(tables_of(name, body, canvas)?);
     }
     Ok(Buffers::WebP { kind, tables })
 }
 
-/// Bytes that the decoder takes for the prefix codes of a chunk of pixels or opacity; `size` is that of the frame.
-fn tables_of(name: &[u8; 4], body: &[u8], size: (usize, usize)) -> u64 {
+/// Bytes that the decoder takes for the prefix codes of a chunk of pixels or opacity in a frame of this width and height,
+/// which bounds the work.
+fn tables_of(name: &[u8; 4], body: &[u8], frame: (usize, usize)) -> Result<u64, DecodeError> {
     match (name, body) {
         // A signature, then width and height less one in 14 bits each, a bit and a version of three.
         (b"VP8L", [0x2f, a, b, c, d, stream @ ..]) => {
             let sides = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
-            vp8l::tables(stream, (sides & 0x3fff) + 1, (sides >> 14 & 0x3fff) + 1)
+            let (width, height) = ((sides & 0x3fff) + 1, (sides >> 14 & 0x3fff) + 1);
+            check_size((width, height), frame)?;
+            Ok(vp8l::tables(stream, width, height))
         }
         // The lowest two bits say whether opacity is compressed.
-        (b"ALPH", [info, stream @ ..]) if info & 3 == 1 => vp8l::tables(stream, size.0, size.1),
-        _ => 0,
+        (b"ALPH", [info, stream @ ..]) if info & 3 == 1 => Ok(vp8l::tables(stream, frame.0, frame.1)),
+        _ => Ok(0),
     }
 }
 
@@ -79,16 +82,37 @@ fn chunks(mut rest: &[u8]) -> impl Iterator<Item = (&[u8; 4], &[u8])> {
     })
 }
 
-fn check_lossy(frame: &[u8], canvas: &ImageHeader) -> Result<(), DecodeError> {
+fn check_lossy(frame: &[u8], canvas: (usize, usize)) -> Result<(), DecodeError> {
     // Three bytes of frame tag, three of start code, then width and height in 14 bits each.
     let Some(&[w0, w1, h0, h1]) = frame.get(6..10) else {
         return Ok(());
     };
-    let side = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
-    let (width, height) = (side(w0, w1), side(h0, h1));
-    if width > canvas.width || height > canvas.height {
-        let reason = format!("it has a frame of {width}x{height} on a canvas of {}x{}", canvas.width, canvas.height);
-        return Err(DecodeError::Corrupt { format: ImageFormat::WebP, reason });
+    let side = |low, high| usize::from(u16::from_le_bytes([low, high]) & 0x3fff);
+    check_size((side(w0, w1), side(h0, h1)), canvas)
+}
+
+/// A frame lies within what it is a part of, whose pixels were counted.
+fn check_size((width, height): (usize, usize), within: (usize, usize)) -> Result<(), DecodeError> {
+    if width <= within.0 && height <= within.1 {
+        return Ok(());
     }
-    Ok(())
+    let reason = format!("it has a frame of {width}x{height} on a canvas of {}x{}", within.0, within.1);
+    Err(DecodeError::Corrupt { format: ImageFormat::WebP, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opacity that takes no bits for each pixel costs work by the size that a frame states: it is not believed.
+    #[test]
+    fn a_frame_of_any_size_is_no_work() {
+        let chunk = |name: &[u8], body: &[u8]| [name, &(body.len() as u32).to_le_bytes(), body].concat();
+        // A predictor, in blocks of 4x4, by codes of one symbol each.
+        let opacity = chunk(b"ALPH", &[1, 0x81, 0x88, 0x88, 0, 0, 0, 0]);
+        let frame = [&[0; 6], [0xff; 6].as_slice(), &[0; 4], &opacity].concat();
+        let file = [b"RIFF\0\0\0\0WEBP".as_slice(), &chunk(b"ANMF", &frame)].concat();
+        let canvas = ImageHeader { format: ImageFormat::WebP, width: 64, height: 64 };
+        assert!(matches!(look(&file, &canvas), Err(DecodeError::Corrupt { .. })));
+    }
 }
