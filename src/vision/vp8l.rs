@@ -49,10 +49,15 @@ fn count(bits: &mut Bits, width: usize, height: usize, bytes: &mut u64) -> Optio
     Some(())
 }
 
-/// Reads past what is done to the pixels; the width that is left of the image.
+/// Reads past what is done to the pixels, each kind once at most; the width that is left of the image.
 fn transforms(bits: &mut Bits, mut width: usize, height: usize) -> Option<usize> {
+    let mut seen = [false; 4];
     while bits.read(1)? == 1 {
-        match bits.read(2)? {
+        let kind = bits.read(2)?;
+        if std::mem::replace(&mut seen[kind as usize], true) {
+            return None;
+        }
+        match kind {
             0 | 1 => {
                 let (width, height) = bits.blocks(width, height)?;
                 image(bits, width, height, false)?;
@@ -295,6 +300,19 @@ mod tests {
         let one_group = 5 * (3 * 56 + 64 + (4 << 10));
         assert!(read(include_bytes!("../../tests/fixtures/images/webp_lossless.webp")) < one_group);
         assert!(read(include_bytes!("../../tests/fixtures/images/groups.webp")) > 2 * one_group);
+    }
+
+    /// Their images may take no bits at all for each pixel, so a stream could have them over and over.
+    #[test]
+    fn a_transform_comes_once() {
+        // A predictor in blocks of 4x4, by codes of one symbol each, in 27 bits.
+        let predictor = 1 | [7, 11, 15, 19, 23].iter().map(|at| 1 << at).sum::<u32>();
+        let mut bits = Vec::new();
+        (0..1000).for_each(|_| bits.extend((0..27).map(|bit| (predictor >> bit & 1) as u8)));
+        let stream: Vec<u8> = bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |all, bit| all << 1 | bit)).collect();
+        let mut read = Bits { stream: &stream, at: 0 };
+        assert_eq!(transforms(&mut read, 4096, 4096), None);
+        assert_eq!(read.at, 27 + 3, "it ends where the second one says that it is one");
     }
 
     #[test]

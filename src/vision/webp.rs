@@ -17,30 +17,36 @@ const FRAME_HEADER: usize = 16;
 /// Looks through the chunks of a file with this header. A frame larger than the canvas is refused.
 /// Chunk layout: RFC 9649, section 2; frame header: RFC 6386, section 9.1.
 pub(super) fn look(bytes: &[u8], header: &ImageHeader) -> Result<Buffers, DecodeError> {
+    let file = || chunks(bytes.get(FILE_HEADER..).unwrap_or_default());
     let canvas = (header.width as usize, header.height as usize);
-    let (mut kind, mut tables) = (WebP::Lossy, 0);
-    for (name, body) in chunks(bytes.get(FILE_HEADER..).unwrap_or_default()) {
+    let mut kind = WebP::Lossy;
+    for (name, body) in file() {
         match (name, kind) {
             (b"VP8 ", _) => check_lossy(body, canvas)?,
-            // A chunk of chunks. The first frame is decoded.
-            (b"ANMF", before) => {
+            // A chunk of chunks.
+            (b"ANMF", _) => {
                 kind = WebP::Animated;
-                let size = frame_size(body).unwrap_or(canvas);
-                check_size(size, canvas)?;
-                for (name, image) in chunks(body.get(FRAME_HEADER..).unwrap_or_default()) {
-                    if name == b"VP8 " {
-                        check_lossy(image, canvas)?;
-                    }
-                    if before != WebP::Animated {
-                        tables = tables.max(tables_of(name, image, size)?);
-                    }
-                }
+                check_size(frame_size(body).unwrap_or(canvas), canvas)?;
+                let mut frame = chunks(body.get(FRAME_HEADER..).unwrap_or_default());
+                frame
+                    .try_for_each(|(name, image)| if name == b"VP8 " { check_lossy(image, canvas) } else { Ok(()) })?;
             }
             (b"VP8L", WebP::Lossy) => kind = WebP::Lossless,
             (b"ALPH", WebP::Lossy | WebP::Lossless) => kind = WebP::LossyWithAlpha,
             _ => {}
         }
+    }
+    // The decoder reads the first chunk of a kind and, of an animation, the first of the first frame. A file may have a
+    // great many others.
+    let first = |kind: &[u8; 4]| file().find(|(name, _)| *name == kind);
+    let mut tables = 0;
+    for (name, body) in [b"VP8L", b"ALPH"].into_iter().filter_map(first) {
         tables = tables.max(tables_of(name, body, canvas)?);
+    }
+    if let Some((_, frame)) = first(b"ANMF") {
+        let image = chunks(frame.get(FRAME_HEADER..).unwrap_or_default()).next();
+        let size = frame_size(frame).unwrap_or(canvas);
+        tables = tables.max(image.map_or(Ok(0), |(name, body)| tables_of(name, body, size))?);
     }
     Ok(Buffers::WebP { kind, tables })
 }
