@@ -13,7 +13,7 @@ use super::{CliError, configure};
 use crate::app::{App, AppError};
 use crate::config::{ConfigArgs, Secret, Settings};
 use crate::db::DbError;
-use crate::gallery::{Metadata, OnDuplicate, Policy};
+use crate::gallery::{Metadata, OnDoubt, Policy};
 use crate::http::Problem;
 use crate::service::answers::{Enrolled, Identified, Verified};
 use crate::service::{EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, VerifyRequest};
@@ -115,7 +115,8 @@ impl Backend {
                     subject: subject.clone(),
                     gallery: gallery.clone(),
                     metadata: Metadata::default(),
-                    on_duplicate: OnDuplicate::Warn,
+                    on_duplicate: OnDoubt::Warn,
+                    on_mismatch: OnDoubt::Warn,
                     face: FaceChoice::Largest,
                 })
                 .await?),

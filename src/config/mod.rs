@@ -192,6 +192,10 @@ pub struct RecognitionConfig {
     pub min_detection_score: f32,
     /// Overrides the threshold of the embedder's calibration.
     pub threshold: Option<Threshold>,
+    /// Share of strangers who may be taken for somebody of a gallery, where no threshold is chosen.
+    pub fpir: f64,
+    /// Share of newcomers who may be held for somebody who is enrolled.
+    pub duplicate_rate: f64,
     pub max_requests: usize,
     pub search: SearchConfig,
 }
@@ -309,6 +313,8 @@ impl Settings {
                 detector_side,
                 min_detection_score: in_range("min_detection_score", s.min_detection_score, 0.01..=1.0)?,
                 threshold: s.threshold.map(threshold).transpose()?,
+                fpir: in_range("fpir", s.fpir, RATES)?,
+                duplicate_rate: in_range("duplicate_rate", s.duplicate_rate, RATES)?,
                 max_requests,
                 search: SearchConfig {
                     place: said(s.search),
@@ -356,6 +362,9 @@ fn in_range<T: PartialOrd + fmt::Display>(
     let expected = format!("{} to {}", range.start(), range.end());
     Err(ConfigError::OutOfRange { name, value: value.to_string(), expected })
 }
+
+/// Rates at which strangers may be taken for somebody: lower ones are for galleries whose size is known.
+const RATES: RangeInclusive<f64> = 1e-4..=0.5;
 
 /// What a request has beside its photos: names, boundaries, headers of parts.
 const BESIDE_PHOTOS: usize = 4096;

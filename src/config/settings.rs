@@ -163,9 +163,17 @@ settings! {
     /// Least detection score of a face, 0..1 [default: 0.8]
     #[arg(long, env = "FACEID_MIN_DETECTION_SCORE", value_name = "SCORE")]
     min_detection_score: f32,
-    /// Default similarity threshold, -1..1 [default: the embedder's calibration]
+    /// Similarity from which on two faces count as one person, -1..1; if it is set, identification decides by it as well,
+    /// whatever the size of the gallery [default: the embedder's calibration, for pairs alone]
     #[arg(long, env = "FACEID_THRESHOLD", value_name = "SIMILARITY", allow_negative_numbers = true)]
     threshold: f32,
+    /// Share of strangers who may be taken for somebody of a gallery, where neither the request nor the gallery nor
+    /// `threshold` says otherwise, 0.0001..0.5 [default: 0.01]
+    #[arg(long, env = "FACEID_FPIR", value_name = "RATE")]
+    fpir: f64,
+    /// Share of newcomers who may be held for somebody who is enrolled, 0.0001..0.5 [default: 0.01]
+    #[arg(long, env = "FACEID_DUPLICATE_RATE", value_name = "RATE")]
+    duplicate_rate: f64,
     /// Where galleries are searched: resident (in memory), pgvector (in Postgres), or auto: in memory while they fit
     /// [default: auto]
     #[arg(long, env = "FACEID_SEARCH", value_name = "PLACE")]
@@ -332,6 +340,8 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         detector_side: Some(640),
         min_detection_score: Some(0.8),
         threshold: None,
+        fpir: Some(0.01),
+        duplicate_rate: Some(0.01),
         search: Some(SearchChoice::Auto),
         search_device: Some(DeviceChoice::Cpu),
         resident_memory: Some(2 << 30),

@@ -1,7 +1,13 @@
 //! Pairs of faces: whom they show, and how similar they are.
 
 use super::random::Random;
-use super::{EvaluationError, Faces};
+use super::{EvaluationError, Faces, GenuinePoint};
+
+/// Shares of genuine pairs for which similarities are told.
+const SHARES: [f64; 14] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95];
+
+/// Genuine pairs that are too few to tell them.
+const LEAST_GENUINE: usize = 20;
 
 /// Two faces that were compared. The subjects are numbered from 0; the pair is genuine if they are the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,6 +105,25 @@ impl Comparisons {
     /// Most similar first.
     pub fn impostors(&self) -> impl Iterator<Item = &Pair> {
         self.pairs.iter().filter(|pair| !pair.is_genuine())
+    }
+
+    /// How similar genuine pairs are, each subject counting once however many photos there are. Empty with fewer than twenty.
+    pub fn genuine_shares(&self) -> Vec<GenuinePoint> {
+        if self.genuine < LEAST_GENUINE {
+            return Vec::new();
+        }
+        let mut counts = vec![0.0_f64; self.subjects];
+        let genuine = || self.pairs.iter().rev().filter(|pair| pair.is_genuine());
+        genuine().for_each(|pair| counts[pair.a as usize] += 1.0);
+        let total = counts.iter().filter(|count| **count > 0.0).count() as f64;
+        let (mut points, mut below): (Vec<GenuinePoint>, f64) = (Vec::new(), 0.0);
+        for pair in genuine() {
+            below += 1.0 / counts[pair.a as usize];
+            while let Some(share) = SHARES.get(points.len()).filter(|share| below >= **share * total) {
+                points.push(GenuinePoint { share: *share, similarity: pair.similarity });
+            }
+        }
+        points
     }
 
     /// One more than the largest number of a subject.

@@ -8,10 +8,12 @@
 
 mod bootstrap;
 mod comparisons;
+mod curve;
 mod faces;
 mod gate;
 mod identification;
 mod logistic;
+mod nonmated;
 mod random;
 mod report;
 mod tail;
@@ -22,10 +24,12 @@ use thiserror::Error;
 
 pub use bootstrap::{Estimate, Resampling, estimate};
 pub use comparisons::{Comparisons, Pair};
+pub use curve::{FmrCurve, FmrPoint, any_of, each_of};
 pub use faces::Faces;
 pub use gate::{Change, Figures, Gate, GateSet, Shown, Verdict};
 pub use identification::{FpirPoint, OneShot, OpenSet, one_shot, open_set};
 pub use logistic::LogisticFit;
+pub use nonmated::{GenuineCurve, GenuinePoint, LEAST_OBSERVATIONS, SPREAD, Strangers};
 pub use random::Random;
 pub use report::{
     AtThreshold, Basis, Curve, FarPoint, FpirReport, Identification, OpenSetReport, Plan, Rank, Report, ThresholdPoint,

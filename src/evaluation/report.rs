@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::bootstrap::{Estimate, Resampling, estimate};
 use super::identification::{FpirPoint, one_shot, open_set};
 use super::verification::{Measured, Sums, measure};
-use super::{Comparisons, Faces, LogisticFit, Tail};
+use super::{Comparisons, Faces, GenuinePoint, LogisticFit, Tail};
 
 /// What to measure.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +47,9 @@ pub struct Verification {
     pub at_threshold: AtThreshold,
     /// The threshold for each FMR that the data can tell.
     pub thresholds: Vec<ThresholdPoint>,
+    /// Similarities of genuine pairs: which share of them is below. Empty with too few.
+    #[serde(default)]
+    pub genuine: Vec<GenuinePoint>,
     /// From similarity to probability.
     pub logistic: Option<LogisticFit>,
 }
@@ -150,6 +153,7 @@ pub fn verify(comparisons: &Comparisons, plan: &Plan) -> Verification {
             fnmr: of(&|measured| measured.fnmr),
         },
         thresholds: thresholds(comparisons, plan),
+        genuine: comparisons.genuine_shares(),
         logistic: LogisticFit::of(comparisons),
     }
 }

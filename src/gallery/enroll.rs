@@ -9,15 +9,15 @@ use super::{Galleries, GalleryError, Metadata, as_id, as_name, check_dimension};
 use crate::db::{MODELS_LOCK, lock, lock_shared};
 use crate::index::{Hit, Query};
 use crate::types::{
-    BoundingBox, Embedding, FaceId, GalleryId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId, Threshold,
+    BoundingBox, Embedding, FaceId, GalleryId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId,
 };
 
 /// How many duplicates are reported at most.
 const MAX_DUPLICATES: usize = 10;
 
-/// What to do when the face matches another subject of the gallery.
+/// What to do when an enrolment is doubtful: the face matches another subject of the gallery, or does not resemble its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnDuplicate {
+pub enum OnDoubt {
     /// Do not look.
     Allow,
     /// Enroll and report.
@@ -49,9 +49,21 @@ pub struct NewFace<'a> {
     pub embedding: &'a Embedding,
     /// Embeddings of other models. Those are stored that are of the active model or of one that is being promoted.
     pub others: &'a [(ModelId, Embedding)],
-    pub on_duplicate: OnDuplicate,
+    pub on_duplicate: OnDoubt,
     /// From which similarity on another subject counts as a duplicate.
-    pub duplicate_threshold: Threshold,
+    pub duplicate_threshold: f32,
+    pub on_mismatch: OnDoubt,
+    /// Below which similarity the face does not resemble the faces of its own subject.
+    pub mismatch_threshold: f32,
+}
+
+/// A face that does not resemble the subject that it is filed under.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mismatch {
+    /// Cosine, -1..=1, of the face and the subject's template.
+    pub similarity: f32,
+    /// What it would have to be.
+    pub threshold: f32,
 }
 
 /// A subject of the gallery that an enrolled face matches.
@@ -77,8 +89,10 @@ pub struct Enrolled {
     pub gallery_id: GalleryId,
     /// The name of the gallery, which may have been given by id.
     pub gallery: String,
-    /// Same images first, then most similar first, at most ten. Always empty for [`OnDuplicate::Allow`].
+    /// Same images first, then most similar first, at most ten. Always empty for [`OnDoubt::Allow`].
     pub duplicates: Vec<Duplicate>,
+    /// Never of a new subject, nor for [`OnDoubt::Allow`].
+    pub mismatch: Option<Mismatch>,
 }
 
 /// An enrolment under way: a transaction that keeps its place among those of the gallery. Dropped, it leaves nothing.
@@ -95,7 +109,7 @@ pub struct Enrolment<'a> {
 }
 
 impl Galleries {
-    /// Begins to enroll a face. With [`OnDuplicate::Reject`] no face of another subject can slip in between here and
+    /// Begins to enroll a face. With [`OnDoubt::Reject`] no face of another subject can slip in between here and
     /// the commit, however the other is enrolled. Until the commit no other model becomes active;
     /// [`GalleryError::OtherModel`] if one did already, of which the face has no embedding.
     pub async fn begin_enrolment(&self, face: &NewFace<'_>) -> Result<Enrolment<'_>, GalleryError> {
@@ -126,10 +140,10 @@ impl Enrolment<'_> {
 
     /// What to look for in search of duplicates; `None` if nobody wants to know.
     pub fn duplicates_query(&self, face: &NewFace<'_>) -> Option<Query> {
-        (face.on_duplicate != OnDuplicate::Allow).then(|| Query {
+        (face.on_duplicate != OnDoubt::Allow).then(|| Query {
             probe: StoredEmbedding::from(face.embedding),
             top_k: MAX_DUPLICATES,
-            min_similarity: Some(f64::from(face.duplicate_threshold.get())),
+            min_similarity: Some(f64::from(face.duplicate_threshold)),
             except: Some(self.subject_id),
         })
     }
@@ -145,10 +159,8 @@ impl Enrolment<'_> {
     /// Stores the face for good, unless `similar` subjects or an equal image forbid it.
     pub async fn finish(mut self, face: &NewFace<'_>, similar: Vec<Hit>) -> Result<Enrolled, GalleryError> {
         let mut duplicates = match face.on_duplicate {
-            OnDuplicate::Allow => Vec::new(),
-            OnDuplicate::Warn | OnDuplicate::Reject => {
-                same_images(&mut self.transaction, self.gallery_id, face).await?
-            }
+            OnDoubt::Allow => Vec::new(),
+            OnDoubt::Warn | OnDoubt::Reject => same_images(&mut self.transaction, self.gallery_id, face).await?,
         };
         for hit in similar {
             if duplicates.iter().all(|known| known.subject_id != hit.about.subject_id) {
@@ -156,9 +168,14 @@ impl Enrolment<'_> {
             }
         }
         duplicates.truncate(MAX_DUPLICATES);
-        if face.on_duplicate == OnDuplicate::Reject && !duplicates.is_empty() {
+        if face.on_duplicate == OnDoubt::Reject && !duplicates.is_empty() {
             self.transaction.rollback().await?;
             return Err(GalleryError::DuplicateFace { matches: duplicates });
+        }
+        let mismatch = self.mismatch(face).await?;
+        if let (OnDoubt::Reject, Some(Mismatch { similarity, threshold })) = (face.on_mismatch, mismatch) {
+            self.transaction.rollback().await?;
+            return Err(GalleryError::SubjectMismatch { subject: self.subject, similarity, threshold });
         }
         let face_id = FaceId::new();
         insert_face(&mut self.transaction, face_id, self.gallery_id, self.subject_id, face).await?;
@@ -178,7 +195,26 @@ impl Enrolment<'_> {
             gallery_id: self.gallery_id,
             gallery: self.gallery,
             duplicates,
+            mismatch,
         })
+    }
+
+    /// Whether the face does not resemble those that its subject has.
+    async fn mismatch(&mut self, face: &NewFace<'_>) -> Result<Option<Mismatch>, GalleryError> {
+        if face.on_mismatch == OnDoubt::Allow || self.subject_created {
+            return Ok(None);
+        }
+        let template: Option<HalfVector> =
+            sqlx::query_scalar("select embedding from templates where subject_id = $1 and model_id = $2")
+                .bind(self.subject_id.0)
+                .bind(face.model.0)
+                .fetch_optional(&mut *self.transaction)
+                .await?;
+        let own = StoredEmbedding::from(face.embedding);
+        let similarity = template.map(|template| StoredEmbedding::new(template.to_vec()).similarity(&own) as f32);
+        let threshold = face.mismatch_threshold;
+        let differs = similarity.filter(|similarity| *similarity < threshold);
+        Ok(differs.map(|similarity| Mismatch { similarity: similarity.clamp(-1.0, 1.0), threshold }))
     }
 }
 
@@ -261,14 +297,14 @@ pub(super) async fn hold_gallery(
 pub(super) async fn await_turn(
     connection: &mut PgConnection,
     gallery: GalleryId,
-    on_duplicate: OnDuplicate,
+    on_duplicate: OnDoubt,
 ) -> Result<(), GalleryError> {
     // Two galleries that fall on one key merely wait for each other.
     let (high, low) = gallery.0.as_u64_pair();
     let key = (high ^ low).cast_signed();
     match on_duplicate {
-        OnDuplicate::Allow | OnDuplicate::Warn => lock_shared(connection, key).await?,
-        OnDuplicate::Reject => lock(connection, key).await?,
+        OnDoubt::Allow | OnDoubt::Warn => lock_shared(connection, key).await?,
+        OnDoubt::Reject => lock(connection, key).await?,
     }
     Ok(())
 }

@@ -26,6 +26,10 @@ pub enum GalleryError {
     /// Nothing was stored. At least one match; best first.
     #[error("the face matches {} of this gallery", subjects(matches.len()))]
     DuplicateFace { matches: Vec<Duplicate> },
+    #[error(
+        "the face does not resemble the faces of {subject:?}: its similarity is {similarity:.3}, and {threshold:.3} is the least"
+    )]
+    SubjectMismatch { subject: String, similarity: f32, threshold: f32 },
     #[error("the face {0} was enrolled without its chip")]
     NoChip(FaceId),
     #[error("a subject cannot be merged into itself")]

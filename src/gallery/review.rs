@@ -46,39 +46,84 @@ pub struct ReviewProgress {
 }
 
 impl Galleries {
-    /// Some subjects that wait for a review, all of one gallery, or nothing.
-    pub async fn next_review(&self, model: ModelId, limit: u32) -> Result<Option<ReviewBatch>, GalleryError> {
-        let rows: Vec<(Uuid, Uuid, bool, i64, String)> = sqlx::query_as(
-            "select q.gallery_id, q.subject_id, q.changed, q.ticket, \
-             pg_snapshot_xmin(pg_current_snapshot())::text from review_queue q \
-             where q.model_id = $1 and q.gallery_id = \
-               (select gallery_id from review_queue where model_id = $1 order by gallery_id limit 1) \
-             order by q.subject_id limit $2",
+    /// The next gallery after `last`, in a circle, in which subjects wait for a review.
+    pub async fn next_gallery_to_review(
+        &self,
+        model: ModelId,
+        last: GalleryId,
+    ) -> Result<Option<GalleryId>, GalleryError> {
+        let found: Option<Uuid> = sqlx::query_scalar(
+            "select coalesce( \
+               (select gallery_id from review_queue where model_id = $1 and gallery_id > $2 order by gallery_id limit 1), \
+               (select gallery_id from review_queue where model_id = $1 order by gallery_id limit 1))",
         )
         .bind(model.0)
+        .bind(last.0)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(found.map(GalleryId))
+    }
+
+    /// Subjects of a gallery whose templates changed after a ticket was drawn, counted up to `most`.
+    pub async fn changed_since(
+        &self,
+        gallery: GalleryId,
+        model: ModelId,
+        ticket: i64,
+        most: u32,
+    ) -> Result<u64, GalleryError> {
+        let count: i64 = sqlx::query_scalar(
+            "select count(*) from (select from review_queue where model_id = $1 and gallery_id = $2 and changed \
+             and ticket > $3 limit $4) waiting",
+        )
+        .bind(model.0)
+        .bind(gallery.0)
+        .bind(ticket)
+        .bind(i64::from(most))
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Some subjects of a gallery that wait for a review.
+    pub async fn next_review(
+        &self,
+        gallery: GalleryId,
+        model: ModelId,
+        limit: u32,
+    ) -> Result<Option<ReviewBatch>, GalleryError> {
+        let rows: Vec<(Uuid, bool, i64, String)> = sqlx::query_as(
+            "select subject_id, changed, ticket, pg_snapshot_xmin(pg_current_snapshot())::text from review_queue \
+             where model_id = $1 and gallery_id = $2 order by subject_id limit $3",
+        )
+        .bind(model.0)
+        .bind(gallery.0)
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
-        let Some((gallery, .., seen)) = rows.first().cloned() else { return Ok(None) };
-        let due = |(_, subject, changed, ticket, _)| DueSubject { subject: SubjectId(subject), changed, ticket };
-        Ok(Some(ReviewBatch { gallery: GalleryId(gallery), subjects: rows.into_iter().map(due).collect(), seen }))
+        let Some((.., seen)) = rows.first().cloned() else { return Ok(None) };
+        let due = |(subject, changed, ticket, _)| DueSubject { subject: SubjectId(subject), changed, ticket };
+        Ok(Some(ReviewBatch { gallery, subjects: rows.into_iter().map(due).collect(), seen }))
     }
 
-    /// The faces of some subjects of a gallery, subject by subject.
+    /// The faces of some subjects of a gallery, subject by subject: of each the latest ones, `most` at most.
     pub async fn faces_to_review(
         &self,
         gallery: GalleryId,
         model: ModelId,
         subjects: &[SubjectId],
+        most: u32,
     ) -> Result<Vec<FaceToReview>, GalleryError> {
         let ids: Vec<Uuid> = subjects.iter().map(|subject| subject.0).collect();
         let rows: Vec<(Uuid, Uuid, HalfVector, Option<f32>)> = sqlx::query_as(
-            "select subject_id, face_id, embedding, norm from embeddings \
-             where gallery_id = $1 and model_id = $2 and subject_id = any($3) order by subject_id, face_id",
+            "select e.subject_id, e.face_id, e.embedding, e.norm from unnest($3::uuid[]) as due (subject_id) \
+             cross join lateral (select * from embeddings where gallery_id = $1 and model_id = $2 \
+               and subject_id = due.subject_id order by face_id desc limit $4) e order by e.subject_id, e.face_id",
         )
         .bind(gallery.0)
         .bind(model.0)
         .bind(ids)
+        .bind(i64::from(most))
         .fetch_all(&self.pool)
         .await?;
         Ok(rows

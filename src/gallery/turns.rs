@@ -14,6 +14,8 @@ pub enum Turn {
     Embedding,
     /// Deleting what is left of retired models.
     Retirement,
+    /// Measuring how often strangers are taken for somebody.
+    Rates,
 }
 
 impl Turn {
@@ -24,6 +26,7 @@ impl Turn {
             Self::Indexes => 0x696e_6465_7865,
             Self::Embedding => 0x656d_6265_6464,
             Self::Retirement => 0x7265_7469_7265,
+            Self::Rates => 0x7261_7465_7300,
         }
     }
 }

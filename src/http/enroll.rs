@@ -11,7 +11,7 @@ use super::extract::gallery;
 use super::form::{Fields, Form, FromForm};
 use super::photo;
 use super::problem::Problem;
-use crate::gallery::OnDuplicate;
+use crate::gallery::OnDoubt;
 use crate::service::answers::Enrolled;
 use crate::service::{EnrollRequest, FaceChoice, Services};
 
@@ -35,7 +35,11 @@ pub struct EnrollFields {
     /// What to do when another subject looks like the same person. Defaults to `warn`.
     #[schema(default = "warn")]
     #[param(default = "warn")]
-    pub on_duplicate: Option<OnDuplicateChoice>,
+    pub on_duplicate: Option<DoubtChoice>,
+    /// What to do when the face does not resemble those that the subject has. Defaults to `warn`.
+    #[schema(default = "warn")]
+    #[param(default = "warn")]
+    pub on_mismatch: Option<DoubtChoice>,
     /// Which face of a photo with several. Defaults to `only`: several are an error.
     #[schema(default = "only")]
     #[param(default = "only")]
@@ -52,40 +56,43 @@ pub struct EnrollForm {
     pub fields: EnrollFields,
 }
 
-/// What to do about duplicates.
+/// What to do about an enrolment that is doubtful.
 #[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum OnDuplicateChoice {
+pub enum DoubtChoice {
     /// Enroll, do not look.
     Allow,
-    /// Enroll, and list them.
+    /// Enroll, and say so.
     Warn,
-    /// Refuse with `duplicate_face`.
+    /// Refuse with `duplicate_face` or `subject_mismatch`.
     Reject,
 }
 
-impl From<OnDuplicateChoice> for OnDuplicate {
-    fn from(choice: OnDuplicateChoice) -> Self {
+impl From<DoubtChoice> for OnDoubt {
+    fn from(choice: DoubtChoice) -> Self {
         match choice {
-            OnDuplicateChoice::Allow => Self::Allow,
-            OnDuplicateChoice::Warn => Self::Warn,
-            OnDuplicateChoice::Reject => Self::Reject,
+            DoubtChoice::Allow => Self::Allow,
+            DoubtChoice::Warn => Self::Warn,
+            DoubtChoice::Reject => Self::Reject,
         }
     }
 }
 
 impl FromForm for EnrollRequest {
     const IMAGES: &'static [&'static str] = &["image"];
-    const FIELDS: &'static [&'static str] = &["subject", "gallery", "metadata", "on_duplicate", "face"];
+    const FIELDS: &'static [&'static str] = &["subject", "gallery", "metadata", "on_duplicate", "on_mismatch", "face"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
-        let on_duplicate: Option<OnDuplicateChoice> = form.value("on_duplicate", "one of allow, warn, reject")?;
+        let mut choice = |field| form.value(field, "one of allow, warn, reject");
+        let on_duplicate: Option<DoubtChoice> = choice("on_duplicate")?;
+        let on_mismatch: Option<DoubtChoice> = choice("on_mismatch")?;
         Ok(Self {
             image: photo(&mut form, "image")?,
             subject: form.required_name("subject")?,
             gallery: gallery(&mut form)?,
             metadata: form.metadata()?.unwrap_or_default(),
-            on_duplicate: on_duplicate.unwrap_or(OnDuplicateChoice::Warn).into(),
+            on_duplicate: on_duplicate.unwrap_or(DoubtChoice::Warn).into(),
+            on_mismatch: on_mismatch.unwrap_or(DoubtChoice::Warn).into(),
             face: form.value("face", "one of only, largest")?.unwrap_or_default(),
         })
     }
@@ -100,7 +107,7 @@ impl FromForm for EnrollRequest {
     request_body(content((EnrollForm = "multipart/form-data"), (EnrollForm = "application/json"), (super::openapi::RawImage = "image/*"))),
     responses(
         (status = 201, description = "Enrolled", body = Enrolled),
-        (status = 409, description = "`duplicate_face`, with `on_duplicate` = reject", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`duplicate_face` or `subject_mismatch`, with `on_duplicate` or `on_mismatch` = reject", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`no_face`, `multiple_faces`, a field or an image is wrong", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )

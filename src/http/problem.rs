@@ -105,6 +105,7 @@ impl From<ServiceError> for Problem {
                 Self::new(Code::InvalidField, detail).with_field("embedding")
             }
             ServiceError::Uncalibrated { .. } => Self::new(Code::InvalidField, detail),
+            ServiceError::RateBeyondMeasured { .. } => Self::new(Code::RateBeyondMeasured, detail),
             ServiceError::ModelTooLarge { .. } => Self::new(Code::BodyTooLarge, detail).with_field("file"),
             ServiceError::CodeRefused => Self::new(Code::CodeRefused, detail).with_field("file"),
             ServiceError::InvalidModel(_) => Self::new(Code::InvalidModel, detail).with_field("file"),
@@ -174,6 +175,7 @@ impl From<GalleryError> for Problem {
                 duplicates: matches.into_iter().map(Into::into).collect(),
                 ..Self::new(Code::DuplicateFace, detail)
             },
+            GalleryError::SubjectMismatch { .. } => Self::new(Code::SubjectMismatch, detail),
             GalleryError::Page(error) => error.into(),
             GalleryError::MetadataNotObject | GalleryError::MetadataNul | GalleryError::MetadataTooLarge(_) => {
                 Self::new(Code::InvalidField, detail).with_field("metadata")

@@ -261,6 +261,7 @@ impl Registry {
         for rest in [
             "delete from findings where model_id = (select id from models where id = $1 and state = 'retired')",
             "delete from search_indexes where model_id = (select id from models where id = $1 and state = 'retired')",
+            "delete from gallery_rates where model_id = (select id from models where id = $1 and state = 'retired')",
         ] {
             sqlx::query(rest).bind(id.0).execute(&self.pool).await?;
         }

@@ -3,16 +3,16 @@
 //! The networks that `make setup` brings are known by their sha256. Any other has them in a TOML file beside it:
 //! `my-net.onnx` and `my-net.toml`.
 
+mod bundled;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::calibration::{Calibration, FmrPoint, Logistic, NormScale};
+use super::calibration::{Calibration, Logistic, NormScale};
+use crate::evaluation::{FmrCurve, FmrPoint, GenuineCurve, GenuinePoint};
 use crate::types::{Threshold, hex};
-
-/// sha256 of MobileFaceNet-512 as `make setup` brings it.
-const MOBILEFACENET_512: &str = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
 
 #[derive(Debug, Error)]
 pub enum ManifestError {
@@ -69,6 +69,9 @@ pub struct Manifest {
     /// Thresholds at false match rates, if they were measured; highest rate first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fmr: Vec<FmrPoint>,
+    /// How similar pairs of one person are, if it was measured; smallest share first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    genuine: Vec<GenuinePoint>,
     /// What tells a face from what is none, if it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     anomaly: Option<NormScale>,
@@ -84,10 +87,8 @@ impl Manifest {
         let path = weights.with_extension("toml");
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text).map_err(|message| ManifestError::Malformed { path, message }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match sha256 {
-                MOBILEFACENET_512 => Ok(mobilefacenet_512()),
-                _ => Err(ManifestError::Missing { weights: weights.to_owned(), manifest: path }),
-            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => bundled::of(sha256)
+                .ok_or_else(|| ManifestError::Missing { weights: weights.to_owned(), manifest: path }),
             Err(source) => Err(ManifestError::Unreadable { path, source }),
         }
     }
@@ -104,6 +105,7 @@ impl Manifest {
             threshold: 1.0,
             probability: None,
             fmr: Vec::new(),
+            genuine: Vec::new(),
             anomaly: None,
         }
     }
@@ -120,8 +122,9 @@ impl Manifest {
         threshold: Threshold,
         probability: Option<Logistic>,
         fmr: Vec<FmrPoint>,
+        genuine: Vec<GenuinePoint>,
     ) -> Result<Self, ManifestError> {
-        let manifest = Self { threshold: threshold.get(), probability, fmr, ..self.clone() };
+        let manifest = Self { threshold: threshold.get(), probability, fmr, genuine, ..self.clone() };
         manifest.checked().map_err(ManifestError::Unusable)
     }
 
@@ -149,7 +152,7 @@ impl Manifest {
 
     /// What faceid knows of weights by itself, by their sha256.
     pub fn known(sha256: &[u8; 32]) -> Option<Self> {
-        (hex(sha256) == MOBILEFACENET_512).then(mobilefacenet_512)
+        bundled::of(&hex(sha256))
     }
 
     /// The same with another name.
@@ -183,6 +186,7 @@ impl Manifest {
             ("licence", self.licence.is_some() && self.licence != known.licence),
             ("probability", self.probability.is_some() && self.probability != known.probability),
             ("false match rates", !self.fmr.is_empty() && self.fmr != known.fmr),
+            ("similarities of one person", !self.genuine.is_empty() && self.genuine != known.genuine),
             ("anomaly scale", self.anomaly.is_some() && self.anomaly != known.anomaly),
         ];
         differences
@@ -215,12 +219,19 @@ impl Manifest {
             return Err("anomaly: finite numbers are expected, width above 0".to_owned());
         }
         check_fmr(&manifest.fmr)?;
+        check_genuine(&manifest.genuine)?;
         Ok(manifest)
     }
 
     pub fn calibration(&self) -> Calibration {
         let threshold = Threshold::try_from(self.threshold).expect("`parse` checked the threshold");
-        Calibration { threshold, logistic: self.probability, fmr: self.fmr.clone(), anomaly: self.anomaly }
+        Calibration {
+            threshold,
+            logistic: self.probability,
+            curve: FmrCurve::new(self.fmr.clone()),
+            genuine: GenuineCurve::new(&self.genuine),
+            anomaly: self.anomaly,
+        }
     }
 }
 
@@ -242,36 +253,23 @@ fn check_fmr(points: &[FmrPoint]) -> Result<(), String> {
     }
 }
 
-/// Threshold and logistic regression were measured as docs/decisions.md tells. The false
-/// match rates are what `faceid evaluate lfw100 orl --precision fp32` measured: on 122,500 pairs of different people, of 50,
-/// with intervals over people. Down to 1e-4 they were counted, at 1e-4 from 12 pairs; 1e-5 and 1e-6 are beyond the data,
-/// and are what the fitted tail says. Of 546 faces all have a norm of at least 2.3, half of them 3.8; of 99 pieces of
-/// background the longest has 2.3, half of them 1.6.
-pub(super) fn mobilefacenet_512() -> Manifest {
-    Manifest {
-        name: "mobilefacenet-512".to_owned(),
-        mean: 127.5,
-        scale: 127.5,
-        channels: ChannelOrder::Rgb,
-        licence: Some("MIT".to_owned()),
-        threshold: 0.41,
-        probability: Some(Logistic { slope: 56.6, intercept: -20.23 }),
-        fmr: [
-            (1e-1, 0.185, 0.167, 0.205),
-            (1e-2, 0.309, 0.280, 0.330),
-            (1e-3, 0.392, 0.355, 0.412),
-            (1e-4, 0.442, 0.407, 0.453),
-            (1e-5, 0.466, 0.433, 0.510),
-            (1e-6, 0.480, 0.440, 0.575),
-        ]
-        .map(|(rate, threshold, low, high)| FmrPoint { rate, threshold, low, high })
-        .into(),
-        anomaly: Some(NormScale { middle: 2.2, width: 0.2 }),
+/// Shares and similarities rise.
+fn check_genuine(points: &[GenuinePoint]) -> Result<(), String> {
+    let possible =
+        points.iter().all(|point| point.share > 0.0 && point.share < 1.0 && (-1.0..=1.0).contains(&point.similarity));
+    let rises = |pair: &[GenuinePoint]| pair[0].share < pair[1].share && pair[0].similarity < pair[1].similarity;
+    if possible && points.windows(2).all(rises) {
+        return Ok(());
     }
+    Err("genuine: rising shares between 0 and 1 with rising similarities from -1 to 1 are expected".to_owned())
 }
 
 #[cfg(test)]
+pub(super) use bundled::mobilefacenet_512;
+
+#[cfg(test)]
 mod tests {
+    use super::bundled::mobilefacenet_512;
     use super::*;
 
     #[test]
@@ -284,7 +282,7 @@ mod tests {
         let manifest = Manifest::of(&weights, "00").unwrap();
         assert_eq!((manifest.mean, manifest.channels), (127.5, ChannelOrder::Bgr));
         assert_eq!(manifest.calibration().threshold.get(), 0.3);
-        assert_eq!(manifest.calibration().probability(0.5), None);
+        assert_eq!(manifest.calibration().probability(0.5, 1), None);
     }
 
     #[test]
@@ -294,18 +292,20 @@ mod tests {
             FmrPoint { rate: 1e-2, threshold: 0.31, low: 0.29, high: 0.33 },
             FmrPoint { rate: 1e-6, threshold: 0.52, low: 0.49, high: 0.6 },
         ];
+        let genuine =
+            vec![GenuinePoint { share: 0.01, similarity: 0.3 }, GenuinePoint { share: 0.5, similarity: 0.65 }];
         let threshold = Threshold::try_from(0.44).unwrap();
-        let text = bundled.recalibrated(threshold, None, fmr.clone()).unwrap().to_toml().unwrap();
+        let text = bundled.recalibrated(threshold, None, fmr.clone(), genuine.clone()).unwrap().to_toml().unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("net.toml"), &text).unwrap();
         let read = Manifest::of(&folder.path().join("net.onnx"), "00").unwrap();
         assert_eq!((read.mean, read.scale, read.channels), (bundled.mean, bundled.scale, bundled.channels));
         let calibration = read.calibration();
         assert_eq!((calibration.threshold, calibration.logistic), (threshold, None));
-        assert_eq!((&calibration.fmr, calibration.anomaly), (&fmr, bundled.anomaly));
+        assert_eq!((&read.fmr, &read.genuine, calibration.anomaly), (&fmr, &genuine, bundled.anomaly));
         assert!(text.contains("threshold = 0.44\n") && text.contains("[[fmr]]"), "{text}");
         let falling = fmr.into_iter().rev().collect();
-        assert!(matches!(bundled.recalibrated(threshold, None, falling), Err(ManifestError::Unusable(_))));
+        assert!(matches!(bundled.recalibrated(threshold, None, falling, Vec::new()), Err(ManifestError::Unusable(_))));
     }
 
     #[test]
@@ -313,6 +313,7 @@ mod tests {
         for text in [
             "name = \"n\"\nthreshold = 0.3\n[[fmr]]\nrate = 2.0\nthreshold = 0.3\nlow = 0.2\nhigh = 0.4",
             "name = \"n\"\nthreshold = 0.3\n[anomaly]\nmiddle = 2.0\nwidth = 0.0",
+            "name = \"n\"\nthreshold = 0.3\n[[genuine]]\nshare = 0.5\nsimilarity = 0.6\n[[genuine]]\nshare = 0.6\nsimilarity = 0.5",
             "name = \"\"\nthreshold = 0.3",
             "name = \"n\"\nthreshold = 3",
             "name = \"n\"\nthreshold = 0.3\nscale = 0",

@@ -5,8 +5,8 @@ use sqlx::types::Json;
 
 use super::audit::note;
 use super::news::announce;
-use super::{Actor, FmrPoint, Logistic, Manifest, ManifestError, Registry, RegistryError};
-use crate::evaluation::{LogisticFit, ThresholdPoint, Verification};
+use super::{Actor, Logistic, Manifest, ManifestError, Registry, RegistryError};
+use crate::evaluation::{FmrPoint, GenuinePoint, LogisticFit, ThresholdPoint, Verification};
 use crate::types::{ModelId, Threshold};
 
 impl Manifest {
@@ -14,7 +14,8 @@ impl Manifest {
     pub fn measured(&self, threshold: f64, figures: &Verification) -> Result<Self, ManifestError> {
         let threshold =
             Threshold::try_from(round(threshold)).map_err(|error| ManifestError::Unusable(error.to_string()))?;
-        self.recalibrated(threshold, figures.logistic.map(logistic), points(&figures.thresholds))
+        let genuine = genuine(&figures.genuine);
+        self.recalibrated(threshold, figures.logistic.map(logistic), points(&figures.thresholds), genuine)
     }
 }
 
@@ -54,6 +55,18 @@ fn points(measured: &[ThresholdPoint]) -> Vec<FmrPoint> {
             high: round(threshold.high),
         };
         if points.last().is_none_or(|last| last.threshold < point.threshold) {
+            points.push(point);
+        }
+    }
+    points
+}
+
+/// Those similarities that rise.
+fn genuine(measured: &[GenuinePoint]) -> Vec<GenuinePoint> {
+    let mut points: Vec<GenuinePoint> = Vec::new();
+    for GenuinePoint { share, similarity } in measured {
+        let point = GenuinePoint { share: *share, similarity: round(f64::from(*similarity)) };
+        if points.last().is_none_or(|last| last.similarity < point.similarity) {
             points.push(point);
         }
     }

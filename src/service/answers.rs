@@ -73,6 +73,18 @@ pub struct Enrolled {
     pub anomaly: Option<f32>,
     /// Subjects of the gallery who look like the same person: same images first, then most similar first.
     pub duplicates: Vec<Duplicate>,
+    /// Set when the face does not resemble those that the subject has: it may be filed under the wrong name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mismatch: Option<Mismatch>,
+}
+
+/// A face that does not resemble the subject that it is filed under.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct Mismatch {
+    /// Cosine, -1..1, of the face and the subject's template.
+    pub similarity: f32,
+    /// What it would have to be.
+    pub threshold: f32,
 }
 
 /// A subject that looks like the same person.
@@ -98,6 +110,9 @@ pub struct Decision {
     pub threshold_interval: Option<[f32; 2]>,
     /// Where the threshold comes from.
     pub basis: Basis,
+    /// When the gallery was measured, where the threshold rests on it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub measured_at: Option<DateTime<Utc>>,
     /// Subjects with faces in the gallery, which a stranger is compared with; 1 for a pair.
     pub subjects: u64,
     /// At this threshold, how often one comparison of two people matches, if the model is calibrated.
@@ -106,6 +121,9 @@ pub struct Decision {
     /// At this threshold, how often a stranger is taken for anybody of the gallery, if it can be told.
     #[schema(required)]
     pub estimated_fpir: Option<f64>,
+    /// 95 % interval of that rate.
+    #[schema(required)]
+    pub estimated_fpir_interval: Option<[f64; 2]>,
 }
 
 /// What a threshold rests on.
@@ -114,9 +132,9 @@ pub struct Decision {
 pub enum Basis {
     /// A similarity that was asked for or configured.
     Given,
-    /// The calibration of the model; for a rate of strangers with the number of subjects.
+    /// What the model showed on thousands of people, taken to the number of subjects.
     Model,
-    /// Similarities between subjects of the gallery.
+    /// That, corrected by what the gallery showed of its own subjects.
     Gallery,
 }
 
@@ -124,7 +142,7 @@ pub enum Basis {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Identified {
     pub model: String,
-    /// The similarity from which on a face is `known`.
+    /// The similarity from which on a face is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
     /// Largest first.
@@ -135,11 +153,14 @@ pub struct Identified {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct IdentifiedEmbedding {
     pub model: String,
-    /// The similarity from which on it is `known`.
+    /// The similarity from which on it is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
-    /// Whether the best match reaches the threshold.
+    /// Whether it is the first of `matches`.
     pub known: bool,
+    /// Whether it is one of the first of `matches`, but nobody can say which: two or more reach the threshold and are too near to
+    /// one another. Then `known` is false.
+    pub ambiguous: bool,
     /// The most similar subjects, best first, whether or not they reach the threshold.
     pub matches: Vec<Match>,
 }
@@ -149,8 +170,11 @@ pub struct IdentifiedEmbedding {
 pub struct IdentifiedFace {
     #[serde(flatten)]
     pub face: FoundFace,
-    /// Whether the best match reaches the threshold.
+    /// Whether it is the first of `matches`.
     pub known: bool,
+    /// Whether it is one of the first of `matches`, but nobody can say which: two or more reach the threshold and are too near to
+    /// one another. Then `known` is false.
+    pub ambiguous: bool,
     /// How unlike any face it is, 0..1, if the model is calibrated for it.
     #[schema(required)]
     pub anomaly: Option<f32>,
@@ -168,7 +192,8 @@ pub struct Match {
     pub face_id: Option<FaceId>,
     /// Cosine, -1..1, of the face and the subject's template.
     pub similarity: f32,
-    /// Probability that both are one person, 0..1, if the model is calibrated.
+    /// Probability that the subject is the person, 0..1, if every second probe is of somebody of the gallery; null if the model is
+    /// not calibrated.
     #[schema(required)]
     pub probability: Option<f32>,
 }
@@ -221,6 +246,37 @@ pub struct Gallery {
     pub faces: u64,
     pub search: GallerySearch,
     pub review: ReviewState,
+    pub strangers: Strangers,
+}
+
+/// How often strangers are taken for somebody of a gallery, and from which similarity on few enough are.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Strangers {
+    /// What the thresholds rest on. `gallery`: it was measured; that is renewed as it grows.
+    pub basis: Basis,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub measured_at: Option<DateTime<Utc>>,
+    /// Subjects when it was measured, and faces that played the stranger.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub measured_subjects: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub probes: Option<u64>,
+    /// Share of the subjects who seem to be enrolled twice.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub twice: Option<f64>,
+    /// At the present size; empty if the model is not calibrated.
+    pub thresholds: Vec<FpirThreshold>,
+}
+
+/// The threshold at which a share of strangers is taken for somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FpirThreshold {
+    pub fpir: f64,
+    /// Cosine, -1..1.
+    pub threshold: f32,
+    /// Its 95 % interval.
+    pub low: f32,
+    pub high: f32,
 }
 
 /// How a gallery is searched.

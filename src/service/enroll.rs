@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 use utoipa::ToSchema;
 
-use super::answers::Enrolled;
+use super::answers::{Enrolled, Mismatch};
 use super::serving::Serving;
 use super::{PhotoBytes, PhotoFace, ServiceError, Services};
 use crate::engine::Step;
-use crate::gallery::{self, GalleryError, Metadata, NewFace, OnDuplicate};
+use crate::gallery::{self, GalleryError, Metadata, NewFace, OnDoubt};
 use crate::types::{Chip, Embedding, ModelId, Name};
 use crate::vision;
 
@@ -24,7 +24,8 @@ pub struct EnrollRequest {
     pub gallery: Name,
     /// Kept with the face.
     pub metadata: Metadata,
-    pub on_duplicate: OnDuplicate,
+    pub on_duplicate: OnDoubt,
+    pub on_mismatch: OnDoubt,
     pub face: FaceChoice,
 }
 
@@ -47,6 +48,15 @@ struct Sighting {
     image_sha256: [u8; 32],
 }
 
+/// Where a face belongs, and what to do in doubt.
+struct Filing<'a> {
+    gallery: &'a Name,
+    subject: &'a Name,
+    metadata: &'a Metadata,
+    on_duplicate: OnDoubt,
+    on_mismatch: OnDoubt,
+}
+
 impl Services {
     /// Enrolls the face of a photo; when this returns, the face is stored for good.
     pub async fn enroll(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
@@ -58,12 +68,12 @@ impl Services {
 
     /// As [`Self::enroll`], for who has a place among the requests or, as work in the background, needs none.
     pub(super) async fn enroll_admitted(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
-        let EnrollRequest { image, subject, gallery, metadata, on_duplicate, face } = request;
+        let EnrollRequest { image, subject, gallery, metadata, on_duplicate, on_mismatch, face } = request;
         let sighting = self.look(image, face).await?;
+        let request = Filing { gallery: &gallery, subject: &subject, metadata: &metadata, on_duplicate, on_mismatch };
         for _ in 0..ATTEMPTS {
             let serving = self.serving();
-            let request = (&gallery, &subject, &metadata, on_duplicate);
-            match self.enroll_by(&serving, request, &sighting).await {
+            match self.enroll_by(&serving, &request, &sighting).await {
                 Err(ServiceError::Gallery(GalleryError::OtherModel { .. })) => {
                     self.follow().await.map_err(|error| {
                         warn!(%error, "cannot follow the active model");
@@ -94,17 +104,19 @@ impl Services {
     async fn enroll_by(
         &self,
         serving: &Arc<Serving>,
-        (gallery, subject, metadata, on_duplicate): (&Name, &Name, &Metadata, OnDuplicate),
+        filing: &Filing<'_>,
         sighting: &Sighting,
     ) -> Result<Enrolled, ServiceError> {
+        let gallery = self.find_gallery(serving, filing.gallery.as_str()).await?.id;
+        let authority = self.authority(serving, gallery).await?;
         let chip = sighting.face.chip.clone();
         let (embedding, others) =
             tokio::try_join!(self.embedding(&serving.loaded, chip.clone()), self.by_target(serving, chip))?;
         let found = sighting.face.found();
         let new = NewFace {
-            gallery: gallery.as_str(),
-            subject,
-            metadata,
+            gallery: filing.gallery.as_str(),
+            subject: filing.subject,
+            metadata: filing.metadata,
             chip: &sighting.chip,
             image_sha256: sighting.image_sha256,
             bounding_box: found.bounding_box,
@@ -114,8 +126,10 @@ impl Services {
             model: serving.id(),
             embedding: &embedding,
             others: &others,
-            on_duplicate,
-            duplicate_threshold: serving.threshold,
+            on_duplicate: filing.on_duplicate,
+            duplicate_threshold: authority.newcomer(self.0.recognition.duplicate_rate).threshold,
+            on_mismatch: filing.on_mismatch,
+            mismatch_threshold: authority.own_subject().threshold,
         };
         let stored = self.store(serving, &new).await?;
         Ok(Enrolled {
@@ -127,6 +141,9 @@ impl Services {
             face: found,
             anomaly: serving.anomaly(&embedding),
             duplicates: stored.duplicates.into_iter().map(Into::into).collect(),
+            mismatch: stored
+                .mismatch
+                .map(|mismatch| Mismatch { similarity: mismatch.similarity, threshold: mismatch.threshold }),
         })
     }
 
@@ -144,7 +161,7 @@ impl Services {
         let similar = match enrolment.duplicates_query(face) {
             None => Vec::new(),
             Some(query) => {
-                if face.on_duplicate == OnDuplicate::Reject {
+                if face.on_duplicate == OnDoubt::Reject {
                     // The enrolment holds the gallery, so this sees every other that came before it.
                     serving.resident.settle().await;
                 }

@@ -29,6 +29,11 @@ pub enum ServiceError {
     /// A rate was asked for.
     #[error("the model {model} has no calibration of false match rates; say `threshold`")]
     Uncalibrated { model: String },
+    /// A rate was asked for that nobody has measured, nor anything near it.
+    #[error(
+        "a rate of {rate:e} is beyond what was measured: with {subjects} subjects the lowest that can be answered is {least:.1e}"
+    )]
+    RateBeyondMeasured { rate: f64, least: f64, subjects: u64 },
     /// A model's file.
     #[error("a model file may have {limit} bytes here; this one has {bytes}")]
     ModelTooLarge { bytes: usize, limit: usize },

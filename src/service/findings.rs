@@ -2,6 +2,7 @@
 
 use super::answers::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs, ReviewState};
 use super::serving::Serving;
+use super::thresholds::Authority;
 use super::{ServiceError, Services};
 use crate::gallery::{Finding, FindingKind, FindingsRequest};
 use crate::types::{GalleryId, Name, Threshold};
@@ -18,10 +19,11 @@ impl Services {
         let serving = self.serving();
         let gallery = self.find_gallery(&serving, gallery.as_str()).await?.id;
         let review = self.review_state(&serving, gallery).await?;
-        let least = min_similarity.map_or_else(|| least_likely_pair(&serving, review.total), Threshold::get);
+        let authority = self.authority(&serving, gallery).await?;
+        let least = min_similarity.map_or_else(|| authority.listed_pair().threshold, Threshold::get);
         let kinds = [FindingKind::Duplicate];
         let found = self.0.galleries.list_findings(gallery, serving.id(), &kinds, least, page).await?;
-        let items = found.items.into_iter().filter_map(|finding| pair(&serving, finding)).collect();
+        let items = found.items.into_iter().filter_map(|finding| pair(&authority, finding)).collect();
         Ok(DuplicatePairs { items, next_cursor: found.next_cursor, min_similarity: least, review })
     }
 
@@ -56,14 +58,7 @@ impl Services {
     }
 }
 
-/// The similarity that about one pair of different people is expected to reach, of all of a gallery.
-fn least_likely_pair(serving: &Serving, subjects: u64) -> f32 {
-    let pairs = (subjects as f64 * (subjects.saturating_sub(1)) as f64 / 2.0).max(1.0);
-    let point = serving.calibration().threshold_at_fmr(1.0 / pairs);
-    point.map_or(serving.threshold.get(), |point| point.threshold).max(serving.threshold.get())
-}
-
-fn pair(serving: &Serving, finding: Finding) -> Option<DuplicatePair> {
+fn pair(authority: &Authority<'_>, finding: Finding) -> Option<DuplicatePair> {
     let (other_id, other) = finding.other?;
     Some(DuplicatePair {
         subject: finding.subject,
@@ -71,7 +66,7 @@ fn pair(serving: &Serving, finding: Finding) -> Option<DuplicatePair> {
         other,
         other_id,
         similarity: finding.score,
-        probability: serving.calibration().probability(finding.score),
+        probability: authority.one_person(finding.score),
         found_at: finding.found_at,
     })
 }

@@ -32,7 +32,8 @@ impl Services {
         let serving = self.serving();
         let review = self.review_state(&serving, gallery.id).await?;
         let search = self.search_of(&serving, gallery.id, review.total).await?;
-        Ok(Gallery { entry: gallery.into(), subjects, faces, search, review })
+        let strangers = self.authority(&serving, gallery.id).await?.strangers();
+        Ok(Gallery { entry: gallery.into(), subjects, faces, search, review, strangers })
     }
 
     async fn search_of(
@@ -58,6 +59,11 @@ impl Services {
 
     /// Renames a gallery and/or changes its policy.
     pub async fn change_gallery(&self, gallery: &str, change: &GalleryChange) -> Result<GalleryEntry, ServiceError> {
+        if let Some(policy) = change.policy.flatten() {
+            // What would be refused at every request is refused now.
+            let (serving, gallery) = (self.serving(), self.0.galleries.gallery_id(gallery).await?);
+            self.authority(&serving, gallery).await?.identify(Some(policy))?;
+        }
         let changed = self.0.galleries.update_gallery(gallery, change).await?;
         self.settle().await;
         Ok(changed.into())

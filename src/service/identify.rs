@@ -13,6 +13,9 @@ use crate::types::{Embedding, GalleryId, Name, StoredEmbedding};
 /// Faces of one photo whose lists are made longer, so that what others take away can be filled up again.
 const MOST_SPARE: usize = 64;
 
+/// The best subject and the next: whether it is clear which of them a probe shows.
+const RIVALS: usize = 2;
+
 pub struct IdentifyRequest {
     pub image: PhotoBytes,
     pub gallery: Name,
@@ -51,16 +54,20 @@ impl Services {
         let probe = StoredEmbedding::from(&embedding);
         let gallery = self.find_gallery(&serving, request.gallery.as_str()).await?;
         let decision = self.decide(&serving, &gallery, request.policy).await?;
-        let query = Query { probe: probe.clone(), top_k: request.top_k as usize, min_similarity: None, except: None };
+        let top_k = request.top_k as usize;
+        let query = Query { probe: probe.clone(), top_k: top_k.max(RIVALS), min_similarity: None, except: None };
         let mut found = self.search(&serving, gallery.id, vec![query]).await?;
+        let standing = standing(&serving, found.first().map_or(&[], Vec::as_slice), &decision);
+        found.iter_mut().for_each(|hits| hits.truncate(top_k));
         self.fill_faces(&serving, gallery.id, std::slice::from_ref(&probe), &mut found).await?;
         let hits = found.pop().unwrap_or_default();
         Ok(IdentifiedEmbedding {
             model: serving.name().to_owned(),
             threshold: decision.threshold,
-            known: is_known(&hits, &decision),
+            known: standing == Standing::Known,
+            ambiguous: standing == Standing::Ambiguous,
+            matches: hits.into_iter().map(|hit| match_answer(&serving, &decision, hit)).collect(),
             decision,
-            matches: hits.into_iter().map(|hit| match_answer(&serving, hit)).collect(),
         })
     }
 
@@ -76,7 +83,8 @@ impl Services {
 
         let probes: Vec<StoredEmbedding> = embeddings.iter().map(StoredEmbedding::from).collect();
         let (top_k, unique) = (request.top_k as usize, request.unique_subjects);
-        let mut found = self.best_subjects(&serving, gallery.id, &probes, top_k, unique, decision.threshold).await?;
+        let wanted = top_k.max(RIVALS);
+        let mut found = self.best_subjects(&serving, gallery.id, &probes, wanted, unique, decision.threshold).await?;
         self.offer(&serving, || Seen {
             gallery: gallery.clone(),
             policy: request.policy,
@@ -85,12 +93,18 @@ impl Services {
             opinions: found.iter().map(|hits| opinion(hits, decision.threshold)).collect(),
             by: serving.id(),
         });
+        let standings: Vec<Standing> = found.iter().map(|hits| standing(&serving, hits, &decision)).collect();
+        found.iter_mut().for_each(|hits| hits.truncate(top_k));
         self.fill_faces(&serving, gallery.id, &probes, &mut found).await?;
-        let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), hits)| IdentifiedFace {
-            face: face.found(),
-            known: is_known(&hits, &decision),
-            anomaly: serving.anomaly(embedding),
-            matches: hits.into_iter().map(|hit| match_answer(&serving, hit)).collect(),
+        let found = standings.into_iter().zip(found);
+        let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), (standing, hits))| {
+            IdentifiedFace {
+                face: face.found(),
+                known: standing == Standing::Known,
+                ambiguous: standing == Standing::Ambiguous,
+                anomaly: serving.anomaly(embedding),
+                matches: hits.into_iter().map(|hit| match_answer(&serving, &decision, hit)).collect(),
+            }
         });
         let faces = faces.collect();
         Ok(Identified { model: serving.name().to_owned(), threshold: decision.threshold, decision, faces })
@@ -130,14 +144,14 @@ impl Serving {
     }
 }
 
-fn match_answer(serving: &Serving, hit: Hit) -> Match {
+fn match_answer(serving: &Serving, decision: &Decision, hit: Hit) -> Match {
     let similarity = similarity(&hit);
     Match {
         subject: hit.about.name.into(),
         subject_id: hit.about.subject_id,
         face_id: hit.about.face_id,
         similarity,
-        probability: serving.calibration().probability(similarity),
+        probability: serving.calibration().probability(similarity, decision.subjects),
     }
 }
 
@@ -146,8 +160,24 @@ pub(super) fn opinion(hits: &[Hit], threshold: f32) -> Opinion {
     Opinion { best: hits.first().map(|best| (best.about.subject_id, similarity(best))), threshold }
 }
 
-fn is_known(hits: &[Hit], decision: &Decision) -> bool {
-    hits.first().is_some_and(|best| similarity(best) >= decision.threshold)
+/// Whether a probe is somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Known,
+    /// One of several subjects.
+    Ambiguous,
+    Unknown,
+}
+
+/// Two subjects that both reach the threshold, as twins do or one person under two names, are told apart only if one is nearer
+/// by the margin.
+fn standing(serving: &Serving, hits: &[Hit], decision: &Decision) -> Standing {
+    let reaching = hits.iter().map(similarity).filter(|similarity| *similarity >= decision.threshold);
+    match reaching.take(2).collect::<Vec<f32>>()[..] {
+        [] => Standing::Unknown,
+        [best, second] if best - second < serving.margin() => Standing::Ambiguous,
+        _ => Standing::Known,
+    }
 }
 
 /// Rounding to 16 bits can take a vector's length a little past 1.

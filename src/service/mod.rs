@@ -4,7 +4,6 @@ pub mod answers;
 mod background;
 mod calibrate;
 mod datasets;
-mod decide;
 mod embed;
 mod enroll;
 mod enrolled;
@@ -31,6 +30,7 @@ mod search;
 mod serving;
 mod shadow;
 mod targets;
+mod thresholds;
 mod trial;
 mod verify;
 mod work;
@@ -67,6 +67,7 @@ use crate::registry::Registry;
 pub use serving::Loaded;
 use serving::{Serving, Stage};
 use shadow::Sampler;
+use thresholds::Known;
 
 /// Everything that the database holds.
 pub struct Stores {
@@ -93,6 +94,8 @@ struct Parts {
     health: Health,
     /// Probes for the candidate in the shadow.
     sampler: Sampler,
+    /// What was measured of galleries.
+    known: Known,
     /// Held while the models that are held ready change.
     following: Mutex<()>,
     /// Faces may have come without an embedding of the active model.
@@ -127,6 +130,7 @@ impl Services {
             stage: Stage::new(serving),
             health: Health::default(),
             sampler: Sampler::new(),
+            known: Known::default(),
             following: Mutex::new(()),
             faces_came: Notify::new(),
             requests: Arc::new(Semaphore::new(recognition.max_requests)),
@@ -146,6 +150,8 @@ impl Services {
         tasks.spawn(self.clone().keep_embedding());
         tasks.spawn(self.clone().keep_comparing());
         tasks.spawn(self.clone().keep_retiring());
+        tasks.spawn(self.clone().keep_known());
+        tasks.spawn(self.clone().keep_measuring());
         tasks
     }
 

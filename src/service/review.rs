@@ -7,17 +7,21 @@
 mod examine;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tracing::{debug, warn};
 
+use super::background::patiently;
 use super::serving::Serving;
+use super::thresholds::Authority;
 use super::{ServiceError, Services};
-use crate::gallery::{FaceToReview, FindingKind, NewFinding, ReviewBatch};
+use crate::engine::Step;
+use crate::gallery::{FaceToReview, FindingKind, NewFinding};
 use crate::index::{Hit, Query};
 use crate::types::{GalleryId, StoredEmbedding, SubjectId};
-use examine::{Examined, Seen, examine};
+use examine::{Examined, Nearness, Seen, examine};
 
 /// Subjects in a batch.
 const BATCH: u32 = 64;
@@ -28,6 +32,9 @@ const QUERIES: usize = 32;
 /// Subjects like one that are looked at in search of duplicates.
 const ALIKE: usize = 20;
 
+/// Faces of a subject that are looked at, the latest: all pairs of them are compared.
+const MOST_FACES: u32 = 500;
+
 /// How long to wait when there is nothing to do, or it failed.
 const PAUSE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(10);
@@ -35,42 +42,70 @@ const RETRY: Duration = Duration::from_secs(10);
 /// The longest rest after a batch.
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
-/// Tickets a second that are drawn in an import: one for each template that is new, two for one that changes, and one for
-/// whoever is to be looked at again. Who is reviewed before its end is compared with all who come after, so the review waits
-/// for the end, but not for ever.
-const MANY: f64 = 200.0;
+/// Templates of a gallery that change within a [`PAUSE`] in an import. Who is reviewed before its end is compared with all
+/// who come after, so the review of that gallery waits for the end, but not for ever.
+const MANY: u32 = 200;
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// How fast templates change.
-#[derive(Default)]
-struct Flood {
-    /// Tickets that had been drawn at the latest look.
-    seen: Option<(i64, Instant)>,
-    /// When it was that they began to be many.
-    since: Option<Instant>,
+/// Where the review is: whose turn it is, and which galleries change too fast to be reviewed.
+struct Round {
+    last: GalleryId,
+    /// The latest ticket of a [`PAUSE`] ago, and of now.
+    ticket: i64,
+    latest: (i64, Instant),
+    /// Since when galleries change that fast.
+    rising: HashMap<GalleryId, Instant>,
 }
 
-impl Flood {
-    /// Whether there is more than could be reviewed, and has not been for too long. Looks once in a [`PAUSE`].
-    fn rises(&mut self, tickets: i64, now: Instant) -> bool {
-        let (former, at) = *self.seen.get_or_insert((tickets, now));
-        let passed = now - at;
-        if passed >= PAUSE {
-            self.seen = Some((tickets, now));
-            let is_rising = (tickets - former) as f64 >= MANY * passed.as_secs_f64();
-            self.since = is_rising.then(|| self.since.unwrap_or(now));
+impl Round {
+    fn new() -> Self {
+        Self {
+            last: crate::gallery::DEFAULT_GALLERY,
+            ticket: i64::MAX,
+            latest: (0, Instant::now()),
+            rising: HashMap::new(),
         }
-        self.since.is_some_and(|since| now - since < PATIENCE)
+    }
+
+    /// Notes the latest ticket.
+    fn look(&mut self, ticket: i64, now: Instant) {
+        if now - self.latest.1 >= PAUSE || self.ticket == i64::MAX {
+            self.ticket = if self.latest.0 == 0 { ticket } else { self.latest.0 };
+            self.latest = (ticket, now);
+        }
+    }
+
+    /// Whether a gallery of which so many templates changed within a [`PAUSE`] is to wait, and has not waited for too long.
+    fn waits(&mut self, gallery: GalleryId, changed: u64, now: Instant) -> bool {
+        if changed < u64::from(MANY) {
+            self.rising.remove(&gallery);
+            return false;
+        }
+        now - *self.rising.entry(gallery).or_insert(now) < PATIENCE
+    }
+}
+
+/// From which similarities on, in one gallery.
+struct Rules {
+    /// Two subjects may be one person.
+    pair: f32,
+    nearness: Nearness,
+}
+
+impl Rules {
+    fn of(authority: &Authority<'_>) -> Self {
+        let nearness = Nearness { other: authority.other_subject().threshold, own: authority.own_subject().threshold };
+        Self { pair: authority.kept_pair().threshold, nearness }
     }
 }
 
 impl Services {
     /// Reviews what is due, for as long as the service lives.
     pub(super) async fn keep_reviewing(self) {
-        let mut flood = Flood::default();
+        let mut round = Round::new();
         loop {
             let began = Instant::now();
-            match self.review_unless(&mut flood).await {
+            match self.review_some(&mut round).await {
                 // Half of the time, by and large: requests come first.
                 Ok(true) => tokio::time::sleep(began.elapsed().min(LONGEST_REST)).await,
                 Ok(false) => tokio::time::sleep(PAUSE).await,
@@ -82,54 +117,68 @@ impl Services {
         }
     }
 
-    /// As [`Self::review_some`], unless more comes than could be reviewed; `false` then as well.
-    async fn review_unless(&self, flood: &mut Flood) -> Result<bool, ServiceError> {
-        if flood.rises(self.0.galleries.review_tickets().await?, Instant::now()) {
-            return Ok(false);
-        }
-        self.review_some().await
-    }
-
-    /// Reviews a batch. `false`: nothing is due, or another server is at it.
-    async fn review_some(&self) -> Result<bool, ServiceError> {
+    /// Reviews a batch of the next gallery that is due. `false`: nothing is due, or another server is at it.
+    async fn review_some(&self, round: &mut Round) -> Result<bool, ServiceError> {
         let (galleries, serving) = (&self.0.galleries, self.serving());
         let Some(_turn) = galleries.take_turn(crate::gallery::Turn::Review).await? else { return Ok(false) };
-        let Some(batch) = galleries.next_review(serving.id(), BATCH).await? else { return Ok(false) };
+        round.look(galleries.review_tickets().await?, Instant::now());
+        let Some(gallery) = self.next_to_review(&serving, round).await? else { return Ok(false) };
+        let Some(batch) = galleries.next_review(gallery, serving.id(), BATCH).await? else { return Ok(false) };
         // Searches must see at least what the batch counts as seen.
         serving.resident.settle().await;
         let subjects: Vec<SubjectId> = batch.subjects.iter().map(|due| due.subject).collect();
         let changed: Vec<SubjectId> = batch.subjects.iter().filter(|due| due.changed).map(|due| due.subject).collect();
-        let faces = galleries.faces_to_review(batch.gallery, serving.id(), &subjects).await?;
-        let findings = self.look_at(&serving, &batch, &faces).await?;
-        let same = serving.threshold.get();
-        galleries.recheck_near(batch.gallery, serving.id(), &changed, same).await?;
+        let faces = galleries.faces_to_review(batch.gallery, serving.id(), &subjects, MOST_FACES).await?;
+        let rules = Rules::of(&self.authority(&serving, gallery).await?);
+        let findings = self.look_at(&serving, &rules, gallery, faces).await?;
+        let nearest = rules.pair.min(rules.nearness.other);
+        galleries.recheck_near(batch.gallery, serving.id(), &changed, nearest).await?;
         galleries.finish_review(serving.id(), &batch, &findings).await?;
         debug!(subjects = subjects.len(), findings = findings.len(), "reviewed a part of a gallery");
         Ok(true)
     }
 
+    /// The next gallery in turn that is not in the middle of an import.
+    async fn next_to_review(&self, serving: &Serving, round: &mut Round) -> Result<Option<GalleryId>, ServiceError> {
+        let mut first = None;
+        while let Some(gallery) = self.0.galleries.next_gallery_to_review(serving.id(), round.last).await? {
+            if first == Some(gallery) {
+                break;
+            }
+            first = first.or(Some(gallery));
+            round.last = gallery;
+            let changed = self.0.galleries.changed_since(gallery, serving.id(), round.ticket, MANY).await?;
+            if !round.waits(gallery, changed, Instant::now()) {
+                return Ok(Some(gallery));
+            }
+        }
+        Ok(None)
+    }
+
     async fn look_at(
         &self,
         serving: &Serving,
-        batch: &ReviewBatch,
-        faces: &[FaceToReview],
+        rules: &Rules,
+        gallery: GalleryId,
+        faces: Vec<FaceToReview>,
     ) -> Result<Vec<NewFinding>, ServiceError> {
         let mut findings = Vec::new();
         let mut templates = Vec::new();
-        for (subject, examined) in self.examined(serving, batch.gallery, faces).await? {
+        for (subject, examined) in self.examined(serving, rules, gallery, faces).await? {
             findings.extend(examined.findings);
             templates.push((subject, examined.template));
         }
-        findings.extend(self.look_alikes(serving, batch.gallery, templates).await?);
+        findings.extend(self.look_alikes(serving, rules, gallery, templates).await?);
         Ok(findings)
     }
 
-    /// Examines the subjects of some faces; all faces of a subject must be among them.
+    /// Examines the subjects of some faces.
     async fn examined(
         &self,
         serving: &Serving,
+        rules: &Rules,
         gallery: GalleryId,
-        faces: &[FaceToReview],
+        faces: Vec<FaceToReview>,
     ) -> Result<Vec<(SubjectId, Examined)>, ServiceError> {
         let query = |face: &FaceToReview| Query {
             probe: face.embedding.clone(),
@@ -138,14 +187,21 @@ impl Services {
             except: Some(face.subject),
         };
         let nearest = self.search_in_parts(serving, gallery, faces.iter().map(query).collect()).await?;
-        let mut by_subject: HashMap<SubjectId, Vec<Seen<'_>>> = HashMap::new();
-        for (face, hits) in faces.iter().zip(&nearest) {
+        let mut by_subject: HashMap<SubjectId, Vec<Seen>> = HashMap::new();
+        for (face, hits) in faces.into_iter().zip(nearest) {
             let anomaly = face.norm.and_then(|norm| serving.calibration().anomaly(norm));
-            by_subject.entry(face.subject).or_default().push(Seen { face, other: hits.first(), anomaly });
+            let other = hits.into_iter().next();
+            by_subject.entry(face.subject).or_default().push(Seen { face, other, anomaly });
         }
-        let same = serving.threshold.get();
-        let examined = by_subject.into_iter().map(|(subject, seen)| (subject, examine(subject, &seen, same)));
-        Ok(examined.collect())
+        let (by_subject, nearness) = (Arc::new(by_subject), rules.nearness);
+        patiently(|| {
+            let by_subject = Arc::clone(&by_subject);
+            let examine =
+                move |(subject, seen): (&SubjectId, &Vec<Seen>)| (*subject, examine(*subject, seen, nearness));
+            let work = move || by_subject.iter().map(examine).collect();
+            async { Ok(self.0.engine.on_cpu(Step::Statistics, work).await?) }
+        })
+        .await
     }
 
     /// Pairs of a subject of `templates` and any other that look like one person. A subject that only has a face too many
@@ -153,10 +209,11 @@ impl Services {
     async fn look_alikes(
         &self,
         serving: &Serving,
+        rules: &Rules,
         gallery: GalleryId,
         templates: Vec<(SubjectId, StoredEmbedding)>,
     ) -> Result<Vec<NewFinding>, ServiceError> {
-        let same = serving.threshold.get();
+        let same = rules.pair;
         let queries = templates.iter().map(|(subject, template)| Query {
             probe: template.clone(),
             top_k: ALIKE,
@@ -168,8 +225,8 @@ impl Services {
         let ids = found.iter().flatten().map(|hit| hit.about.subject_id);
         let unknown: HashSet<SubjectId> = ids.filter(|subject| !others.contains_key(subject)).collect();
         let unknown: Vec<SubjectId> = unknown.into_iter().collect();
-        let faces = self.0.galleries.faces_to_review(gallery, serving.id(), &unknown).await?;
-        let examined = self.examined(serving, gallery, &faces).await?.into_iter();
+        let faces = self.0.galleries.faces_to_review(gallery, serving.id(), &unknown, MOST_FACES).await?;
+        let examined = self.examined(serving, rules, gallery, faces).await?.into_iter();
         others.extend(examined.map(|(subject, examined)| (subject, examined.template)));
         let mut pairs = HashSet::new();
         let mut findings = Vec::new();
@@ -218,20 +275,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_review_waits_for_an_import_but_not_for_ever() {
-        let (start, mut flood) = (Instant::now(), Flood::default());
-        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        assert!(!flood.rises(1_000_000, at(0.0)));
-        assert!(!flood.rises(1_000_150, at(1.0)));
-        // Many at once may be one request.
-        assert!(!flood.rises(1_000_350, at(1.5)));
-        assert!(flood.rises(1_000_550, at(2.0)));
-        assert!(flood.rises(1_000_550, at(2.9)));
-        assert!(!flood.rises(1_000_550, at(3.0)));
+    fn a_gallery_waits_for_its_import_but_not_for_ever() {
+        let (start, mut round) = (Instant::now(), Round::new());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let [one, other] = [1, 2].map(|id| GalleryId(uuid::Uuid::from_u128(id)));
+        assert!(!round.waits(one, 199, at(0)));
+        assert!(round.waits(one, 200, at(1)));
+        assert!(!round.waits(other, 10, at(1)));
+        assert!(round.waits(one, 200, at(600)));
         // One that never ends.
-        let tickets = |second: u32| 1_000_550 + 500 * i64::from(second);
-        let waited = (1..2000).take_while(|second| flood.rises(tickets(*second), at(3.0 + f64::from(*second)))).count();
-        assert_eq!(waited, 600);
-        assert!(!flood.rises(tickets(602), at(605.0)));
+        assert!(!round.waits(one, 200, at(601)));
+        // Another begins after a pause.
+        assert!(!round.waits(one, 0, at(700)));
+        assert!(round.waits(one, 200, at(701)));
+    }
+
+    #[test]
+    fn what_counts_as_new_was_drawn_within_a_pause() {
+        let (start, mut round) = (Instant::now(), Round::new());
+        let at = |milliseconds: u64| start + Duration::from_millis(milliseconds);
+        // What lay there before is not new.
+        round.look(5000, at(0));
+        assert_eq!(round.ticket, 5000);
+        round.look(5100, at(500));
+        assert_eq!(round.ticket, 5000);
+        round.look(5200, at(1000));
+        assert_eq!(round.ticket, 5000);
+        round.look(5300, at(2000));
+        assert_eq!(round.ticket, 5200);
     }
 }

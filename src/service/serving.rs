@@ -5,7 +5,6 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::decide::Tails;
 use super::resident::Resident;
 use super::{ModelFiles, ServiceError, Services};
 use crate::config::{RecognitionConfig, SearchChoice, SearchConfig};
@@ -40,8 +39,11 @@ pub(super) struct Serving {
     pub loaded: Loaded,
     /// From which similarity on two faces count as one person, if nothing else is said.
     pub threshold: Threshold,
+    /// Whether somebody chose that threshold, rather than the model's calibration.
+    pub threshold_given: bool,
+    /// The rate of strangers who may be taken for somebody, if no threshold was chosen.
+    pub fpir: f64,
     pub resident: Resident,
-    pub tails: Tails,
 }
 
 impl Serving {
@@ -55,7 +57,8 @@ impl Serving {
         Self {
             resident: Resident::start(galleries, &loaded.model, &config.search, search_device),
             threshold: config.threshold.unwrap_or(loaded.calibration.threshold),
-            tails: Tails::default(),
+            threshold_given: config.threshold.is_some(),
+            fpir: config.fpir,
             loaded,
         }
     }
@@ -128,6 +131,14 @@ impl Stage {
         self.read().target
     }
 
+    /// The models that are loaded, or about to answer.
+    pub fn models(&self) -> Vec<ModelId> {
+        let Onstage { serving, incoming, target } = self.read();
+        let target = target.map(|target| target.serving.id());
+        let others = incoming.map(|incoming| incoming.id()).into_iter().chain(target);
+        std::iter::once(serving.id()).chain(others).collect()
+    }
+
     pub fn set_target(&self, target: Option<Target>) {
         // Weights may be freed here, and not while others wait.
         let _former = self.change(|stage| std::mem::replace(&mut stage.target, target));
@@ -167,7 +178,8 @@ impl Stage {
         let next = Serving {
             threshold: config.threshold.unwrap_or(loaded.calibration.threshold),
             resident: former.resident.clone(),
-            tails: Tails::default(),
+            threshold_given: former.threshold_given,
+            fpir: former.fpir,
             loaded,
         };
         self.change(|stage| stage.serving = Arc::new(next));

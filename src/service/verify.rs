@@ -1,7 +1,7 @@
 //! Do two photos show one person?
 
 use super::answers::Verified;
-use super::decide::decide_pair;
+use super::thresholds::decide_pair;
 use super::{PhotoBytes, ServiceError, Services};
 use crate::gallery::Policy;
 
@@ -29,7 +29,7 @@ impl Services {
         Ok(Verified {
             same_person: similarity >= decision.threshold,
             similarity,
-            probability: serving.calibration().probability(similarity),
+            probability: serving.calibration().probability(similarity, 1),
             threshold: decision.threshold,
             decision,
             model: serving.name().to_owned(),

@@ -18,7 +18,7 @@ impl Services {
         let Some(manifest) = &model.manifest else { return Ok((GateState::NotEvaluated, Value::Null)) };
         let calibration = manifest.calibration();
         let threshold = calibration.threshold.get();
-        let claim = Claim { threshold, fmr: calibration.fmr_at(threshold) };
+        let claim = Claim { threshold, fmr: calibration.curve().map(|curve| curve.rate(f64::from(threshold))) };
         let sample = self.sample_of_enrolled(model.id).await?;
         let measured = tokio::task::spawn_blocking(move || measure(sample, claim)).await;
         let worth = match measured.map_err(|panic| ServiceError::Internal(panic.to_string()))? {

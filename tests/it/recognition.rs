@@ -128,7 +128,7 @@ async fn the_bundled_calibration_fits_the_photos() {
     let pairs: Vec<(f32, bool, f64)> = sets.iter().flat_map(|(_, pairs)| pairs.weighted()).collect();
     let (slope, intercept) = logistic_regression(&pairs);
     let best = log_loss(&pairs, |s| sigmoid(slope * f64::from(s) + intercept));
-    let bundled = log_loss(&pairs, |s| calibration.probability(s).unwrap().into());
+    let bundled = log_loss(&pairs, |s| calibration.probability(s, 1).unwrap().into());
     println!(
         "logistic regression: slope {slope:.2}, intercept {intercept:.2}, log loss {best:.5}; bundled {bundled:.5}"
     );

@@ -43,14 +43,14 @@ async fn duplicates_are_other_subjects_of_this_gallery() {
     }
 
     // Her own faces are none.
-    for mode in [OnDuplicate::Allow, OnDuplicate::Warn, OnDuplicate::Reject] {
+    for mode in [OnDoubt::Allow, OnDoubt::Warn, OnDoubt::Reject] {
         assert_eq!(db.enroll_as(mode, "default", "Ada", &ada).await.unwrap().duplicates, []);
     }
 
-    let allowed = db.enroll_as(OnDuplicate::Allow, "default", "Ada 2", &ada).await.unwrap();
+    let allowed = db.enroll_as(OnDoubt::Allow, "default", "Ada 2", &ada).await.unwrap();
     assert_eq!(allowed.duplicates, []);
     let near = random.near(&ada, 0.2);
-    let warned = db.enroll_as(OnDuplicate::Warn, "default", "Ada 3", &near).await.unwrap();
+    let warned = db.enroll_as(OnDoubt::Warn, "default", "Ada 3", &near).await.unwrap();
     let names: Vec<&str> = warned.duplicates.iter().map(|duplicate| duplicate.subject.as_str()).collect();
     assert!(names.len() == 2 && names.contains(&"Ada") && names.contains(&"Ada 2"), "{names:?}");
     assert!(warned.duplicates[0].similarity >= warned.duplicates[1].similarity);
@@ -68,13 +68,13 @@ async fn the_same_image_is_told_apart_from_the_same_person() {
         image_sha256: [7; 32],
         ..face(db.model, "default", subject, &metadata, &embedding)
     };
-    assert_eq!(db.enroll_face(&again(&ada, OnDuplicate::Warn)).await.unwrap().duplicates, []);
+    assert_eq!(db.enroll_face(&again(&ada, OnDoubt::Warn)).await.unwrap().duplicates, []);
     // Her own image once more, and that of somebody else who looks like her.
-    let own = db.enroll_face(&again(&ada, OnDuplicate::Warn)).await.unwrap();
+    let own = db.enroll_face(&again(&ada, OnDoubt::Warn)).await.unwrap();
     assert!(matches!(&own.duplicates[..], [Duplicate { subject, same_image: true, .. }] if subject == "Ada"));
-    let stolen = db.enroll_face(&again(&eve, OnDuplicate::Reject)).await.unwrap_err();
+    let stolen = db.enroll_face(&again(&eve, OnDoubt::Reject)).await.unwrap_err();
     assert!(matches!(stolen, GalleryError::DuplicateFace { matches } if matches.len() == 1 && matches[0].same_image));
-    let alike = db.enroll_as(OnDuplicate::Warn, "default", "Eve", &axis(0)).await.unwrap();
+    let alike = db.enroll_as(OnDoubt::Warn, "default", "Eve", &axis(0)).await.unwrap();
     assert!(matches!(&alike.duplicates[..], [Duplicate { subject, same_image: false, .. }] if subject == "Ada"));
 }
 
@@ -82,7 +82,7 @@ async fn the_same_image_is_told_apart_from_the_same_person() {
 async fn a_rejected_face_leaves_nothing() {
     let db = Fixture::new().await;
     let ada = db.enroll("default", "Ada", &axis(0)).await;
-    let error = db.enroll_as(OnDuplicate::Reject, "default", "Eve", &axis(0)).await.unwrap_err();
+    let error = db.enroll_as(OnDoubt::Reject, "default", "Eve", &axis(0)).await.unwrap_err();
     match error {
         GalleryError::DuplicateFace { matches } => {
             assert_eq!(matches.len(), 1);
@@ -102,7 +102,7 @@ async fn at_most_ten_duplicates_are_told() {
     for n in 0..15 {
         db.enroll("default", &format!("twin {n}"), &random.near(&axis(0), 0.1)).await;
     }
-    let warned = db.enroll_as(OnDuplicate::Warn, "default", "one more", &axis(0)).await.unwrap();
+    let warned = db.enroll_as(OnDoubt::Warn, "default", "one more", &axis(0)).await.unwrap();
     assert_eq!(warned.duplicates.len(), 10);
     assert!(warned.duplicates.is_sorted_by(|a, b| a.similarity >= b.similarity));
 }
@@ -115,7 +115,7 @@ async fn of_two_rejecting_at_once_one_succeeds() {
             let db = db.clone();
             tokio::spawn(async move {
                 let subject = format!("round {round} subject {n}");
-                db.enroll_as(OnDuplicate::Reject, "default", &subject, &axis(round)).await
+                db.enroll_as(OnDoubt::Reject, "default", &subject, &axis(round)).await
             })
         });
         let mut successes = 0;
@@ -135,15 +135,15 @@ async fn a_warning_enrolment_cannot_slip_in_beside_a_rejecting_one() {
     let db = Fixture::new().await;
     // Holds the shared turn, as an enrolment that has not committed yet does.
     let mut other = db.pool.begin().await.unwrap();
-    enroll::await_turn(&mut other, DEFAULT_GALLERY, OnDuplicate::Warn).await.unwrap();
+    enroll::await_turn(&mut other, DEFAULT_GALLERY, OnDoubt::Warn).await.unwrap();
     // Two that do not reject go together.
-    db.enroll_as(OnDuplicate::Warn, "default", "Bob", &axis(1)).await.unwrap();
+    db.enroll_as(OnDoubt::Warn, "default", "Bob", &axis(1)).await.unwrap();
     let embedding = axis(0);
-    let rejecting = db.enroll_as(OnDuplicate::Reject, "default", "Ada", &embedding);
+    let rejecting = db.enroll_as(OnDoubt::Reject, "default", "Ada", &embedding);
     let waited = tokio::time::timeout(std::time::Duration::from_millis(300), rejecting).await;
     assert!(waited.is_err(), "the rejecting enrolment did not wait");
     other.rollback().await.unwrap();
-    db.enroll_as(OnDuplicate::Reject, "default", "Ada", &axis(0)).await.unwrap();
+    db.enroll_as(OnDoubt::Reject, "default", "Ada", &axis(0)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -165,7 +165,7 @@ async fn many_faces_of_one_new_subject_at_once_make_one_subject() {
 async fn embeddings_of_another_dimension_or_model_are_refused() {
     let db = Fixture::new().await;
     let wrong = Random(3).embedding_of(DIMENSION + 1);
-    let error = db.enroll_as(OnDuplicate::Warn, "default", "Ada", &wrong).await.unwrap_err();
+    let error = db.enroll_as(OnDoubt::Warn, "default", "Ada", &wrong).await.unwrap_err();
     assert!(matches!(error, GalleryError::Dimension { expected: 32, found: 33 }), "{error}");
     let query = |probe| Query { probe: StoredEmbedding::from(probe), top_k: 5, min_similarity: None, except: None };
     let error = db.galleries.search(DEFAULT_GALLERY, db.model, &[query(&wrong)]).await.unwrap_err();

@@ -84,7 +84,7 @@ async fn enrolling_while_deleting_leaves_nothing_half_there() {
         let enrolments = (0..4).map(|n| {
             let (db, gallery) = (db.clone(), gallery.clone());
             tokio::spawn(async move {
-                match db.enroll_as(OnDuplicate::Allow, &gallery, "Ada", &axis(n)).await {
+                match db.enroll_as(OnDoubt::Allow, &gallery, "Ada", &axis(n)).await {
                     Ok(_) | Err(GalleryError::GalleryNotFound(_)) => {}
                     Err(other) => panic!("{other}"),
                 }

@@ -19,7 +19,7 @@ use crate::registry::Registry;
 use sha2::Digest;
 
 use crate::index::{Hit, Query};
-use crate::types::{BoundingBox, Embedding, FaceId, Landmarks, Name, Point, Pose, Quality, StoredEmbedding, Threshold};
+use crate::types::{BoundingBox, Embedding, FaceId, Landmarks, Name, Point, Pose, Quality, StoredEmbedding};
 
 /// Dimensions of the test model's embeddings.
 const DIMENSION: usize = 32;
@@ -45,13 +45,13 @@ impl Fixture {
 
     /// Enrolls without looking for duplicates.
     async fn enroll(&self, gallery: &str, subject: &str, embedding: &Embedding) -> Enrolled {
-        self.enroll_as(OnDuplicate::Allow, gallery, subject, embedding).await.unwrap()
+        self.enroll_as(OnDoubt::Allow, gallery, subject, embedding).await.unwrap()
     }
 
     /// Enrolls with a duplicate threshold of 0.9.
     async fn enroll_as(
         &self,
-        on_duplicate: OnDuplicate,
+        on_duplicate: OnDoubt,
         gallery: &str,
         subject: &str,
         embedding: &Embedding,
@@ -131,8 +131,10 @@ fn face<'a>(
         model,
         embedding,
         others: &[],
-        on_duplicate: OnDuplicate::Allow,
-        duplicate_threshold: Threshold::try_from(0.9).unwrap(),
+        on_duplicate: OnDoubt::Allow,
+        on_mismatch: OnDoubt::Allow,
+        mismatch_threshold: 0.3,
+        duplicate_threshold: 0.9,
     }
 }
 

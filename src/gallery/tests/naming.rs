@@ -46,7 +46,7 @@ async fn unknown_names_are_not_found() {
         assert!(matches!(db.galleries.subject("default", unknown).await, Err(GalleryError::SubjectNotFound(_))));
         assert!(matches!(db.galleries.delete_subject("default", unknown).await, Err(GalleryError::SubjectNotFound(_))));
         assert!(matches!(db.galleries.gallery_id(unknown).await, Err(GalleryError::GalleryNotFound(_))));
-        let enrolled = db.enroll_as(OnDuplicate::Warn, unknown, "Ada", &axis(0)).await;
+        let enrolled = db.enroll_as(OnDoubt::Warn, unknown, "Ada", &axis(0)).await;
         assert!(matches!(enrolled, Err(GalleryError::GalleryNotFound(_))));
     }
     assert_eq!(db.rows("subjects").await, 0);

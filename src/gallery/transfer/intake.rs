@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::super::changes::CHANNEL;
-use super::super::enroll::{OnDuplicate, await_turn, hold_gallery};
+use super::super::enroll::{OnDoubt, await_turn, hold_gallery};
 use super::super::{Galleries, GalleryError, Metadata, Policy, as_id, check_dimension};
 use super::copy::Rows;
 use super::{FaceRecord, Ids, IntakeError, Record, SubjectRecord};
@@ -72,7 +72,7 @@ impl Intake {
         let mut transaction = self.galleries.pool.begin().await?;
         self.check_embeddings(&mut transaction, &records).await?;
         let (gallery, gallery_created) = self.hold(&mut transaction).await?;
-        await_turn(&mut transaction, gallery, OnDuplicate::Allow).await?;
+        await_turn(&mut transaction, gallery, OnDoubt::Allow).await?;
         await_other_batches(&mut transaction, gallery).await?;
         self.hold_model(&mut transaction).await?;
         let skipped = self.settle_face_ids(&mut transaction, gallery, &mut records).await?;

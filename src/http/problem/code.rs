@@ -22,6 +22,7 @@ pub enum Code {
     UnknownField,
     InvalidField,
     InvalidCursor,
+    RateBeyondMeasured,
     // An image of it is wrong.
     EmptyImage,
     UnsupportedImage,
@@ -38,6 +39,7 @@ pub enum Code {
     DuplicateGallery,
     DuplicateSubject,
     DuplicateFace,
+    SubjectMismatch,
     DefaultGallery,
     SameSubject,
     NoChip,
@@ -93,6 +95,7 @@ impl Code {
             Self::DuplicateGallery
             | Self::DuplicateSubject
             | Self::DuplicateFace
+            | Self::SubjectMismatch
             | Self::DefaultGallery
             | Self::SameSubject
             | Self::JobFinished
@@ -108,6 +111,7 @@ impl Code {
             Self::MissingField
             | Self::UnknownField
             | Self::InvalidField
+            | Self::RateBeyondMeasured
             | Self::EmptyImage
             | Self::CorruptImage
             | Self::NoFace

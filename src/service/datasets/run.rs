@@ -20,7 +20,7 @@ use super::Settings;
 use super::archive::{Archive, Unreadable};
 use crate::blobs::{BlobError, Upload};
 use crate::engine::EngineError;
-use crate::gallery::{Metadata, OnDuplicate};
+use crate::gallery::{Metadata, OnDoubt};
 use crate::jobs::Lease;
 use crate::types::{GalleryId, Name};
 use crate::vision::DecodeError;
@@ -244,7 +244,8 @@ impl Services {
                 subject: subject.clone(),
                 gallery: by_id.clone(),
                 metadata: Metadata::default(),
-                on_duplicate: OnDuplicate::Allow,
+                on_duplicate: OnDoubt::Allow,
+                on_mismatch: OnDoubt::Allow,
                 face: FaceChoice::Largest,
             });
             match enrolled.await {

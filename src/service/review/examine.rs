@@ -13,12 +13,21 @@ const LEAST_ANOMALY: f32 = 0.5;
 const ROUNDS: usize = 20;
 
 /// A face with what was found near it.
-pub struct Seen<'a> {
-    pub face: &'a FaceToReview,
+pub struct Seen {
+    pub face: FaceToReview,
     /// The most similar template of another subject.
-    pub other: Option<&'a Hit>,
+    pub other: Option<Hit>,
     /// How unlike any face it is, if that is known.
     pub anomaly: Option<f32>,
+}
+
+/// What makes a face somebody's.
+#[derive(Debug, Clone, Copy)]
+pub struct Nearness {
+    /// From which similarity on it resembles another subject.
+    pub other: f32,
+    /// Below which similarity it does not resemble its own.
+    pub own: f32,
 }
 
 /// What is to be said of one subject.
@@ -28,8 +37,8 @@ pub struct Examined {
     pub template: StoredEmbedding,
 }
 
-/// Looks at all faces of a subject. Two faces of at least `same` similarity may be of one person.
-pub fn examine(subject: SubjectId, faces: &[Seen<'_>], same: f32) -> Examined {
+/// Looks at the faces of a subject.
+pub fn examine(subject: SubjectId, faces: &[Seen], nearness: Nearness) -> Examined {
     let vectors: Vec<Vec<f64>> = faces.iter().map(|seen| floats(&seen.face.embedding)).collect();
     let mut findings = Vec::new();
     let mut own = vec![true; faces.len()];
@@ -49,16 +58,16 @@ pub fn examine(subject: SubjectId, faces: &[Seen<'_>], same: f32) -> Examined {
             continue;
         };
         let own_similarity = dot(&vectors[number], &rest) as f32;
-        let Some(other) = seen.other else { continue };
+        let Some(other) = &seen.other else { continue };
         let other_similarity = other.similarity as f32;
         // A face that looks like its own subject is right, even if a second entry of the same person is nearer.
-        if other_similarity >= same && own_similarity < same {
+        if other_similarity >= nearness.other && own_similarity < nearness.own {
             own[number] = false;
             findings.push(mislabelled(subject, seen.face.face, other, own_similarity));
         }
     }
     let clean: Vec<usize> = (0..faces.len()).filter(|number| own[*number]).collect();
-    findings.extend(two_people(subject, faces, &vectors, &clean, same));
+    findings.extend(two_people(subject, faces, &vectors, &clean, nearness.own));
     let template = mean(clean.iter().map(|i| &vectors[*i])).or_else(|| mean(vectors.iter()));
     Examined { findings, template: stored(&template.unwrap_or_default()) }
 }
@@ -76,13 +85,13 @@ fn mislabelled(subject: SubjectId, face: FaceId, other: &Hit, own_similarity: f3
 }
 
 /// Splits the faces in two (two-means on the sphere, from the pair that is least alike) and reports it if the groups
-/// are less alike than `same`.
+/// are less alike than `own`.
 fn two_people(
     subject: SubjectId,
-    faces: &[Seen<'_>],
+    faces: &[Seen],
     vectors: &[Vec<f64>],
     clean: &[usize],
-    same: f32,
+    own: f32,
 ) -> Option<NewFinding> {
     let pairs = clean.iter().flat_map(|i| clean.iter().map(move |j| (*i, *j))).filter(|(i, j)| i < j);
     let similarity = |(i, j): &(usize, usize)| dot(&vectors[*i], &vectors[*j]);
@@ -104,7 +113,7 @@ fn two_people(
     }
     let across = dot(&centres.0, &centres.1) as f32;
     let ids = |group: &[usize]| group.iter().map(|i| faces[*i].face.face).collect::<Vec<_>>();
-    (across < same).then(|| NewFinding {
+    (across < own).then(|| NewFinding {
         kind: FindingKind::TwoPeople,
         subject,
         face: None,
