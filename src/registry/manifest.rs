@@ -14,6 +14,9 @@ use crate::types::{Threshold, hex};
 /// sha256 of MobileFaceNet-512 as `make setup` brings it.
 const MOBILEFACENET_512: &str = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
 
+/// sha256 of SFace as `make setup` brings it.
+const SFACE_128: &str = "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee";
+
 #[derive(Debug, Error)]
 pub enum ManifestError {
     #[error("cannot read {path}: {source}")]
@@ -84,10 +87,9 @@ impl Manifest {
         let path = weights.with_extension("toml");
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text).map_err(|message| ManifestError::Malformed { path, message }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match sha256 {
-                MOBILEFACENET_512 => Ok(mobilefacenet_512()),
-                _ => Err(ManifestError::Missing { weights: weights.to_owned(), manifest: path }),
-            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                bundled(sha256).ok_or_else(|| ManifestError::Missing { weights: weights.to_owned(), manifest: path })
+            }
             Err(source) => Err(ManifestError::Unreadable { path, source }),
         }
     }
@@ -149,7 +151,7 @@ impl Manifest {
 
     /// What faceid knows of weights by itself, by their sha256.
     pub fn known(sha256: &[u8; 32]) -> Option<Self> {
-        (hex(sha256) == MOBILEFACENET_512).then(mobilefacenet_512)
+        bundled(&hex(sha256))
     }
 
     /// The same with another name.
@@ -242,6 +244,15 @@ fn check_fmr(points: &[FmrPoint]) -> Result<(), String> {
     }
 }
 
+/// The networks that `make setup` brings.
+fn bundled(sha256: &str) -> Option<Manifest> {
+    match sha256 {
+        MOBILEFACENET_512 => Some(mobilefacenet_512()),
+        SFACE_128 => Some(sface_128()),
+        _ => None,
+    }
+}
+
 /// Threshold and logistic regression were measured as docs/decisions.md tells. The false
 /// match rates are what `faceid evaluate lfw100 orl --precision fp32` measured: on 122,500 pairs of different people, of 50,
 /// with intervals over people. Down to 1e-4 they were counted, at 1e-4 from 12 pairs; 1e-5 and 1e-6 are beyond the data,
@@ -267,6 +278,23 @@ pub(super) fn mobilefacenet_512() -> Manifest {
         .map(|(rate, threshold, low, high)| FmrPoint { rate, threshold, low, high })
         .into(),
         anomaly: Some(NormScale { middle: 2.2, width: 0.2 }),
+    }
+}
+
+/// The network itself brings pixels into the range that it was trained on. Thresholds were measured on LFW.
+pub(super) fn sface_128() -> Manifest {
+    Manifest {
+        name: "sface-128".to_owned(),
+        mean: 0.0,
+        scale: 1.0,
+        channels: ChannelOrder::Rgb,
+        licence: Some("Apache-2.0".to_owned()),
+        threshold: 0.435,
+        probability: None,
+        fmr: [(1e-3, 0.373), (1e-4, 0.435), (1e-5, 0.503), (1e-6, 0.562)]
+            .map(|(rate, threshold)| FmrPoint { rate, threshold, low: threshold, high: threshold })
+            .into(),
+        anomaly: None,
     }
 }
 
@@ -306,6 +334,14 @@ mod tests {
         assert!(text.contains("threshold = 0.44\n") && text.contains("[[fmr]]"), "{text}");
         let falling = fmr.into_iter().rev().collect();
         assert!(matches!(bundled.recalibrated(threshold, None, falling), Err(ManifestError::Unusable(_))));
+    }
+
+    #[test]
+    fn what_setup_brings_is_known_and_usable() {
+        for (sha256, name) in [(MOBILEFACENET_512, "mobilefacenet-512"), (SFACE_128, "sface-128")] {
+            let manifest = Manifest::of(Path::new("no/such/file.onnx"), sha256).unwrap().checked().unwrap();
+            assert_eq!(manifest.name, name);
+        }
     }
 
     #[test]
