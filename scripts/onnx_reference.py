@@ -14,12 +14,13 @@ operators.json
 slices.json
     {"length", "cases": [[start, end, step, places]]}: which places of an axis of that length `Slice` gives.
 networks.json
-    The two default networks on made RGB images. The red, green and blue (c = 0, 1, 2) bytes of pixel x, y of image n
+    Networks on made RGB images. The red, green and blue (c = 0, 1, 2) bytes of pixel x, y of image n
     are (37 x + 59 y + 101 c + 83 n) % 256.
     "detector": {"size": [width, height], "images", "stride", "outputs": [{"shape", "rows", "column_sums"}]}:
     the input is blue, green, red minus 104, 117, 127; `rows` has every stride-th row of each image, `column_sums` the
     sum over the rows of the absolute values, per image and column.
     "embedder": {"images", "rows"}: the input is (byte - 127.5) / 127.5, images of 112x112, each run alone.
+    "sface": the same of SFace, whose input is the byte.
 script_outputs.pt
     A TorchScript module that returns a tuple of a tensor and a list of two: |x|, [-x, x + 1]. (Tracing in tch cannot
     make one.)
@@ -323,6 +324,37 @@ def constants(cases):
     cases.add("constants_are_folded", [(2, 3)], computed, {"w": weight(3), "v": floats(2)})
 
 
+def quantised(cases):
+    """Weights that are kept as integers."""
+    whole = (np.arange(24, dtype=np.int64) * 37 % 255 - 128).reshape(4, 6)
+
+    def one(name, x, scale, zero_point=None, opset=21, output=(4, 6), **attributes):
+        weights = {"w": x, "s": scale} | ({} if zero_point is None else {"z": zero_point})
+        nodes = [node("DequantizeLinear", " ".join(weights), "d", **attributes), node("Mul", "x d", "y")]
+        cases.add(f"dequantize_{name}", [output], nodes, weights, opset)
+
+    number = lambda value, kind: kind(value).reshape(())
+    one("tensor", whole.astype(np.int8), number(0.125, np.float32), opset=10)
+    one("tensor_uint8", (whole + 128).astype(np.uint8), number(0.125, np.float32), number(128, np.uint8), opset=13)
+    one("axis", whole.astype(np.int8), weight(6) + 2, (np.arange(6) - 3).astype(np.int8), opset=13)
+    one("axis_0", (whole + 128).astype(np.uint8), weight(4) + 2, np.arange(4).astype(np.uint8), axis=0)
+    one("int32", (whole * 1000).astype(np.int32), weight(4) + 2, axis=-2)
+    one("half", whole.astype(np.int8), (weight(6) + 2).astype(np.float16), opset=23, output_dtype=TensorProto.FLOAT)
+    one("blocks", whole.astype(np.int8), weight(4, 3) + 2, (np.arange(12) - 6).reshape(4, 3).astype(np.int8), axis=1, block_size=2)
+    one("blocks_uneven", whole.astype(np.int8), weight(4, 2) + 2, block_size=4)
+    one("blocks_whole_row", (whole + 128).astype(np.uint8), weight(4, 1) + 2, np.arange(4).reshape(4, 1).astype(np.uint8), block_size=6)
+    one("blocks_axis_0", whole.astype(np.int8), weight(2, 6) + 2, axis=0, block_size=2)
+    one("blocks_vector", np.arange(6).astype(np.int8), weight(2) + 2, axis=0, block_size=3, output=(2, 6))
+    small = np.arange(15).reshape(3, 5)
+    for kind, low in ((TensorProto.UINT4, 0), (TensorProto.INT4, -8)):
+        name = TensorProto.DataType.Name(kind).lower()
+        for typed in (False, True):
+            x = helper.make_tensor("w", kind, small.shape, (small + low).ravel().tolist())
+            if not typed:
+                x = numpy_helper.from_array(numpy_helper.to_array(x), "w")
+            one(f"{name}_{'typed' if typed else 'raw'}", x, weight(5) + 2, output=(3, 5))
+
+
 def resizes(cases):
     image = (1, 2, 5, 6)
     none = np.array([], np.float32)
@@ -394,7 +426,7 @@ def batches(cases):
 
 def record_operators():
     cases = Operators()
-    for group in (elementwise, convolutions, pools, matrices_and_norms, shapes, constants, resizes, chains, batches):
+    for group in (elementwise, convolutions, pools, matrices_and_norms, shapes, constants, quantised, resizes, chains, batches):
         group(cases)
     names = [case["name"] for case in cases.cases]
     assert len(names) == len(set(names)), "case names repeat"
@@ -452,14 +484,24 @@ def record_detector(path):
     return recorded
 
 
-def record_embedder(path):
-    network, images = session(path.read_bytes()), 3
+def record_embedder(path, mean, scale):
+    network, images = session(without_stale_inputs(path)), 3
     rows = []
     for n in range(images):
-        blob = (made_image(112, 112, n).astype(np.float32) - 127.5) / 127.5
+        blob = (made_image(112, 112, n).astype(np.float32) - mean) / scale
         blob = np.ascontiguousarray(blob.transpose(2, 0, 1)[None].astype(np.float32))
         rows.append(network.run(None, {network.get_inputs()[0].name: blob})[0][0])
     return {"images": images, "rows": encode(np.stack(rows))}
+
+
+def without_stale_inputs(path):
+    """SFace still declares the weights that were replaced as inputs, and ONNX Runtime wants a value for each."""
+    model = onnx.load(path)
+    read = {name for n in model.graph.node for name in n.input}
+    kept = [value for value in model.graph.input if value.name in read]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    return model.SerializeToString()
 
 
 def record_script():
@@ -492,9 +534,10 @@ def main():
     record_operators()
     record_slices()
     detector = record_detector(weights / "retinaface-mobilenet0.25.onnx")
-    embedder = record_embedder(weights / "mobilefacenet-512.onnx")
+    embedder = record_embedder(weights / "mobilefacenet-512.onnx", 127.5, 127.5)
+    sface = record_embedder(weights / "sface-128.onnx", 0, 1)
     record_script()
-    write("networks.json", {"detector": detector, "embedder": embedder})
+    write("networks.json", {"detector": detector, "embedder": embedder, "sface": sface})
 
 
 if __name__ == "__main__":

@@ -161,6 +161,7 @@ fn contract(reason: String) -> NetworkError {
 mod tests {
     use tch::CModule;
 
+    use super::super::target::Kernels;
     use super::super::testing::{difference, fixture, floats, made_image, weights};
     use super::*;
 
@@ -185,6 +186,28 @@ mod tests {
             assert!(largest <= 1e-4, "{largest}");
         }
         assert!(embedder.forward(&[]).unwrap().is_empty());
+    }
+
+    /// Its weights are in blocks of 8-bit numbers; ONNX Runtime was run with them as they are.
+    #[test]
+    fn sface_equals_onnx_runtime_with_all_kernels() {
+        let normalisation = InputNormalisation { mean: 0.0, scale: 1.0, channels: Channels::Rgb };
+        let expected = &fixture("networks.json")["sface"];
+        let chips: Vec<_> = (0..expected["images"].as_u64().unwrap() as u32).map(chip).collect();
+        let expected = floats(&expected["rows"]);
+        let largest = expected.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+        for kernels in [Kernels::Libtorch, Kernels::Avx2, Kernels::Avx512] {
+            if !kernels.are_available() {
+                println!("not tested: {kernels:?}, which this processor lacks");
+                continue;
+            }
+            let target = Target::CPU.with_kernels(kernels);
+            let embedder = Embedder::load(&weights("sface-128.onnx"), &target, normalisation).unwrap();
+            assert_eq!(embedder.dimension(), 128);
+            let difference = difference(&embedder.forward(&chips).unwrap().concat(), &expected);
+            println!("{kernels:?}: largest difference {difference:e} of {largest}");
+            assert!(difference <= 1e-4 * largest, "{kernels:?}: {difference}");
+        }
     }
 
     /// Traces `forward` as TorchScript and loads it as an embedder.

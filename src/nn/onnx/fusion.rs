@@ -1,17 +1,20 @@
-//! Convolutions take in what follows them: an activation, or the addition that closes a residual block.
+//! Convolutions take in what is beside them: normalisations, an activation, or the addition that closes a residual block.
+//! The product at the end of most embedders, of flattened images and a matrix, is one of them.
 //!
 //! Each then reads and writes memory once, in the order "channels last" and, where the kernels work in bfloat16, in half
 //! the bytes. What other operators read stays float unless they hand it on to convolutions only.
 
+mod layer;
 mod siblings;
 
 use std::collections::{HashMap, HashSet};
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
+use self::layer::{Layer, Values, numbers};
 use super::attributes::Attributes;
 use super::graph::{Node, Slot};
-use super::ops::{Inputs, OpError, OpResult, Run};
+use super::ops::{Inputs, OpError, OpResult, Run, refuse};
 use super::proto::NodeProto;
 use crate::nn::shim::{ConvSpec, Family, FusedConv};
 
@@ -19,6 +22,14 @@ use crate::nn::shim::{ConvSpec, Family, FusedConv};
 #[derive(Debug, Clone)]
 pub(super) enum Part {
     Conv(Geometry),
+    /// A product with a matrix, whose rows are the outputs if it is transposed, and which a summand may follow.
+    Product {
+        transposed: bool,
+    },
+    /// Makes a row of each image.
+    Flatten,
+    /// A normalisation by fixed statistics, with what is added to variances.
+    BatchNorm(f64),
     /// Multiplies negative values by one number.
     Leaky(f32),
     PRelu,
@@ -43,6 +54,11 @@ impl Part {
     pub fn of(node: &NodeProto) -> Self {
         match node.op_type.as_str() {
             "Conv" => Geometry::of(node).map_or(Self::Other, Self::Conv),
+            "Gemm" => Self::product(node).unwrap_or(Self::Other),
+            "Flatten" if Attributes::of(node).int_or("axis", 1) == Ok(1) => Self::Flatten,
+            "BatchNormalization" => Attributes::of(node)
+                .float_or("epsilon", 1e-5)
+                .map_or(Self::Other, |epsilon| Self::BatchNorm(f64::from(epsilon))),
             "LeakyRelu" => Attributes::of(node).float_or("alpha", 0.01).map_or(Self::Other, Self::Leaky),
             "Relu" => Self::Leaky(0.0),
             "PRelu" => Self::PRelu,
@@ -51,6 +67,15 @@ impl Part {
             "Shape" | "Size" => Self::Measures,
             _ => Self::Other,
         }
+    }
+
+    /// `None` for a product with factors, or of a transposed matrix.
+    fn product(node: &NodeProto) -> Option<Self> {
+        let mut attributes = Attributes::of(node);
+        let plain = attributes.float_or("alpha", 1.0).ok()? == 1.0 && attributes.float_or("beta", 1.0).ok()? == 1.0;
+        let as_it_is = !attributes.flag_or("transA", false).ok()?;
+        let transposed = attributes.flag_or("transB", false).ok()?;
+        (plain && as_it_is).then_some(Self::Product { transposed })
     }
 }
 
@@ -99,15 +124,22 @@ struct Plan {
     residual: Option<Slot>,
     /// Each with its number of channels.
     outputs: Vec<(Slot, i64)>,
+    /// It takes the pixels of an image as one row, and gives `N x O`.
+    flattens: bool,
 }
 
 impl Plan {
     /// The node that runs it, in the place and under the name of `last`.
     fn node(self, last: Node, refused: &HashSet<Slot>) -> Node {
         let float_output = self.outputs.iter().any(|(slot, _)| refused.contains(slot));
-        let Self { kernel, input, residual, outputs, .. } = self;
+        let Self { kernel, spec, input, residual, outputs, flattens, .. } = self;
         let slots = outputs.iter().map(|(slot, _)| Some(*slot)).collect();
         let run: Run = Box::new(move |inputs: &Inputs| {
+            if flattens {
+                let row = pixels_in_a_row(inputs.get(0)?, spec.channels, spec.kernel[1])?;
+                let output = kernel.run(&row, None, float_output).map_err(OpError)?;
+                return Ok(vec![output.f_flatten(1, -1)?]);
+            }
             let output = kernel.run(inputs.get(0)?, inputs.optional(1), float_output).map_err(OpError)?;
             if outputs.len() == 1 {
                 return Ok(vec![output]);
@@ -129,87 +161,48 @@ fn plan(
     outputs: &[Slot],
     family: Family,
 ) -> OpResult<HashMap<usize, Plan>> {
-    let mut users: HashMap<Slot, Vec<usize>> = HashMap::new();
-    for (index, node) in nodes.iter().enumerate() {
-        node.inputs.iter().flatten().for_each(|slot| users.entry(*slot).or_default().push(index));
-    }
-    let outputs: HashSet<Slot> = outputs.iter().copied().collect();
-    let only_user = |slot: Slot| match users.get(&slot).map(Vec::as_slice) {
-        Some([user]) if !outputs.contains(&slot) => Some(*user),
-        _ => None,
-    };
+    let values = Values::of(nodes, constants, outputs);
     let mut plans: HashMap<usize, Plan> = HashMap::new();
-    for (conv, node) in nodes.iter().enumerate() {
-        let Some(mut spec) = spec_of(node, constants)? else {
+    let mut taken: HashSet<usize> = HashSet::new();
+    for index in 0..nodes.len() {
+        let Some(mut layer) = values.layer(index, &taken)? else {
             continue;
         };
-        let ([Some(input), ..], [Some(output), ..]) = (&node.inputs[..], &node.outputs[..]) else {
-            continue;
-        };
-        let (mut last, mut residual) = (conv, None);
-        if let Some(user) = only_user(*output).filter(|user| !plans.contains_key(user)) {
-            if let Some(slopes) = slopes_of(&nodes[user], *output, constants, spec.out_channels)? {
-                (last, spec.slopes) = (user, slopes);
-            } else if let Some(other) = other_summand(&nodes[user], *output, constants) {
-                (last, residual) = (user, Some(other));
+        let mut residual = None;
+        if let Some(user) = values.only_user(layer.output).filter(|user| !taken.contains(user)) {
+            if let Some(slopes) = slopes_of(&nodes[user], &layer, constants)? {
+                layer.spec.slopes = slopes;
+                layer.nodes.push(user);
+            } else if let Some(other) = other_summand(&nodes[user], &layer, constants) {
+                residual = Some(other);
+                layer.nodes.push(user);
             }
         }
-        let Some(result) = nodes[last].outputs.first().copied().flatten() else {
-            continue;
-        };
-        if let Some(kernel) = FusedConv::new(&spec, family).map_err(OpError)? {
+        let Some(last) = layer.nodes.last().copied() else { continue };
+        let Some(result) = nodes[last].outputs.first().copied().flatten() else { continue };
+        if let Some(kernel) = FusedConv::new(&layer.spec, family).map_err(OpError)? {
+            taken.extend(&layer.nodes);
+            let Layer { spec, input, nodes, flattens, .. } = layer;
             let outputs = vec![(result, spec.out_channels)];
-            plans.insert(last, Plan { nodes: vec![conv, last], spec, kernel, input: *input, residual, outputs });
+            plans.insert(last, Plan { nodes, spec, kernel, input, residual, outputs, flattens });
         }
     }
     Ok(plans)
 }
 
-/// The convolution of a node whose weights are constants.
-fn spec_of(node: &Node, constants: &[Option<Tensor>]) -> OpResult<Option<ConvSpec>> {
-    let Part::Conv(geometry) = &node.part else {
-        return Ok(None);
-    };
-    let constant = |place: usize| node.inputs.get(place).copied().flatten().map(|slot| constants[slot].as_ref());
-    let (Some(Some(weights)), bias) = (constant(1), constant(2)) else {
-        return Ok(None);
-    };
-    let [out_channels, per_group, height, width] = weights.size()[..] else {
-        return Ok(None);
-    };
-    // A network in double precision wants it.
-    if weights.f_kind()? != Kind::Float {
-        return Ok(None);
-    }
-    let bias = match bias {
-        Some(Some(bias)) => numbers(bias)?,
-        Some(None) => return Ok(None),
-        None => vec![0.0; out_channels.max(0) as usize],
-    };
-    Ok(Some(ConvSpec {
-        out_channels,
-        channels: per_group.saturating_mul(geometry.groups),
-        groups: geometry.groups,
-        kernel: [height, width],
-        stride: geometry.stride,
-        pads: geometry.pads,
-        weights: numbers(weights)?,
-        bias,
-        slopes: vec![1.0; out_channels.max(0) as usize],
-    }))
-}
-
 /// What an activation of `value` multiplies negative numbers by, channel by channel.
-fn slopes_of(node: &Node, value: Slot, constants: &[Option<Tensor>], channels: i64) -> OpResult<Option<Vec<f32>>> {
+fn slopes_of(node: &Node, layer: &Layer, constants: &[Option<Tensor>]) -> OpResult<Option<Vec<f32>>> {
+    let channels = layer.spec.out_channels;
     let count = channels.max(0) as usize;
-    if node.inputs.first() != Some(&Some(value)) {
+    if node.inputs.first() != Some(&Some(layer.output)) {
         return Ok(None);
     }
     match node.part {
         Part::Leaky(slope) => Ok(Some(vec![slope; count])),
         Part::PRelu => {
             let slopes = node.inputs.get(1).copied().flatten().and_then(|slot| constants[slot].as_ref());
-            let Some(slopes) = slopes.filter(|slopes| is_per_channel(&slopes.size(), channels)) else {
+            let fits = |size: &[i64]| is_per_channel(size, channels, layer.flattens);
+            let Some(slopes) = slopes.filter(|slopes| fits(&slopes.size())) else {
                 return Ok(None);
             };
             let slopes = numbers(slopes)?;
@@ -219,16 +212,20 @@ fn slopes_of(node: &Node, value: Slot, constants: &[Option<Tensor>], channels: i
     }
 }
 
-/// Slopes of `C x 1 x 1`, with or without a batch dimension, or a single one.
-fn is_per_channel(size: &[i64], channels: i64) -> bool {
-    size.iter().all(|dim| *dim == 1) || matches!(size, [c, 1, 1] | [1, c, 1, 1] if *c == channels)
+/// Slopes of `C x 1 x 1`, of rows `C`, with or without a batch dimension, or a single one.
+fn is_per_channel(size: &[i64], channels: i64, of_rows: bool) -> bool {
+    let fits = match (size, of_rows) {
+        ([c, 1, 1] | [1, c, 1, 1], false) | ([c] | [1, c], true) => *c == channels,
+        _ => false,
+    };
+    fits || size.iter().all(|dim| *dim == 1)
 }
 
-/// What is added to `value`, if another node computes it.
-fn other_summand(node: &Node, value: Slot, constants: &[Option<Tensor>]) -> Option<Slot> {
+/// What is added to the images of a layer, if another node computes it.
+fn other_summand(node: &Node, layer: &Layer, constants: &[Option<Tensor>]) -> Option<Slot> {
     match (&node.part, &node.inputs[..]) {
-        (Part::Add, [Some(a), Some(b)]) => {
-            let other = if *a == value { *b } else { *a };
+        (Part::Add, [Some(a), Some(b)]) if !layer.flattens => {
+            let other = if *a == layer.output { *b } else { *a };
             constants[other].is_none().then_some(other)
         }
         _ => None,
@@ -253,12 +250,15 @@ fn refused(nodes: &[Node], plans: &HashMap<usize, Plan>, outputs: &[Slot]) -> Ha
     refused
 }
 
-/// The numbers of a constant, however many.
-fn numbers(tensor: &Tensor) -> OpResult<Vec<f32>> {
-    let tensor = tensor.f_to_kind(Kind::Float)?.f_contiguous()?;
-    let mut numbers = vec![0.0; tensor.numel()];
-    tensor.f_copy_data(&mut numbers, tensor.numel())?;
-    Ok(numbers)
+/// Images of channels-last order as one row of pixels each, which costs nothing.
+fn pixels_in_a_row(images: &Tensor, channels: i64, area: i64) -> OpResult<Tensor> {
+    match images.size()[..] {
+        [n, c, height, width] if c == channels && height.checked_mul(width) == Some(area) => {
+            let rows = images.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_reshape([n, 1, area, channels])?;
+            Ok(rows.f_permute([0, 3, 1, 2])?)
+        }
+        ref other => refuse!("its matrix is for images of {channels} channels and {area} pixels, not {other:?}"),
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::counts;
 use super::fusion::{self, Part};
 use super::graph::{Graph, Input, Label, Node, Slot};
 use super::ops::{self, Build, Inputs, OpError, OpResult};
-use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 use super::simplify::simplify;
 use super::tensors::{self, MAX_ELEMENTS};
 use crate::nn::error::{NetworkError, UnsupportedOperator};
@@ -76,7 +76,7 @@ fn is_onnx_domain(domain: &str) -> bool {
     matches!(domain, "" | "ai.onnx")
 }
 
-fn opset(imports: &[OperatorSetIdProto]) -> Result<i64, NetworkError> {
+pub(super) fn opset(imports: &[OperatorSetIdProto]) -> Result<i64, NetworkError> {
     match imports.iter().find(|import| is_onnx_domain(&import.domain)).map(|import| import.version) {
         Some(version) if OPSETS.contains(&version) => Ok(version),
         Some(version) => {
@@ -146,7 +146,7 @@ impl Loader {
                 .map_err(|OpError(reason)| malformed(format!("weight {:?}: {reason}", initializer.name)))?;
             self.define(&initializer.name, Some(tensor))?;
         }
-        let input = self.input(&graph.input)?;
+        let input = self.input(&graph)?;
         let free_batch = input.dims.as_ref().is_some_and(|dims| dims.first() == Some(&Some(1)));
         let mut nodes = Vec::new();
         for (index, node) in graph.node.iter().enumerate() {
@@ -201,9 +201,15 @@ impl Loader {
         Ok(slot)
     }
 
-    /// The one input that is not a weight; before IR version 4 weights are listed as inputs, too.
-    fn input(&mut self, declared: &[ValueInfoProto]) -> Result<Input, NetworkError> {
-        let inputs: Vec<_> = declared.iter().filter(|input| !self.slots.contains_key(&input.name)).collect();
+    /// The one input that is not a weight; before IR version 4 weights are listed as inputs, too. Tools that replace a
+    /// weight leave it there, so of several inputs those count that somebody reads.
+    fn input(&mut self, graph: &GraphProto) -> Result<Input, NetworkError> {
+        let mut inputs: Vec<_> = graph.input.iter().filter(|input| !self.slots.contains_key(&input.name)).collect();
+        if inputs.len() > 1 {
+            let read: HashSet<&str> = graph.node.iter().flat_map(|node| &node.input).map(String::as_str).collect();
+            let some_are_read = inputs.iter().any(|input| read.contains(input.name.as_str()));
+            inputs.retain(|input| !some_are_read || read.contains(input.name.as_str()));
+        }
         let [input] = inputs[..] else {
             return Err(malformed(format!("it has {} inputs instead of one", inputs.len())));
         };

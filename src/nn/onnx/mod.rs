@@ -30,6 +30,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 mod trainable;
+mod unpack;
 mod write;
 
 pub use graph::Graph;

@@ -50,14 +50,15 @@ fn content(weight: &TensorProto) -> (Vec<u8>, Bytes) {
 
 /// Readers of a copy read the original, so that nodes which differ in that alone are found to be the same.
 ///
-/// Exporters of PyTorch write a weight that two layers share as one of them and a copy.
+/// Exporters of PyTorch write a weight that two layers share as one of them and a copy. Out of training a dropout is a
+/// copy, too.
 pub(super) fn skip_identities(graph: &mut GraphProto) {
     let fixed = declared(graph);
     let mut renamed: HashMap<String, String> = HashMap::new();
     graph.node.retain_mut(|node| {
         rename_inputs(std::slice::from_mut(node), &renamed);
         match (&node.input[..], &node.output[..]) {
-            ([original], [copy]) if is_identity(node) && !original.is_empty() && !fixed.contains(copy) => {
+            ([original, ..], [copy]) if is_identity(node) && !original.is_empty() && !fixed.contains(copy) => {
                 renamed.insert(copy.clone(), original.clone());
                 false
             }
@@ -67,7 +68,14 @@ pub(super) fn skip_identities(graph: &mut GraphProto) {
 }
 
 fn is_identity(node: &NodeProto) -> bool {
-    node.op_type == "Identity" && node.attribute.is_empty()
+    match node.op_type.as_str() {
+        "Identity" => node.input.len() == 1 && node.attribute.is_empty(),
+        // The third input would be whether it is in training.
+        "Dropout" => {
+            node.input.len() <= 2 && node.attribute.iter().all(|known| matches!(known.name.as_str(), "ratio" | "seed"))
+        }
+        _ => false,
+    }
 }
 
 /// Of nodes that compute the same from the same, all but the first go.

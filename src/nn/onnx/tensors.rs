@@ -136,9 +136,16 @@ pub fn from_proto(proto: &TensorProto, device: Device) -> OpResult<Tensor> {
     if proto.data_location != 0 || !proto.external_data.is_empty() {
         refuse!("tensor {:?} keeps its data in another file; save the model with its weights inside", proto.name);
     }
-    let kind = kind_of(proto.data_type)?;
+    let kind = match proto.data_type {
+        data_type::INT4 => Kind::Int8,
+        data_type::UINT4 => Kind::Uint8,
+        other => kind_of(other)?,
+    };
     let count = element_count(&proto.dims)? as usize;
-    let bytes: Cow<[u8]> = if proto.raw_data.is_empty() { typed_bytes(proto)?.into() } else { raw_bytes(proto) };
+    let mut bytes: Cow<[u8]> = if proto.raw_data.is_empty() { typed_bytes(proto)?.into() } else { raw_bytes(proto) };
+    if matches!(proto.data_type, data_type::INT4 | data_type::UINT4) {
+        bytes = halves(&bytes, count, kind == Kind::Int8).into();
+    }
     if bytes.len() != count * kind.elt_size_in_bytes() {
         let (name, dims) = (&proto.name, &proto.dims);
         refuse!("tensor {name:?} of shape {dims:?} needs {count} elements, but its data has another length");
@@ -162,6 +169,17 @@ pub fn without_traces(weights: Tensor) -> OpResult<Tensor> {
         return Ok(weights);
     }
     Ok(weights.f_masked_fill(&magnitudes.f_lt(TRACE)?, 0)?)
+}
+
+/// The `count` numbers of 4 bits that lie two in a byte, the lower half first.
+fn halves(bytes: &[u8], count: usize, signed: bool) -> Vec<u8> {
+    let widened = |half: u8| if signed && half > 7 { half | 0xf0 } else { half };
+    let mut halves: Vec<u8> = bytes.iter().flat_map(|byte| [widened(byte & 15), widened(byte >> 4)]).collect();
+    // Of an odd count the last half is padding.
+    if halves.len() == count + 1 {
+        halves.truncate(count);
+    }
+    halves
 }
 
 /// The little-endian bytes of the raw field, half precision widened.
@@ -188,7 +206,9 @@ fn typed_bytes(proto: &TensorProto) -> OpResult<Vec<u8>> {
         data_type::INT64 => proto.int64_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
         data_type::INT32 => ints.flat_map(i32::to_le_bytes).collect(),
         data_type::INT16 => ints.flat_map(|value| (value as i16).to_le_bytes()).collect(),
-        data_type::INT8 | data_type::UINT8 => ints.map(|value| value as u8).collect(),
+        data_type::INT8 | data_type::UINT8 | data_type::INT4 | data_type::UINT4 => {
+            ints.map(|value| value as u8).collect()
+        }
         data_type::BOOL => ints.map(|value| u8::from(value != 0)).collect(),
         data_type::FLOAT16 => ints.flat_map(|bits| f16::from_bits(bits as u16).to_f32().to_le_bytes()).collect(),
         data_type::BFLOAT16 => ints.flat_map(|bits| bf16::from_bits(bits as u16).to_f32().to_le_bytes()).collect(),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use super::ops::OPERATORS;
-use super::proto::{AttributeProto, ModelProto, NodeProto, TensorProto, attribute_type, data_type};
+use super::proto::{AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, attribute_type, data_type};
 use super::{Graph, MAX_ELEMENTS, tensors};
 use crate::nn::testing::{bytes, difference, fixture, floats, ints, made_input};
 use crate::nn::{Kernels, Network, NetworkError, UnsupportedOperator, pixels};
@@ -122,6 +122,23 @@ fn constants_are_computed_at_load() {
     assert_eq!(graph.nodes.len(), 1);
     // The factor and the output that is the same value; the weights that they came from are gone.
     assert_eq!(graph.constants.iter().flatten().count(), 2);
+}
+
+#[test]
+fn inputs_that_nobody_reads_do_not_count() {
+    let leave_over = |model: &mut ModelProto| {
+        let graph = model.graph.as_mut().unwrap();
+        let left_over = ValueInfoProto { name: "replaced".into(), ..graph.input[0].clone() };
+        graph.input.insert(0, left_over);
+    };
+    let (network, plain) = (changed("conv", leave_over).unwrap(), changed("conv", |_| {}).unwrap());
+    let input = made_input(&[2, 4, 7, 9]);
+    assert_eq!(network.forward(&input).unwrap(), plain.forward(&input).unwrap());
+    let read = changed("conv", |model| {
+        leave_over(model);
+        only_node(model).input[2] = "replaced".into();
+    });
+    assert!(message(read).contains("2 inputs instead of one"));
 }
 
 #[test]

@@ -7,11 +7,12 @@ use prost::Message;
 use tch::{Device, Kind, Tensor};
 
 use super::graph::{Graph, Slot};
-use super::load::{malformed, parse};
+use super::load::{malformed, opset, parse};
 use super::ops::OpError;
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, data_type};
 use super::simplify::skip_identities;
 use super::tensors;
+use super::unpack::unpack;
 use crate::nn::error::NetworkError;
 
 /// Operators that begin a layer; what follows one, up to the next, is of its layer.
@@ -45,6 +46,7 @@ impl Trainable {
     pub fn load(content: Vec<u8>, device: Device, kind: Kind) -> Result<Self, NetworkError> {
         let (mut model, mut graph) = parse(content)?;
         name_constants(&mut graph);
+        unpack(&mut graph, opset(&model.opset_import)?)?;
         model.graph = Some(graph.clone());
         skip_identities(&mut graph);
         let roles = roles(&graph);

@@ -60,7 +60,7 @@ impl Reads {
     fn of(plan: &Plan, refused: &HashSet<Slot>) -> Option<Self> {
         let ConvSpec { channels, groups, kernel, stride, pads, .. } = plan.spec;
         let gives_float = plan.outputs.iter().any(|(slot, _)| refused.contains(slot));
-        let alone = plan.residual.is_some() || groups != 1;
+        let alone = plan.residual.is_some() || plan.flattens || groups != 1;
         (!alone).then_some(Self { input: plan.input, channels, kernel, stride, pads, gives_float })
     }
 }
@@ -113,6 +113,7 @@ fn join(a: &Plan, b: &Plan, family: Family) -> OpResult<Option<Plan>> {
         spec,
         input: a.input,
         residual: None,
+        flattens: false,
         outputs: [a.outputs.as_slice(), &b.outputs].concat(),
     }))
 }

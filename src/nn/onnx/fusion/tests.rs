@@ -105,6 +105,75 @@ fn activations_and_residuals_are_taken_in() {
     check(model(nodes, weights, &["y"]), 8);
 }
 
+/// Numbers above 0, as variances are.
+fn variances(name: &str, count: i64) -> TensorProto {
+    let raw: Vec<u8> = (0..count).flat_map(|i| (0.5 + (i % 5) as f32).to_le_bytes()).collect();
+    TensorProto { raw_data: raw.into(), ..weight(name, &[count]) }
+}
+
+/// A normalisation by statistics that `statistics` gives.
+fn norm(input: &str, of: &str, output: &str) -> NodeProto {
+    let names = ["scale", "shift", "mean", "variance"].map(|part| format!("{of}_{part}"));
+    let inputs = [input, &names[0], &names[1], &names[2], &names[3]];
+    node("BatchNormalization", &inputs, &[output], vec![])
+}
+
+fn statistics(of: &str, channels: i64) -> Vec<TensorProto> {
+    let named = |part: &str| format!("{of}_{part}");
+    let plain = ["scale", "shift", "mean"].map(|part| weight(&named(part), &[channels]));
+    plain.into_iter().chain([variances(&named("variance"), channels)]).collect()
+}
+
+/// The operators of a graph after fusion, by the first family that this processor has.
+fn operators(content: &[u8]) -> Vec<String> {
+    let family = families()[0];
+    let graph = Graph::load(content.to_vec(), Device::Cpu, family.kind(), Some(family)).unwrap();
+    graph.nodes.iter().map(|node| node.label.operator.clone()).collect()
+}
+
+#[test]
+fn normalisations_and_the_last_product_are_taken_in() {
+    for (transposed, shape) in [(1, [5, 12 * 7 * 9]), (0, [12 * 7 * 9, 5])] {
+        let nodes = vec![
+            conv(&["x", "w1"], "a", 0),
+            norm("a", "n1", "b"),
+            node("PRelu", &["b", "slopes"], &["c"], vec![]),
+            norm("c", "n2", "d"),
+            node("Flatten", &["d"], &["e"], vec![]),
+            node("Gemm", &["e", "w2", "bias"], &["f"], vec![int("transB", transposed)]),
+            norm("f", "n3", "y"),
+        ];
+        let weights = vec![
+            weight("w1", &[12, 8, 3, 3]),
+            weight("slopes", &[12, 1, 1]),
+            weight("w2", &shape),
+            weight("bias", &[5]),
+        ];
+        let statistics = [statistics("n1", 12), statistics("n2", 12), statistics("n3", 5)].concat();
+        let content = model(nodes, [weights, statistics].concat(), &["y"]);
+        assert_eq!(operators(&content), ["PRelu", "BatchNormalization"]);
+        check(content, 8);
+    }
+}
+
+#[test]
+fn normalisations_that_cannot_be_taken_in_stay() {
+    // Zeros that the second convolution pads with are not normalised; "b" is read twice, and "c" is an output.
+    let nodes = vec![
+        norm("x", "n1", "a"),
+        conv(&["a", "w1"], "b", 1),
+        norm("b", "n2", "c"),
+        node("Add", &["b", "c"], &["d"], vec![]),
+        conv(&["d", "w2"], "e", 0),
+        node("Flatten", &["e"], &["f"], vec![]),
+        node("Gemm", &["f", "w3"], &["y"], vec![int("transB", 1)]),
+    ];
+    let weights = vec![weight("w1", &[8, 8, 3, 3]), weight("w2", &[8, 8, 1, 1]), weight("w3", &[3, 8 * 99])];
+    let content = model(nodes, [weights, statistics("n1", 8), statistics("n2", 8)].concat(), &["y", "c", "f"]);
+    assert_eq!(operators(&content).iter().filter(|operator| *operator == "BatchNormalization").count(), 2);
+    check(content, 8);
+}
+
 #[test]
 fn values_that_others_read_stay_as_they_are() {
     // What the convolution gives is an output and is read twice: neither activation nor addition may be taken in.

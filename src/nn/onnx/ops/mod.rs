@@ -12,6 +12,7 @@ mod matrix;
 mod normalise;
 mod pad;
 mod pool;
+mod quantise;
 mod reduce;
 mod resize;
 mod shape;
@@ -106,6 +107,7 @@ pub const OPERATORS: &[(&str, Builder)] = &[
     ("ConstantOfShape", constant::constant_of_shape),
     ("Conv", conv::conv),
     ("ConvTranspose", conv::conv_transpose),
+    ("DequantizeLinear", quantise::dequantize),
     ("Div", arithmetic::div),
     ("Dropout", constant::dropout),
     ("Elu", activation::elu),
