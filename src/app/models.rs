@@ -12,6 +12,9 @@ use crate::registry::{Actor, Manifest, Model, ModelSource, ModelState, Registry,
 use crate::service::{Loaded, ModelFiles, NewModelFile, ServiceError};
 use crate::types::{ModelId, hex};
 
+/// sha256 of the embedder that was the default until version 0.2: MobileFaceNet-512, now `--embedder fast`.
+const FORMER_DEFAULT: &str = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
+
 /// The configured embedder.
 struct Configured {
     content: Bytes,
@@ -62,7 +65,8 @@ pub async fn newcomer(
     registry: &Registry,
     files: &ModelFiles,
 ) -> Result<Option<ModelId>, AppError> {
-    if !config.models.embedder_named {
+    let follows = !config.models.embedder_named && was_default(active);
+    if !config.models.embedder_named && !follows {
         return Ok(None);
     }
     let configured = Configured::read(&config.engine.embedder).await?;
@@ -71,6 +75,8 @@ pub async fn newcomer(
         return Ok(None);
     }
     match registry.of_weights(&configured.sha256).await? {
+        // Whoever went back to the former default stays with it.
+        Some(known) if matches!(known.state, ModelState::Former | ModelState::Retired) && follows => Ok(None),
         Some(known) if matches!(known.state, ModelState::Former | ModelState::Retired) => {
             warn!(
                 model = %active.name, embedder = %known.name,
@@ -84,10 +90,25 @@ pub async fn newcomer(
         }
         _ => {
             let imported = import(configured, files).await?.model;
-            info!(model = %active.name, next = %imported.name, "--embedder is new here and will be promoted");
+            match follows {
+                true => info!(
+                    model = %active.name, next = %imported.name,
+                    "the default embedder is another one since this database was begun, with a third of the errors: all faces \
+                     are embedded anew while the former one answers, then it is promoted; `--embedder fast` stays with the \
+                     former one"
+                ),
+                false => {
+                    info!(model = %active.name, next = %imported.name, "--embedder is new here and will be promoted")
+                }
+            }
             Ok(Some(imported.id))
         }
     }
+}
+
+/// Whether a model came with an earlier version as its default, and nobody chose it.
+fn was_default(model: &Model) -> bool {
+    model.source == ModelSource::Configured && hex(&model.sha256) == FORMER_DEFAULT
 }
 
 async fn import(configured: Configured, files: &ModelFiles) -> Result<Loaded, AppError> {

@@ -293,7 +293,7 @@ impl Settings {
             },
             engine: EngineConfig {
                 detector: said(s.detector),
-                embedder: said(s.embedder),
+                embedder: settings::embedder_file(said(s.embedder), &said(s.weights_dir)),
                 device: said(s.device),
                 precision: said(s.precision),
                 kernels: said(s.kernels),

@@ -16,7 +16,10 @@ const BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// The folder in [`setup_folder`] that `make setup` fills with Postgres and pgvector.
 const POSTGRES_FOLDER: &str = "postgres-16.14";
 const DETECTOR_FILE: &str = "retinaface-mobilenet0.25.onnx";
-const EMBEDDER_FILE: &str = "mobilefacenet-512.onnx";
+const EMBEDDER_FILE: &str = "sface-128.onnx";
+
+/// The embedders of `make setup`, by the names that `embedder` may have in place of a path.
+const BUNDLED: [(&str, &str); 2] = [("accurate", EMBEDDER_FILE), ("fast", "mobilefacenet-512.onnx")];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -84,8 +87,8 @@ settings! {
     /// Detector network (ONNX or TorchScript) [default: retinaface-mobilenet0.25.onnx in weights_dir]
     #[arg(long, env = "FACEID_DETECTOR", value_name = "FILE")]
     detector: PathBuf,
-    /// Embedder network (ONNX or TorchScript) of a database without models; one that the database has not seen is
-    /// promoted [default: mobilefacenet-512.onnx in weights_dir]
+    /// Embedder network (ONNX or TorchScript) of a database without models: `accurate` (sface-128.onnx in weights_dir), `fast`
+    /// (mobilefacenet-512.onnx there) or a file; one that the database has not seen is promoted [default: accurate]
     #[arg(long, env = "FACEID_EMBEDDER", value_name = "FILE")]
     embedder: PathBuf,
     /// Where model files are kept: a folder or a URL (s3://, gs://, az://, file://), the same for all servers of a database
@@ -352,4 +355,10 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         log_format: Some(LogFormat::Pretty),
         log: Some("info".to_owned()),
     })
+}
+
+/// The file of an embedder that is given by name or path.
+pub(super) fn embedder_file(embedder: PathBuf, weights_dir: &std::path::Path) -> PathBuf {
+    let named = BUNDLED.iter().find(|(name, _)| embedder.as_os_str() == *name);
+    named.map_or(embedder, |(_, file)| weights_dir.join(file))
 }

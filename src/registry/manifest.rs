@@ -61,6 +61,9 @@ pub struct Manifest {
     /// Of the weights, for whoever passes them or what was made from them on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
+    /// What is known of the photos that it was trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<String>,
     /// Similarity from which on two faces count as one person.
     threshold: f32,
     /// Logistic regression of "one person" on the similarity, if it was fitted.
@@ -102,6 +105,7 @@ impl Manifest {
             scale: half_range(),
             channels: ChannelOrder::Rgb,
             licence: None,
+            trained_on: None,
             threshold: 1.0,
             probability: None,
             fmr: Vec::new(),
@@ -112,8 +116,9 @@ impl Manifest {
 
     /// A network that was made from this one, with its input and licence, before it is calibrated.
     pub fn successor(&self, name: String) -> Self {
-        let Self { mean, scale, channels, ref licence, .. } = *self;
-        Self { mean, scale, channels, licence: licence.clone(), ..Self::uncalibrated(name) }
+        let Self { mean, scale, channels, ref licence, ref trained_on, .. } = *self;
+        let trained_on = trained_on.as_ref().map(|base| format!("{base}; then enrolled faces"));
+        Self { mean, scale, channels, licence: licence.clone(), trained_on, ..Self::uncalibrated(name) }
     }
 
     /// The same network with other figures.

@@ -196,7 +196,7 @@ async fn a_detector_of_another_layout_ends_the_start() {
     let folder = data_dir();
     let three_rows = folder.path().join("three-rows.onnx");
     std::fs::write(&three_rows, onnx::detector_with_three_rows()).unwrap();
-    let embedder = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("mobilefacenet-512.onnx");
+    let embedder = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("sface-128.onnx");
     for (detector, wrong) in
         [(three_rows, "3 scores"), (embedder, "not a usable detector: it should take images of any size")]
     {

@@ -177,7 +177,7 @@ async fn a_gallery_is_learned_from_while_the_server_serves() {
         let mut answers = 0;
         while !busy.load(Ordering::Relaxed) {
             let answer: Identified = client.post_photo("/identify", &photo).await.json();
-            assert_eq!(answer.model, "mobilefacenet-512");
+            assert_eq!(answer.model, "sface-128");
             answers += 1;
         }
         answers
@@ -189,7 +189,7 @@ async fn a_gallery_is_learned_from_while_the_server_serves() {
     let job = get(&app, &job).await;
     assert_eq!((job.state, job.attempts), (JobState::Succeeded, 1), "{job:?}");
     let result = job.result.clone().unwrap();
-    assert_eq!((&result["model"]["name"], &result["model"]["dimension"]), (&json!("staff-2"), &json!(512)));
+    assert_eq!((&result["model"]["name"], &result["model"]["dimension"]), (&json!("staff-2"), &json!(128)));
     assert!(result["gate"]["passed"].is_boolean() && result["promotion"].is_null(), "{result}");
     let target = &result["gate"]["figures"]["target"];
     assert_eq!((&target["subjects"], &target["faces"]), (&json!(3), &json!(12)), "{result}");
@@ -338,7 +338,7 @@ async fn the_command_line_follows_a_training_from_nothing() {
     assert!(said.contains("candidate tiny") && said.contains("the gate refuses it"), "{output:?}");
     assert!(said.contains("no improvement shown") && said.contains("AUC"), "{said}");
     // What the gate refuses is not promoted.
-    assert_eq!(app.answering().await, "mobilefacenet-512");
+    assert_eq!(app.answering().await, "sface-128");
     let listed: Page<Job> = app.get("/admin/jobs").await.json();
     assert_eq!(listed.items.len(), 1);
 }

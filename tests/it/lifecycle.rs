@@ -105,10 +105,10 @@ async fn models_change_under_load_and_no_answer_mixes_them() {
     let probes = Arc::new(probes);
     let mut expected: Vec<(String, Vec<Matches>)> = Vec::new();
     let bgr = app.import_bgr().await;
-    assert_eq!((bgr.state.as_str(), bgr.source.as_str(), bgr.dimension), ("candidate", "import", 512));
+    assert_eq!((bgr.state.as_str(), bgr.source.as_str(), bgr.dimension), ("candidate", "import", 128));
 
     let load = Load::start(&app, &into, &probes);
-    for model in ["bgr", "mobilefacenet-512", "bgr", "mobilefacenet-512"] {
+    for model in ["bgr", "sface-128", "bgr", "sface-128"] {
         let job = if expected.is_empty() { app.promote("bgr").await } else { app.roll_back().await };
         assert_eq!(job.state, JobState::Succeeded, "{job:?}");
         assert_eq!(job.result.as_ref().unwrap()["model"], model, "{job:?}");
@@ -138,7 +138,7 @@ async fn models_change_under_load_and_no_answer_mixes_them() {
 
     // None is lost, whichever model answered when it came.
     let faces = 20 + enrolled.len() as u64;
-    let active = app.model("mobilefacenet-512").await;
+    let active = app.model("sface-128").await;
     assert_eq!((active.embeddings, active.missing, active.without_chip), (faces, 0, 0));
     for (subject, probe) in enrolled.iter().rev().take(20) {
         let form = Form::new().part("image", part(&probes[*probe])).text("gallery", into.gallery.clone());
@@ -167,7 +167,7 @@ async fn all_servers_of_a_database_follow() {
     let there = TestApp { client: here.client.clone(), url: second.url.clone(), gallery: here.gallery.clone() };
     let probes = enroll_people(&here, 4, 2).await;
     there.import_bgr().await;
-    for model in ["bgr", "mobilefacenet-512"] {
+    for model in ["bgr", "sface-128"] {
         assert_eq!(there.promote(model).await.state, JobState::Succeeded);
         here.until_answers(model).await;
         there.until_answers(model).await;
@@ -220,15 +220,15 @@ async fn a_server_that_dies_while_it_embeds_goes_on_when_it_is_back() {
 #[tokio::test]
 async fn what_is_no_embedder_is_refused() {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--max-model-bytes", "6000000"]).await;
+    let server = Server::start(data.path(), &["--max-model-bytes", "12000000"]).await;
     let app = TestApp::at(server.url.clone()).await;
     let import = async |file: Vec<u8>, fields: &[(&'static str, &'static str)]| {
         let form = fields.iter().fold(model_form(file), |form, (name, value)| form.text(*name, *value));
         app.post_form("/admin/models", form).await
     };
     let named = [("name", "x"), ("threshold", "0.3")];
-    import(vec![7; 7_100_000], &named).await.expect_problem(413, Code::BodyTooLarge);
-    import(vec![7; 6_100_000], &named).await.expect_problem(413, Code::BodyTooLarge);
+    import(vec![7; 13_100_000], &named).await.expect_problem(413, Code::BodyTooLarge);
+    import(vec![7; 12_100_000], &named).await.expect_problem(413, Code::BodyTooLarge);
     import(b"no network".to_vec(), &named).await.expect_problem(422, Code::InvalidModel);
     import(bundled()[..1_000_000].to_vec(), &named).await.expect_problem(422, Code::InvalidModel);
     let detector = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("retinaface-mobilenet0.25.onnx");
@@ -239,11 +239,11 @@ async fn what_is_no_embedder_is_refused() {
     let allowed = [named[0], named[1], ("allow_code", "true")];
     import(script.clone(), &allowed).await.expect_problem(422, Code::CodeRefused);
     import(other_weights(), &named[..1]).await.expect_problem(422, Code::InvalidField);
-    let taken = [("name", "mobilefacenet-512"), ("threshold", "0.3")];
+    let taken = [("name", "sface-128"), ("threshold", "0.3")];
     import(other_weights(), &taken).await.expect_problem(409, Code::DuplicateModel);
     import(other_weights(), &[named[0], ("threshold", "3")]).await.expect_problem(422, Code::InvalidField);
     let models: Vec<ModelEntry> = app.get("/admin/models").await.json();
-    assert_eq!(models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["mobilefacenet-512"]);
+    assert_eq!(models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["sface-128"]);
     // Nothing stays of what was refused.
     assert_eq!(std::fs::read_dir(data.path().join("models")).unwrap().count(), 1);
 
@@ -259,7 +259,7 @@ async fn what_is_no_embedder_is_refused() {
     let missing = app.post_json("/admin/models/nobody/promote", json!({})).await;
     missing.expect_problem(404, Code::ModelNotFound);
     app.post_json("/admin/rollback", json!({})).await.expect_problem(409, Code::NoFormerModel);
-    let retire = app.post_json("/admin/models/mobilefacenet-512/retire", json!({"force": true})).await;
+    let retire = app.post_json("/admin/models/sface-128/retire", json!({"force": true})).await;
     retire.expect_problem(409, Code::ModelInUse);
 }
 
@@ -270,7 +270,7 @@ async fn faces_without_chips_are_not_left_behind_unasked_and_a_retired_model_is_
     let server = Server::start(data.path(), &[]).await;
     let app = TestApp::at(server.url.clone()).await;
     enroll_people(&app, 3, 2).await;
-    let vector: Vec<f32> = (0..512).map(|i| if i == 9 { 7.5 } else { 0.25 }).collect();
+    let vector: Vec<f32> = (0..128).map(|i| if i == 9 { 7.5 } else { 0.25 }).collect();
     let file = files.path().join("vectors.jsonl");
     std::fs::write(&file, json!({"subject": "Ada", "embedding": vector}).to_string()).unwrap();
     let mut import = faceid();
@@ -336,7 +336,7 @@ async fn a_retirement_that_was_broken_off_is_finished_at_the_next_start() {
         (app.model("bgr").await.embeddings == 0 && files() == 1).then_some(())
     })
     .await;
-    assert_eq!(app.model("mobilefacenet-512").await.embeddings, 2);
+    assert_eq!(app.model("sface-128").await.embeddings, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -347,7 +347,11 @@ async fn a_model_that_is_no_better_is_promoted_by_force_alone() {
     let app = TestApp::at(server.url.clone()).await;
     enroll_people(&app, 6, 3).await;
     // The same network in another file.
-    let form = model_form(other_weights()).text("name", "twin").text("threshold", "0.41");
+    let form = model_form(other_weights())
+        .text("name", "twin")
+        .text("threshold", "0.423")
+        .text("mean", "0")
+        .text("scale", "1");
     app.post_form("/admin/models", form).await.expect(StatusCode::CREATED);
     assert!(app.model("twin").await.verdict.is_none());
     let answer = app.post_json("/admin/models/twin/evaluate", json!({"gallery": app.gallery})).await;

@@ -46,7 +46,8 @@ async fn enrolled_faces_follow_to_another_embedder() {
     assert!(!refused.status.success() && message.contains("other.toml"), "{message}");
 
     // What the database has not seen is promoted while the former model answers.
-    std::fs::write(weights.path().join("other.toml"), "name = \"other\"\nthreshold = 0.35\n").unwrap();
+    std::fs::write(weights.path().join("other.toml"), "name = \"other\"\nmean = 0\nscale = 1\nthreshold = 0.35\n")
+        .unwrap();
     let mut server = Server::start(data.path(), &["--embedder", embedder]).await;
     let app = TestApp { client: Client::new(), url: server.url.clone(), gallery: app.gallery };
     app.until_answers("other").await;
@@ -54,13 +55,13 @@ async fn enrolled_faces_follow_to_another_embedder() {
     assert_eq!((answer.model.as_str(), answer.threshold), ("other", 0.35));
     let best = &answer.faces[0].matches[0];
     assert!(answer.faces[0].known && best.subject == "Tony" && best.probability.is_none(), "{best:?}");
-    assert_eq!(states(&app).await, expected([("mobilefacenet-512", "former"), ("other", "active")]));
+    assert_eq!(states(&app).await, expected([("sface-128", "former"), ("other", "active")]));
     server.terminate();
     assert!(server.ended().await.success());
 
     // What was active before is left alone: the database's word counts, and its file is in the store.
     std::fs::remove_file(embedder).unwrap();
-    let bundled = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("mobilefacenet-512.onnx");
+    let bundled = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("sface-128.onnx");
     let copy = weights.path().join("copy.onnx");
     std::fs::copy(bundled, &copy).unwrap();
     for arguments in [vec![], vec!["--embedder", copy.to_str().unwrap()]] {
@@ -68,7 +69,7 @@ async fn enrolled_faces_follow_to_another_embedder() {
         let app = TestApp { client: Client::new(), url: server.url.clone(), gallery: app.gallery.clone() };
         let answer: Identified = app.post_photo("/identify", &second).await.json();
         assert_eq!((answer.model.as_str(), answer.faces[0].known), ("other", true));
-        assert_eq!(states(&app).await, expected([("mobilefacenet-512", "former"), ("other", "active")]));
+        assert_eq!(states(&app).await, expected([("sface-128", "former"), ("other", "active")]));
         server.terminate();
         assert!(server.ended().await.success());
     }
@@ -108,47 +109,47 @@ async fn importing_the_file_of_a_known_model_changes_nothing_of_it() {
         let form = fields.iter().fold(model_form(file), |form, (name, value)| form.text(*name, *value));
         app.post_form("/admin/models", form).await
     };
-    let before = known("mobilefacenet-512").await;
-    let toml = "name = \"mobilefacenet-512\"\nthreshold = 0.41\n";
+    let before = known("sface-128").await;
+    let toml = "name = \"sface-128\"\nmean = 0\nscale = 1\nthreshold = 0.423\n";
     for agrees in [
         &[][..],
-        &[("name", "mobilefacenet-512")][..],
-        &[("threshold", "0.41"), ("channels", "rgb"), ("mean", "127.5")][..],
+        &[("name", "sface-128")][..],
+        &[("threshold", "0.423"), ("channels", "rgb"), ("mean", "0")][..],
         &[("manifest", toml)][..],
     ] {
         let answer = import(bundled(), agrees).await;
         answer.expect(StatusCode::OK);
         assert_eq!(answer.value()["state"], "active", "{}", answer.text());
     }
-    let other_toml = "name = \"mobilefacenet-512\"\nthreshold = 0.3\n";
+    let other_toml = "name = \"sface-128\"\nmean = 0\nscale = 1\nthreshold = 0.3\n";
     for (differs, said) in [
-        (&[("name", "renamed"), ("threshold", "0.123")][..], "not \"renamed\", its threshold is 0.41, not 0.123"),
+        (&[("name", "renamed"), ("threshold", "0.123")][..], "not \"renamed\", its threshold is 0.423, not 0.123"),
         (&[("mean", "0")][..], "its mean is 127.5, not 0.0"),
         (&[("scale", "1")][..], "its scale is 127.5, not 1.0"),
         (&[("channels", "bgr")][..], "its order of channels is \"rgb\", not \"bgr\""),
-        (&[("manifest", other_toml)][..], "its threshold is 0.41, not 0.3"),
+        (&[("manifest", other_toml)][..], "its threshold is 0.423, not 0.3"),
     ] {
         let problem = import(bundled(), differs).await.expect_problem(409, Code::ModelExists);
         assert!(problem.detail.contains(said), "{}", problem.detail);
         assert!(problem.detail.contains("once another model is active, retire it and import it again"));
     }
-    assert_eq!(known("mobilefacenet-512").await, before);
+    assert_eq!(known("sface-128").await, before);
     // Beyond the time in which a server would follow.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(app.answering().await, "mobilefacenet-512");
+    assert_eq!(app.answering().await, "sface-128");
     let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
     assert_eq!(audit.items.iter().filter(|entry| entry.action == "model.import").count(), 1, "{audit:?}");
 
     // A candidate that was described wrongly is retired and imported again; nothing of the wrong description stays.
     app.import_nonsense().await;
-    let right = [("name", "right"), ("threshold", "0.41")];
+    let right = [("name", "right"), ("threshold", "0.423"), ("mean", "0"), ("scale", "1")];
     let problem = import(other_weights(), &right).await.expect_problem(409, Code::ModelExists);
     assert!(problem.detail.ends_with("to describe it anew, retire it and import it again"), "{}", problem.detail);
     app.post_json("/admin/models/nonsense/retire", json!({})).await.expect(StatusCode::OK);
     let answer = import(other_weights(), &right).await;
     answer.expect(StatusCode::CREATED);
     let manifest = &known("right").await["manifest"];
-    assert_eq!((&answer.value()["state"], &manifest["scale"]), (&"candidate".into(), &127.5.into()), "{manifest}");
+    assert_eq!((&answer.value()["state"], &manifest["scale"]), (&"candidate".into(), &1.0.into()), "{manifest}");
 
     // The command line goes the same way.
     let file = files.path().join("net.onnx");
@@ -189,7 +190,7 @@ async fn a_model_that_enrolled_people_show_to_be_worthless_is_promoted_by_force_
     for said in [
         "the gate refuses the model nonsense",
         "10 enrolled people",
-        "at its threshold of 0.410",
+        "at its threshold of 0.423",
         "`force` promotes it",
     ] {
         assert!(error.contains(said), "{error}");
@@ -202,20 +203,20 @@ async fn a_model_that_enrolled_people_show_to_be_worthless_is_promoted_by_force_
     assert!(audit.items.iter().any(|entry| entry.action == "promotion.end"), "{audit:?}");
     let photo = photos::read(&people[0].1[3]);
     let answer: Identified = app.post_photo("/identify", &photo).await.json();
-    assert_eq!((answer.model.as_str(), answer.faces[0].known), ("mobilefacenet-512", true));
+    assert_eq!((answer.model.as_str(), answer.faces[0].known), ("sface-128", true));
 
     // As the embedder of the configuration it is not promoted either.
     server.terminate();
     assert!(server.ended().await.success());
     let embedder = weights.path().join("nonsense.onnx");
     std::fs::write(&embedder, other_weights()).unwrap();
-    let toml = "name = \"nonsense\"\nmean = 0\nscale = 1\nthreshold = 0.41\n";
+    let toml = "name = \"nonsense\"\nthreshold = 0.423\n";
     std::fs::write(weights.path().join("nonsense.toml"), toml).unwrap();
     let server = Server::start(data.path(), &["--embedder", embedder.to_str().unwrap()]).await;
     let app = TestApp { client: Client::new(), url: server.url.clone(), gallery: app.gallery };
     let configured = configured_promotion(&app, "nonsense").await;
     assert_eq!(configured.state, JobState::Failed, "{configured:?}");
-    assert_eq!(app.answering().await, "mobilefacenet-512");
+    assert_eq!(app.answering().await, "sface-128");
 
     let forced = app.post_json("/admin/models/nonsense/promote", json!({"force": true})).await;
     forced.expect(StatusCode::ACCEPTED);
@@ -238,7 +239,8 @@ async fn a_good_model_is_promoted_on_few_people() {
     let server = Server::start(data.path(), &["--reembed-share", "1"]).await;
     let app = TestApp::at(server.url.clone()).await;
     app.enroll_people(10, 3).await;
-    let form = model_form(other_weights()).text("manifest", "name = \"twin\"\nthreshold = 0.41\n");
+    let form =
+        model_form(other_weights()).text("manifest", "name = \"twin\"\nmean = 0\nscale = 1\nthreshold = 0.423\n");
     app.post_form("/admin/models", form).await.expect(StatusCode::CREATED);
     let job = app.promote("twin").await;
     let result = job.result.clone().unwrap_or_else(|| panic!("{job:?}"));
@@ -355,7 +357,7 @@ async fn a_file_may_take_as_long_as_it_keeps_coming() {
     assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
     let mut names: Vec<String> = states(&app).await.into_iter().map(|(name, _)| name).collect();
     names.sort();
-    assert_eq!(names, ["cli", "form", "mobilefacenet-512", "raw"]);
+    assert_eq!(names, ["cli", "form", "sface-128", "raw"]);
 }
 
 /// A folder with a file in it.

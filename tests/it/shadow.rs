@@ -55,7 +55,9 @@ impl TestApp {
 async fn import(app: &TestApp, threshold: &str) {
     use crate::support::models::{model_form, other_weights};
     let form = model_form(other_weights()).text("name", "bgr").text("threshold", threshold.to_owned());
-    app.post_form("/admin/models", form.text("channels", "bgr")).await.expect(StatusCode::CREATED);
+    app.post_form("/admin/models", form.text("channels", "bgr").text("mean", "0").text("scale", "1"))
+        .await
+        .expect(StatusCode::CREATED);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,7 +78,7 @@ async fn what_a_candidate_would_have_said_is_listed() {
     let mut known = Vec::new();
     for (person, files) in &people {
         let answer = app.identify(&photos::read(&files[1])).await;
-        assert_eq!(answer.model, "mobilefacenet-512");
+        assert_eq!(answer.model, "sface-128");
         known.extend(answer.faces.iter().map(|face| face.known.then(|| person.clone())));
     }
     let faces = known.len() as u64;
@@ -84,7 +86,7 @@ async fn what_a_candidate_would_have_said_is_listed() {
     let report = app.report_of("bgr", faces).await;
     assert_eq!((report.model.as_str(), report.share, report.against.len()), ("bgr", Some(1.0), 1));
     let tally = &report.against[0];
-    assert_eq!((tally.model.as_str(), tally.faces), ("mobilefacenet-512", faces));
+    assert_eq!((tally.model.as_str(), tally.faces), ("sface-128", faces));
     assert_eq!((tally.only_active, tally.agreed), (named.len() as u64, faces - named.len() as u64));
     assert!(named.len() >= 8, "{named:?}");
     let listed = app.disagreements("bgr").await;
@@ -121,7 +123,7 @@ async fn a_shadow_knows_whoever_is_enrolled_and_ends_with_a_promotion() {
     let app = TestApp::at(server.url.clone()).await;
     let (first, second) = (photos::lfw("Tony_Blair", 1), photos::lfw("Tony_Blair", 2));
     import(&app, "0.3").await;
-    app.post_json("/admin/models/mobilefacenet-512/shadow", json!({})).await.expect_problem(409, Code::ModelInUse);
+    app.post_json("/admin/models/sface-128/shadow", json!({})).await.expect_problem(409, Code::ModelInUse);
     for share in [json!(0), json!(1.5), json!("much")] {
         let refused = app.post_json("/admin/models/bgr/shadow", json!({"share": share})).await;
         assert_eq!(refused.expect_problem(422, Code::InvalidField).field.as_deref(), Some("share"));
@@ -147,12 +149,12 @@ async fn a_shadow_knows_whoever_is_enrolled_and_ends_with_a_promotion() {
     let entry = app.model("bgr").await.entry;
     assert_eq!((entry.state.as_str(), entry.is_target, entry.shadow), ("active", false, None));
     // The former model in the shadow of the one that followed it; a rollback to another model ends it.
-    app.begin_shadow("mobilefacenet-512", json!({"share": 1.0})).await;
+    app.begin_shadow("sface-128", json!({"share": 1.0})).await;
     let answer = app.identify(&second).await;
     assert_eq!((answer.model.as_str(), answer.faces[0].known), ("bgr", true));
-    app.report_of("mobilefacenet-512", faces).await;
+    app.report_of("sface-128", faces).await;
     assert_eq!(app.roll_back().await.state, JobState::Succeeded);
-    assert_eq!(app.model("mobilefacenet-512").await.entry.shadow, None);
+    assert_eq!(app.model("sface-128").await.entry.shadow, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -83,7 +83,7 @@ async fn a_gallery_that_moves_gives_the_same_answers() {
     assert_eq!((&exported["faces"], &exported["subjects"], &exported["left_out"]), (&10.into(), &6.into(), &0.into()));
     let (header, faces) = lines(&file);
     assert_eq!((&header["faceid"], &header["gallery"]), (&1.into(), &gallery.into()));
-    assert_eq!((&header["model"]["dimension"], &header["policy"]["fmr"]), (&512.into(), &0.001.into()));
+    assert_eq!((&header["model"]["dimension"], &header["policy"]["fmr"]), (&128.into(), &0.001.into()));
     assert_eq!(faces.len(), 11);
 
     let imported = succeed(at(there.path(), &["import", path]));
@@ -149,7 +149,7 @@ async fn a_copy_shows_at_a_running_server_within_seconds() {
 
 /// A made vector of the default embedder's size in a line.
 fn line(subject: &str, axis: usize) -> String {
-    let vector: Vec<f32> = (0..512).map(|i| if i == axis { 7.5 } else { 0.25 }).collect();
+    let vector: Vec<f32> = (0..128).map(|i| if i == axis { 7.5 } else { 0.25 }).collect();
     json!({"subject": subject, "embedding": vector}).to_string()
 }
 

@@ -165,6 +165,13 @@ impl One {
         }
         show(&details.entry);
         say(format_args!("  sha256 {}", details.entry.sha256));
+        let fact = |name: &str| details.manifest.as_ref().and_then(|manifest| manifest[name].as_str());
+        say(format_args!(
+            "  {} dimensions, licence: {}",
+            details.entry.dimension,
+            fact("licence").unwrap_or("not known")
+        ));
+        say(format_args!("  trained on: {}", fact("trained_on").unwrap_or("not known")));
         say(format_args!(
             "  {} faces embedded, {} to embed, {} without a chip",
             details.embeddings, details.missing, details.without_chip

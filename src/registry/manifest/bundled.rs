@@ -34,6 +34,7 @@ pub fn sface_128() -> Manifest {
         scale: 1.0,
         channels: ChannelOrder::Rgb,
         licence: Some("Apache-2.0".to_owned()),
+        trained_on: Some("CASIA-WebFace, VGGFace2 or MS1M by its paper; which of them is not said".to_owned()),
         threshold: 0.423,
         probability: Some(Logistic { slope: 36.76, intercept: -12.69 }),
         fmr: rates([
@@ -65,6 +66,7 @@ pub fn mobilefacenet_512() -> Manifest {
         scale: 127.5,
         channels: ChannelOrder::Rgb,
         licence: Some("MIT".to_owned()),
+        trained_on: None,
         threshold: 0.41,
         probability: Some(Logistic { slope: 28.42, intercept: -7.88 }),
         fmr: rates([

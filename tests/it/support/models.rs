@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The bundled embedder's file.
 pub fn bundled() -> Vec<u8> {
-    photos::read(&made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("mobilefacenet-512.onnx"))
+    photos::read(&made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("sface-128.onnx"))
 }
 
 /// The same network as another file: a protobuf may say a field again, here the version of its producer.
@@ -33,15 +33,16 @@ impl TestApp {
     /// Imports a model that sees red as blue, so that its embeddings are unlike those of the bundled one.
     pub async fn import_bgr(&self) -> ModelEntry {
         let form = model_form(other_weights()).text("name", "bgr").text("threshold", "0.4").text("channels", "bgr");
+        let form = form.text("mean", "0").text("scale", "1");
         let answer = self.post_form("/admin/models", form).await;
         answer.expect(StatusCode::CREATED);
         answer.json()
     }
 
-    /// Imports the bundled network with a description by which it is worthless: it reads numbers a hundred times too large.
+    /// Imports the bundled network with a description by which it is worthless: it sees black only.
     pub async fn import_nonsense(&self) {
-        let form = model_form(other_weights()).text("name", "nonsense").text("threshold", "0.41");
-        let answer = self.post_form("/admin/models", form.text("mean", "0").text("scale", "1")).await;
+        let form = model_form(other_weights()).text("name", "nonsense").text("threshold", "0.423");
+        let answer = self.post_form("/admin/models", form).await;
         answer.expect(StatusCode::CREATED);
     }
 
