@@ -1,11 +1,13 @@
 """The peer's half of the network measurements, run by `bench.py` with the Python of the peer's environment.
 
     bench_ort.py free-batch EMBEDDER COPY     writes a copy whose batch is free, and checks that it computes the same
+    bench_ort.py plain EMBEDDER COPY          writes a copy whose batch is free and whose weights are plain floats, likewise
     bench_ort.py serve THREADS FLUSH EMBEDDER COPY DETECTOR
                                               answers {"stage", "batch", "seconds"} on stdin by {"items_per_second", "median_ms"}
 
 FLUSH is 0 or 1: whether numbers too small for a normal float count as zero. ONNX Runtime takes that setting for the main
-thread from the first session of a process, so each choice needs a process of its own.
+thread from the first session of a process, so each choice needs a process of its own. With `openvino` in its place OpenVINO
+runs the copy, in the precision that it chooses.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import statistics
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -27,8 +30,10 @@ def main() -> int:
     command, *arguments = sys.argv[1:]
     if command == "free-batch":
         free_batch(*arguments)
+    elif command == "plain":
+        plain(*arguments)
     else:
-        serve(int(arguments[0]), arguments[1] == "1", *arguments[2:])
+        serve(int(arguments[0]), *arguments[1:])
     return 0
 
 
@@ -60,19 +65,83 @@ def free_batch(published: str, copy: str) -> None:
         sys.exit(f"the copy with a free batch computes something else: largest difference {largest:.2g}")
 
 
-def serve(threads: int, flush: bool, embedder: str, copy: str, detector: str) -> None:
+def plain(published: str, copy: str) -> None:
+    """SFace has a batch of one and its weights in blocks of 8-bit numbers, which OpenVINO cannot read."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(published)
+    graph = model.graph
+    graph_inputs = {name for node in graph.node for name in node.input}
+    kept = [value for value in graph.input if value.name in graph_inputs]
+    del graph.input[:]
+    graph.input.extend(kept)
+    as_published = model.SerializeToString()
+    known = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear":
+            known[node.output[0]] = unpacked(*(known[name] for name in node.input), **{a.name: a.i for a in node.attribute})
+        elif node.op_type == "Reshape" and node.input[0] in known:
+            known[node.output[0]] = known[node.input[0]].reshape(known[node.input[1]])
+        else:
+            nodes.append(node)
+    read = {name for node in nodes for name in node.input}
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(known[name], name) for name in known if name in read)
+    for value in (graph.input[0], graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(model)
+    onnx.save(model, copy)
+    chips = made_input(3, 112, 112, raw=True)
+    one, many = session(as_published, 1, False), session(copy, 1, False)
+    expected = np.vstack([run(one, chips[i : i + 1])[0] for i in range(len(chips))])
+    largest = np.abs(run(many, chips)[0] - expected).max()
+    if not largest < 1e-4:
+        sys.exit(f"the copy with plain weights computes something else: largest difference {largest:.2g}")
+
+
+def unpacked(values: np.ndarray, scale: np.ndarray, zero: np.ndarray, axis: int = 1, block_size: int = 0) -> np.ndarray:
+    places = np.arange(values.shape[axis]) // block_size
+    scale, zero = np.take(scale, places, axis), np.take(zero, places, axis)
+    return ((values.astype(np.float32) - zero) * scale).astype(np.float32)
+
+
+def serve(threads: int, how: str, embedder: str, copy: str, detector: str) -> None:
     sessions = {}
     for line in sys.stdin:
         task = json.loads(line)
         stage, batch = task["stage"], task["batch"]
         width, height = DETECTOR_SIZE if stage == "detect" else (112, 112)
         path = detector if stage == "detect" else embedder if batch == 1 else copy
-        if path not in sessions:
-            sessions[path] = session(path, threads, flush)
-        print(json.dumps(measure(sessions[path], made_input(batch, height, width), task["seconds"])), flush=True)
+        key = (path, batch if how == "openvino" else 0)
+        if key not in sessions:
+            sessions[key] = OpenVino(path, threads, batch) if how == "openvino" else session(path, threads, how == "1")
+        values = made_input(batch, height, width, task.get("raw", False))
+        print(json.dumps(measure(sessions[key], values, task["seconds"])), flush=True)
 
 
-def session(path: str, threads: int, flush: bool) -> onnxruntime.InferenceSession:
+class OpenVino:
+    """OpenVINO with the face of a session of ONNX Runtime, compiled for one size of batch."""
+
+    def __init__(self, path: str, threads: int, batch: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(path)
+        model.reshape([batch, 3, 112, 112])
+        hints = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        self.request = core.compile_model(model, "CPU", hints).create_infer_request()
+
+    def get_inputs(self) -> list:
+        return [SimpleNamespace(name=self.request.model_inputs[0].any_name)]
+
+    def run(self, _outputs: None, values: dict) -> list[np.ndarray]:
+        return list(self.request.infer(values).values())
+
+
+def session(path: str | bytes, threads: int, flush: bool) -> onnxruntime.InferenceSession:
     """As the peer makes its sessions, but for `flush`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -82,17 +151,17 @@ def session(path: str, threads: int, flush: bool) -> onnxruntime.InferenceSessio
     return onnxruntime.InferenceSession(path, options)
 
 
-def made_input(batch: int, height: int, width: int) -> np.ndarray:
+def made_input(batch: int, height: int, width: int, raw: bool = False) -> np.ndarray:
     """Noise in the range that a network gets: the time does not depend on what is on a photo."""
     pixels = np.random.default_rng(1).integers(0, 256, (batch, 3, height, width))
-    return ((pixels - 127.5) / (127.5 if height == 112 else 1)).astype(np.float32)
+    return (pixels if raw else (pixels - 127.5) / (127.5 if height == 112 else 1)).astype(np.float32)
 
 
-def run(network: onnxruntime.InferenceSession, values: np.ndarray) -> list[np.ndarray]:
+def run(network: onnxruntime.InferenceSession | OpenVino, values: np.ndarray) -> list[np.ndarray]:
     return network.run(None, {network.get_inputs()[0].name: values})
 
 
-def measure(network: onnxruntime.InferenceSession, values: np.ndarray, seconds: float) -> dict:
+def measure(network: onnxruntime.InferenceSession | OpenVino, values: np.ndarray, seconds: float) -> dict:
     start = time.perf_counter()
     while time.perf_counter() - start < WARM_UP:
         run(network, values)

@@ -156,6 +156,20 @@ fn a_fine_tuned_network_has_its_base_and_who_was_held_out_on_its_card() {
     assert_eq!((&card["base"]["name"], &card["base"]["licence"]), (&"net".into(), &"MIT".into()));
 }
 
+/// Its file has 8-bit numbers; what is written has floats, which can be trained again.
+#[test]
+fn a_network_of_packed_weights_becomes_one_of_plain_ones() {
+    let folder = Folder::new();
+    let base = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("sface-128.onnx");
+    let output = done(folder.train_from(&base, "net.onnx", "2", &["--json"]));
+    let card: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&card["base"]["name"], &card["base"]["licence"]), (&"sface-128".into(), &"Apache-2.0".into()));
+    let manifest = String::from_utf8(folder.read("net.toml")).unwrap();
+    assert!(manifest.contains("mean = 0.0") && manifest.contains("scale = 1.0"), "{manifest}");
+    assert!(folder.read("net.onnx").len() > 3 * std::fs::read(&base).unwrap().len());
+    done(folder.train_from(Path::new(&folder.path("net.onnx")), "next.onnx", "1", &[]));
+}
+
 #[test]
 fn a_run_that_is_stopped_goes_on_to_the_same_bits() {
     let folder = Folder::new();

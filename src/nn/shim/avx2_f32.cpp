@@ -1,4 +1,5 @@
 // The convolutions in float for processors with AVX2 and FMA.
+#include "depthwise_impl.h"
 #include "winograd_impl.h"
 
 #if defined(__AVX2__)
@@ -33,9 +34,9 @@ struct Vec {
 };
 
 void depthwise(const Conv& conv, int64_t first, int64_t last) {
-    for (int64_t channel = 0; channel < conv.channels; channel += 8) {
-        depthwise_channels<Vec, float>(conv, first, last, channel);
-    }
+    const int64_t whole = conv.channels / 8 * 8;
+    depthwise_channels<Vec, float>(conv, first, last, 0, whole);
+    if (whole < conv.channels) depthwise_channels<Vec, float>(conv, first, last, whole, whole + 8);
 }
 
 const Kernels kernels = {"avx2_f32", Vec::lanes, Vec::depth, 6, false, dense<Vec, float, 6, 12>, winograd<Vec, float, 6>, depthwise};

@@ -1,4 +1,5 @@
 // The convolutions in float for processors with AVX-512.
+#include "depthwise_impl.h"
 #include "winograd_impl.h"
 
 #if defined(__AVX512F__)
@@ -50,9 +51,10 @@ struct Narrow {
 };
 
 void depthwise(const Conv& conv, int64_t first, int64_t last) {
-    int64_t channel = 0;
-    for (; channel + 16 <= conv.channels; channel += 16) depthwise_channels<Wide, float>(conv, first, last, channel);
-    for (; channel < conv.channels; channel += 8) depthwise_channels<Narrow, float>(conv, first, last, channel);
+    const int64_t wide = conv.channels / 16 * 16, whole = conv.channels / 8 * 8;
+    depthwise_channels<Wide, float>(conv, first, last, 0, wide);
+    depthwise_channels<Narrow, float>(conv, first, last, wide, whole);
+    if (whole < conv.channels) depthwise_channels<Narrow, float>(conv, first, last, whole, whole + 8);
 }
 
 const Kernels kernels = {"avx512_f32", Wide::lanes, Wide::depth, 14, false, dense<Wide, float, 14, 24>, winograd<Wide, float, 14>, depthwise};
