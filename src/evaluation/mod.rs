@@ -8,8 +8,11 @@
 
 mod bootstrap;
 mod comparisons;
+mod exhaustive;
 mod faces;
 mod gate;
+mod groups;
+mod growth;
 mod identification;
 mod logistic;
 mod random;
@@ -24,6 +27,10 @@ pub use bootstrap::{Estimate, Resampling, estimate};
 pub use comparisons::{Comparisons, Pair};
 pub use faces::Faces;
 pub use gate::{Change, Figures, Gate, GateSet, Shown, Verdict};
+pub use groups::{
+    ErrorRate, FixedThreshold, Group, GroupFnir, GroupPlan, GroupRates, GroupReport, Grouping, Worst, by_group,
+};
+pub use growth::{Growth, GrowthPlan, GrowthSize, Missed, growth};
 pub use identification::{FpirPoint, OneShot, OpenSet, one_shot, open_set};
 pub use logistic::LogisticFit;
 pub use random::Random;
