@@ -9,6 +9,10 @@ pub fn growth(found: &Growth) {
     say(format_args!(
         "\nAs a gallery grows, one enrolled photo of each person: {strangers} strangers, mean of {splits} draws"
     ));
+    if sizes.iter().all(|size| size.at_fpir.iter().all(|point| point.fnir.is_none())) {
+        say(format_args!("  too few strangers"));
+        return;
+    }
     say(format_args!(
         "  {:>8}{:>8}{:>9}   {:<20}{:>9}   95 % interval",
         "people", "FPIR", "FNIR", "95 % interval", "threshold"

@@ -39,7 +39,6 @@ pub struct LeftOut {
 
 /// Decides photo by photo.
 pub struct Sieve<'a> {
-    names: &'a Names,
     second: HashSet<&'a str>,
     excluded: HashSet<&'a str>,
     not_found: BTreeSet<&'a str>,
@@ -48,40 +47,34 @@ pub struct Sieve<'a> {
 
 impl NameArgs {
     pub fn read(&self) -> Result<Names, CliError> {
-        let mut names = Names::default();
-        for (file, number, fields) in self.alias.iter().map(|file| lines(file)).collect::<Result<Vec<_>, _>>()?.concat()
-        {
-            match <[String; 2]>::try_from(fields) {
-                Ok(pair) if pair[0] != pair[1] => names.alias.push(pair),
-                _ => return Err(bad(&file, number, "the names of two folders are expected")),
-            }
-        }
-        for (file, number, fields) in
-            self.exclude.iter().map(|file| lines(file)).collect::<Result<Vec<_>, _>>()?.concat()
-        {
-            match <[String; 1]>::try_from(fields) {
-                Ok([name]) => names.exclude.push(name),
-                Err(_) => return Err(bad(&file, number, "the name of one photo is expected")),
-            }
-        }
-        Ok(names)
+        let pair = |fields: Vec<String>| <[String; 2]>::try_from(fields).ok().filter(|[a, b]| a != b);
+        let one = |fields: Vec<String>| <[String; 1]>::try_from(fields).ok().map(|[name]| name);
+        Ok(Names {
+            alias: read(self.alias.as_deref(), pair, "the names of two folders are expected")?,
+            exclude: read(self.exclude.as_deref(), one, "the name of one photo is expected")?,
+        })
     }
 }
 
-fn bad(file: &Path, number: usize, what: &str) -> CliError {
-    CliError::Usage(format!("{}, line {number}: {what}", file.display()))
-}
-
-/// The file, the number and the fields of each line that says something: separated by tabs if it has any, else by spaces.
-fn lines(file: &Path) -> Result<Vec<(PathBuf, usize, Vec<String>)>, CliError> {
+/// What the fields of each line say, which are separated by tabs if it has any, else by spaces.
+fn read<T>(file: Option<&Path>, says: impl Fn(Vec<String>) -> Option<T>, expected: &str) -> Result<Vec<T>, CliError> {
+    let Some(file) = file else { return Ok(Vec::new()) };
     let text = std::fs::read_to_string(file).map_err(CliError::io(format!("cannot read {}", file.display())))?;
     let fields = |line: &str| -> Vec<String> {
         let separated: Vec<&str> =
             if line.contains('\t') { line.split('\t').collect() } else { line.split_whitespace().collect() };
         separated.into_iter().map(str::trim).filter(|field| !field.is_empty()).map(str::to_owned).collect()
     };
-    let told = (1..).zip(text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()));
-    Ok(told.filter(|(_, line)| !line.is_empty()).map(|(n, line)| (file.to_owned(), n, fields(line))).collect())
+    let lines = (1..).zip(text.lines().map(without_comment)).filter(|(_, line)| !line.is_empty());
+    let bad = |number: usize| CliError::Usage(format!("{}, line {number}: {expected}", file.display()));
+    lines.map(|(number, line)| says(fields(line)).ok_or_else(|| bad(number))).collect()
+}
+
+/// A # that begins a line or follows a space begins a comment.
+fn without_comment(line: &str) -> &str {
+    let begins = |at: &usize| line[..*at].chars().next_back().is_none_or(char::is_whitespace);
+    let comment = line.match_indices('#').map(|(at, _)| at).find(begins);
+    line[..comment.unwrap_or(line.len())].trim()
 }
 
 impl Names {
@@ -90,7 +83,6 @@ impl Names {
         let both = self.alias.iter().filter(|pair| pair.iter().all(|name| people.contains(name)));
         let missing = self.alias.iter().flatten().filter(|name| !people.contains(*name));
         Sieve {
-            names: self,
             second: both.map(|pair| pair[1].as_str()).collect(),
             excluded: self.exclude.iter().map(String::as_str).collect(),
             not_found: missing.chain(&self.exclude).map(String::as_str).collect(),
@@ -115,7 +107,6 @@ impl Sieve<'_> {
     }
 
     pub fn left_out(self) -> LeftOut {
-        debug_assert!(self.second.len() <= self.names.alias.len());
         let not_found = self.not_found.into_iter().map(str::to_owned).collect();
         LeftOut { second_names: self.second.len(), not_found, ..self.left_out }
     }
@@ -151,8 +142,9 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        let spaces = names("Ada L\tAda\n", "").unwrap();
+        let spaces = names("Ada L\tAda\n", "a#1 # b").unwrap();
         assert_eq!(spaces.alias, [["Ada L".to_owned(), "Ada".to_owned()]]);
+        assert_eq!(spaces.exclude, ["a#1"]);
         for (alias, exclude, what) in [
             ("Ada\n", "", "alias.txt, line 1: the names of two"),
             ("#\nAda Ada\n", "", "alias.txt, line 2: "),
