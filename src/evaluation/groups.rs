@@ -225,7 +225,8 @@ impl Counted {
         let (genuine, impostor) = self.pairs(weights);
         let at = self.genuine.iter().zip(&self.impostor).map(|(matched, false_ones)| {
             let matched: f64 = matched.iter().zip(weights).map(|(pairs, weight)| pairs * weight).sum();
-            let false_ones: f64 = false_ones.iter().map(|(a, b)| weights[*a] * weights[*b]).sum();
+            // The sum of nothing is -0.
+            let false_ones = 0.0 + false_ones.iter().map(|(a, b)| weights[*a] * weights[*b]).sum::<f64>();
             [1.0 - matched / genuine, false_ones / impostor]
         });
         let weighted = || missed.iter().zip(weights);

@@ -50,7 +50,7 @@ pub fn groups(report: &GroupReport) {
     fnirs(groups, widest);
     worst.iter().for_each(|worst| say(format_args!("  {}", sentence(worst))));
     if worst.is_empty() {
-        say(format_args!("  which is worst cannot be said: two groups need ten people each, and an error"));
+        say(format_args!("  which is worst cannot be said: it takes two groups of ten people or more, and an error"));
     }
 }
 
