@@ -1,4 +1,4 @@
-//! The largest face of each of many photos, through the engine as a server does it, without a database.
+//! The largest or the most central face of each of many photos, through the engine as a server does it, without a database.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,16 +10,26 @@ use super::{CliError, progress_bar};
 use crate::app::AppError;
 use crate::config::Config;
 use crate::engine::{Engine, EngineThreads};
-use crate::service::{PhotoBytes, PhotoReader, ServiceError};
-use crate::types::Chip;
+use crate::service::{Photo, PhotoBytes, PhotoFace, PhotoReader, ServiceError};
+use crate::types::{BoundingBox, Chip};
 
 /// Photos in work at once for each thread.
 const PHOTOS_PER_THREAD: usize = 4;
 
+/// Which face of a photo counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum WhichFace {
+    /// The one with the largest box.
+    #[default]
+    Largest,
+    /// The one whose box is nearest to the middle of the photo.
+    Central,
+}
+
 /// What came of a photo.
 #[derive(Debug)]
 pub enum Outcome<T> {
-    /// Of its largest face.
+    /// Of the face that counts.
     Face(T),
     NoFace,
     Unreadable(String),
@@ -42,13 +52,30 @@ where
     W: Fn(Chip) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Outcome<T>, CliError>> + Send,
 {
+    chosen_faces(config, engine, photos, WhichFace::Largest, work).await
+}
+
+/// As [`largest_faces`], of the face of each photo that `which` says.
+pub async fn chosen_faces<T, W, F>(
+    config: &Config,
+    engine: Engine,
+    photos: &[PathBuf],
+    which: WhichFace,
+    work: W,
+) -> Result<Vec<Outcome<T>>, CliError>
+where
+    T: Send + 'static,
+    W: Fn(Chip) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Outcome<T>, CliError>> + Send,
+{
     let reader = Arc::new(PhotoReader::new(engine, &config.recognition));
-    all(&reader, photos, config.engine.threads * PHOTOS_PER_THREAD, work).await
+    all(&reader, photos, which, config.engine.threads * PHOTOS_PER_THREAD, work).await
 }
 
 async fn all<T, W, F>(
     reader: &Arc<PhotoReader>,
     photos: &[PathBuf],
+    which: WhichFace,
     in_work: usize,
     work: W,
 ) -> Result<Vec<Outcome<T>>, CliError>
@@ -66,7 +93,7 @@ where
             let Some((number, path)) = waiting.next() else { break };
             let (reader, path, work) = (Arc::clone(reader), path.clone(), work.clone());
             running.spawn(async move {
-                let outcome = match chip(&reader, &path).await {
+                let outcome = match chip(&reader, &path, which).await {
                     Ok(Outcome::Face(chip)) => work(chip).await,
                     Ok(Outcome::NoFace) => Ok(Outcome::NoFace),
                     Ok(Outcome::Unreadable(reason)) => Ok(Outcome::Unreadable(reason)),
@@ -84,14 +111,31 @@ where
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-async fn chip(reader: &PhotoReader, path: &Path) -> Result<Outcome<Chip>, CliError> {
+async fn chip(reader: &PhotoReader, path: &Path, which: WhichFace) -> Result<Outcome<Chip>, CliError> {
     let bytes = match read_photo(path).await {
         Ok(bytes) => bytes,
         Err(error) => return Ok(Outcome::Unreadable(error.to_string())),
     };
-    match reader.read(PhotoBytes { field: "photo", bytes }, 1).await {
-        Ok(photo) => Ok(photo.faces.into_iter().next().map_or(Outcome::NoFace, |face| Outcome::Face(face.chip))),
+    let most = match which {
+        WhichFace::Largest => 1,
+        WhichFace::Central => usize::MAX,
+    };
+    match reader.read(PhotoBytes { field: "photo", bytes }, most).await {
+        Ok(photo) => Ok(chosen(photo, which).map_or(Outcome::NoFace, |face| Outcome::Face(face.chip))),
         Err(ServiceError::Image { source, .. }) => Ok(Outcome::Unreadable(source.to_string())),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The faces of a photo come largest first; of two that are as near to the middle the larger one counts.
+fn chosen(photo: Photo, which: WhichFace) -> Option<PhotoFace> {
+    let middle = [photo.width, photo.height].map(|side| side as f32 / 2.0);
+    let distance = |face: &PhotoFace| {
+        let BoundingBox { x, y, width, height } = face.detection.bounding_box;
+        (x + width / 2.0 - middle[0]).hypot(y + height / 2.0 - middle[1])
+    };
+    match which {
+        WhichFace::Largest => photo.faces.into_iter().next(),
+        WhichFace::Central => photo.faces.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b))),
     }
 }

@@ -37,6 +37,10 @@ pub struct Comparisons {
     pairs: Vec<Pair>,
     subjects: usize,
     genuine: usize,
+    impostor: usize,
+    /// Impostor pairs that are less similar than this are a sample, and each of them stands for so many.
+    sampled_below: f32,
+    stands_for: f64,
 }
 
 impl Comparisons {
@@ -54,7 +58,28 @@ impl Comparisons {
         // Ties in an order of their own, so that it does not depend on where the pairs came from.
         pairs.sort_unstable_by(|x, y| y.similarity.total_cmp(&x.similarity).then((x.a, x.b).cmp(&(y.a, y.b))));
         let subjects = pairs.iter().map(|pair| pair.a.max(pair.b) as usize + 1).max().unwrap_or(0);
-        Ok(Self { pairs, subjects, genuine })
+        let impostor = pairs.len() - genuine;
+        Ok(Self { pairs, subjects, genuine, impostor, sampled_below: f32::NEG_INFINITY, stands_for: 1.0 })
+    }
+
+    /// The same pairs, of which impostor pairs below a similarity are a sample of `of` such pairs.
+    pub(super) fn with_sample_below(mut self, similarity: f32, of: usize) -> Self {
+        let sampled = self.impostors().filter(|pair| pair.similarity < similarity).count();
+        if sampled > 0 {
+            self.impostor = self.impostor - sampled + of;
+            (self.sampled_below, self.stands_for) = (similarity, of as f64 / sampled as f64);
+        }
+        self
+    }
+
+    /// How many pairs one of these stands for: 1, but where impostor pairs are a sample.
+    pub(super) fn stands_for(&self, pair: &Pair) -> f64 {
+        if pair.similarity < self.sampled_below && !pair.is_genuine() { self.stands_for } else { 1.0 }
+    }
+
+    /// As [`Pair::weight`], of all pairs that this one stands for.
+    pub(super) fn weight(&self, pair: &Pair, weights: &[f64]) -> f64 {
+        pair.weight(weights) * self.stands_for(pair)
     }
 
     /// All genuine pairs of `faces`, and all impostor pairs or about `most` of them, chosen at random.
@@ -136,9 +161,9 @@ impl Comparisons {
         self.genuine
     }
 
-    /// Number of impostor pairs.
+    /// Number of impostor pairs that were compared.
     pub fn impostor(&self) -> usize {
-        self.pairs.len() - self.genuine
+        self.impostor
     }
 }
 

@@ -23,7 +23,11 @@ impl LogisticFit {
         let scarcer = genuine.min(impostor);
         let sample = |pair: &Pair| {
             let (genuine, count) = if pair.is_genuine() { (1.0, genuine) } else { (0.0, impostor) };
-            Sample { similarity: f64::from(pair.similarity), genuine, weight: scarcer / count }
+            Sample {
+                similarity: f64::from(pair.similarity),
+                genuine,
+                weight: comparisons.stands_for(pair) * scarcer / count,
+            }
         };
         let samples: Vec<Sample> = comparisons.pairs().iter().map(sample).collect();
         let mut fit = Self { slope: 10.0, intercept: -3.0 };

@@ -9,8 +9,11 @@
 mod bootstrap;
 mod comparisons;
 mod curve;
+mod exhaustive;
 mod faces;
 mod gate;
+mod groups;
+mod growth;
 mod identification;
 mod logistic;
 mod nonmated;
@@ -27,6 +30,10 @@ pub use comparisons::{Comparisons, Pair};
 pub use curve::{FmrCurve, FmrPoint, any_of, each_of};
 pub use faces::Faces;
 pub use gate::{Change, Figures, Gate, GateSet, Shown, Verdict};
+pub use groups::{
+    ErrorRate, FixedThreshold, Group, GroupFnir, GroupPlan, GroupRates, GroupReport, Grouping, Worst, by_group,
+};
+pub use growth::{Growth, GrowthPlan, GrowthSize, Missed, growth};
 pub use identification::{FpirPoint, OneShot, OpenSet, one_shot, open_set};
 pub use logistic::LogisticFit;
 pub use nonmated::{GenuineCurve, GenuinePoint, LEAST_OBSERVATIONS, SPREAD, Strangers};

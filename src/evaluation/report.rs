@@ -165,7 +165,7 @@ fn thresholds(comparisons: &Comparisons, plan: &Plan) -> Vec<ThresholdPoint> {
     let rates: Vec<f64> = told.collect();
     let highest = rates.iter().copied().fold(0.0, f64::max);
     let at_rates = |weights: &[f64]| -> Option<Vec<f64>> {
-        let weighted = || comparisons.impostors().map(|pair| (pair.similarity, pair.weight(weights)));
+        let weighted = || comparisons.impostors().map(|pair| (pair.similarity, comparisons.weight(pair, weights)));
         let total = weighted().map(|(_, weight)| weight).sum();
         let tail = Tail::weighted(weighted(), total, highest)?;
         Some(rates.iter().map(|rate| tail.threshold_at(*rate).clamp(-1.0, 1.0)).collect())
@@ -197,7 +197,7 @@ pub fn identify(faces: &Faces, plan: &Plan) -> Option<Identification> {
 }
 
 impl FpirReport {
-    fn new(fpir: f64, point: Option<FpirPoint>) -> Self {
+    pub(super) fn new(fpir: f64, point: Option<FpirPoint>) -> Self {
         let (fnir, threshold) = point.map(|point| (point.fnir, point.threshold)).unzip();
         Self { fpir, fnir, threshold }
     }
@@ -220,10 +220,11 @@ impl Curve {
         let (mut sums, mut det) = (Sums::default(), Vec::new());
         for group in comparisons.pairs().chunk_by(|a, b| a.similarity == b.similarity) {
             for pair in group {
-                sums.add(pair.is_genuine(), 1.0);
+                let count = comparisons.stands_for(pair);
+                sums.add(pair.is_genuine(), count);
                 let bin = ((f64::from(pair.similarity) + 1.0) / 2.0 * bins as f64) as usize;
                 let share = &mut shares[bin.min(bins - 1)];
-                if pair.is_genuine() { share.0 += 1.0 / all.genuine } else { share.1 += 1.0 / all.impostor }
+                if pair.is_genuine() { share.0 += count / all.genuine } else { share.1 += count / all.impostor }
             }
             det.push((sums.fmr(&all), sums.fnmr(&all)));
         }

@@ -23,7 +23,7 @@ pub fn measure(comparisons: &Comparisons, weights: &[f64], rates: &[f64], thresh
     let mut sums = Sums::default();
     let mut all = Sums::default();
     for pair in comparisons.pairs() {
-        all.add(pair.is_genuine(), pair.weight(weights));
+        all.add(pair.is_genuine(), comparisons.weight(pair, weights));
     }
     if all.genuine <= 0.0 || all.impostor <= 0.0 {
         return None;
@@ -36,7 +36,7 @@ pub fn measure(comparisons: &Comparisons, weights: &[f64], rates: &[f64], thresh
         }
         let before = sums;
         for pair in group {
-            sums.add(pair.is_genuine(), pair.weight(weights));
+            sums.add(pair.is_genuine(), comparisons.weight(pair, weights));
         }
         while tar.len() < rates.len() && sums.impostor > rates[tar.len()] * all.impostor * (1.0 + 1e-12) {
             tar.push(before.genuine / all.genuine);

@@ -43,7 +43,7 @@ pub async fn export(
     out: impl Write + Send + 'static,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Exported, TransferError> {
-    let model = model(registry, request.model.as_deref()).await?;
+    let model = model_of(registry, request.model.as_deref()).await?;
     let mut snapshot = galleries.snapshot(request.gallery.as_str()).await?;
     let mut exported = Exported {
         gallery: snapshot.gallery.name.clone(),
@@ -107,8 +107,8 @@ fn write_all(mut out: impl Write, header: &Header, mut records: mpsc::Receiver<V
     out.flush()
 }
 
-/// Whose embeddings to write. A database that no server has run on yet may hold those of one model.
-async fn model(registry: &Registry, asked: Option<&str>) -> Result<Option<Model>, TransferError> {
+/// Whose embeddings are meant. A database that no server has run on yet may hold those of one model.
+pub async fn model_of(registry: &Registry, asked: Option<&str>) -> Result<Option<Model>, TransferError> {
     let mut known = registry.list().await?;
     if let Some(asked) = asked {
         return find_model(&known, asked).cloned().map(Some);

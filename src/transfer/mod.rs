@@ -14,7 +14,7 @@ use crate::gallery::{GalleryError, IntakeError};
 use crate::registry::{Model, RegistryError};
 use line::LineError;
 
-pub use export::{ExportRequest, Exported, export};
+pub use export::{ExportRequest, Exported, export, model_of};
 pub use import::{Import, ImportRequest, Imported};
 
 #[derive(Debug, Error)]

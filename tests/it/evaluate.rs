@@ -131,6 +131,118 @@ fn a_network_runs_with_the_manifest_that_was_written() {
     assert!((0.003..=0.0055).contains(&fmr), "{at_threshold}");
 }
 
+/// Three photos each of ten people of lfw100 and of twelve of orl, in a new folder.
+fn two_kinds(folder: &Path) -> Vec<(String, &'static str)> {
+    let mut people = Vec::new();
+    for (kind, most) in [("lfw100", 10), ("orl", 12)] {
+        for (person, files) in photos::people(&photos::folder(kind)).into_iter().take(most) {
+            std::fs::create_dir_all(folder.join(&person)).unwrap();
+            for (number, file) in files[..3].iter().enumerate() {
+                let extension = file.extension().unwrap().to_str().unwrap();
+                std::fs::copy(file, folder.join(&person).join(format!("{person}_{number}.{extension}"))).unwrap();
+            }
+            people.push((person, kind));
+        }
+    }
+    people
+}
+
+#[test]
+#[ignore = "needs the test photos"]
+fn people_are_chosen_and_grouped() {
+    let out = data_dir();
+    let [folder, alias, exclude, groups, plots] =
+        ["people", "alias.txt", "exclude.txt", "groups.csv", "plots"].map(|name| out.path().join(name));
+    let people = two_kinds(&folder);
+    std::fs::create_dir(folder.join("Blair")).unwrap();
+    std::fs::write(folder.join("Blair/Blair_1.jpg"), photos::lfw("Tony_Blair", 9)).unwrap();
+    std::fs::write(&alias, "# two names\nTony_Blair Blair\nNobody Somebody\n").unwrap();
+    std::fs::write(&exclude, "Hugo_Chavez_2 # not he\n").unwrap();
+    let rows: String = people.iter().map(|(person, kind)| format!("{person},{kind},x\n")).collect();
+    std::fs::write(&groups, format!("person,kind,other\n{rows}")).unwrap();
+    let [folder, alias, exclude, groups, into] =
+        [&folder, &alias, &exclude, &groups, &plots].map(|p| p.to_str().unwrap());
+    let named = ["--alias", alias, "--exclude", exclude, "--face", "central"];
+    let grouped = ["--groups", groups, "--group-by", "kind", "--sizes", "4,8", "--plots", into];
+    let few = ["--draws", "200", "--splits", "20"];
+    let arguments = [&[folder][..], &named, &grouped, &few].concat();
+    let found = figures(&[&arguments[..], &["--json"]].concat());
+
+    let of = &found["photos"];
+    assert_eq!((&of["total"], &of["embedded"], &found["subjects"]), (&67.into(), &65.into(), &22.into()), "{of}");
+    assert_eq!((&of["second_names"], &of["of_second_names"], &of["excluded"]), (&1.into(), &1.into(), &1.into()));
+    assert_eq!(of["not_found"], serde_json::json!(["Nobody", "Somebody"]));
+    let growth = &found["growth"];
+    let sizes: Vec<&Value> = growth["sizes"].as_array().unwrap().iter().map(|size| &size["people"]).collect();
+    assert_eq!((sizes, &growth["strangers"]), (vec![&4.into(), &8.into(), &11.into()], &11.into()));
+    assert!(estimate(growth["sizes"][2]["at_fpir"].as_array().unwrap(), "fpir", 0.1, "fnir") < 0.1, "{growth}");
+    assert!(growth["sizes"][2]["at_fpir"][1]["fnir"].is_null(), "eleven strangers do not tell 0.01: {growth}");
+    let [kind] = found["groups"].as_array().unwrap().as_slice() else { panic!("{found}") };
+    assert_eq!((&kind["field"], &kind["without_value"]), (&"kind".into(), &0.into()));
+    let lfw = &kind["groups"][0];
+    assert_eq!((&lfw["value"], &lfw["people"], &lfw["photos"]), (&"lfw100".into(), &10.into(), &29.into()), "{lfw}");
+    assert_eq!((&lfw["genuine_pairs"], &lfw["impostor_pairs"]), (&28.into(), &(29 * 28 / 2 - 28).into()));
+    assert!(estimate(lfw["at"].as_array().unwrap(), "overall_fmr", 1e-3, "tar") > 0.9, "{lfw}");
+    check_svg(&plots.join("growth.svg"));
+
+    let shown = text(&evaluate(&arguments));
+    for line in ["people under a second name: 1, with 1 photos", "excluded by name: 1", "As a gallery grows", "By kind"]
+    {
+        assert!(shown.contains(line), "{shown}");
+    }
+}
+
+/// An export file of 24 people who do not exist, of whom those of the group `far` are hard to recognise.
+fn made_gallery(file: &Path) {
+    let mut state = 1_u64;
+    let mut noise = || {
+        (0..12).fold(-6.0, |sum, _| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            sum + (state >> 11) as f64 / (1_u64 << 53) as f64
+        })
+    };
+    let model = serde_json::json!({"name": "made", "sha256": "07".repeat(32), "dimension": 64});
+    let mut lines = serde_json::json!({"faceid": 1, "gallery": "staff", "model": model}).to_string() + "\n";
+    for person in 0..24 {
+        let (spread, site) = if person < 12 { (0.5, "near") } else { (2.5, "far") };
+        let centre: Vec<f64> = (0..64).map(|_| noise()).collect();
+        for _ in 0..4 {
+            let embedding: Vec<f64> = centre.iter().map(|value| value + spread * noise()).collect();
+            let subject = format!("person {person}");
+            let metadata = serde_json::json!({"site": site, "badge": [person]});
+            let line = serde_json::json!({"subject": subject, "subject_metadata": metadata, "embedding": embedding});
+            lines += &(line.to_string() + "\n");
+        }
+    }
+    std::fs::write(file, lines).unwrap();
+}
+
+#[test]
+fn a_gallery_is_measured_by_what_is_known_of_its_subjects() {
+    let data = data_dir();
+    let file = data.path().join("staff.jsonl");
+    made_gallery(&file);
+    let at = ["--data-dir", data.path().to_str().unwrap()];
+    let imported = faceid().arg("import").arg(&file).args(at).output().unwrap();
+    assert!(imported.status.success(), "{}", text(&imported));
+    let of = ["--gallery", "staff", "--sizes", "6", "--draws", "200", "--splits", "10", "--json", "--threshold", "0.4"];
+    let found = figures(&[&of[..], &["--group-by", "site"], &at].concat());
+    assert_eq!(
+        (&found["model"], &found["photos"]["embedded"], &found["subjects"]),
+        (&"made".into(), &96.into(), &24.into())
+    );
+    let site = &found["groups"][0];
+    assert_eq!((&site["groups"][0]["value"], &site["groups"][0]["people"]), (&"far".into(), &12.into()), "{site}");
+    let worst = site["worst"].as_array().unwrap().iter().find(|worst| worst["by"] == "fnmr").unwrap();
+    assert_eq!((&worst["group"], &worst["is_clear"]), (&"far".into(), &true.into()), "{site}");
+    assert_eq!(found["growth"]["sizes"][0]["people"], 6);
+
+    let unknown = evaluate(&[&of[..], &["--group-by", "badge"], &at].concat());
+    assert!(text(&unknown).contains("nobody has a value of the field `badge`"), "{}", text(&unknown));
+    let missing = evaluate(&[&["--gallery", "nowhere"][..], &at].concat());
+    assert!(text(&missing).contains("nowhere"), "{}", text(&missing));
+}
+
 #[test]
 #[ignore = "needs the test photos"]
 fn pairs_of_a_file_are_verified() {

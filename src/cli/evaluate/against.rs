@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::photos::Outcome;
+use super::super::photos::{Outcome, WhichFace};
 use super::super::{CliError, print_json, say};
 use super::embed::embed;
+use super::names::{LeftOut, Names};
 use super::sources::{self, Copies, Source};
 use crate::config::Config;
 use crate::evaluation::{Change, Estimate, Gate, GateSet, Verdict};
@@ -17,15 +18,16 @@ pub async fn decide(
     other: &Path,
     target: &Source,
     protected: &[PathBuf],
+    (which, names): (WhichFace, &Names),
 ) -> Result<Verdict, CliError> {
-    let mut notes: Vec<String> = left_out("target", target.copies).into_iter().collect();
-    let target = set(config, other, target).await?;
+    let mut notes = left_out("target", target);
+    let target = set(config, other, target, which).await?;
     let protected = match protected.is_empty() {
         true => None,
         false => {
-            let source = sources::of_folders(protected)?;
-            notes.extend(left_out("protected", source.copies));
-            Some(set(config, other, &source).await?)
+            let source = sources::of_folders_without(protected, names)?;
+            notes.extend(left_out("protected", &source));
+            Some(set(config, other, &source, which).await?)
         }
     };
     let decided = tokio::task::spawn_blocking(move || Gate::default().decide(&target, protected.as_ref())).await;
@@ -34,20 +36,26 @@ pub async fn decide(
     Ok(verdict)
 }
 
-fn left_out(set: &str, copies: Copies) -> Option<String> {
-    let Copies { photos, under_several_names, .. } = copies;
-    (photos + under_several_names > 0).then(|| {
+fn left_out(set: &str, source: &Source) -> Vec<String> {
+    let Copies { photos, under_several_names, .. } = source.copies;
+    let copies = (photos + under_several_names > 0).then(|| {
         format!(
             "{set} set: {photos} photos that are there already, and {under_several_names} under several names, were left out"
         )
-    })
+    });
+    let LeftOut { of_second_names, excluded, not_found, .. } = &source.by_name;
+    let by_name = (of_second_names + excluded > 0).then(|| {
+        format!("{set} set: {of_second_names} photos of second names, and {excluded} that were excluded, were left out")
+    });
+    let not_there = (!not_found.is_empty()).then(|| format!("{set} set: not there are {}", not_found.join(", ")));
+    copies.into_iter().chain(by_name).chain(not_there).collect()
 }
 
 /// The faces that both embed.
-async fn set(config: &Config, active: &Path, source: &Source) -> Result<GateSet, CliError> {
+async fn set(config: &Config, active: &Path, source: &Source, which: WhichFace) -> Result<GateSet, CliError> {
     let candidate = config.engine.embedder.as_path();
     let (of_active, of_candidate) = (crate::app::manifest(active).await?, crate::app::manifest(candidate).await?);
-    let outcomes = embed(config, [(active, &of_active), (candidate, &of_candidate)], &source.photos).await?;
+    let outcomes = embed(config, [(active, &of_active), (candidate, &of_candidate)], &source.photos, which).await?;
     let (mut subjects, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
     for (subject, outcome) in source.subjects.iter().zip(outcomes) {
         if let Outcome::Face([before, after]) = outcome {

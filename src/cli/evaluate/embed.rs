@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::CliError;
-use super::super::photos::{Outcome, largest_faces, start_engine};
+use super::super::photos::{Outcome, WhichFace, chosen_faces, start_engine};
 use crate::app::AppError;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, LoadedEmbedder};
@@ -12,14 +12,15 @@ use crate::registry::Manifest;
 use crate::service::{ServiceError, normalisation};
 use crate::types::Chip;
 
-/// The embeddings of the largest face of each photo, in order, L2-normalised: one by each of the embedder files.
+/// The embeddings of one face of each photo, in order, L2-normalised: one by each of the embedder files.
 pub async fn embed<const N: usize>(
     config: &Config,
     embedders: [(&Path, &Manifest); N],
     photos: &[PathBuf],
+    which: WhichFace,
 ) -> Result<Vec<Outcome<[Vec<f32>; N]>>, CliError> {
     let (engine, threads) = start_engine(config).await?;
-    let outcomes = embed_with(config, engine, embedders, photos).await;
+    let outcomes = embed_with(config, engine, embedders, photos, which).await;
     // Blocks for the time of a pass at most; nothing else runs here.
     threads.join();
     outcomes
@@ -30,6 +31,7 @@ async fn embed_with<const N: usize>(
     engine: Engine,
     embedders: [(&Path, &Manifest); N],
     photos: &[PathBuf],
+    which: WhichFace,
 ) -> Result<Vec<Outcome<[Vec<f32>; N]>>, CliError> {
     let mut loaded = Vec::new();
     for (file, manifest) in embedders {
@@ -40,7 +42,7 @@ async fn embed_with<const N: usize>(
         let engine = engine.clone();
         move |chip| embed_one(engine.clone(), Arc::clone(&loaded), chip)
     };
-    largest_faces(config, engine, photos, work).await
+    chosen_faces(config, engine, photos, which, work).await
 }
 
 async fn embed_one<const N: usize>(

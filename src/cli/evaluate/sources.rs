@@ -1,11 +1,13 @@
 //! Which photos are evaluated, and whom they show.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::super::CliError;
 use super::super::enroll::entries;
 use super::copies::originals;
+use super::names::{LeftOut, Names};
 
 /// Photos, and what is known of them. Each content is there once.
 #[derive(Debug, Default)]
@@ -17,6 +19,9 @@ pub struct Source {
     pub pairs: Option<Vec<(usize, usize)>>,
     /// What was left out.
     pub copies: Copies,
+    pub by_name: LeftOut,
+    /// Names of those whom photos show, by number; none for pairs.
+    pub people: Vec<String>,
 }
 
 /// What was left out because it was there already.
@@ -33,26 +38,42 @@ pub struct Copies {
 
 /// All photos of folders that have one folder for each person. Folders of one name show one person, wherever they are.
 pub fn of_folders(folders: &[PathBuf]) -> Result<Source, CliError> {
-    let mut source = Source::default();
-    let mut people = HashMap::new();
+    of_folders_without(folders, &Names::default())
+}
+
+/// As [`of_folders`], without what is to be left out by name.
+pub fn of_folders_without(folders: &[PathBuf], names: &Names) -> Result<Source, CliError> {
+    let mut of_person = Vec::new();
     for folder in folders {
         if !folder.is_dir() {
             return Err(CliError::Usage(format!("{} is not a folder", folder.display())));
         }
-        let before = source.photos.len();
+        let before = of_person.len();
         for person in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-            let next = people.len();
-            let subject = *people.entry(person.file_name().unwrap_or_default().to_owned()).or_insert(next);
-            for photo in entries(&person)?.into_iter().filter(|path| path.is_file()) {
-                source.photos.push(photo);
-                source.subjects.push(subject);
-            }
+            let photos: Vec<PathBuf> = entries(&person)?.into_iter().filter(|path| path.is_file()).collect();
+            let name = person.file_name().unwrap_or_default().to_owned();
+            of_person.extend(Some((name, photos)).filter(|(_, photos)| !photos.is_empty()));
         }
-        if source.photos.len() == before {
+        if of_person.len() == before {
             let path = folder.display();
             return Err(CliError::Usage(format!("{path} has no photos: it needs one folder for each person")));
         }
     }
+    let text = |name: &OsString| name.to_string_lossy().into_owned();
+    let mut sieve = names.sieve(&of_person.iter().map(|(name, _)| text(name)).collect());
+    let mut source = Source::default();
+    let mut people = HashMap::new();
+    for (name, photos) in of_person {
+        for photo in photos.into_iter().filter(|photo| sieve.keeps(&text(&name), photo)) {
+            let subject = *people.entry(name.clone()).or_insert_with(|| {
+                source.people.push(text(&name));
+                source.people.len() - 1
+            });
+            source.photos.push(photo);
+            source.subjects.push(subject);
+        }
+    }
+    source.by_name = sieve.left_out();
     Ok(once(source))
 }
 
@@ -63,7 +84,7 @@ fn once(source: Source) -> Source {
     for (original, subject) in originals.iter().zip(&source.subjects) {
         names.entry(*original).or_default().insert(*subject);
     }
-    let mut kept = Source::default();
+    let mut kept = Source { people: source.people, by_name: source.by_name, ..Source::default() };
     for (number, (photo, subject)) in source.photos.into_iter().zip(source.subjects).enumerate() {
         if names[&originals[number]].len() > 1 {
             kept.copies.under_several_names += 1;
@@ -128,7 +149,7 @@ pub fn of_pairs(file: &Path) -> Result<Source, CliError> {
     };
     let subjects = (0..photos.len()).map(&mut subject).collect();
     let copies = Copies { pairs: named - kept.len(), ..Copies::default() };
-    Ok(Source { photos, subjects, pairs: Some(kept), copies })
+    Ok(Source { photos, subjects, pairs: Some(kept), copies, ..Source::default() })
 }
 
 /// Two paths and whether they show the same person.

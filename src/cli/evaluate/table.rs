@@ -1,14 +1,14 @@
 //! The figures for people to read.
 
 use super::super::say;
-use super::Evaluated;
+use super::{Evaluated, Photos, breakdown};
 use crate::evaluation::{Basis, Estimate, Identification, Verification};
 
 /// Files that are named one by one; of more, only the number is said.
 const NAMED: usize = 20;
 
 pub fn print(evaluated: &Evaluated) {
-    let Evaluated { model, photos, report } = evaluated;
+    let Evaluated { model, photos, report, growth, groups } = evaluated;
     say(format_args!("{model}: {} people, {} photos, {} embedded", report.subjects, photos.total, photos.embedded));
     let without_face = photos.without_face.iter().map(|path| path.display().to_string());
     list("without a face", without_face.collect());
@@ -20,6 +20,10 @@ pub fn print(evaluated: &Evaluated) {
     if photos.under_several_names > 0 {
         say(format_args!("left out, the same file is there under another name: {}", photos.under_several_names));
     }
+    if photos.without_embedding > 0 {
+        say(format_args!("left out, enrolled faces without an embedding of this model: {}", photos.without_embedding));
+    }
+    left_out_by_name(photos);
     if photos.pairs_left_out > 0 {
         say(format_args!(
             "pairs left out because of such photos, of a photo with itself, or named before: {}",
@@ -30,7 +34,22 @@ pub fn print(evaluated: &Evaluated) {
     if let Some(found) = &report.identification {
         identification(found);
     }
+    if let Some(growth) = growth {
+        breakdown::growth(growth);
+    }
+    groups.iter().for_each(breakdown::groups);
     thresholds(&report.verification);
+}
+
+fn left_out_by_name(photos: &Photos) {
+    let Photos { second_names, of_second_names, excluded, not_found, .. } = photos;
+    if *second_names > 0 {
+        say(format_args!("left out, people under a second name: {second_names}, with {of_second_names} photos"));
+    }
+    if *excluded > 0 {
+        say(format_args!("left out, excluded by name: {excluded}"));
+    }
+    list("named in --alias or --exclude, but not there", not_found.clone());
 }
 
 fn list(what: &str, files: Vec<String>) {
@@ -44,10 +63,13 @@ fn verification(measured: &Verification) {
     let Verification { genuine_pairs, impostor_pairs, at_far, eer, auc, at_threshold, .. } = measured;
     say(format_args!("\nVerification: {genuine_pairs} genuine and {impostor_pairs} impostor pairs"));
     say(format_args!("  {:<22}{:>9}   95 % interval", "", ""));
-    for point in at_far.iter().rev() {
+    // Of the rates that so few pairs cannot tell, the first says so.
+    let told = at_far.iter().filter(|point| point.tar.is_some()).count();
+    let at_far = || at_far.iter().rev().take(told + 1);
+    for point in at_far() {
         row(&format!("TAR@FAR={}", power(point.far)), point.tar.as_ref());
     }
-    for point in at_far.iter().rev() {
+    for point in at_far() {
         row(&format!("FNMR@FMR={}", power(point.far)), point.fnmr.as_ref());
     }
     row("EER", Some(eer));
@@ -93,15 +115,18 @@ fn thresholds(measured: &Verification) {
 
 fn row(name: &str, figure: Option<&Estimate>) {
     match figure {
-        Some(Estimate { value, low, high }) => {
-            say(format_args!("  {name:<22}{}   {} .. {}", number(*value), number(*low).trim(), number(*high).trim()));
-        }
+        Some(figure) => say(format_args!("  {name:<22}{}   {}", number(figure.value), range(figure))),
         None => say(format_args!("  {name:<22}{:>9}   too few pairs or probes", "-")),
     }
 }
 
+/// The interval.
+pub fn range(Estimate { low, high, .. }: &Estimate) -> String {
+    format!("{} .. {}", number(*low).trim(), number(*high).trim())
+}
+
 /// Four decimals, or what it takes to tell it from 0 or 1.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value {
         _ if value != 0.0 && value.abs() < 1e-3 => format!("{value:>9.1e}"),
         _ if value != 1.0 && (1.0 - value).abs() < 1e-3 => format!("{value:>9.6}"),
@@ -109,6 +134,6 @@ fn number(value: f64) -> String {
     }
 }
 
-fn power(rate: f64) -> String {
+pub fn power(rate: f64) -> String {
     format!("{rate:e}")
 }
