@@ -178,6 +178,56 @@ async fn a_gallery_of_forty_says_itself_what_strangers_need() {
     refused.expect_problem(422, Code::RateBeyondMeasured);
 }
 
+/// The number of events that is not exceeded in 99 of 100 cases, of `count` trials that succeed at `rate`.
+fn bound(count: usize, rate: f64) -> usize {
+    let mut probability = (1.0 - rate).powi(count as i32);
+    let (mut total, mut events) = (0.0, 0);
+    while total + probability < 0.99 {
+        total += probability;
+        events += 1;
+        probability *= rate / (1.0 - rate) * (count - events + 1) as f64 / events as f64;
+    }
+    events
+}
+
+/// Two hundred people of LFW are enrolled, three hundred others are strangers; before and after the gallery was measured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the test photos"]
+async fn two_hundred_people_are_told_from_strangers_at_the_rate_asked_for() {
+    let folder = photos::folder("lfw");
+    // Every sixth, so that those enrolled and the strangers are of the whole alphabet.
+    let people: Vec<_> = photos::people(&folder).into_iter().step_by(6).take(500).collect();
+    let app = TestApp::start().await;
+    let mut enrolled = Vec::new();
+    for (person, files) in people.iter().step_by(5).chain(people.iter().skip(1).step_by(5)) {
+        app.enroll_largest(person, &photos::read(&files[0])).await;
+        enrolled.push(person.as_str());
+    }
+    assert_eq!(enrolled.len(), 200);
+    let mut highest = Vec::new();
+    for (_, files) in people.iter().filter(|(person, _)| !enrolled.contains(&person.as_str())) {
+        let answer: Identified = app.post_photo("/identify", &photos::read(&files[0])).await.json();
+        highest.extend(answer.faces.first().map(|face| face.matches[0].similarity));
+    }
+    assert!(highest.len() > 290);
+    let probe = photos::read(&people[0].1[0]);
+    let ask = async |rate: Option<&'static str>| -> Identified {
+        let form = app.identify_form(&probe);
+        let form = rate.map_or(app.identify_form(&probe), |rate| form.text("fpir", rate));
+        app.post_form("/identify", form).await.json()
+    };
+    app.measured(200).await;
+    for (asked, rate) in [(None, 0.01), (Some("0.1"), 0.1), (Some("0.03"), 0.03), (Some("0.003"), 0.003)] {
+        let decision = ask(asked).await.decision;
+        assert_eq!((decision.policy, decision.basis), (Policy::Fpir(rate), Basis::Gallery));
+        let named = highest.iter().filter(|similarity| **similarity >= decision.threshold).count();
+        println!("fpir {rate}: {named} of {} strangers reach {}", highest.len(), decision.threshold);
+        assert!(named <= bound(highest.len(), rate), "{named} of {} at {decision:?}", highest.len());
+        // Nor is it bought by strictness: a tenfold lower rate would need more.
+        assert!(decision.threshold < 0.52, "{decision:?}");
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs the test photos"]
 async fn one_person_under_two_names_is_ambiguous() {
