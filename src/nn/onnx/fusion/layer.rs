@@ -47,10 +47,17 @@ impl<'a> Values<'a> {
         values
     }
 
+    /// Of what a node gives, if that is images for sure.
     fn channels_of(&self, node: &Node) -> Option<i64> {
+        let of_input = |place: usize| self.channels.get(&node.inputs.get(place).copied()??).copied();
         match node.part {
-            Part::Conv(_) | Part::BatchNorm(_) => self.constant(node, 1)?.size().first().copied(),
-            Part::Leaky(_) | Part::PRelu => self.channels.get(&node.inputs.first().copied()??).copied(),
+            Part::Conv(_) => match self.constant(node, 1)?.size()[..] {
+                [channels, _, _, _] => Some(channels),
+                _ => None,
+            },
+            Part::BatchNorm(_) | Part::Leaky(_) | Part::PRelu => of_input(0),
+            Part::Add => of_input(0).filter(|channels| of_input(1) == Some(*channels)),
+            Part::HandsOn if node.label.operator == "MaxPool" => of_input(0),
             _ => None,
         }
     }

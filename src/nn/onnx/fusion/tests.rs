@@ -175,6 +175,20 @@ fn normalisations_that_cannot_be_taken_in_stay() {
 }
 
 #[test]
+fn rows_that_are_flattened_again_are_no_images() {
+    let nodes = vec![
+        conv(&["x", "w1"], "a", 1),
+        node("Flatten", &["a"], &["b"], vec![]),
+        node("Gemm", &["b", "w2"], &["c"], vec![int("transB", 1)]),
+        norm("c", "n", "d"),
+        node("Flatten", &["d"], &["e"], vec![]),
+        node("Gemm", &["e", "w3"], &["y"], vec![int("transB", 1)]),
+    ];
+    let weights = vec![weight("w1", &[8, 8, 3, 3]), weight("w2", &[6, 8 * 99]), weight("w3", &[3, 6])];
+    check(model(nodes, [weights, statistics("n", 6)].concat(), &["y"]), 8);
+}
+
+#[test]
 fn values_that_others_read_stay_as_they_are() {
     // What the convolution gives is an output and is read twice: neither activation nor addition may be taken in.
     let nodes = vec![
