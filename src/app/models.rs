@@ -39,12 +39,24 @@ pub async fn active(config: &Config, registry: &Registry, files: &ModelFiles) ->
         }
         Err(error) => return Err(error.into()),
     };
+    let active = renewed(registry, active).await?;
     match files.load(&active).await {
         Err(ServiceError::NoModelFile { .. } | ServiceError::Blob(BlobError::Missing { .. })) => {
             restore(config, &active, files).await
         }
         loaded => Ok(loaded?),
     }
+}
+
+/// Gives a bundled model the calibration of this version in place of one that an earlier version brought.
+async fn renewed(registry: &Registry, active: Model) -> Result<Model, AppError> {
+    let Some(manifest) = active.manifest.as_ref().and_then(|manifest| manifest.renewed(&active.sha256)) else {
+        return Ok(active);
+    };
+    let details = serde_json::json!({"reason": "its calibration was that of an earlier version"});
+    registry.calibrate(active.id, &manifest, Actor::Server, details).await?;
+    info!(model = %active.name, "rates are those measured on thousands of people now; an earlier version had them from fifty");
+    Ok(registry.active().await?)
 }
 
 /// Brings the file of the active model into the store, if it is the configured one: the database may be of a version that

@@ -160,6 +160,11 @@ impl Manifest {
         bundled::of(&hex(sha256))
     }
 
+    /// What faceid knows of these weights by now, if this was known of them by an earlier version.
+    pub fn renewed(&self, sha256: &[u8; 32]) -> Option<Self> {
+        bundled::is_outdated(self).then(|| Self::known(sha256)).flatten()
+    }
+
     /// The same with another name.
     pub fn named(self, name: String) -> Result<Self, ManifestError> {
         Self { name, ..self }.checked().map_err(ManifestError::Unusable)
