@@ -47,6 +47,8 @@ struct Outcome {
     failed: Vec<Failure>,
     /// Pairs of names that look like one person.
     duplicates: Vec<(String, String)>,
+    /// Photos that do not resemble the others of their person.
+    mismatches: Vec<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -133,8 +135,10 @@ async fn enroll_all(backend: &Arc<Backend>, gallery: &Name, items: Vec<Item>, jo
         match finished {
             Ok((item, Ok(enrolled))) => {
                 outcome.enrolled += 1;
-                let pairs = enrolled.duplicates.into_iter().map(|other| (item.subject.to_string(), other.subject));
-                outcome.duplicates.extend(pairs);
+                let name = item.subject.to_string();
+                let others = enrolled.duplicates.into_iter().map(|other| other.subject).filter(|other| *other != name);
+                outcome.duplicates.extend(others.map(|other| (name.clone(), other)));
+                outcome.mismatches.extend(enrolled.mismatch.map(|_| item.path));
             }
             Ok((item, Err(error))) => {
                 outcome.failed.push(Failure { path: item.path, reason: error.to_string() });
@@ -152,6 +156,9 @@ fn print_outcome(outcome: &Outcome) {
     super::say(format_args!("enrolled {} photos of {} people", outcome.enrolled, outcome.subjects));
     for (a, b) in &outcome.duplicates {
         super::say(format_args!("  may be one person: {a}, {b}"));
+    }
+    for path in &outcome.mismatches {
+        super::say(format_args!("  does not resemble the others of its folder: {}", path.display()));
     }
     for failure in &outcome.failed {
         super::say(format_args!("  not enrolled: {}: {}", failure.path.display(), failure.reason));

@@ -50,7 +50,11 @@ fn print_table(answer: &Identified) {
     }
     for (number, face) in (1..).zip(&answer.faces) {
         let area = face.face.bounding_box;
-        let verdict = if face.known { "known" } else { "unknown" };
+        let verdict = match (face.known, face.ambiguous) {
+            (true, _) => "known",
+            (_, true) => "one of the first, and nobody can say which",
+            _ => "unknown",
+        };
         super::say(format_args!(
             "face {number} at {:.0},{:.0} ({:.0}x{:.0}): {verdict}",
             area.x, area.y, area.width, area.height

@@ -119,7 +119,7 @@ fn a_network_runs_with_the_manifest_that_was_written() {
     let folder = photos::folder("lfw100");
     let out = data_dir();
     let network = out.path().join("net.onnx");
-    let bundled = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("mobilefacenet-512.onnx");
+    let bundled = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("sface-128.onnx");
     std::fs::copy(bundled, &network).unwrap();
     let (folder, manifest) = (folder.to_str().unwrap(), network.with_extension("toml"));
     let few = ["--draws", "100", "--splits", "2", "--json"];
