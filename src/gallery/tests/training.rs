@@ -19,7 +19,7 @@ async fn what_there_is_to_train_on() {
     assert_eq!(stock, TrainingStock { mated: 2, without_chip: 2, copies: 0 });
     assert_eq!(db.galleries.training_stock(GalleryId::new()).await.unwrap(), TrainingStock::default());
     let names = async |subjects| -> Vec<String> {
-        let found = db.galleries.galleries_with_mated(subjects).await.unwrap();
+        let found = db.galleries.some_with_mated(subjects, 5, 10).await.unwrap();
         found.into_iter().map(|gallery| gallery.name).collect()
     };
     assert_eq!((names(2).await, names(3).await), (vec!["default".to_owned()], vec![]));
@@ -69,8 +69,8 @@ async fn a_photo_that_was_enrolled_again_counts_once() {
     let sample = db.galleries.sample_of_faces(DEFAULT_GALLERY, 10, 10).await.unwrap();
     assert_eq!(sample.len(), 4, "two of Ada, two of Bob: {sample:?}");
     let names = |found: Vec<crate::gallery::Gallery>| found.len();
-    assert_eq!(names(db.galleries.galleries_with_mated(2).await.unwrap()), 1);
-    assert_eq!(names(db.galleries.galleries_with_mated(3).await.unwrap()), 0);
+    assert_eq!(names(db.galleries.some_with_mated(2, 5, 10).await.unwrap()), 1);
+    assert_eq!(names(db.galleries.some_with_mated(3, 5, 10).await.unwrap()), 0);
     let model = db.model;
     let sample = db.galleries.sample_of_embeddings(DEFAULT_GALLERY, model, 10, 5).await.unwrap();
     let mut counts: Vec<usize> = sample.iter().map(Vec::len).collect();
