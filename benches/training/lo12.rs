@@ -19,6 +19,9 @@ use super::{SPLITS, Told, detector, found, told, weights};
 /// Width of the faces over that of the photos, in which a face is about 80 pixels wide.
 const SMALLER: f64 = 12.0 / 80.0;
 
+/// The share of strangers at which a server decides.
+const FPIR: f64 = 0.01;
+
 pub fn run(root: &Path, wanted: &[String]) {
     let detector = detector();
     let shifted = chips(&root.join("orl"), &detector, degrade);
@@ -45,13 +48,13 @@ pub fn run(root: &Path, wanted: &[String]) {
             };
             let (now, elsewhere) = (told(&after, split.test.subjects()), told(&kept, clean.subjects()));
             println!("{name:<22} {:>3} {now}  {elsewhere}   {seconds:>8.1}", format!("S{set}"));
-            let gate = |split: &Dataset, active: &[Vec<f32>], candidate: Vec<Vec<f32>>| {
-                GateSet::of_subjects(split.subjects().to_vec(), active.to_vec(), candidate).expect("the faces fit")
+            let gate = |name, split: &Dataset, active: &[Vec<f32>], candidate: Vec<Vec<f32>>| {
+                GateSet::of_subjects((name, FPIR), split.subjects(), active.to_vec(), candidate).expect("the faces fit")
             };
-            let protected = gate(&clean, &before, kept);
+            let protected = gate("lfw100", &clean, &before, kept);
             say(&Gate::default()
-                .decide(&gate(&split.test, &target, after), Some(&protected))
-                .expect("there are pairs"));
+                .decide(&gate("orl", &split.test, &target, after), &[protected])
+                .expect("the vectors are numbers"));
         }
     }
 }
@@ -71,11 +74,11 @@ fn methods() -> Vec<(&'static str, Option<TrainConfig>)> {
 }
 
 fn say(verdict: &Verdict) {
-    let change = verdict.target.auc_change;
-    println!(
-        "    gate: AUC {:+.4} ({:+.4} to {:+.4}): promote {}",
-        change.value, change.low, change.high, verdict.promote
-    );
+    if let Some(change) = &verdict.target.change {
+        let (at, change) = (change.fmr.at, change.tar_change);
+        println!("    gate: TAR@FMR={at:.1e} {:+.4} ({:+.4} to {:+.4})", change.value, change.low, change.high);
+    }
+    println!("    gate: {:?}", verdict.outcome);
     verdict.reasons.iter().for_each(|reason| println!("      {reason}"));
 }
 

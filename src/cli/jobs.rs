@@ -170,22 +170,38 @@ fn say_result(job: &Job) {
         say(format_args!("candidate {name}"));
     }
     let gate = &result["gate"];
-    match gate["passed"].as_bool() {
-        Some(true) => say(format_args!("the gate allows to promote it")),
-        Some(false) => say(format_args!("the gate refuses it:")),
+    match gate["outcome"].as_str().or(gate["passed"].as_bool().map(|passed| if passed { "passed" } else { "refused" }))
+    {
+        Some("passed") => say(format_args!("the gate allows to promote it")),
+        Some("refused") => say(format_args!("the gate refuses it:")),
+        Some(_) => say(format_args!("the gate has not enough evidence to decide:")),
         None => say(format_args!("{result:#}")),
     }
     for reason in gate["reasons"].as_array().into_iter().flatten().filter_map(|reason| reason.as_str()) {
         say(format_args!("  {reason}"));
     }
-    for (name, change) in [("target", &gate["figures"]["target"]), ("protected", &gate["figures"]["protected"])] {
-        let figure = |which: &str, name: &str| change[which][name].as_f64();
-        if let (Some(before), Some(after)) = (figure("active", "auc"), figure("candidate", "auc")) {
-            say(format_args!("  {name:<10} AUC {before:.4} -> {after:.4}"));
-        }
-    }
+    say_change("target", &gate["figures"]["target"]);
+    gate["figures"]["protected"].as_array().into_iter().flatten().for_each(|change| say_change("protected", change));
     if let Some(promotion) = result["promotion"].as_str() {
         say(format_args!("promotion: job {promotion}"));
+    }
+}
+
+/// The figures of one gallery before and after, if there are any.
+fn say_change(role: &str, change: &Value) {
+    let figure = |rate: &str, name: &str| {
+        let number = |path: [&str; 2]| change[path[0]][path[1]].as_f64();
+        let (before, after) = (number(["active", name])?, number(["candidate", name])?);
+        let at = number([rate, "at"]).map(|at| format!("@{at:.1e}")).unwrap_or_default();
+        Some(format!("{}{at} {before:.4} -> {after:.4}", name.to_uppercase()))
+    };
+    let figures: Vec<String> = [("fmr", "tar"), ("fpir", "fnir"), ("", "auc")]
+        .into_iter()
+        .filter_map(|(rate, name)| figure(rate, name))
+        .collect();
+    if !figures.is_empty() {
+        let name = change["name"].as_str().unwrap_or_default();
+        say(format_args!("  {role} {name}: {}", figures.join(", ")));
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Retrain {
     /// Train a small network from nothing rather than adapt the active model
     #[arg(long)]
     from_scratch: bool,
-    /// Galleries that must not suffer, separated by commas [default: all others with enough faces]
+    /// Galleries that must not suffer, separated by commas [default: others with enough people, 30 at most]
     #[arg(long, value_delimiter = ',', value_parser = super::parse_name, value_name = "NAME")]
     protected: Option<Vec<Name>>,
     /// Batches to train on
@@ -41,7 +41,7 @@ pub struct Retrain {
     /// Name of the candidate
     #[arg(long, value_parser = super::parse_name)]
     name: Option<Name>,
-    /// Promote the candidate if the gate allows
+    /// Promote the candidate if it passes the gate
     #[arg(long)]
     promote: bool,
     /// Show how it goes on, until it is finished

@@ -86,7 +86,8 @@ impl Comparisons {
     pub fn of_faces(faces: &Faces, most: usize, seed: u64) -> Result<Self, EvaluationError> {
         let count = |n: usize| n * n.saturating_sub(1) / 2;
         let genuine: usize = faces.by_subject().iter().map(|faces| count(faces.len())).sum();
-        Self::sample(faces, count(faces.len()) - genuine, most, seed, |_, _| true)
+        let all = (0..faces.len()).collect();
+        Self::sample(faces, &[all], (count(faces.len()) - genuine, most), seed, |_, _| true)
     }
 
     /// As [`Self::of_faces`], of the pairs of faces that `compared` says yes to.
@@ -96,26 +97,43 @@ impl Comparisons {
         seed: u64,
         compared: impl Fn(usize, usize) -> bool,
     ) -> Result<Self, EvaluationError> {
-        let is_impostor = |i: usize, j: usize| faces.subject(i) != faces.subject(j) && compared(i, j);
-        let impostors = (0..faces.len()).map(|i| (0..i).filter(|j| is_impostor(i, *j)).count()).sum();
-        Self::sample(faces, impostors, most, seed, compared)
+        Self::within(faces, &[(0..faces.len()).collect()], most, seed, compared)
     }
 
+    /// As [`Self::of_faces_where`], of the pairs within each of some groups of faces: the cost is that of those pairs, not of
+    /// all that there are.
+    pub fn within(
+        faces: &Faces,
+        groups: &[Vec<usize>],
+        most: usize,
+        seed: u64,
+        compared: impl Fn(usize, usize) -> bool,
+    ) -> Result<Self, EvaluationError> {
+        let is_impostor = |i: usize, j: usize| faces.subject(i) != faces.subject(j) && compared(i, j);
+        let of_group = |group: &Vec<usize>| -> usize {
+            group.iter().enumerate().map(|(n, i)| group[..n].iter().filter(|j| is_impostor(*i, **j)).count()).sum()
+        };
+        Self::sample(faces, groups, (groups.iter().map(of_group).sum(), most), seed, compared)
+    }
+
+    /// Of `impostors` impostor pairs about `most`.
     fn sample(
         faces: &Faces,
-        impostors: usize,
-        most: usize,
+        groups: &[Vec<usize>],
+        (impostors, most): (usize, usize),
         seed: u64,
         compared: impl Fn(usize, usize) -> bool,
     ) -> Result<Self, EvaluationError> {
         let share = most as f64 / impostors.max(1) as f64;
         let mut random = Random::new(seed, 0);
         let mut pairs = Vec::new();
-        for i in 0..faces.len() {
-            for j in (0..i).filter(|j| compared(i, *j)) {
-                let (a, b) = (faces.subject(i), faces.subject(j));
-                if a == b || share >= 1.0 || random.unit() < share {
-                    pairs.push(Pair { similarity: faces.similarity(i, j), a: a as u32, b: b as u32 });
+        for group in groups {
+            for (n, &i) in group.iter().enumerate() {
+                for &j in group[..n].iter().filter(|j| compared(i, **j)) {
+                    let (a, b) = (faces.subject(i), faces.subject(j));
+                    if a == b || share >= 1.0 || random.unit() < share {
+                        pairs.push(Pair { similarity: faces.similarity(i, j), a: a as u32, b: b as u32 });
+                    }
                 }
             }
         }
@@ -181,6 +199,19 @@ mod tests {
         let some = Comparisons::of_faces(&faces, 200, 0).unwrap();
         assert_eq!(some.genuine(), 60);
         assert!((150..250).contains(&some.impostor()), "{}", some.impostor());
+    }
+
+    #[test]
+    fn groups_hold_the_pairs_of_their_own_faces() {
+        let faces = made::faces(10, 4, 1.0, 1);
+        let group = |face: usize| usize::from(face >= 12);
+        let groups = [(0..12).collect(), (12..40).rev().collect::<Vec<_>>()];
+        let within = Comparisons::within(&faces, &groups, usize::MAX, 0, |i, j| i + j != 1).unwrap();
+        let filtered = |i: usize, j: usize| group(i) == group(j) && i + j != 1;
+        let filtered = Comparisons::of_faces_where(&faces, usize::MAX, 0, filtered).unwrap();
+        assert_eq!((within.genuine(), within.impostor()), (59, 3 * 16 + 21 * 16));
+        let similarities = |all: &Comparisons| all.pairs().iter().map(|pair| pair.similarity).collect::<Vec<_>>();
+        assert_eq!(similarities(&within), similarities(&filtered));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use bootstrap::{Estimate, Resampling, estimate};
 pub use comparisons::{Comparisons, Pair};
 pub use curve::{FmrCurve, FmrPoint, any_of, each_of};
 pub use faces::Faces;
-pub use gate::{Change, Figures, Gate, GateSet, Shown, Verdict};
+pub use gate::{Change, Figures, Gate, GateOutcome, GateRate, GateSet, Judged, RatesInUse, Shown, Verdict};
 pub use groups::{
     ErrorRate, FixedThreshold, Group, GroupFnir, GroupPlan, GroupRates, GroupReport, Grouping, Worst, by_group,
 };

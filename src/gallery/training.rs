@@ -9,6 +9,10 @@ use uuid::Uuid;
 use super::{Galleries, Gallery, GalleryError};
 use crate::types::{FaceId, GalleryId, SubjectId};
 
+/// Galleries that are looked at for enough people, and faces of each.
+const CANDIDATES: usize = 1000;
+const LOOKED_AT: i64 = 2000;
+
 /// What there is to train on in a gallery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TrainingStock {
@@ -80,16 +84,54 @@ impl Galleries {
         })
     }
 
-    /// Galleries with as many subjects, each with chips of two photos or more, oldest first.
-    pub async fn galleries_with_mated(&self, subjects: u32) -> Result<Vec<Gallery>, GalleryError> {
-        let galleries = sqlx::query_as(
-            "select id, name, policy, created_at from galleries g where $1 <= (select count(*) from \
-               (select from faces where gallery_id = g.id and chip is not null \
-                group by subject_id having count(distinct coalesce(image_sha256, sha256(chip))) > 1) s) order by id",
-        )
-        .bind(i64::from(subjects))
-        .fetch_all(&self.pool)
-        .await?;
+    /// Up to `most` galleries in which so many subjects have chips of two photos or more: the `largest` ones, as they were
+    /// measured last, and others by a lot that is the same each time. Oldest first.
+    ///
+    /// However many galleries there are, and however large: it looks at [`CANDIDATES`] of them, and at [`LOOKED_AT`] faces of each.
+    pub async fn some_with_mated(
+        &self,
+        subjects: u32,
+        largest: usize,
+        most: usize,
+    ) -> Result<Vec<Gallery>, GalleryError> {
+        let sizes = "select gallery_id as id, -max(subjects) as lot from gallery_rates group by gallery_id \
+                     order by lot, id limit $3";
+        let mut found = self.with_mated_of(sizes, subjects, largest.min(most), 2 * largest).await?;
+        let by_lot = "select id, md5(id::text) as lot from galleries order by lot limit $3";
+        for gallery in self.with_mated_of(by_lot, subjects, most, CANDIDATES).await? {
+            if found.len() < most && !found.iter().any(|known| known.id == gallery.id) {
+                found.push(gallery);
+            }
+        }
+        found.sort_unstable_by_key(|gallery| gallery.id);
+        Ok(found)
+    }
+
+    /// The first `most` of up to `candidates` galleries, which are an `id` and a `lot` to sort by.
+    async fn with_mated_of(
+        &self,
+        candidates: &'static str,
+        subjects: u32,
+        most: usize,
+        looked_at: usize,
+    ) -> Result<Vec<Gallery>, GalleryError> {
+        // Faces by subject, as their index has them: of those that are looked at, all but the last subject are whole.
+        let query = format!(
+            "select g.id, g.name, g.policy, g.created_at from ({candidates}) c join lateral ( \
+               select * from galleries where id = c.id and $1 <= (select count(*) from (select from ( \
+                 select subject_id, image_sha256, chip from faces where gallery_id = c.id \
+                 order by gallery_id, subject_id, id limit $4) f \
+               where chip is not null group by subject_id \
+               having count(distinct coalesce(image_sha256, sha256(chip))) > 1) s)) g on true \
+             order by c.lot limit $2"
+        );
+        let galleries = sqlx::query_as(sqlx::AssertSqlSafe(query))
+            .bind(i64::from(subjects))
+            .bind(most as i64)
+            .bind(looked_at as i64)
+            .bind(LOOKED_AT)
+            .fetch_all(&self.pool)
+            .await?;
         Ok(galleries)
     }
 

@@ -160,7 +160,8 @@ pub struct EvaluateForm {
     /// The gallery where it is to be better than the active model: name or id. It should not have been trained on these people.
     /// Defaults to `default`.
     pub gallery: Option<String>,
-    /// Galleries where it may be hardly worse. Defaults to all others that have two subjects with two faces each.
+    /// Galleries where it may be hardly worse, each by itself. Defaults to others that have ten subjects with two photos each, 30
+    /// at most: the largest, and some by lot.
     pub protected: Option<Vec<String>>,
 }
 
@@ -181,6 +182,7 @@ impl FromForm for Evaluation {
 /// Evaluate a model
 ///
 /// A job compares it with the active model on enrolled faces. The verdict is kept with the model, and a promotion goes by it.
+/// Its `outcome` is `passed`, `refused` or `not_enough_evidence`.
 #[utoipa::path(
     post, path = "/admin/models/{model}/evaluate", tag = "admin", request_body = EvaluateForm,
     params(("model" = String, Path, description = "Its id, sha256 or name")),

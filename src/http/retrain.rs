@@ -24,9 +24,10 @@ pub struct RetrainForm {
     pub gallery: Option<String>,
     /// `active` (the default) adapts the active model, `scratch` trains a small network from nothing.
     pub base: Option<RetrainBase>,
-    /// Galleries that must not suffer: on them the candidate may be hardly worse than the active model. Half of the subjects
-    /// of each that has four with two faces are shown to the training, to keep the model as it is there; the gate looks at
-    /// the others. Defaults to all other galleries that have two subjects with two faces each.
+    /// Galleries that must not suffer: on each of them the candidate may be hardly worse than the active model. Up to half of
+    /// the subjects of each who have two photos are shown to the training, to keep the model as it is there; the gate looks
+    /// at the others. Defaults to other galleries that have ten subjects with two photos each, 30 at most: the largest, and
+    /// some by lot.
     pub protected: Option<Vec<String>>,
     /// Batches to train on.
     #[schema(minimum = 1)]
@@ -41,7 +42,7 @@ pub struct RetrainForm {
     pub recipe: Option<Map<String, Value>>,
     /// The name of the candidate. Defaults to one made of the gallery's and the job's.
     pub name: Option<String>,
-    /// Whether to promote the candidate if the gate allows. Defaults to false.
+    /// Whether to promote the candidate if it passes the gate. Defaults to false.
     pub promote: Option<bool>,
 }
 

@@ -8,6 +8,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 
 use super::{Manifest, NewModel, RegistryError};
+use crate::evaluation::GateOutcome;
 use crate::types::ModelId;
 
 /// Where a model is in its life.
@@ -89,15 +90,43 @@ impl ModelSource {
 
 /// What the gate said of a candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "StoredVerdict")]
 pub struct GateVerdict {
+    pub outcome: GateOutcome,
+    /// Whether that is [`GateOutcome::Passed`].
     pub passed: bool,
     /// Why not; for people.
-    #[serde(default)]
     pub reasons: Vec<String>,
     /// The figures behind it.
-    #[serde(default)]
     pub figures: Value,
     pub at: DateTime<Utc>,
+}
+
+impl GateVerdict {
+    /// Of this moment.
+    pub fn new(outcome: GateOutcome, reasons: Vec<String>, figures: Value) -> Self {
+        Self { outcome, passed: outcome == GateOutcome::Passed, reasons, figures, at: Utc::now() }
+    }
+}
+
+/// As versions before there were three outcomes wrote it, and as it is written now.
+#[derive(Deserialize)]
+struct StoredVerdict {
+    passed: bool,
+    outcome: Option<GateOutcome>,
+    #[serde(default)]
+    reasons: Vec<String>,
+    #[serde(default)]
+    figures: Value,
+    at: DateTime<Utc>,
+}
+
+impl From<StoredVerdict> for GateVerdict {
+    fn from(stored: StoredVerdict) -> Self {
+        let StoredVerdict { passed, outcome, reasons, figures, at } = stored;
+        let outcome = outcome.unwrap_or(if passed { GateOutcome::Passed } else { GateOutcome::Refused });
+        Self { passed: outcome == GateOutcome::Passed, outcome, reasons, figures, at }
+    }
 }
 
 /// A set of embedder weights.
@@ -198,4 +227,22 @@ fn known<T>(column: &str, text: &str, parse: fn(&str) -> Option<T>) -> Result<T,
 
 fn decode_error(column: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn verdicts_without_an_outcome_have_that_of_before() {
+        let read = |value: Value| serde_json::from_value::<GateVerdict>(value).unwrap();
+        let old = |passed: bool| json!({"passed": passed, "reasons": ["why"], "at": "2026-11-01T00:00:00Z"});
+        assert_eq!((read(old(true)).outcome, read(old(false)).outcome), (GateOutcome::Passed, GateOutcome::Refused));
+        let now = GateVerdict::new(GateOutcome::NotEnoughEvidence, vec!["few".to_owned()], json!({"a": 1}));
+        let text = serde_json::to_value(&now).unwrap();
+        assert_eq!((&text["outcome"], &text["passed"]), (&json!("not_enough_evidence"), &json!(false)));
+        assert_eq!(read(text), now);
+    }
 }

@@ -177,6 +177,7 @@ impl From<registry::AuditEntry> for AuditEntry {
 
 impl From<GateVerdict> for super::answers::Verdict {
     fn from(verdict: GateVerdict) -> Self {
-        Self { passed: verdict.passed, reasons: verdict.reasons, figures: verdict.figures, at: verdict.at }
+        let GateVerdict { outcome, passed, reasons, figures, at } = verdict;
+        Self { outcome, passed, reasons, figures, at }
     }
 }

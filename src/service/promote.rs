@@ -6,6 +6,7 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use super::{Loaded, ServiceError, Services};
+use crate::evaluation::GateOutcome;
 use crate::registry::{Actor, Model, ModelState, Purpose, Ready, RegistryError};
 use crate::types::ModelId;
 
@@ -46,7 +47,9 @@ pub enum GateState {
     Passed,
     /// It refused, and was overruled.
     Overruled,
-    /// Nobody evaluated the model, or too few people could tell.
+    /// The gate compared it, and too few people could tell.
+    NotEnoughEvidence,
+    /// Nobody evaluated the model, or too few enrolled people could tell whether it is of use.
     NotEvaluated,
     /// The model was active before, and needs none.
     NotNeeded,
@@ -63,11 +66,12 @@ impl Services {
             return Ok(GateState::NotNeeded);
         }
         self.require_chips(model.id, promotion.force).await?;
-        match model.verdict {
-            None => Ok(GateState::NotEvaluated),
-            Some(verdict) if verdict.passed => Ok(GateState::Passed),
-            Some(_) if promotion.force => Ok(GateState::Overruled),
-            Some(verdict) => Err(ServiceError::GateRefused { model: model.name, reasons: verdict.reasons }),
+        let Some(verdict) = model.verdict else { return Ok(GateState::NotEvaluated) };
+        match verdict.outcome {
+            GateOutcome::Passed => Ok(GateState::Passed),
+            GateOutcome::NotEnoughEvidence => Ok(GateState::NotEnoughEvidence),
+            GateOutcome::Refused if promotion.force => Ok(GateState::Overruled),
+            GateOutcome::Refused => Err(ServiceError::GateRefused { model: model.name, reasons: verdict.reasons }),
         }
     }
 

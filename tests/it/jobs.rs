@@ -158,7 +158,7 @@ async fn a_gallery_is_learned_from_while_the_server_serves() {
     let others = TestApp::at(server.url.clone()).await;
     enroll_people(&others, 8..12, 3).await;
     let body = json!({
-        "gallery": app.gallery, "steps": 8, "test_share": 0.34, "name": "staff-2",
+        "gallery": app.gallery, "steps": 8, "test_share": 0.34, "name": "staff-2", "protected": [others.gallery],
         "recipe": {"batch": {"subjects": 4, "photos": 3}, "fine_tuning": {"replay": 4}},
     });
     let job = retrain(&app, &body).await;
@@ -190,11 +190,19 @@ async fn a_gallery_is_learned_from_while_the_server_serves() {
     assert_eq!((job.state, job.attempts), (JobState::Succeeded, 1), "{job:?}");
     let result = job.result.clone().unwrap();
     assert_eq!((&result["model"]["name"], &result["model"]["dimension"]), (&json!("staff-2"), &json!(128)));
-    assert!(result["gate"]["passed"].is_boolean() && result["promotion"].is_null(), "{result}");
-    let target = &result["gate"]["figures"]["target"];
+    let (gate, figures) = (&result["gate"], &result["gate"]["figures"]);
+    // Three people are too few.
+    assert_eq!((&gate["outcome"], &gate["passed"]), (&json!("not_enough_evidence"), &json!(false)), "{result}");
+    assert!(
+        gate["reasons"][0].as_str().unwrap().starts_with("too few to tell: 3 people") && result["promotion"].is_null()
+    );
+    let target = &figures["target"];
     assert_eq!((&target["subjects"], &target["faces"]), (&json!(3), &json!(12)), "{result}");
+    assert_eq!((&target["name"], &target["fpir"]["in_use"]), (&json!(app.gallery), &json!(0.01)), "{result}");
     // Of four people, the training was shown two.
-    assert_eq!(result["gate"]["figures"]["protected"]["faces"], 6);
+    let protected = &figures["protected"][0];
+    assert_eq!((&protected["name"], &protected["faces"]), (&json!(others.gallery), &json!(6)), "{result}");
+    assert_eq!((&protected["mated"], &protected["outcome"]), (&json!(2), &json!("not_enough_evidence")), "{result}");
     assert_eq!(result["card"]["data"]["replay"]["photos"], 6);
     assert_eq!(result["card"]["training"]["steps"], 8);
     let models = app.get("/admin/models").await.value();
@@ -217,10 +225,14 @@ async fn a_gallery_is_learned_from_while_the_server_serves() {
     assert!(Events::of(&app, &job, Some(last.id)).await.rest().await.is_empty());
     let listed: Page<Job> = app.get("/admin/jobs?limit=1").await.json();
     assert_eq!(listed.items[0].id, job.id);
-    // The gate may refuse so short a training, but its verdict can be overruled.
-    let answer = app.post_json("/admin/models/staff-2/promote", json!({"force": true})).await;
+    // What the gate does not know is for people to decide.
+    let shown = faceid().args(["models", "show", "staff-2", "--server", &app.url]).output().unwrap();
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("not enough evidence"), "{shown:?}");
+    let answer = app.post_json("/admin/models/staff-2/promote", json!({})).await;
     answer.expect(StatusCode::ACCEPTED);
-    assert_eq!(app.finished(answer.json()).await.state, JobState::Succeeded);
+    let promotion = app.finished(answer.json()).await;
+    assert_eq!(promotion.state, JobState::Succeeded);
+    assert_eq!(promotion.result.unwrap()["gate"], "not_enough_evidence");
     let answer: Identified = app.post_photo("/identify", &probe).await.json();
     assert_eq!(answer.model, "staff-2");
     assert_eq!(answer.faces[0].matches[0].subject, name);
@@ -335,9 +347,9 @@ async fn the_command_line_follows_a_training_from_nothing() {
     let output = faceid().args(command).args(more).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    assert!(said.contains("candidate tiny") && said.contains("the gate refuses it"), "{output:?}");
-    assert!(said.contains("no improvement shown") && said.contains("AUC"), "{said}");
-    // What the gate refuses is not promoted.
+    assert!(said.contains("candidate tiny") && said.contains("not enough evidence to decide"), "{output:?}");
+    assert!(said.contains("too few to tell: 2 people") && said.contains("FNIR@5.0e-1"), "{said}");
+    // What the gate does not let pass is not promoted.
     assert_eq!(app.answering().await, "sface-128");
     let listed: Page<Job> = app.get("/admin/jobs").await.json();
     assert_eq!(listed.items.len(), 1);

@@ -8,11 +8,11 @@ use super::embed::embed;
 use super::names::{LeftOut, Names};
 use super::sources::{self, Copies, Source};
 use crate::config::Config;
-use crate::evaluation::{Change, Estimate, Gate, GateSet, Verdict};
+use crate::evaluation::{Change, Estimate, Gate, GateOutcome, GateSet, Judged, Verdict};
 use crate::service::ServiceError;
 
 /// Compares the configured embedder with `other` by the rules of a promotion: on `target`, and on the photos of the folders
-/// `protected` if there are any.
+/// `protected` if there are any, which are one gallery. Both decide at the server's share of strangers.
 pub async fn decide(
     config: &Config,
     other: &Path,
@@ -21,16 +21,14 @@ pub async fn decide(
     (which, names): (WhichFace, &Names),
 ) -> Result<Verdict, CliError> {
     let mut notes = left_out("target", target);
-    let target = set(config, other, target, which).await?;
-    let protected = match protected.is_empty() {
-        true => None,
-        false => {
-            let source = sources::of_folders_without(protected, names)?;
-            notes.extend(left_out("protected", &source));
-            Some(set(config, other, &source, which).await?)
-        }
-    };
-    let decided = tokio::task::spawn_blocking(move || Gate::default().decide(&target, protected.as_ref())).await;
+    let target = set(config, other, ("these photos", target), which).await?;
+    let mut others = Vec::new();
+    if !protected.is_empty() {
+        let source = sources::of_folders_without(protected, names)?;
+        notes.extend(left_out("protected", &source));
+        others.push(set(config, other, ("protected photos", &source), which).await?);
+    }
+    let decided = tokio::task::spawn_blocking(move || Gate::default().decide(&target, &others)).await;
     let mut verdict = decided.map_err(|error| ServiceError::Internal(error.to_string()))??;
     verdict.notes.extend(notes);
     Ok(verdict)
@@ -52,7 +50,12 @@ fn left_out(set: &str, source: &Source) -> Vec<String> {
 }
 
 /// The faces that both embed.
-async fn set(config: &Config, active: &Path, source: &Source, which: WhichFace) -> Result<GateSet, CliError> {
+async fn set(
+    config: &Config,
+    active: &Path,
+    (name, source): (&str, &Source),
+    which: WhichFace,
+) -> Result<GateSet, CliError> {
     let candidate = config.engine.embedder.as_path();
     let (of_active, of_candidate) = (crate::app::manifest(active).await?, crate::app::manifest(candidate).await?);
     let outcomes = embed(config, [(active, &of_active), (candidate, &of_candidate)], &source.photos, which).await?;
@@ -64,30 +67,34 @@ async fn set(config: &Config, active: &Path, source: &Source, which: WhichFace) 
             new.push(after);
         }
     }
-    Ok(GateSet::of_subjects(subjects, old, new)?)
+    Ok(GateSet::of_subjects((name, config.recognition.fpir), &subjects, old, new)?)
 }
 
 pub fn print(verdict: &Verdict, json: bool) -> Result<(), CliError> {
     if json {
         return print_json(verdict);
     }
-    print_change("these photos", &verdict.target);
-    if let Some(protected) = &verdict.protected {
-        print_change("protected photos", protected);
-    }
+    std::iter::once(&verdict.target).chain(&verdict.protected).for_each(print_judged);
     verdict.notes.iter().for_each(|note| say(format_args!("note: {note}")));
-    verdict.reasons.iter().for_each(|reason| say(format_args!("refused: {reason}")));
-    if verdict.promote {
-        say(format_args!("it may be promoted"));
+    let outcome = match verdict.outcome {
+        GateOutcome::Refused => "refused",
+        GateOutcome::NotEnoughEvidence => "not decided",
+        GateOutcome::Passed => "it may be promoted",
+    };
+    match verdict.reasons.is_empty() {
+        true => say(format_args!("{outcome}")),
+        false => verdict.reasons.iter().for_each(|reason| say(format_args!("{outcome}: {reason}"))),
     }
     Ok(())
 }
 
-fn print_change(name: &str, change: &Change) {
-    let Change { subjects, faces, active, candidate, auc_change, tar_change, .. } = change;
+fn print_judged(Judged { name, change, .. }: &Judged) {
+    let Some(change) = change else { return };
+    let Change { subjects, faces, fmr, fpir, active, candidate, .. } = change;
     say(format_args!("{name}: {faces} faces of {subjects} people   before    after   change, 95 % interval"));
-    row("AUC", active.auc, candidate.auc, auc_change);
-    row("TAR@FAR=1e-2", active.tar, candidate.tar, tar_change);
+    row(&format!("TAR@FMR={:.1e}", fmr.at), active.tar, candidate.tar, &change.tar_change);
+    row(&format!("FNIR@FPIR={:.1e}", fpir.at), active.fnir, candidate.fnir, &change.fnir_change);
+    row("AUC", active.auc, candidate.auc, &change.auc_change);
 }
 
 fn row(figure: &str, before: f64, after: f64, Estimate { value, low, high }: &Estimate) {

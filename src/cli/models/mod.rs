@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::backend::{Backend, BackendArgs};
 use super::{CliError, print_json, progress_bar, say};
+use crate::evaluation::GateOutcome;
 use crate::jobs::JobState;
 use crate::registry::ChannelOrder;
 use crate::service::answers::{Job, ModelEntry};
@@ -178,8 +179,16 @@ impl One {
         ));
         match &details.verdict {
             None => say(format_args!("  nobody has evaluated it")),
-            Some(verdict) if verdict.passed => say(format_args!("  the gate let it pass")),
-            Some(verdict) => say(format_args!("  the gate refuses it: {}", verdict.reasons.join("; "))),
+            Some(verdict) => {
+                let reasons = verdict.reasons.join("; ");
+                match verdict.outcome {
+                    GateOutcome::Passed => say(format_args!("  the gate let it pass")),
+                    GateOutcome::Refused => say(format_args!("  the gate refuses it: {reasons}")),
+                    GateOutcome::NotEnoughEvidence => {
+                        say(format_args!("  the gate has not enough evidence to decide: {reasons}"));
+                    }
+                }
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -321,6 +330,9 @@ fn describe(promoted: &Promoted) {
     }
     if [gate, enrolled].contains(&&GateState::Overruled) {
         say(format_args!("  it was refused, and that was overruled"));
+    }
+    if *gate == GateState::NotEnoughEvidence {
+        say(format_args!("  too few people could tell whether it is better than the one before"));
     }
     if *enrolled == GateState::NotEvaluated {
         say(format_args!("  too few enrolled people have two photos to tell whether it is of any use"));

@@ -19,7 +19,7 @@ async fn what_there_is_to_train_on() {
     assert_eq!(stock, TrainingStock { mated: 2, without_chip: 2, copies: 0 });
     assert_eq!(db.galleries.training_stock(GalleryId::new()).await.unwrap(), TrainingStock::default());
     let names = async |subjects| -> Vec<String> {
-        let found = db.galleries.galleries_with_mated(subjects).await.unwrap();
+        let found = db.galleries.some_with_mated(subjects, 5, 10).await.unwrap();
         found.into_iter().map(|gallery| gallery.name).collect()
     };
     assert_eq!((names(2).await, names(3).await), (vec!["default".to_owned()], vec![]));
@@ -69,8 +69,8 @@ async fn a_photo_that_was_enrolled_again_counts_once() {
     let sample = db.galleries.sample_of_faces(DEFAULT_GALLERY, 10, 10).await.unwrap();
     assert_eq!(sample.len(), 4, "two of Ada, two of Bob: {sample:?}");
     let names = |found: Vec<crate::gallery::Gallery>| found.len();
-    assert_eq!(names(db.galleries.galleries_with_mated(2).await.unwrap()), 1);
-    assert_eq!(names(db.galleries.galleries_with_mated(3).await.unwrap()), 0);
+    assert_eq!(names(db.galleries.some_with_mated(2, 5, 10).await.unwrap()), 1);
+    assert_eq!(names(db.galleries.some_with_mated(3, 5, 10).await.unwrap()), 0);
     let model = db.model;
     let sample = db.galleries.sample_of_embeddings(DEFAULT_GALLERY, model, 10, 5).await.unwrap();
     let mut counts: Vec<usize> = sample.iter().map(Vec::len).collect();
@@ -78,4 +78,34 @@ async fn a_photo_that_was_enrolled_again_counts_once() {
     assert_eq!(counts, [1, 2, 2]);
     let photos: std::collections::HashSet<_> = sample.iter().flatten().map(|(photo, _)| *photo).collect();
     assert_eq!(photos.len(), 4, "Ada and Bob share one");
+}
+
+#[tokio::test]
+async fn some_galleries_are_found_however_many_there_are() {
+    let db = Fixture::new().await;
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        let gallery = name(&format!("door-{number}"));
+        ids.push(db.galleries.create_gallery(&gallery).await.unwrap().id);
+        for subject in ["Ada", "Bob"] {
+            db.enroll(gallery.as_str(), subject, &axis(0)).await;
+            db.enroll(gallery.as_str(), subject, &axis(1)).await;
+        }
+    }
+    db.enroll("default", "Cem", &axis(0)).await;
+    let found = async |least, largest, most| -> Vec<GalleryId> {
+        let found = db.galleries.some_with_mated(least, largest, most).await.unwrap();
+        found.into_iter().map(|gallery| gallery.id).collect()
+    };
+    assert_eq!(found(2, 3, 10).await, ids, "all that have enough, oldest first");
+    assert_eq!(found(3, 3, 10).await, []);
+    let three = found(2, 1, 3).await;
+    assert!(three.len() == 3 && found(2, 1, 3).await == three, "{three:?}");
+    // Whoever is measured as the largest is among them, whatever the lot.
+    let other = *ids.iter().find(|id| !three.contains(id)).unwrap();
+    let insert = "insert into gallery_rates (model_id, gallery_id, subjects, probes, twice, measured_at) \
+                  values ($1, $2, 500, 500, 0, now())";
+    sqlx::query(insert).bind(db.model.0).bind(other.0).execute(&db.pool).await.unwrap();
+    let three = found(2, 1, 3).await;
+    assert!(three.len() == 3 && three.contains(&other), "{three:?}");
 }

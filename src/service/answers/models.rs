@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::evaluation::GateOutcome;
+
 /// An embedder that the database knows.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ModelEntry {
@@ -61,6 +63,9 @@ pub struct ModelDetails {
 /// What the gate said of a model.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Verdict {
+    /// `refused` stops a promotion unless it is forced; `not_enough_evidence` does not, but nothing is promoted by itself.
+    pub outcome: GateOutcome,
+    /// Whether the outcome is `passed`.
     pub passed: bool,
     /// Why not.
     pub reasons: Vec<String>,

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::super::report::Report;
 use super::super::work::Failure;
 use super::super::{ServiceError, Services};
-use crate::evaluation::Random;
+use super::LEAST_KEPT;
+use crate::evaluation::{Gate, Random};
 use crate::gallery::{KnownFace, StoredChip};
 use crate::types::{FaceId, GalleryId, SubjectId};
 
@@ -42,14 +43,14 @@ impl Faces {
         Self(subjects)
     }
 
-    /// Every second subject of each gallery that has enough of them. Faces are sorted by gallery and subject.
-    pub(super) fn half_of(known: &[KnownFace], least: usize) -> Self {
+    /// Every second subject of each gallery, as many as [`kept_of`] says and up to `most`. Faces are sorted by gallery and
+    /// subject.
+    pub(super) fn half_of(known: &[KnownFace], most: usize) -> Self {
         let mut half = Vec::new();
         for gallery in known.chunk_by(|a, b| a.gallery == b.gallery) {
             let Self(subjects) = Self::choose(gallery, usize::MAX, 0);
-            if subjects.len() >= least {
-                half.extend(subjects.into_iter().skip(1).step_by(2));
-            }
+            let kept = kept_of(subjects.len()).min(most);
+            half.extend(subjects.into_iter().skip(1).step_by(2).take(kept));
         }
         Self(half)
     }
@@ -68,6 +69,16 @@ impl Faces {
             .iter()
             .filter(|(subject, _)| subjects.contains(subject))
             .map(|(subject, faces)| (*subject, faces.as_slice()))
+    }
+}
+
+/// Of so many people with two photos in a protected gallery, how many are shown to the training: half, but so that enough are
+/// left for the gate where there are enough. Of one or two the training learns nothing.
+pub(super) fn kept_of(people: usize) -> usize {
+    match people.checked_sub(Gate::LEAST_MATED) {
+        None if people >= LEAST_KEPT => people / 2,
+        Some(spare @ 2..) => (people / 2).min(spare),
+        _ => 0,
     }
 }
 
@@ -149,10 +160,12 @@ mod tests {
         let some = Faces::choose(&known, 9, 1);
         assert!((5..=9).contains(&count(&some)), "{}", count(&some));
         assert_eq!(Faces::choose(&known, 9, 1), some);
-        let half = Faces::half_of(&known, 4);
+        let half = Faces::half_of(&known, 10);
         assert_eq!(half.0.iter().map(|(_, faces)| faces.len()).collect::<Vec<_>>(), [1, 2]);
         assert!(half.subjects().contains(&known[3].subject) && !half.subjects().contains(&known[0].subject));
-        assert!(Faces::half_of(&known, 6).is_empty());
+        assert_eq!(Faces::half_of(&known, 1).0.len(), 1);
+        assert!(Faces::half_of(&known[..3], 10).is_empty());
+        assert_eq!([3, 4, 9, 11, 12, 15, 20, 41].map(kept_of), [0, 2, 4, 0, 2, 5, 10, 20]);
         for (subject, faces) in &some.0 {
             assert_eq!(known.iter().filter(|known| known.subject == *subject).count(), faces.len());
         }

@@ -8,7 +8,7 @@ use super::super::answers::Job;
 use super::super::report::Report;
 use super::super::work::{Failure, settings_of};
 use super::super::{ServiceError, Services};
-use super::gate::{MOST_FACES, MOST_OF_ONE};
+use super::gate::{MOST_FACES, MOST_OF_ONE, Sample};
 use super::{GalleryRef, LEAST_PROTECTED, too_few};
 use crate::jobs::{JobKind, Lease, NewJob};
 use crate::registry::Actor;
@@ -21,7 +21,7 @@ pub struct EvaluateRequest {
     pub model: String,
     /// Where the model is to be better than the active one; it should not have been trained on these people.
     pub gallery: Name,
-    /// Galleries that must not suffer; `None`: all others with enough faces.
+    /// Galleries that must not suffer; `None`: others with enough people.
     pub protected: Option<Vec<Name>>,
 }
 
@@ -33,6 +33,9 @@ struct Settings {
     name: String,
     gallery: GalleryRef,
     protected: Vec<GalleryRef>,
+    /// Whether there are more that nobody named.
+    #[serde(default)]
+    by_lot: bool,
 }
 
 impl Services {
@@ -48,11 +51,11 @@ impl Services {
         }
         let gallery = self.gallery_ref(&request.gallery).await?;
         let stock = self.0.galleries.training_stock(gallery.id).await?;
-        if stock.mated < u64::from(LEAST_PROTECTED) {
-            return Err(too_few("gallery", &gallery.name, u64::from(LEAST_PROTECTED), stock));
+        if stock.mated < LEAST_PROTECTED {
+            return Err(too_few("gallery", &gallery.name, LEAST_PROTECTED, stock));
         }
-        let protected = self.protected(request.protected.as_deref(), gallery.id).await?;
-        let settings = Settings { model: model.id, name: model.name, gallery, protected };
+        let (protected, by_lot) = self.protected(request.protected.as_deref(), gallery.id).await?;
+        let settings = Settings { model: model.id, name: model.name, gallery, protected, by_lot };
         let settings = serde_json::to_value(settings).map_err(|error| ServiceError::Internal(error.to_string()))?;
         let key = hex(&Sha256::digest(settings.to_string()));
         let new = NewJob { kind: JobKind::Evaluate, key, settings, requested_by: requested_by.to_owned() };
@@ -69,11 +72,12 @@ impl Services {
         let target = self.0.galleries.sample_of_faces(settings.gallery.id, subjects, MOST_OF_ONE).await;
         let others = self.protected_faces(&settings.protected).await?;
         let mut report = Report::new(lease);
-        let target = target.map_err(ServiceError::from)?;
-        let verdict = self.judge_faces(&candidate, &target, &others, &mut report).await?;
+        let target = Sample { gallery: settings.gallery.clone(), faces: target.map_err(ServiceError::from)? };
+        let verdict = self.judge_faces(&candidate, &target, &others, settings.by_lot, &mut report).await?;
         self.set_verdict(model.id, &verdict).await?;
         let details = json!({
-            "job": lease.job().id, "gallery": settings.gallery.name, "gate_passed": verdict.passed,
+            "job": lease.job().id, "gallery": settings.gallery.name, "gate": verdict.outcome,
+            "gate_passed": verdict.passed,
         });
         let noted = self.registry().note(Actor::Server, "model.evaluate", Some(model.id), details).await;
         noted.map_err(ServiceError::from)?;

@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::answers::Job;
 use super::{ServiceError, Services};
+use crate::evaluation::Gate;
 use crate::gallery::TrainingStock;
 use crate::jobs::{JobKind, NewJob};
 use crate::registry::ModelFormat;
@@ -26,11 +27,16 @@ use crate::types::{GalleryId, Name, hex};
 /// Subjects with two photos or more that it takes to train on some and test on others.
 const LEAST_SUBJECTS: u64 = 4;
 
-/// Subjects with two photos or more that it takes to see whether a gallery suffers.
-const LEAST_PROTECTED: u32 = 2;
+/// Subjects with two photos or more that it takes to compare anything. For an answer the gate needs more.
+const LEAST_PROTECTED: u64 = 2;
 
-/// Subjects with two photos or more from which on a protected gallery gives half of them to be kept in training.
-const LEAST_KEPT: u32 = 4;
+/// Protected galleries at most if none are named: as many of the largest, and the rest by lot. Each costs embedding of some
+/// hundred faces by two networks.
+const MOST_PROTECTED: usize = 30;
+const LARGEST: usize = 15;
+
+/// Subjects with two photos or more from which on a protected gallery gives some of them to be kept in training.
+const LEAST_KEPT: usize = 4;
 
 /// Share of the subjects that the candidate is tested on, if nothing else is said.
 const TEST_SHARE: f64 = 0.25;
@@ -51,7 +57,7 @@ pub enum RetrainBase {
 pub struct RetrainRequest {
     pub gallery: Name,
     pub base: RetrainBase,
-    /// Galleries that must not suffer; `None`: all others with enough faces.
+    /// Galleries that must not suffer; `None`: others with enough people.
     pub protected: Option<Vec<Name>>,
     pub steps: Option<u64>,
     pub seed: Option<u64>,
@@ -78,6 +84,9 @@ struct RetrainSettings {
     gallery: GalleryRef,
     base: RetrainBase,
     protected: Vec<GalleryRef>,
+    /// Whether there are more that nobody named.
+    #[serde(default)]
+    by_lot: bool,
     /// All settings of the training but those that the server decides.
     recipe: Value,
     /// Whether the recipe counts on people of protected galleries, on whom the model is kept as it is.
@@ -111,23 +120,41 @@ impl Services {
         if stock.mated < LEAST_SUBJECTS {
             return Err(too_few("gallery", &gallery.name, LEAST_SUBJECTS, stock));
         }
-        let protected = self.protected(request.protected.as_deref(), gallery.id).await?;
-        let large = self.0.galleries.galleries_with_mated(LEAST_KEPT).await?;
-        let keeps = request.base == RetrainBase::Active
-            && large.iter().any(|large| protected.iter().any(|gallery| gallery.id == large.id));
+        let (protected, by_lot) = self.protected(request.protected.as_deref(), gallery.id).await?;
+        let keeps = request.base == RetrainBase::Active && self.any_is_kept(&protected).await?;
         let recipe = recipe::of(&request, keeps)?;
         let name = request.name.map(|name| name.to_string());
-        Ok(RetrainSettings { gallery, base: request.base, protected, recipe, keeps, name, promote: request.promote })
+        let RetrainRequest { base, promote, .. } = request;
+        Ok(RetrainSettings { gallery, base, protected, by_lot, recipe, keeps, name, promote })
     }
 
-    /// The galleries that must not suffer: those that are named, else all with enough faces but the target.
-    async fn protected(&self, named: Option<&[Name]>, target: GalleryId) -> Result<Vec<GalleryRef>, ServiceError> {
-        if let Some(names) = named {
-            return self.protected_by_name(names, target).await;
+    /// Whether people of one of these galleries are shown to a training, so that the model is kept on them.
+    async fn any_is_kept(&self, protected: &[GalleryRef]) -> Result<bool, ServiceError> {
+        for gallery in protected {
+            let people = self.0.galleries.training_stock(gallery.id).await?.mated;
+            if chips::kept_of(people as usize) > 0 {
+                return Ok(true);
+            }
         }
-        let all = self.0.galleries.galleries_with_mated(LEAST_PROTECTED).await?.into_iter();
-        let others = all.filter(|other| other.id != target);
-        Ok(others.map(|other| GalleryRef { id: other.id, name: other.name }).collect())
+        Ok(false)
+    }
+
+    /// The galleries that must not suffer: those that are named, else those in which the gate can tell, but the target; and
+    /// whether there may be more of these.
+    async fn protected(
+        &self,
+        named: Option<&[Name]>,
+        target: GalleryId,
+    ) -> Result<(Vec<GalleryRef>, bool), ServiceError> {
+        if let Some(names) = named {
+            return Ok((self.protected_by_name(names, target).await?, false));
+        }
+        let least = Gate::LEAST_MATED as u32;
+        let mut some = self.0.galleries.some_with_mated(least, LARGEST, MOST_PROTECTED + 1).await?;
+        let more = some.len() > MOST_PROTECTED;
+        some.retain(|other| other.id != target);
+        some.truncate(MOST_PROTECTED);
+        Ok((some.into_iter().map(|other| GalleryRef { id: other.id, name: other.name }).collect(), more))
     }
 
     async fn protected_by_name(&self, names: &[Name], target: GalleryId) -> Result<Vec<GalleryRef>, ServiceError> {
@@ -139,8 +166,8 @@ impl Services {
                 return Err(ServiceError::InvalidField { field: "protected", reason });
             }
             let stock = self.0.galleries.training_stock(gallery.id).await?;
-            if stock.mated < u64::from(LEAST_PROTECTED) {
-                return Err(too_few("protected", &gallery.name, u64::from(LEAST_PROTECTED), stock));
+            if stock.mated < LEAST_PROTECTED {
+                return Err(too_few("protected", &gallery.name, LEAST_PROTECTED, stock));
             }
             if !protected.contains(&gallery) {
                 protected.push(gallery);

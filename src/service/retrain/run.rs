@@ -12,7 +12,9 @@ use super::super::work::{Failure, settings_of};
 use super::super::{NewModelFile, ServiceError, Services};
 use super::chips::{Faces, on_disk, remove};
 use super::folder::Folder;
-use super::{LEAST_KEPT, RetrainBase, RetrainSettings};
+use super::gate::MOST_KEPT;
+use super::{RetrainBase, RetrainSettings};
+use crate::evaluation::Gate;
 use crate::jobs::{JobError, Lease, Stop};
 use crate::registry::{Actor, GateVerdict, Manifest, Model, ModelSource};
 use crate::types::{JobId, ModelId, SubjectId, hex};
@@ -71,7 +73,10 @@ impl Services {
         let held_out = held_out(&card)?;
         let verdict = self.judge(&loaded, &plan, &held_out, &settings, &mut report).await?;
         self.set_verdict(candidate.id, &verdict).await?;
-        let details = json!({"job": lease.job().id, "gallery": settings.gallery.name, "gate_passed": verdict.passed});
+        let details = json!({
+            "job": lease.job().id, "gallery": settings.gallery.name, "gate": verdict.outcome,
+            "gate_passed": verdict.passed,
+        });
         self.registry()
             .note(Actor::Server, "model.retrain", Some(candidate.id), details)
             .await
@@ -89,7 +94,9 @@ impl Services {
         let seed = settings.recipe["seed"].as_u64().unwrap_or_default();
         let kept = match settings.base {
             RetrainBase::Active => {
-                Faces::half_of(&self.protected_faces(&settings.protected).await?, LEAST_KEPT as usize)
+                let samples = self.protected_faces(&settings.protected).await?;
+                let each = (MOST_KEPT / samples.len().max(1)).max(Gate::LEAST_MATED);
+                Faces::half_of(&samples.into_iter().flat_map(|sample| sample.faces).collect::<Vec<_>>(), each)
             }
             RetrainBase::Scratch => Faces::default(),
         };
@@ -171,7 +178,7 @@ impl Services {
                 Err(error) => return Err(error.into()),
             }
         }
-        info!(model = %candidate.name, passed = verdict.passed, "trained a candidate");
+        info!(model = %candidate.name, gate = ?verdict.outcome, "trained a candidate");
         Ok(json!({
             "model": {
                 "id": candidate.id,

@@ -6,6 +6,7 @@
 //! comparison of different people matches; a probe is compared with all N subjects, so a rate of strangers is that of one
 //! comparison taken to N: FPIR = 1 - (1 - f)^N (ISO/IEC 19795-1).
 
+mod in_use;
 mod known;
 mod measure;
 
