@@ -37,9 +37,9 @@ pub enum NetworkError {
 impl NetworkError {
     /// Whether there was too little memory, of the processor or of a GPU: what libtorch's allocators and C++'s say then.
     pub fn is_out_of_memory(&self) -> bool {
-        let words = ["can't allocate memory", "CUDA out of memory", "bad_alloc"];
-        let says = |message: &str| words.iter().any(|words| message.contains(words));
-        matches!(self, Self::Torch(reason) | Self::Node { reason, .. } if says(reason))
+        // Wherever it was noticed: at a weight that is unpacked, a node that runs.
+        let said = self.to_string();
+        ["can't allocate memory", "CUDA out of memory", "bad_alloc"].iter().any(|words| said.contains(words))
     }
 }
 
