@@ -102,7 +102,7 @@ async fn check_scenes(app: &TestApp) {
     assert!(extra <= 1);
 }
 
-/// How the figures of docs/decisions.md came about, and whether it still holds.
+/// Whether what was measured on thousands of people holds for others.
 #[tokio::test]
 #[ignore = "needs the test photos"]
 async fn the_bundled_calibration_fits_the_photos() {
@@ -116,8 +116,8 @@ async fn the_bundled_calibration_fits_the_photos() {
     for (name, pairs) in &sets {
         pairs.report(name);
     }
-    let path = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("mobilefacenet-512.onnx");
-    let sha256 = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
+    let path = made_by_setup("FACEID_WEIGHTS_DIR", "weights").join("sface-128.onnx");
+    let sha256 = "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee";
     let calibration = Manifest::of(&path, sha256).unwrap().calibration();
     let threshold = calibration.threshold.get();
     for (name, pairs) in &sets {
@@ -126,13 +126,10 @@ async fn the_bundled_calibration_fits_the_photos() {
     }
 
     let pairs: Vec<(f32, bool, f64)> = sets.iter().flat_map(|(_, pairs)| pairs.weighted()).collect();
-    let (slope, intercept) = logistic_regression(&pairs);
-    let best = log_loss(&pairs, |s| sigmoid(slope * f64::from(s) + intercept));
-    let bundled = log_loss(&pairs, |s| calibration.probability(s, 1).unwrap().into());
-    println!(
-        "logistic regression: slope {slope:.2}, intercept {intercept:.2}, log loss {best:.5}; bundled {bundled:.5}"
-    );
-    assert!(bundled < best * 1.02, "the bundled probabilities lose {bundled}, the best {best}");
+    let loss = log_loss(&pairs, |s| calibration.probability(s, 1).unwrap().into());
+    println!("log loss of the bundled probabilities: {loss:.5}");
+    // Fitted to thousands of other people; a coin loses 0.69, and who is sure of a mistake loses more.
+    assert!(loss < 0.05, "the bundled probabilities lose {loss}");
 }
 
 /// The people of `scenes` who have photos of their own.
@@ -143,10 +140,6 @@ fn scene_people(folder: &Path) -> Vec<(String, Vec<PathBuf>)> {
     people.map(|(name, files)| (name.clone(), files.as_array().unwrap().iter().map(path).collect())).collect()
 }
 
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
 /// Mean over weighted pairs.
 fn log_loss(pairs: &[(f32, bool, f64)], probability: impl Fn(f32) -> f64) -> f64 {
     let loss = |&(similarity, genuine, weight): &(f32, bool, f64)| {
@@ -154,25 +147,6 @@ fn log_loss(pairs: &[(f32, bool, f64)], probability: impl Fn(f32) -> f64) -> f64
         -weight * if genuine { p.ln() } else { (1.0 - p).ln() }
     };
     pairs.iter().map(loss).sum::<f64>() / pairs.iter().map(|pair| pair.2).sum::<f64>()
-}
-
-/// Slope and intercept by Newton's method.
-fn logistic_regression(pairs: &[(f32, bool, f64)]) -> (f64, f64) {
-    let (mut slope, mut intercept) = (10.0, -4.0);
-    for _ in 0..50 {
-        let (mut gradient, mut hessian) = ([0.0; 2], [0.0; 3]);
-        for &(similarity, genuine, weight) in pairs {
-            let s = f64::from(similarity);
-            let p = sigmoid(slope * s + intercept);
-            let (error, curvature) = (weight * (p - f64::from(u8::from(genuine))), weight * p * (1.0 - p));
-            gradient = [gradient[0] + error * s, gradient[1] + error];
-            hessian = [hessian[0] + curvature * s * s, hessian[1] + curvature * s, hessian[2] + curvature];
-        }
-        let determinant = hessian[0] * hessian[2] - hessian[1] * hessian[1];
-        slope -= (hessian[2] * gradient[0] - hessian[1] * gradient[1]) / determinant;
-        intercept -= (hessian[0] * gradient[1] - hessian[1] * gradient[0]) / determinant;
-    }
-    (slope, intercept)
 }
 
 /// Similarities of all pairs of photos of a folder with one folder per person.
