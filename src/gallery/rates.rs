@@ -46,6 +46,14 @@ struct RatesRow {
     measured_at: DateTime<Utc>,
 }
 
+#[derive(sqlx::FromRow)]
+struct SizeRow {
+    gallery_id: Uuid,
+    subjects: i64,
+    measured_subjects: Option<i64>,
+    measured_at: Option<DateTime<Utc>>,
+}
+
 impl Galleries {
     /// Keeps what was measured, in place of what was before. Nothing happens if the gallery is gone.
     pub async fn save_rates(&self, rates: &MeasuredRates) -> Result<(), GalleryError> {
@@ -87,8 +95,8 @@ impl Galleries {
 
     /// The galleries with `least` subjects or more, largest first. Reads an index of all templates.
     pub async fn gallery_sizes(&self, model: ModelId, least: u64) -> Result<Vec<GallerySize>, GalleryError> {
-        let rows: Vec<(Uuid, i64, Option<i64>, Option<DateTime<Utc>>)> = sqlx::query_as(
-            "select t.gallery_id, t.subjects, r.subjects, r.measured_at from ( \
+        let rows: Vec<SizeRow> = sqlx::query_as(
+            "select t.gallery_id, t.subjects, r.subjects as measured_subjects, r.measured_at from ( \
                select gallery_id, count(*) as subjects from templates where model_id = $1 \
                group by gallery_id having count(*) >= $2 \
              ) t left join gallery_rates r on r.model_id = $1 and r.gallery_id = t.gallery_id order by t.subjects desc",
@@ -97,10 +105,10 @@ impl Galleries {
         .bind(least.cast_signed())
         .fetch_all(&self.beside)
         .await?;
-        let size = |(gallery, subjects, then, at): (Uuid, i64, Option<i64>, _)| GallerySize {
-            gallery: GalleryId(gallery),
-            subjects: subjects.unsigned_abs(),
-            measured: then.map(i64::unsigned_abs).zip(at),
+        let size = |row: SizeRow| GallerySize {
+            gallery: GalleryId(row.gallery_id),
+            subjects: row.subjects.unsigned_abs(),
+            measured: row.measured_subjects.map(i64::unsigned_abs).zip(row.measured_at),
         };
         Ok(rows.into_iter().map(size).collect())
     }
