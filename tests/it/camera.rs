@@ -57,7 +57,7 @@ async fn enroll(app: &TestApp, set: &str, change: impl Fn(&[u8]) -> Vec<u8>) -> 
 /// The figures that a training reached: of the people who were not trained on, before and after, and of the protected ones.
 async fn adapted(people: &[usize; 10]) -> (Value, Value, Value) {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--train-threads", "1"]).await;
+    let server = Server::start(data.path(), &["--embedder", "fast", "--train-threads", "1"]).await;
     let clean = TestApp::at(server.url.clone()).await;
     enroll(&clean, "lfw100", <[u8]>::to_vec).await;
     let app = TestApp::at(server.url.clone()).await;

@@ -77,7 +77,8 @@ async fn until_forgotten(data: &Path) {
 async fn an_archive_becomes_a_gallery_that_is_learned_from() {
     let known = people(0..5, 3);
     let data = data_dir();
-    let server = Server::start(data.path(), &["--train-threads", "1", "--reembed-share", "1"]).await;
+    let server =
+        Server::start(data.path(), &["--embedder", "fast", "--train-threads", "1", "--reembed-share", "1"]).await;
     let app = TestApp::at(server.url.clone()).await;
     let mut files: Vec<(String, Vec<u8>)> =
         known.iter().map(|(path, photo)| (format!("set/{path}"), photo.clone())).collect();

@@ -22,7 +22,7 @@ async fn import(app: &TestApp, file: Vec<u8>) -> Answer {
 
 async fn server() -> (tempfile::TempDir, Server, TestApp) {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--shutdown-timeout", "1"]).await;
+    let server = Server::start(data.path(), &["--shutdown-timeout", "1", "--request-timeout", "300"]).await;
     let app = TestApp::at(server.url.clone()).await;
     (data, server, app)
 }

@@ -152,7 +152,7 @@ async fn until_gone(pid: Pid) {
 #[ignore = "needs the test photos"]
 async fn a_gallery_is_learned_from_while_the_server_serves() {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--train-threads", "1"]).await;
+    let server = Server::start(data.path(), &["--embedder", "fast", "--train-threads", "1"]).await;
     let app = TestApp::at(server.url.clone()).await;
     enroll_people(&app, 0..8, 4).await;
     let others = TestApp::at(server.url.clone()).await;
@@ -177,7 +177,7 @@ async fn a_gallery_is_learned_from_while_the_server_serves() {
         let mut answers = 0;
         while !busy.load(Ordering::Relaxed) {
             let answer: Identified = client.post_photo("/identify", &photo).await.json();
-            assert_eq!(answer.model, "sface-128");
+            assert_eq!(answer.model, "mobilefacenet-512");
             answers += 1;
         }
         answers
@@ -189,7 +189,7 @@ async fn a_gallery_is_learned_from_while_the_server_serves() {
     let job = get(&app, &job).await;
     assert_eq!((job.state, job.attempts), (JobState::Succeeded, 1), "{job:?}");
     let result = job.result.clone().unwrap();
-    assert_eq!((&result["model"]["name"], &result["model"]["dimension"]), (&json!("staff-2"), &json!(128)));
+    assert_eq!((&result["model"]["name"], &result["model"]["dimension"]), (&json!("staff-2"), &json!(512)));
     let (gate, figures) = (&result["gate"], &result["gate"]["figures"]);
     // Three people are too few.
     assert_eq!((&gate["outcome"], &gate["passed"]), (&json!("not_enough_evidence"), &json!(false)), "{result}");
@@ -244,7 +244,7 @@ async fn a_gallery_is_learned_from_while_the_server_serves() {
 #[ignore = "needs the test photos"]
 async fn a_training_that_is_killed_goes_on_and_one_that_is_cancelled_does_not() {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--train-threads", "1"]).await;
+    let server = Server::start(data.path(), &["--embedder", "fast", "--train-threads", "1"]).await;
     let app = TestApp::at(server.url.clone()).await;
     enroll_people(&app, 0..6, 4).await;
 
@@ -287,8 +287,9 @@ async fn another_server_takes_over_from_the_checkpoint() {
     let (a, b) = (data_dir(), data_dir());
     let start = async |data: &Path| {
         let store = store.path().to_str().unwrap();
-        let flags = ["--database-url", &url, "--model-store", store, "--job-lease", "3", "--train-threads", "1"];
-        Server::start(data, &flags).await
+        let place = ["--database-url", &url, "--model-store", store];
+        let flags = ["--embedder", "fast", "--job-lease", "3", "--train-threads", "1"];
+        Server::start(data, &[&place[..], &flags].concat()).await
     };
     let mut first = start(a.path()).await;
     let app = TestApp::at(first.url.clone()).await;
@@ -325,7 +326,7 @@ async fn another_server_takes_over_from_the_checkpoint() {
 #[ignore = "needs the test photos"]
 async fn a_training_without_enough_memory_fails_alone() {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--train-memory", "268435456"]).await;
+    let server = Server::start(data.path(), &["--embedder", "fast", "--train-memory", "268435456"]).await;
     let app = TestApp::at(server.url.clone()).await;
     enroll_people(&app, 0..5, 3).await;
     let job = app.finished(retrain(&app, &short(&app, 10)).await).await;
@@ -339,7 +340,7 @@ async fn a_training_without_enough_memory_fails_alone() {
 #[ignore = "needs the test photos"]
 async fn the_command_line_follows_a_training_from_nothing() {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--train-threads", "1"]).await;
+    let server = Server::start(data.path(), &["--embedder", "fast", "--train-threads", "1"]).await;
     let app = TestApp::at(server.url.clone()).await;
     enroll_people(&app, 0..6, 3).await;
     let command = ["retrain", "--server", &app.url, "--gallery", &app.gallery, "--from-scratch", "--steps", "20"];
@@ -350,7 +351,7 @@ async fn the_command_line_follows_a_training_from_nothing() {
     assert!(said.contains("candidate tiny") && said.contains("not enough evidence to decide"), "{output:?}");
     assert!(said.contains("too few to tell: 2 people") && said.contains("FNIR@5.0e-1"), "{said}");
     // What the gate does not let pass is not promoted.
-    assert_eq!(app.answering().await, "sface-128");
+    assert_eq!(app.answering().await, "mobilefacenet-512");
     let listed: Page<Job> = app.get("/admin/jobs").await.json();
     assert_eq!(listed.items.len(), 1);
 }
