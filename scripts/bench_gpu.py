@@ -165,7 +165,7 @@ def http(options) -> None:
     with tempfile.TemporaryDirectory(prefix="faceid-bench-") as folder:
         Path(folder).chmod(0o755)
         port = free_port()
-        command = [options.binary, "serve", "--device", options.device, "--bind", f"127.0.0.1:{port}", "--data-dir", f"{folder}/data", "--log", "warn"]
+        command = [options.binary, "serve", "--embedder", "fast", "--device", options.device, "--bind", f"127.0.0.1:{port}", "--data-dir", f"{folder}/data", "--log", "warn"]
         command += ["--threads", options.threads] if options.threads else []
         log = Path(folder) / "faceid.log"
         with server([str(word) for word in command], port, "faceid", "/readyz", log, env=options.environment) as up:
@@ -194,7 +194,7 @@ def recognition(options) -> None:
     with tempfile.TemporaryDirectory(prefix="faceid-bench-") as folder:
         Path(folder).chmod(0o755)
         port = free_port()
-        command = [options.binary, "serve", "--device", options.device, "--bind", f"127.0.0.1:{port}", "--data-dir", f"{folder}/data", "--log", "warn"]
+        command = [options.binary, "serve", "--embedder", "fast", "--device", options.device, "--bind", f"127.0.0.1:{port}", "--data-dir", f"{folder}/data", "--log", "warn"]
         with server([str(word) for word in command], port, "faceid", "/readyz", Path(folder) / "log", env=options.environment) as up:
             found = {path.name: up.ask("POST", "/detect", path)[1]["faces"] for path in sorted((options.data / "scenes").glob("*.jpg"))}
     noses = {name: [tuple(nose) for nose in places] for name, places in truth["noses"].items()}

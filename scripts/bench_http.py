@@ -143,7 +143,7 @@ def our_server(bench, cores: list[int]) -> Iterator[Server]:
     port = free_port()
     folder = bench.temporary / f"data-{port}"
     folder.mkdir(mode=0o755)
-    command = [bench.binary, "serve", "--threads", len(cores), "--bind", f"127.0.0.1:{port}", "--data-dir", folder, "--log", "warn"]
+    command = [bench.binary, "serve", "--embedder", "fast", "--threads", len(cores), "--bind", f"127.0.0.1:{port}", "--data-dir", folder, "--log", "warn"]
     log = bench.temporary / f"faceid-{port}.log"
     with server(pinned(cores, command), port, "faceid", "/readyz", log, env=bench.faceid_environment()) as up:
         enrol(up, bench.data / "lfw100", 1)

@@ -156,7 +156,7 @@ class Server:
 
     def __init__(self, trial, environment):
         self.port = free_port()
-        command = [trial.binary, "serve", "--log", "warn", "--bind", f"127.0.0.1:{self.port}", "--job-lease", "3"]
+        command = [trial.binary, "serve", "--embedder", "fast", "--log", "warn", "--bind", f"127.0.0.1:{self.port}", "--job-lease", "3"]
         command += ["--model-store", trial.models, "--data-dir", tempfile.mkdtemp(dir=trial.folder)]
         self.log = open(trial.folder / f"server-{self.port}.log", "w+")
         self.process = subprocess.Popen([str(part) for part in command], env=os.environ | environment, stdout=self.log, stderr=self.log)

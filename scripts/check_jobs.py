@@ -49,7 +49,7 @@ def ask_patiently(method, path, body=None):
 
 
 def start(binary, data_dir):
-    command = [binary, "serve", "--log", "error", "--bind", f"127.0.0.1:{PORT}", "--data-dir", data_dir]
+    command = [binary, "serve", "--embedder", "fast", "--log", "error", "--bind", f"127.0.0.1:{PORT}", "--data-dir", data_dir]
     command += ["--job-lease", "3", "--train-threads", "1"]
     server = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
     for _ in range(1200):

@@ -38,7 +38,7 @@ class Client:
 
 
 def start(binary, port, data_dir, *arguments):
-    command = [binary, "serve", "--log", "warn", "--bind", f"127.0.0.1:{port}", "--data-dir", data_dir, *arguments]
+    command = [binary, "serve", "--embedder", "fast", "--log", "warn", "--bind", f"127.0.0.1:{port}", "--data-dir", data_dir, *arguments]
     server = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
     for _ in range(600):
         try:

@@ -16,7 +16,7 @@ import uuid
 
 import numpy
 
-# MobileFaceNet-512, faceid's own embedder.
+# MobileFaceNet-512, `--embedder fast`.
 MODEL = {
     "name": "mobilefacenet-512",
     "sha256": "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581",
