@@ -87,7 +87,7 @@ impl Galleries {
     /// Up to `most` galleries in which so many subjects have chips of two photos or more: the `largest` ones, as they were
     /// measured last, and others by a lot that is the same each time. Oldest first.
     ///
-    /// However many galleries there are, and however large: it looks at [`CANDIDATES`] of them, and at [`LOOKED_AT`] faces of each.
+    /// However many galleries there are, and however large: it looks at some by lot, and at a bounded number of faces of each.
     pub async fn some_with_mated(
         &self,
         subjects: u32,
