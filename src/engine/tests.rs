@@ -177,7 +177,8 @@ fn lanes_are_bounded_in_entries_and_in_age() {
 /// An engine with the real networks.
 async fn engine(change: impl FnOnce(&mut EngineConfig)) -> (Engine, EngineThreads, LoadedEmbedder) {
     let folder = crate::nn::testing::weights("mobilefacenet-512.onnx").parent().unwrap().to_owned();
-    let settings = Settings { weights_dir: Some(folder), embedder: Some("fast".into()), threads: Some(1), ..Settings::default() };
+    let settings =
+        Settings { weights_dir: Some(folder), embedder: Some("fast".into()), threads: Some(1), ..Settings::default() };
     let mut config = settings.into_config().unwrap().engine;
     change(&mut config);
     let (engine, threads) = Engine::start(config.clone()).await.unwrap_or_else(|error| panic!("{error}"));
