@@ -124,8 +124,8 @@ async fn importing_the_file_of_a_known_model_changes_nothing_of_it() {
     let other_toml = "name = \"sface-128\"\nmean = 0\nscale = 1\nthreshold = 0.3\n";
     for (differs, said) in [
         (&[("name", "renamed"), ("threshold", "0.123")][..], "not \"renamed\", its threshold is 0.423, not 0.123"),
-        (&[("mean", "0")][..], "its mean is 127.5, not 0.0"),
-        (&[("scale", "1")][..], "its scale is 127.5, not 1.0"),
+        (&[("mean", "127.5")][..], "its mean is 0.0, not 127.5"),
+        (&[("scale", "127.5")][..], "its scale is 1.0, not 127.5"),
         (&[("channels", "bgr")][..], "its order of channels is \"rgb\", not \"bgr\""),
         (&[("manifest", other_toml)][..], "its threshold is 0.423, not 0.3"),
     ] {
@@ -357,7 +357,7 @@ async fn a_file_may_take_as_long_as_it_keeps_coming() {
     assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
     let mut names: Vec<String> = states(&app).await.into_iter().map(|(name, _)| name).collect();
     names.sort();
-    assert_eq!(names, ["cli", "form", "sface-128", "raw"]);
+    assert_eq!(names, ["cli", "form", "raw", "sface-128"]);
 }
 
 /// A folder with a file in it.

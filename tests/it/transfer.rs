@@ -154,7 +154,7 @@ fn line(subject: &str, axis: usize) -> String {
 }
 
 fn header() -> String {
-    json!({"faceid": 1, "model": {"name": "theirs", "sha256": "07".repeat(32), "dimension": 512}}).to_string()
+    json!({"faceid": 1, "model": {"name": "theirs", "sha256": "07".repeat(32), "dimension": 128}}).to_string()
 }
 
 #[test]
