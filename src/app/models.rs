@@ -12,9 +12,6 @@ use crate::registry::{Actor, Manifest, Model, ModelSource, ModelState, Registry,
 use crate::service::{Loaded, ModelFiles, NewModelFile, ServiceError};
 use crate::types::{ModelId, hex};
 
-/// sha256 of the embedder that was the default until version 0.2: MobileFaceNet-512, now `--embedder fast`.
-const FORMER_DEFAULT: &str = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
-
 /// The configured embedder.
 struct Configured {
     content: Bytes,
@@ -105,7 +102,7 @@ pub async fn newcomer(
             match follows {
                 true => info!(
                     model = %active.name, next = %imported.name,
-                    "the default embedder is another one since this database was begun, with a third of the errors: all faces \
+                    "the default embedder is another one since this database was begun, with a third of the misses: all faces \
                      are embedded anew while the former one answers, then it is promoted; `--embedder fast` stays with the \
                      former one"
                 ),
@@ -120,7 +117,7 @@ pub async fn newcomer(
 
 /// Whether a model came with an earlier version as its default, and nobody chose it.
 fn was_default(model: &Model) -> bool {
-    model.source == ModelSource::Configured && hex(&model.sha256) == FORMER_DEFAULT
+    model.source == ModelSource::Configured && Manifest::is_former_default(&model.sha256)
 }
 
 async fn import(configured: Configured, files: &ModelFiles) -> Result<Loaded, AppError> {

@@ -2,7 +2,7 @@
 //! gallery shows itself.
 //!
 //! A stranger is taken for somebody when the most similar of the N subjects reaches the threshold. On real photos the N
-//! comparisons are as good as independent: FPIR = 1 - (1 - f)^N holds from 50 to 2,400 people within a few per cent, for rates
+//! comparisons are as good as independent: FPIR = 1 - (1 - f)^N holds from 50 to 2,400 people within a fifth, for rates
 //! from 0.1 to 0.003 (docs/decisions.md). So a model's false match rate f, measured on thousands of people, tells the rate
 //! at any N, as long as the gallery's people resemble one another as often as those.
 //!

@@ -160,6 +160,11 @@ impl Manifest {
         bundled::of(&hex(sha256))
     }
 
+    /// Whether weights are those that a new database began with until version 0.2: MobileFaceNet-512, now `--embedder fast`.
+    pub fn is_former_default(sha256: &[u8; 32]) -> bool {
+        hex(sha256) == bundled::MOBILEFACENET_512
+    }
+
     /// What faceid knows of these weights by now, if this was known of them by an earlier version.
     pub fn renewed(&self, sha256: &[u8; 32]) -> Option<Self> {
         bundled::is_outdated(self).then(|| Self::known(sha256)).flatten()

@@ -10,7 +10,7 @@ use crate::evaluation::{FmrPoint, GenuinePoint};
 use crate::registry::calibration::{Logistic, NormScale};
 
 const SFACE_128: &str = "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee";
-const MOBILEFACENET_512: &str = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
+pub const MOBILEFACENET_512: &str = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
 
 /// What is known of weights with this sha256, in hexadecimal.
 pub fn of(sha256: &str) -> Option<Manifest> {

@@ -71,7 +71,10 @@ impl Services {
             if self.serving().id() != serving.id() {
                 return Ok(());
             }
-            self.measure(&serving, gallery).await?;
+            // One that cannot be measured holds up no other; it is due again with the next change of any.
+            if let Err(error) = self.measure(&serving, gallery).await {
+                warn!(%error, gallery = %gallery.gallery.0, "cannot measure how often strangers are taken for somebody here");
+            }
         }
         *seen = Some((now, Instant::now()));
         Ok(())
