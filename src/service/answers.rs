@@ -1,5 +1,6 @@
 //! What the service answers with: the JSON of the HTTP surface and of the command line.
 
+mod decision;
 mod jobs;
 mod models;
 mod shadow;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+pub use decision::{Basis, Decision, FpirThreshold, Strangers};
 pub use jobs::Job;
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
 pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
@@ -96,46 +98,6 @@ pub struct Duplicate {
     pub similarity: f32,
     /// Whether the very same image was enrolled before; then it can be the subject itself.
     pub same_image: bool,
-}
-
-/// By what a face is called known.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Decision {
-    /// What was asked for: a similarity, or a rate of errors.
-    pub policy: Policy,
-    /// The similarity from which on a face is known.
-    pub threshold: f32,
-    /// 95 % interval of the threshold that the rate needs, where it is an estimate.
-    #[schema(required)]
-    pub threshold_interval: Option<[f32; 2]>,
-    /// Where the threshold comes from.
-    pub basis: Basis,
-    /// When the gallery was measured, where the threshold rests on it.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub measured_at: Option<DateTime<Utc>>,
-    /// Subjects with faces in the gallery, which a stranger is compared with; 1 for a pair.
-    pub subjects: u64,
-    /// At this threshold, how often one comparison of two people matches, if the model is calibrated.
-    #[schema(required)]
-    pub estimated_fmr: Option<f64>,
-    /// At this threshold, how often a stranger is taken for anybody of the gallery, if it can be told.
-    #[schema(required)]
-    pub estimated_fpir: Option<f64>,
-    /// 95 % interval of that rate.
-    #[schema(required)]
-    pub estimated_fpir_interval: Option<[f64; 2]>,
-}
-
-/// What a threshold rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Basis {
-    /// A similarity that was asked for or configured.
-    Given,
-    /// What the model showed on thousands of people, taken to the number of subjects.
-    Model,
-    /// That, corrected by what the gallery showed of its own subjects.
-    Gallery,
 }
 
 /// POST /identify
@@ -247,36 +209,6 @@ pub struct Gallery {
     pub search: GallerySearch,
     pub review: ReviewState,
     pub strangers: Strangers,
-}
-
-/// How often strangers are taken for somebody of a gallery, and from which similarity on few enough are.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Strangers {
-    /// What the thresholds rest on. `gallery`: it was measured; that is renewed as it grows.
-    pub basis: Basis,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub measured_at: Option<DateTime<Utc>>,
-    /// Subjects when it was measured, and faces that played the stranger.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub measured_subjects: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub probes: Option<u64>,
-    /// Share of the subjects who seem to be enrolled twice.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub twice: Option<f64>,
-    /// At the present size; empty if the model is not calibrated.
-    pub thresholds: Vec<FpirThreshold>,
-}
-
-/// The threshold at which a share of strangers is taken for somebody.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct FpirThreshold {
-    pub fpir: f64,
-    /// Cosine, -1..1.
-    pub threshold: f32,
-    /// Its 95 % interval.
-    pub low: f32,
-    pub high: f32,
 }
 
 /// How a gallery is searched.
