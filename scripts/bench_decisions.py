@@ -2,11 +2,15 @@
 
     python3 scripts/bench_decisions.py lfw lfw.npz --alias lfw_alias.txt --exclude lfw_exclude.txt --people fold.txt \\
         --url http://127.0.0.1:8080 --data-dir DATA
-    python3 scripts/bench_decisions.py made gallery.jsonl probes.npz --url http://127.0.0.1:8080 --data-dir DATA
+    python3 scripts/bench_decisions.py made gallery.jsonl probes.npz [--then more.jsonl] --url http://127.0.0.1:8080 --data-dir DATA
+    python3 scripts/bench_decisions.py cost gallery.jsonl probes.npz --url http://127.0.0.1:8080 --data-dir DATA
+    python3 scripts/bench_decisions.py newcomers PHOTOS --gallery-name made --url http://127.0.0.1:8080 --data-dir DATA
 
 `lfw`: embeddings that scripts/plot_fnir.py keeps (`--embeddings`). Each draw holds some people out as strangers and enrolls one
 photo of each of N others; `--people` names the only people who take part, one a line. `made`: a gallery and probes of a generator
-of people who do not exist.
+of people who do not exist; `--then` imports more of them afterwards and asks again, before and after the gallery is measured anew.
+`cost`: the same gallery, asked at once by every policy in turn: what each costs before anything is measured. `newcomers`: photos of people, a folder each, through POST /enroll with `on_duplicate=reject` into a gallery that is there: how many
+are refused, and how many second photos under another name are caught. Each person is deleted again.
 
 Galleries are imported by `faceid import`; then every probe goes through POST /identify/embedding. The first answers come while
 nothing is measured (basis `model`), the others once the gallery is (basis `gallery`). For each policy the table tells how
@@ -27,6 +31,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,18 +49,22 @@ class Server:
         self.pool = ThreadPoolExecutor(4)
 
     def call(self, method: str, path: str, body: dict | None = None) -> dict:
+        status, content = self.send(method, path, body and json.dumps(body), "application/json")
+        if status >= 400:
+            raise SystemExit(f"{method} {path}: {content}")
+        return content
+
+    def send(self, method: str, path: str, body: str | bytes | None, kind: str) -> tuple[int, dict]:
         for _ in range(300):
             connection = http.client.HTTPConnection(self.at, timeout=120)
-            connection.request(method, path, body and json.dumps(body), {"content-type": "application/json"})
+            connection.request(method, path, body, {"content-type": kind})
             answer = connection.getresponse()
             content = json.loads(answer.read() or b"null")
             connection.close()
             if answer.status != 503:
                 break
             time.sleep(0.2)
-        if answer.status >= 400:
-            raise SystemExit(f"{method} {path}: {content}")
-        return content
+        return answer.status, content
 
     def identify(self, gallery: str, vector: np.ndarray, policy: dict | None) -> dict:
         body = {"embedding": [round(float(value), 6) for value in vector], "gallery": gallery, "top_k": 1}
@@ -188,16 +197,81 @@ def made(chosen: argparse.Namespace) -> None:
     server = Server(chosen.url)
     probes = np.load(chosen.probes)
     name, began = chosen.gallery_name, time.time()
-    bring(chosen, name, Path(chosen.gallery))
-    print(f"imported in {time.time() - began:.0f} s", flush=True)
-    began = time.time()
-    n = server.call("GET", f"/galleries/{name}")["subjects"]
     mates, owners = probes["mates"][: chosen.mates], [f"p{owner}" for owner in probes["mate_of"][: chosen.mates]]
-    table(rows_of(server, name, n, probes["strangers"], mates, owners, "model"))
-    strangers = measured(server, name, began)
-    print(f"measured {strangers['waited']:.0f} s after the import, on {strangers['probes']} faces; enrolled twice: {strangers['twice']:.3%}")
-    table(rows_of(server, name, n, probes["strangers"], mates, owners, "gallery"))
-    print(json.dumps(strangers["thresholds"]))
+    for path, basis in [(chosen.gallery, "model"), (chosen.then, "gallery")]:
+        if not path:
+            continue
+        bring(chosen, name, Path(path))
+        print(f"imported {path} in {time.time() - began:.0f} s", flush=True)
+        began = time.time()
+        found(server, name)
+        n = server.call("GET", f"/galleries/{name}")["search"]["templates"]
+        table(rows_of(server, name, n, probes["strangers"], mates, owners, basis))
+        strangers = measured(server, name, began)
+        print(f"measured {strangers['waited']:.0f} s after the import, on {strangers['probes']} faces; enrolled twice: {strangers['twice']:.3%}")
+        table(rows_of(server, name, n, probes["strangers"], mates, owners, "gallery"))
+        print(json.dumps(strangers["thresholds"]))
+
+
+def cost(chosen: argparse.Namespace) -> None:
+    """One request after the other, each policy in turn, from the moment on at which the gallery is imported."""
+    server = Server(chosen.url)
+    probes, name = np.load(chosen.probes)["strangers"], chosen.gallery_name
+    bring(chosen, name, Path(chosen.gallery))
+    policies = {"threshold 0.5": {"threshold": 0.5}, "fmr 1e-6": {"fmr": 1e-6}, "default": None, "fpir 0.1": {"fpir": 0.1}, "fpir 0.003": {"fpir": 0.003}}
+    times, bases = {policy: [] for policy in policies}, Counter()
+    until = time.time() + chosen.seconds
+    while time.time() < until:
+        for policy, body in policies.items():
+            probe = probes[len(times[policy]) % len(probes)]
+            began = time.perf_counter()
+            answer = server.identify(name, probe, body)
+            times[policy].append((time.perf_counter() - began) * 1e3)
+            bases[policy, answer["decision"]["basis"]] += 1
+    n = server.call("GET", f"/galleries/{name}")["subjects"]
+    for policy, taken in times.items():
+        shares = ", ".join(f"{basis} {count}" for (of, basis), count in bases.items() if of == policy)
+        figures = " | ".join(f"{np.percentile(taken, share):.1f}" for share in (50, 99, 100))
+        print(f"| {n} | {policy} | {len(taken)} | {figures} | {shares} |", flush=True)
+
+
+def found(server: Server, name: str) -> None:
+    """Waits until the search knows every subject that was imported."""
+    while True:
+        gallery = server.call("GET", f"/galleries/{name}")
+        if gallery["search"]["templates"] >= gallery["subjects"]:
+            return
+        time.sleep(1)
+
+
+def newcomers(chosen: argparse.Namespace) -> None:
+    server = Server(chosen.url)
+    only = {names[0] for names in read_names(chosen.people)} if chosen.people else None
+    folders = [f for f in sorted(Path(chosen.photos).iterdir()) if f.is_dir() and (only is None or f.name in only)]
+    photos = [sorted(folder.iterdir())[:2] for folder in folders]
+    photos = [photos[i] for i in np.random.default_rng(chosen.seed).permutation(len(photos)) if len(photos[i]) == 2][: chosen.most]
+
+    def enroll(subject: str, photo: Path) -> tuple[int, dict]:
+        query = urllib.parse.urlencode(dict(gallery=chosen.gallery_name, subject=subject, face="largest", on_duplicate="reject"))
+        return server.send("POST", "/enroll?" + query, photo.read_bytes(), "image/jpeg")
+
+    def one(pair: list[Path]) -> tuple[str, str]:
+        name, outcomes = "newcomer " + pair[0].parent.name, []
+        for subject, photo in [(name, pair[0]), (name + " again", pair[1])]:
+            status, content = enroll(subject, photo)
+            outcomes.append("enrolled" if status == 201 else content["code"])
+        for subject in [name, name + " again"]:
+            server.send("DELETE", f"/subjects/{urllib.parse.quote(subject)}?gallery={chosen.gallery_name}", None, "application/json")
+        return outcomes[0], outcomes[1]
+
+    outcomes = list(ThreadPoolExecutor(4).map(one, photos))
+    first = Counter(outcome for outcome, _ in outcomes)
+    second = Counter(again for outcome, again in outcomes if outcome == "enrolled")
+    n = server.call("GET", f"/galleries/{chosen.gallery_name}")["subjects"]
+    refused, new = first["duplicate_face"], first["duplicate_face"] + first["enrolled"]
+    print(f"| {n} | {refused} of {new} ({refused / new:.2%}) | {bound(new, DEFAULT_RATE)} | "
+          f"{second['duplicate_face']} of {sum(second.values())} ({second['duplicate_face'] / sum(second.values()):.2%}) |", flush=True)
+    print(dict(first), dict(second))
 
 
 def main() -> None:
@@ -224,7 +298,21 @@ def main() -> None:
     two.add_argument("probes")
     two.add_argument("--gallery-name", default="made")
     two.add_argument("--mates", type=int, default=2000)
+    two.add_argument("--then", help="imported after the gallery was measured")
     two.set_defaults(run=made)
+    four = kinds.add_parser("cost", parents=[common])
+    four.add_argument("gallery")
+    four.add_argument("probes")
+    four.add_argument("--gallery-name", default="cost")
+    four.add_argument("--seconds", type=float, default=60)
+    four.set_defaults(run=cost)
+    three = kinds.add_parser("newcomers", parents=[common])
+    three.add_argument("photos")
+    three.add_argument("--gallery-name", required=True)
+    three.add_argument("--people", type=Path)
+    three.add_argument("--most", type=int, default=500)
+    three.add_argument("--seed", type=int, default=1)
+    three.set_defaults(run=newcomers)
     chosen = parser.parse_args()
     chosen.run(chosen)
 

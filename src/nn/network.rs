@@ -99,6 +99,28 @@ impl Network {
         })
     }
 
+    /// [`Self::forward`]; on the CPU with at most `at_once` images in a pass, where the outputs begin with the batch.
+    pub fn forward_in_passes(&self, input: &Tensor, at_once: usize) -> Result<Vec<Tensor>, NetworkError> {
+        match self {
+            Self::Onnx(graph) if graph.device() == Device::Cpu => {
+                target::use_libtorch_threads(graph.is_fused());
+                shim::inference(|| graph.run_in_passes(input, at_once as i64))
+            }
+            _ => self.forward(input),
+        }
+    }
+
+    /// How many numbers the largest value has that a run with `input` computes; known of ONNX graphs on the CPU.
+    pub fn widest(&self, input: &Tensor) -> Result<Option<usize>, NetworkError> {
+        match self {
+            Self::Onnx(graph) if graph.device() == Device::Cpu => {
+                target::use_libtorch_threads(graph.is_fused());
+                shim::inference(|| graph.widest(input).map(Some))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn run(&self, input: &Tensor) -> Result<Vec<Tensor>, NetworkError> {
         match self {
             Self::Onnx(graph) => graph.run(input),

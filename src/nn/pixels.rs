@@ -22,12 +22,10 @@ pub(super) struct Normalisation {
     pub channels: Channels,
 }
 
-/// Pixels beyond which a pass on the CPU gets slower: what one layer hands to the next no longer fits the cache.
-/// Four chips; measured on processors with 1 and 2 MiB of second-level cache.
+/// Pixels that go through at once. On the CPU a larger pass gets slower, since what one layer hands to the next no longer fits
+/// the cache (an embedder knows better, see there). On GPUs memory is the limit, and that no tensor may hold more than 2^28
+/// numbers: 64 images for the detector, all chips of a batch.
 const CPU_PIXELS: usize = 4 * 112 * 112;
-
-/// The same for GPUs, where memory is the limit, and that no tensor may hold more than 2^28 numbers: 64 images for the
-/// detector, all chips of a batch.
 const GPU_PIXELS: usize = 64 * 640 * 480;
 
 /// How many images of a size go through `network` at once, at least one.

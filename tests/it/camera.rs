@@ -55,9 +55,9 @@ async fn enroll(app: &TestApp, set: &str, change: impl Fn(&[u8]) -> Vec<u8>) -> 
 }
 
 /// The figures that a training reached: of the people who were not trained on, before and after, and of the protected ones.
-async fn adapted(people: &[usize; 10]) -> (Value, Value, Value) {
+async fn adapted(embedder: &str, people: &[usize; 10]) -> (Value, Value, Value) {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--embedder", "fast", "--train-threads", "1"]).await;
+    let server = Server::start(data.path(), &["--embedder", embedder, "--train-threads", "1"]).await;
     let clean = TestApp::at(server.url.clone()).await;
     enroll(&clean, "lfw100", <[u8]>::to_vec).await;
     let app = TestApp::at(server.url.clone()).await;
@@ -94,9 +94,19 @@ async fn adapted(people: &[usize; 10]) -> (Value, Value, Value) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "trains for minutes"]
 async fn a_camera_is_adapted_to_through_http_alone() {
+    adapt("fast").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "trains for many minutes"]
+async fn a_camera_is_adapted_to_from_the_larger_embedder() {
+    adapt("accurate").await;
+}
+
+async fn adapt(embedder: &str) {
     let mut sums = [0.0; 4];
     for people in &TESTED {
-        let (target, protected, card) = adapted(people).await;
+        let (target, protected, card) = adapted(embedder, people).await;
         let figure = |of: &Value, which: &str, name: &str| of[which][name].as_f64().unwrap();
         let (before, after) = (figure(&target, "active", "auc"), figure(&target, "candidate", "auc"));
         let (tar_before, tar_after) = (figure(&target, "active", "tar"), figure(&target, "candidate", "tar"));

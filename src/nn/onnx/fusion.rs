@@ -38,8 +38,10 @@ pub(super) enum Part {
     HandsOn,
     /// Reads sizes only.
     Measures,
-    /// A convolution with what it took in.
-    Fused,
+    /// A layer with what it took in; one that flattens reads whole images.
+    Fused {
+        flattens: bool,
+    },
     Other,
 }
 
@@ -151,7 +153,7 @@ impl Plan {
             };
             outputs.iter().map(part).collect()
         });
-        Node { inputs: vec![Some(input), residual], outputs: slots, run, part: Part::Fused, ..last }
+        Node { inputs: vec![Some(input), residual], outputs: slots, run, part: Part::Fused { flattens }, ..last }
     }
 }
 

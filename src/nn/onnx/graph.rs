@@ -24,6 +24,8 @@ pub struct Graph {
     pub(super) constants: Vec<Option<Tensor>>,
     /// In an order in which every node comes after those it reads.
     pub(super) nodes: Vec<Node>,
+    /// The first node that runs for all images of a batch at once (see [`super::passes`]).
+    pub(super) tail: usize,
 }
 
 /// The one value that a run brings.
@@ -91,18 +93,40 @@ impl Graph {
         input: &Tensor,
         given: impl Iterator<Item = (Slot, &'a Tensor)>,
     ) -> Result<Vec<Tensor>, NetworkError> {
-        self.check_shape(&input.size())?;
-        let batch = input.size().first().copied().unwrap_or(1);
-        let mut values: Vec<Option<Tensor>> = self.constants.iter().map(|_| None).collect();
+        let mut values = self.no_values();
         for (slot, tensor) in given {
             let kind = self.constants[slot].as_ref().map_or(Ok(Kind::Float), Tensor::f_kind)?;
             values[slot] = Some(tensor.f_to_kind(kind)?);
         }
+        self.read(input, &mut values)?;
+        self.run_nodes(&self.nodes, &mut values, input.size().first().copied().unwrap_or(1), |_| {})?;
+        self.outputs.iter().map(|slot| self.output(*slot, &values)).collect()
+    }
+
+    /// By slot: none computed yet.
+    pub(super) fn no_values(&self) -> Vec<Option<Tensor>> {
+        self.constants.iter().map(|_| None).collect()
+    }
+
+    pub(super) fn read(&self, input: &Tensor, values: &mut [Option<Tensor>]) -> Result<(), NetworkError> {
+        self.check_shape(&input.size())?;
         values[self.input.slot] = Some(input.f_to_device(self.device)?.f_to_kind(self.kind)?);
-        for node in &self.nodes {
-            let results = self.run_node(node, &values, batch).map_err(|error| node.label.error(error))?;
+        Ok(())
+    }
+
+    /// Runs some of the nodes on a batch, showing each value that they compute.
+    pub(super) fn run_nodes(
+        &self,
+        nodes: &[Node],
+        values: &mut [Option<Tensor>],
+        batch: i64,
+        mut seen: impl FnMut(&Tensor),
+    ) -> Result<(), NetworkError> {
+        for node in nodes {
+            let results = self.run_node(node, values, batch).map_err(|error| node.label.error(error))?;
             for (slot, result) in node.outputs.iter().zip(results) {
                 if let Some(slot) = slot {
+                    seen(&result);
                     values[*slot] = Some(result);
                 }
             }
@@ -110,7 +134,7 @@ impl Graph {
                 values[*slot] = None;
             }
         }
-        self.outputs.iter().map(|slot| self.output(*slot, &values)).collect()
+        Ok(())
     }
 
     fn run_node(&self, node: &Node, values: &[Option<Tensor>], batch: i64) -> Result<Vec<Tensor>, OpError> {
@@ -131,13 +155,19 @@ impl Graph {
         (node.run)(&Inputs::new(inputs))
     }
 
-    fn output(&self, slot: Slot, values: &[Option<Tensor>]) -> Result<Tensor, NetworkError> {
-        let value = values[slot].as_ref().or(self.constants[slot].as_ref());
-        let value = value.ok_or_else(|| NetworkError::Malformed("an output has no value".into()))?;
+    pub(super) fn output(&self, slot: Slot, values: &[Option<Tensor>]) -> Result<Tensor, NetworkError> {
+        let value = self.value(slot, values)?;
         match value.f_kind()? {
             Kind::Half | Kind::BFloat16 => Ok(value.f_to_kind(Kind::Float)?),
-            _ => Ok(value.shallow_clone()),
+            _ => Ok(value),
         }
+    }
+
+    /// A value that was computed, or a constant.
+    pub(super) fn value(&self, slot: Slot, values: &[Option<Tensor>]) -> Result<Tensor, NetworkError> {
+        let value = values[slot].as_ref().or(self.constants[slot].as_ref());
+        let value = value.ok_or_else(|| NetworkError::Malformed("an output has no value".into()))?;
+        Ok(value.shallow_clone())
     }
 
     fn check_shape(&self, given: &[i64]) -> Result<(), NetworkError> {

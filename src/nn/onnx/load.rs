@@ -11,6 +11,7 @@ use super::counts;
 use super::fusion::{self, Part};
 use super::graph::{Graph, Input, Label, Node, Slot};
 use super::ops::{self, Build, Inputs, OpError, OpResult};
+use super::passes;
 use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 use super::simplify::simplify;
 use super::tensors::{self, MAX_ELEMENTS};
@@ -170,7 +171,8 @@ impl Loader {
         }
         let (nodes, constants) = keep_needed(nodes, self.constants, &outputs);
         let fused = family.is_some();
-        let graph = Graph { device: self.device, kind, fused, input, outputs, output_names, constants, nodes };
+        let tail = passes::tail(&nodes, &outputs, input.slot);
+        let graph = Graph { device: self.device, kind, fused, input, outputs, output_names, constants, nodes, tail };
         Ok((graph, self.slots))
     }
 

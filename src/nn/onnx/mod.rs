@@ -24,6 +24,7 @@ mod fusion;
 mod graph;
 mod load;
 mod ops;
+mod passes;
 mod proto;
 mod simplify;
 mod tensors;

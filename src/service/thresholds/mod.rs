@@ -59,13 +59,15 @@ pub(super) struct Ruling {
     pub measured_at: Option<DateTime<Utc>>,
 }
 
-/// Answers for one gallery and one model, at one moment.
+/// Answers for one gallery, or for a pair of photos, and one model, at one moment.
 pub(super) struct Authority<'a> {
     serving: &'a Serving,
     /// Subjects with faces.
     subjects: u64,
     /// What the gallery itself showed.
     gallery: Option<Arc<GalleryCurve>>,
+    /// It is about two photos of anybody.
+    pair: bool,
 }
 
 impl Services {
@@ -77,7 +79,7 @@ impl Services {
     ) -> Result<Authority<'a>, ServiceError> {
         let subjects = self.count_subjects(serving, gallery).await?;
         let gallery = self.0.known.curve(serving.id(), gallery);
-        Ok(Authority { serving, subjects, gallery })
+        Ok(Authority { serving, subjects, gallery, pair: false })
     }
 
     /// The decision for one photo: what the request asked for, else the gallery's policy, else what the server says.
@@ -185,8 +187,8 @@ impl Authority<'_> {
         }
         let curve = self.serving.calibration().curve().ok_or_else(|| self.uncalibrated())?;
         let mut ruling = self.of_model(curve.at(fmr));
-        // Its people may resemble one another more or less than those whom the model was measured on.
-        if let (Some([low, high]), true) = (&mut ruling.interval, self.subjects > 1) {
+        // People of a gallery may resemble others more or less than those do whom the model was measured on.
+        if let (Some([low, high]), false) = (&mut ruling.interval, self.pair) {
             *low = low.min(curve.at((fmr * (Z * SPREAD).exp()).min(0.5)).threshold);
             *high = high.max(curve.at(fmr * (-Z * SPREAD).exp()).threshold);
         }
@@ -279,7 +281,7 @@ impl Serving {
 
 /// The decision for a pair of photos.
 pub(super) fn decide_pair(serving: &Serving, asked: Option<Policy>) -> Result<Decision, ServiceError> {
-    let authority = Authority { serving, subjects: 1, gallery: None };
+    let authority = Authority { serving, subjects: 1, gallery: None, pair: true };
     authority.identify(Some(asked.unwrap_or(Policy::Threshold(serving.threshold.get()))))
 }
 

@@ -64,7 +64,7 @@ fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>, outputs: &[&str]) 
     ModelProto { graph: Some(graph), opset_import, ..ModelProto::default() }.encode_to_vec()
 }
 
-/// Runs the graph node by node in double precision, and fused in each family.
+/// Runs the graph node by node in double precision, and fused in each family, at once and image by image.
 fn check(content: Vec<u8>, channels: i64) {
     let input = made_input(&[2, channels, 9, 11]);
     let reference = Graph::load(content.clone(), Device::Cpu, Kind::Double, None).unwrap();
@@ -74,7 +74,9 @@ fn check(content: Vec<u8>, channels: i64) {
         let tolerance = if family == Family::Avx512Bf16 { 0.05 } else { 1e-4 };
         let fused = Graph::load(content.clone(), Device::Cpu, family.kind(), Some(family)).unwrap();
         assert!(fused.is_fused());
-        for (output, expected) in fused.run(&input).unwrap().iter().zip(&expected) {
+        let outputs = [fused.run(&input).unwrap(), fused.run_in_passes(&input, 1).unwrap()].concat();
+        assert_eq!(outputs.len(), 2 * expected.len());
+        for (output, expected) in outputs.iter().zip(expected.iter().cycle()) {
             assert_eq!(output.size(), expected.size());
             let difference = |a: &Tensor, b: &Tensor| {
                 (a.to_kind(Kind::Double) - b.to_kind(Kind::Double)).abs().max().double_value(&[])
@@ -124,11 +126,15 @@ fn statistics(of: &str, channels: i64) -> Vec<TensorProto> {
     plain.into_iter().chain([variances(&named("variance"), channels)]).collect()
 }
 
-/// The operators of a graph after fusion, by the first family that this processor has.
-fn operators(content: &[u8]) -> Vec<String> {
+/// A graph after fusion, by the first family that this processor has.
+fn graph(content: &[u8]) -> Graph {
     let family = families()[0];
-    let graph = Graph::load(content.to_vec(), Device::Cpu, family.kind(), Some(family)).unwrap();
-    graph.nodes.iter().map(|node| node.label.operator.clone()).collect()
+    Graph::load(content.to_vec(), Device::Cpu, family.kind(), Some(family)).unwrap()
+}
+
+/// Its operators.
+fn operators(content: &[u8]) -> Vec<String> {
+    graph(content).nodes.iter().map(|node| node.label.operator.clone()).collect()
 }
 
 #[test]
@@ -152,6 +158,7 @@ fn normalisations_and_the_last_product_are_taken_in() {
         let statistics = [statistics("n1", 12), statistics("n2", 12), statistics("n3", 5)].concat();
         let content = model(nodes, [weights, statistics].concat(), &["y"]);
         assert_eq!(operators(&content), ["PRelu", "BatchNormalization"]);
+        assert_eq!(graph(&content).tail, 1);
         check(content, 8);
     }
 }
@@ -171,6 +178,8 @@ fn normalisations_that_cannot_be_taken_in_stay() {
     let weights = vec![weight("w1", &[8, 8, 3, 3]), weight("w2", &[8, 8, 1, 1]), weight("w3", &[3, 8 * 99])];
     let content = model(nodes, [weights, statistics("n1", 8), statistics("n2", 8)].concat(), &["y", "c", "f"]);
     assert_eq!(operators(&content).iter().filter(|operator| *operator == "BatchNormalization").count(), 2);
+    // Outputs come from before the product, too: each pass runs to the end.
+    assert_eq!(graph(&content).tail, graph(&content).nodes.len());
     check(content, 8);
 }
 
