@@ -10,7 +10,8 @@
 //! largest similarity that it meets is one observation. With Λ = N f(t), the model expects P(largest < t) = exp(-Λ). Two
 //! numbers correct it: Λ' = exp((ln Λ + shift) / width), which is to a curve of rates what location and scale are to a
 //! Gumbel distribution. They are drawn towards 0 and 1, as few faces show little, and fitted to the largest fifth
-//! of the observations.
+//! of the observations. Rates are means over what the fit leaves open (Laplace's approximation): what is asked for shall hold on
+//! average, and a rate that may be twice or half as high is higher than its median.
 //!
 //! People who are enrolled twice meet themselves: a share of the observations is of genuine pairs, which the fit has as
 //! a third number. Each observation then counts by the probability that it is of two people, however high it is, so neither
@@ -106,6 +107,7 @@ pub struct Strangers {
     observations: f64,
     largest: Vec<(f64, f64)>,
     fit: Correction,
+    open: Open,
     prior: FmrCurve,
 }
 
@@ -117,6 +119,14 @@ struct Correction {
     width: f64,
     /// Share of people who are enrolled twice.
     twice: f64,
+}
+
+/// What the fit leaves open: variances of the shift and of the logarithm of the width, and their covariance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Open {
+    shift: f64,
+    width: f64,
+    both: f64,
 }
 
 /// One observation, as far as it does not depend on the fit.
@@ -140,11 +150,13 @@ impl Strangers {
             return None;
         }
         let subjects = subjects.max(2) as f64;
+        // Its own subject is left out.
+        let others = (subjects - 1.0).ln();
         let observe = |similarity: f64| {
             let (below, density) = genuine.map_or((0.0, 0.0), |genuine| genuine.share_and_density(similarity));
             let near = (prior.ln_rate(similarity - STEP), prior.ln_rate(similarity + STEP));
             let slope = ((near.0 - near.1) / (2.0 * STEP)).max(1.0);
-            Observed { similarity, ln_expected: subjects.ln() + prior.ln_rate(similarity), slope, below, density }
+            Observed { similarity, ln_expected: others + prior.ln_rate(similarity), slope, below, density }
         };
         let taken = ((sorted.len() as f64 * SHARE) as usize).clamp(LEAST, MOST).min(sorted.len() - 1);
         let tail: Vec<Observed> = sorted[..taken].iter().map(|value| observe(*value)).collect();
@@ -155,13 +167,14 @@ impl Strangers {
         let starts: &[f64] = if mixed { &[0.005, 0.15] } else { &[0.0] };
         let fits = starts.iter().map(|twice| search(Correction { shift: 0.0, width: 0.0, twice: *twice }, mixed, cost));
         let (fit, _) = fits.min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let open = Open::around(fit, cost);
         let mut sum = 0.0;
         let largest = tail.iter().map(|seen| {
             sum += fit.of_two_people(seen);
             (seen.similarity, sum)
         });
         let largest = largest.collect();
-        Some(Self { subjects, observations: sorted.len() as f64, largest, fit, prior: prior.clone() })
+        Some(Self { subjects, observations: sorted.len() as f64, largest, fit, open, prior: prior.clone() })
     }
 
     /// Share of the people who seem to be enrolled twice.
@@ -171,15 +184,17 @@ impl Strangers {
 
     /// The share of strangers who are expected to reach a similarity, and the standard deviation of its logarithm.
     fn rate(&self, threshold: f64) -> (f64, f64) {
-        let fitted = self.fit.expected(self.subjects.ln() + self.prior.ln_rate(threshold));
+        let ln_expected = self.subjects.ln() + self.prior.ln_rate(threshold);
+        let open = self.open.of(&self.fit, ln_expected);
+        let fitted = self.fit.expected(ln_expected) * (open / 2.0).exp();
         let fitted = (-f64::exp_m1(-fitted)).max(f64::MIN_POSITIVE);
         if self.largest.last().is_none_or(|(least, _)| threshold < *least) {
-            return (fitted, 1.0 / FITTED.sqrt());
+            return (fitted, (open + 1.0 / FITTED).sqrt());
         }
         let count = self.largest.partition_point(|(similarity, _)| *similarity >= threshold);
         let seen = WEIGHT * count.checked_sub(1).map_or(0.0, |last| self.largest[last].1);
         let trials = WEIGHT * self.observations * (1.0 - self.fit.twice);
-        ((FITTED + seen) / (FITTED / fitted + trials), 1.0 / (FITTED + seen).sqrt())
+        ((FITTED + seen) / (FITTED / fitted + trials), (open + 1.0 / (FITTED + seen)).sqrt())
     }
 
     /// False match rates of one comparison in this gallery, down to that at which one stranger in ten thousand is taken for
@@ -232,6 +247,34 @@ impl Correction {
         let before = 0.5 * (self.shift / SHIFT).powi(2) + 0.5 * (self.width / WIDTH).powi(2);
         let twice = if mixed { self.twice / TWICE } else { 0.0 };
         before + twice - WEIGHT * (seen + rest * below.max(1e-300).ln())
+    }
+}
+
+/// How far from the fit the cost is looked at.
+const NEAR: f64 = 0.02;
+
+impl Open {
+    /// The inverse of the cost's second derivatives. What was known beforehand is the most that is open.
+    fn around(fit: Correction, cost: impl Fn(&Correction) -> f64) -> Self {
+        let at = |shift: f64, width: f64| {
+            cost(&Correction { shift: fit.shift + shift * NEAR, width: fit.width + width * NEAR, ..fit })
+        };
+        let here = at(0.0, 0.0);
+        let squared = NEAR * NEAR;
+        let shift = ((at(1.0, 0.0) - 2.0 * here + at(-1.0, 0.0)) / squared).max(SHIFT.powi(-2));
+        let width = ((at(0.0, 1.0) - 2.0 * here + at(0.0, -1.0)) / squared).max(WIDTH.powi(-2));
+        let both = (at(1.0, 1.0) - at(1.0, -1.0) - at(-1.0, 1.0) + at(-1.0, -1.0)) / (4.0 * squared);
+        let determinant = shift * width - both * both;
+        if determinant <= 0.0 {
+            return Self { shift: SHIFT * SHIFT, width: WIDTH * WIDTH, both: 0.0 };
+        }
+        Self { shift: width / determinant, width: shift / determinant, both: -both / determinant }
+    }
+
+    /// Variance of ln Λ'.
+    fn of(&self, fit: &Correction, ln_expected: f64) -> f64 {
+        let (by_shift, by_width) = ((-fit.width).exp(), -(ln_expected + fit.shift) / fit.width.exp());
+        (self.shift * by_shift.powi(2) + self.width * by_width.powi(2) + 2.0 * self.both * by_shift * by_width).max(0.0)
     }
 }
 

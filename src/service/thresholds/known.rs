@@ -89,6 +89,8 @@ impl Services {
             let anew = loaded != models || began.elapsed() > ANEW;
             if anew {
                 (since, began) = (None, Instant::now());
+                // Of galleries that are gone, or that nobody asks for.
+                self.0.known.counts().retain(|_, counted| counted.at.elapsed() < ANEW);
             }
             match self.0.galleries.rates_since(&loaded, since).await {
                 Ok(rates) => {
