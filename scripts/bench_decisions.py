@@ -9,8 +9,9 @@
 `lfw`: embeddings that scripts/plot_fnir.py keeps (`--embeddings`). Each draw holds some people out as strangers and enrolls one
 photo of each of N others; `--people` names the only people who take part, one a line. `made`: a gallery and probes of a generator
 of people who do not exist; `--then` imports more of them afterwards and asks again, before and after the gallery is measured anew.
-`cost`: the same gallery, asked at once by every policy in turn: what each costs before anything is measured. `newcomers`: photos of people, a folder each, through POST /enroll with `on_duplicate=reject` into a gallery that is there: how many
-are refused, and how many second photos under another name are caught. Each person is deleted again.
+`cost`: the same gallery, asked at once by every policy in turn: what each costs before anything is measured. `newcomers`: photos
+of people, a folder each, through POST /enroll with `on_duplicate=reject` into a gallery that is there: how many are refused, and
+how many second photos under another name are caught. Each person is deleted again.
 
 Galleries are imported by `faceid import`; then every probe goes through POST /identify/embedding. The first answers come while
 nothing is measured (basis `model`), the others once the gallery is (basis `gallery`). For each policy the table tells how
@@ -76,11 +77,11 @@ class Server:
 
 def bound(count: int, rate: float) -> int:
     """The number of strangers that is not exceeded in 99 of 100 cases where each is named at the rate."""
-    probability, total, k = (1 - rate) ** count, 0.0, 0
-    while total + probability < 0.99:
-        total += probability
+    ln, total, k = count * math.log1p(-rate), 0.0, 0
+    while total + math.exp(ln) < 0.99:
+        total += math.exp(ln)
         k += 1
-        probability *= rate / (1 - rate) * (count - k + 1) / k
+        ln += math.log(rate / (1 - rate) * (count - k + 1) / k)
     return k
 
 
@@ -176,10 +177,11 @@ def lfw(chosen: argparse.Namespace) -> None:
             name = f"lfw-{n}-{draw}-{time.time_ns()}"
             began = time.time()
             bring(chosen, name, lines)
-            found = rows_of(server, name, n, strangers, vectors[mates], owners, "model")
+            known(server, name)
+            rows = rows_of(server, name, n, strangers, vectors[mates], owners, "model")
             measured(server, name, began)
-            found += rows_of(server, name, n, strangers, vectors[mates], owners, "gallery")
-            for row in found:
+            rows += rows_of(server, name, n, strangers, vectors[mates], owners, "gallery")
+            for row in rows:
                 sums.setdefault((n, row["basis"], row["policy"]), []).append(row)
             server.call("DELETE", f"/galleries/{name}")
         for key, rows in sums.items():
@@ -204,7 +206,7 @@ def made(chosen: argparse.Namespace) -> None:
         bring(chosen, name, Path(path))
         print(f"imported {path} in {time.time() - began:.0f} s", flush=True)
         began = time.time()
-        found(server, name)
+        known(server, name)
         n = server.call("GET", f"/galleries/{name}")["search"]["templates"]
         table(rows_of(server, name, n, probes["strangers"], mates, owners, basis))
         strangers = measured(server, name, began)
@@ -218,7 +220,8 @@ def cost(chosen: argparse.Namespace) -> None:
     server = Server(chosen.url)
     probes, name = np.load(chosen.probes)["strangers"], chosen.gallery_name
     bring(chosen, name, Path(chosen.gallery))
-    policies = {"threshold 0.5": {"threshold": 0.5}, "fmr 1e-6": {"fmr": 1e-6}, "default": None, "fpir 0.1": {"fpir": 0.1}, "fpir 0.003": {"fpir": 0.003}}
+    asked = [{"threshold": 0.5}, {"fmr": 1e-6}, {"fpir": 0.1}, {"fpir": 0.003}]
+    policies = {"default": None} | {" ".join(f"{name} {value:g}" for name, value in policy.items()): policy for policy in asked}
     times, bases = {policy: [] for policy in policies}, Counter()
     until = time.time() + chosen.seconds
     while time.time() < until:
@@ -235,7 +238,7 @@ def cost(chosen: argparse.Namespace) -> None:
         print(f"| {n} | {policy} | {len(taken)} | {figures} | {shares} |", flush=True)
 
 
-def found(server: Server, name: str) -> None:
+def known(server: Server, name: str) -> None:
     """Waits until the search knows every subject that was imported."""
     while True:
         gallery = server.call("GET", f"/galleries/{name}")

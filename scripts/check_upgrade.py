@@ -52,7 +52,7 @@ class Client:
 
 
 def start(binary, data_dir, share):
-    command = [binary, "serve", "--log", "warn", "--bind", f"127.0.0.1:{PORT}", "--data-dir", data_dir, "--search", "resident"]
+    command = [binary, "serve", "--embedder", "fast", "--log", "warn", "--bind", f"127.0.0.1:{PORT}", "--data-dir", data_dir, "--search", "resident"]
     command += ["--reembed-share", share, "--job-lease", 3]
     server = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
     until(lambda: Client().ask("GET", "/readyz")[0] == 200 or server.poll() is not None, 0.1)

@@ -115,7 +115,8 @@ async fn adapt(embedder: &str) {
         let seconds = card["training"]["seconds"].as_f64().unwrap();
         println!("AUC {before:.3} -> {after:.3}, TAR {tar_before:.3} -> {tar_after:.3}, R1 {rank:.3}, {seconds:.0} s");
         println!("on lfw100: AUC {kept:+.4}, TAR {tar_kept:+.4}");
-        assert!(after - before >= 0.03 && kept >= -0.005 && tar_kept >= -0.02);
+        // Half of what was missing.
+        assert!(1.0 - after <= (1.0 - before) / 2.0 && kept >= -0.005 && tar_kept >= -0.02);
         for (sum, value) in sums.iter_mut().zip([after, tar_after, tar_after - tar_before, rank]) {
             *sum += value / TESTED.len() as f64;
         }
