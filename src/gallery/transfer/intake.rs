@@ -99,7 +99,9 @@ impl Intake {
             notify(&self.galleries.pool, MODELS_CHANNEL).await?;
         }
         if self.faces >= ANALYZE_FROM {
-            sqlx::query("analyze subjects, faces, embeddings, templates").execute(&self.galleries.pool).await?;
+            // A table whose index is being built would hold up the import for minutes; autovacuum comes to it later.
+            let analyze = "analyze (skip_locked) subjects, faces, embeddings, templates";
+            sqlx::query(analyze).execute(&self.galleries.pool).await?;
         }
         Ok(())
     }
