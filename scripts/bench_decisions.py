@@ -144,18 +144,22 @@ def rows_of(server: Server, name: str, n: int, strangers: np.ndarray, mates: np.
     return rows
 
 
+def kept_embeddings(path: str) -> tuple[np.ndarray, list[list[str]]]:
+    """Embeddings, and of each the person and the photo."""
+    with np.load(path) as kept:
+        return kept["embeddings"], [str(photo).split("/") for photo in kept["photos"]]
+
+
 def lfw(chosen: argparse.Namespace) -> None:
     server = Server(chosen.url)
-    with np.load(chosen.embeddings) as kept:
-        vectors, photos = kept["emb" if "emb" in kept else "embeddings"], kept["photo" if "photo" in kept else "photos"]
+    vectors, photos = kept_embeddings(chosen.embeddings)
     doubled = {names[1] for names in read_names(chosen.alias)}
     excluded = {names[0] for names in read_names(chosen.exclude)}
     only = {names[0] for names in read_names(chosen.people)} if chosen.people else None
     people: dict[str, list[int]] = {}
-    for at, photo in enumerate(photos):
-        parts = str(photo).removeprefix("lfw/").removesuffix(".jpg").split("/")
-        if len(parts) == 2 and parts[0] not in doubled and parts[1] not in excluded and (only is None or parts[0] in only):
-            people.setdefault(parts[0], []).append(at)
+    for at, (person, photo) in enumerate(photos):
+        if person not in doubled and photo not in excluded and (only is None or person in only):
+            people.setdefault(person, []).append(at)
     names = sorted(people)
     random = np.random.default_rng(chosen.seed)
     sums: dict[tuple, list[dict]] = {}
@@ -303,19 +307,19 @@ def main() -> None:
     two.add_argument("--mates", type=int, default=2000)
     two.add_argument("--then", help="imported after the gallery was measured")
     two.set_defaults(run=made)
-    four = kinds.add_parser("cost", parents=[common])
-    four.add_argument("gallery")
-    four.add_argument("probes")
-    four.add_argument("--gallery-name", default="cost")
-    four.add_argument("--seconds", type=float, default=60)
-    four.set_defaults(run=cost)
-    three = kinds.add_parser("newcomers", parents=[common])
-    three.add_argument("photos")
-    three.add_argument("--gallery-name", required=True)
-    three.add_argument("--people", type=Path)
-    three.add_argument("--most", type=int, default=500)
-    three.add_argument("--seed", type=int, default=1)
-    three.set_defaults(run=newcomers)
+    three = kinds.add_parser("cost", parents=[common])
+    three.add_argument("gallery")
+    three.add_argument("probes")
+    three.add_argument("--gallery-name", default="cost")
+    three.add_argument("--seconds", type=float, default=60)
+    three.set_defaults(run=cost)
+    four = kinds.add_parser("newcomers", parents=[common])
+    four.add_argument("photos")
+    four.add_argument("--gallery-name", required=True)
+    four.add_argument("--people", type=Path)
+    four.add_argument("--most", type=int, default=500)
+    four.add_argument("--seed", type=int, default=1)
+    four.set_defaults(run=newcomers)
     chosen = parser.parse_args()
     chosen.run(chosen)
 

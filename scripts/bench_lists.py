@@ -15,9 +15,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-import numpy as np
-
-from bench_decisions import bring, line
+from bench_decisions import bring, kept_embeddings, line
 from plot_fnir import read_names
 
 
@@ -40,25 +38,22 @@ def main() -> None:
     parser.add_argument("embeddings")
     parser.add_argument("--alias", type=Path, required=True)
     parser.add_argument("--exclude", type=Path, required=True)
-    parser.add_argument("--gallery", default="labels", help="that is made")
+    parser.add_argument("--gallery", default="labels", help="its name, of a gallery that is made")
     parser.add_argument("--first", type=int, default=50)
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--data-dir", required=True, help="that of the server")
     parser.add_argument("--faceid", default="target/release/faceid")
     parser.add_argument("--postgres-dir", default=".deps/postgres")
     chosen = parser.parse_args()
-    with np.load(chosen.embeddings) as kept:
-        vectors, names = kept["emb" if "emb" in kept else "embeddings"], kept["photo" if "photo" in kept else "photos"]
-    parts = [str(name).removeprefix("lfw/").removesuffix(".jpg").split("/") for name in names]
-    faces = [(part[0], part[1], vector) for part, vector in zip(parts, vectors) if len(part) == 2]
-    people, photos = {person for person, _, _ in faces}, {photo for _, photo, _ in faces}
+    vectors, names = kept_embeddings(chosen.embeddings)
+    people, photos = {person for person, _ in names}, {photo for _, photo in names}
     began = time.time()
-    bring(chosen, chosen.gallery, [line(person, vector) for person, _, vector in faces])
+    bring(chosen, chosen.gallery, [line(person, vector) for (person, _), vector in zip(names, vectors)])
     reviewed(chosen.url, chosen.gallery)
-    print(f"{len(faces)} photos of {len(people)} people reviewed in {time.time() - began:.0f} s")
+    print(f"{len(names)} photos of {len(people)} people reviewed in {time.time() - began:.0f} s")
 
     doubles = {frozenset(names) for names in read_names(chosen.alias) if people >= set(names)}
-    wrong = {name for (name, *_) in read_names(chosen.exclude)} & photos
+    wrong = {listed[0] for listed in read_names(chosen.exclude)} & photos
     of_wrong = {photo[:-5]: photo for photo in sorted(wrong)}
     query = f"gallery={chosen.gallery}&limit={chosen.first}"
     found: set[str] = set()
