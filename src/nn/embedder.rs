@@ -95,6 +95,7 @@ impl Embedder {
         if !usable {
             return Err(contract(format!("{normalisation:?} cannot be applied")));
         }
+        // The trial compares two chips of one pass with each alone.
         let mut embedder =
             Self { network: network()?, normalisation, dimension: 0, passes: Passes { run: 2, pass: 2 } };
         embedder.dimension = no_grad(|| embedder.trial())?;
