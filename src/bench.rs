@@ -15,7 +15,7 @@ use crate::engine::{Engine, EngineError, InputNormalisation, targets};
 use crate::nn::{Detector, Embedder, NetworkError, Target, use_threads};
 use crate::service::{PhotoBytes, PhotoReader, ServiceError};
 use crate::types::{Chip, Detection};
-use crate::vision::{self, DecodeError, DecodeLimits, DetectOptions};
+use crate::vision::{self, DecodeError, DecodeLimits, DetectOptions, Wanted};
 
 #[derive(Debug, Error)]
 pub enum BenchError {
@@ -291,6 +291,7 @@ async fn pipeline(
     let next = Arc::new(AtomicUsize::new(0));
     let photos: Arc<[Bytes]> = photos.into();
     let most_faces = plan.most_faces;
+    let wanted = Wanted { faces: most_faces, ..Wanted::default() };
     let begin = Instant::now() + plan.time / 10;
     let end = begin + plan.time;
     let mut tasks: JoinSet<Result<Vec<Duration>, ServiceError>> = JoinSet::new();
@@ -302,7 +303,7 @@ async fn pipeline(
             while Instant::now() < end {
                 let began = Instant::now();
                 let bytes = photos[next.fetch_add(1, Ordering::Relaxed) % photos.len()].clone();
-                let photo = reader.read(PhotoBytes { field: "photo", bytes }, most_faces).await?;
+                let photo = reader.read(PhotoBytes { field: "photo", bytes }, wanted, most_faces).await?;
                 engine.embed(&embedder, photo.faces.into_iter().map(|face| face.chip).collect()).await?;
                 if began >= begin {
                     times.push(began.elapsed());

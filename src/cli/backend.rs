@@ -16,8 +16,9 @@ use crate::db::DbError;
 use crate::gallery::{Metadata, OnDoubt, Policy};
 use crate::http::Problem;
 use crate::service::answers::{Enrolled, Identified, Verified};
-use crate::service::{EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, VerifyRequest};
+use crate::service::{EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, QualityDemand, VerifyRequest};
 use crate::types::{Name, Threshold};
+use crate::vision::Wanted;
 
 /// Flags of every command that recognises faces.
 #[derive(clap::Args)]
@@ -118,6 +119,8 @@ impl Backend {
                     on_duplicate: OnDoubt::Warn,
                     on_mismatch: OnDoubt::Warn,
                     face: FaceChoice::Largest,
+                    quality: QualityDemand::Usable,
+                    wanted: Wanted::one(),
                 })
                 .await?),
         }
@@ -147,7 +150,7 @@ impl Backend {
                         image,
                         gallery,
                         top_k,
-                        most_faces: usize::MAX,
+                        wanted: Wanted::default(),
                         policy: threshold.map(by_threshold),
                         unique_subjects: true,
                     })
@@ -165,7 +168,15 @@ impl Backend {
             Self::Direct(app) => {
                 let image_a = PhotoBytes { field: "image_a", bytes: a };
                 let image_b = PhotoBytes { field: "image_b", bytes: b };
-                Ok(app.services.verify(VerifyRequest { image_a, image_b, policy: threshold.map(by_threshold) }).await?)
+                Ok(app
+                    .services
+                    .verify(VerifyRequest {
+                        image_a,
+                        image_b,
+                        policy: threshold.map(by_threshold),
+                        wanted: Wanted::one(),
+                    })
+                    .await?)
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::engine::{Engine, EngineThreads};
 use crate::service::{Photo, PhotoBytes, PhotoFace, PhotoReader, ServiceError};
 use crate::types::{BoundingBox, Chip};
+use crate::vision::Wanted;
 
 /// Photos in work at once for each thread.
 const PHOTOS_PER_THREAD: usize = 4;
@@ -120,7 +121,7 @@ async fn chip(reader: &PhotoReader, path: &Path, which: WhichFace) -> Result<Out
         WhichFace::Largest => 1,
         WhichFace::Central => usize::MAX,
     };
-    match reader.read(PhotoBytes { field: "photo", bytes }, most).await {
+    match reader.read(PhotoBytes { field: "photo", bytes }, Wanted::one(), most).await {
         Ok(photo) => Ok(chosen(photo, which).map_or(Outcome::NoFace, |face| Outcome::Face(face.chip))),
         Err(ServiceError::Image { source, .. }) => Ok(Outcome::Unreadable(source.to_string())),
         Err(error) => Err(error.into()),
@@ -131,7 +132,7 @@ async fn chip(reader: &PhotoReader, path: &Path, which: WhichFace) -> Result<Out
 fn chosen(photo: Photo, which: WhichFace) -> Option<PhotoFace> {
     let middle = [photo.width, photo.height].map(|side| side as f32 / 2.0);
     let distance = |face: &PhotoFace| {
-        let BoundingBox { x, y, width, height } = face.detection.bounding_box;
+        let BoundingBox { x, y, width, height } = face.found.detection.bounding_box;
         (x + width / 2.0 - middle[0]).hypot(y + height / 2.0 - middle[1])
     };
     match which {

@@ -23,6 +23,7 @@ pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
 
 use crate::types::Threshold;
+use crate::vision::Finder;
 use settings::defaults;
 
 #[derive(Debug, Error)]
@@ -339,10 +340,10 @@ impl Settings {
     }
 }
 
-/// The largest image must fit, as RGB and turned upright, with what may come along in its file and its copy for the
-/// detector.
+/// The largest image must fit, as RGB and turned upright, with what may come along in its file and what the detector is
+/// shown of it.
 fn least_decode_budget(max_image_bytes: usize, max_image_pixels: u64, detector_side: u32) -> u64 {
-    max_image_pixels * 6 + max_image_bytes as u64 * 3 + u64::from(detector_side).pow(2) * 3 + (1 << 20)
+    max_image_pixels * 6 + max_image_bytes as u64 * 3 + Finder::most_memory(detector_side) + (1 << 20)
 }
 
 /// A setting that has a default.

@@ -70,13 +70,13 @@ pub struct DetectorInput {
     rgb: Vec<u8>,
     width: u32,
     height: u32,
-    /// Given back when the image is dropped, whoever has left.
-    _held: Option<Held>,
+    /// Given back when the last image of it is dropped, whoever has left.
+    _held: Option<Arc<Held>>,
 }
 
 impl DetectorInput {
-    /// The image with the bytes that it holds of a budget.
-    pub fn holding(image: image::RgbImage, held: Option<Held>) -> Self {
+    /// The image with the bytes of a budget that it and others hold.
+    pub fn holding(image: image::RgbImage, held: Option<Arc<Held>>) -> Self {
         Self { _held: held, ..image.into() }
     }
 }

@@ -10,6 +10,7 @@ use super::photo;
 use super::problem::Problem;
 use crate::service::answers::{Detected, Embedded};
 use crate::service::{PhotoRequest, Services};
+use crate::vision::Detail;
 
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
@@ -21,7 +22,7 @@ pub struct PhotoForm {
     pub fields: PhotoFields,
 }
 
-/// The field of POST /detect and POST /embed beside the image.
+/// The fields of POST /detect and POST /embed beside the image.
 #[derive(Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
@@ -30,14 +31,23 @@ pub struct PhotoFields {
     #[schema(minimum = 1)]
     #[param(minimum = 1)]
     pub max_faces: Option<u32>,
+    /// How thoroughly to search for faces. Defaults to `auto`.
+    #[schema(default = "auto")]
+    #[param(default = "auto")]
+    pub detail: Option<Detail>,
+    /// The smallest face that is wanted, by the longer side of its box: from 1 on in pixels of the upright photo, below 1 as
+    /// a share of its longer side. Smaller ones are left out. Defaults to a hundredth, and at least 20 pixels.
+    #[schema(exclusive_minimum = 0.0, example = 40)]
+    #[param(exclusive_minimum = 0.0, example = 40)]
+    pub min_face: Option<f32>,
 }
 
 impl FromForm for PhotoRequest {
     const IMAGES: &'static [&'static str] = &["image"];
-    const FIELDS: &'static [&'static str] = &["max_faces"];
+    const FIELDS: &'static [&'static str] = &["max_faces", "detail", "min_face"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
-        Ok(Self { image: photo(&mut form, "image")?, most_faces: form.most_faces()? })
+        Ok(Self { image: photo(&mut form, "image")?, wanted: form.wanted()? })
     }
 }
 

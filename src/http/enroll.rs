@@ -13,7 +13,8 @@ use super::photo;
 use super::problem::Problem;
 use crate::gallery::OnDoubt;
 use crate::service::answers::Enrolled;
-use crate::service::{EnrollRequest, FaceChoice, Services};
+use crate::service::{EnrollRequest, FaceChoice, QualityDemand, Services};
+use crate::vision::Detail;
 
 /// The fields of POST /enroll beside the image: as form parts, JSON members or query parameters.
 #[derive(Deserialize, ToSchema, IntoParams)]
@@ -44,6 +45,19 @@ pub struct EnrollFields {
     #[schema(default = "only")]
     #[param(default = "only")]
     pub face: Option<FaceChoice>,
+    /// Which faces to enroll. Defaults to `usable`: one that could hardly be recognised is an error.
+    #[schema(default = "usable")]
+    #[param(default = "usable")]
+    pub quality: Option<QualityDemand>,
+    /// How thoroughly to search for faces. Defaults to `auto`.
+    #[schema(default = "auto")]
+    #[param(default = "auto")]
+    pub detail: Option<Detail>,
+    /// The smallest face that is wanted, by the longer side of its box: from 1 on in pixels of the upright photo, below 1 as
+    /// a share of its longer side. Smaller ones are left out. Defaults to a hundredth, and at least 20 pixels.
+    #[schema(exclusive_minimum = 0.0, example = 40)]
+    #[param(exclusive_minimum = 0.0, example = 40)]
+    pub min_face: Option<f32>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -80,7 +94,8 @@ impl From<DoubtChoice> for OnDoubt {
 
 impl FromForm for EnrollRequest {
     const IMAGES: &'static [&'static str] = &["image"];
-    const FIELDS: &'static [&'static str] = &["subject", "gallery", "metadata", "on_duplicate", "on_mismatch", "face"];
+    const FIELDS: &'static [&'static str] =
+        &["subject", "gallery", "metadata", "on_duplicate", "on_mismatch", "face", "quality", "detail", "min_face"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         let mut choice = |field| form.value(field, "one of allow, warn, reject");
@@ -94,6 +109,8 @@ impl FromForm for EnrollRequest {
             on_duplicate: on_duplicate.unwrap_or(DoubtChoice::Warn).into(),
             on_mismatch: on_mismatch.unwrap_or(DoubtChoice::Warn).into(),
             face: form.value("face", "one of only, largest")?.unwrap_or_default(),
+            quality: form.value("quality", "one of usable, any")?.unwrap_or_default(),
+            wanted: form.wanted_one()?,
         })
     }
 }
@@ -108,7 +125,7 @@ impl FromForm for EnrollRequest {
     responses(
         (status = 201, description = "Enrolled", body = Enrolled),
         (status = 409, description = "`duplicate_face` or `subject_mismatch`, with `on_duplicate` or `on_mismatch` = reject", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`no_face`, `multiple_faces`, a field or an image is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`no_face`, `multiple_faces`, `unusable_face`, a field or an image is wrong", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]

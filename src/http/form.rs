@@ -24,6 +24,7 @@ use super::problem::{Code, Problem};
 use super::state::AppState;
 use crate::gallery::{Metadata, Policy};
 use crate::types::{Name, Threshold};
+use crate::vision::{MinFace, Wanted};
 
 /// What a JSON body counts as while images are decoded from its base64, whose bytes are three quarters of the text.
 const JSON_COPIES: usize = 2;
@@ -182,8 +183,8 @@ impl Form {
         policy.checked().map(Some).map_err(|error| invalid(name, error))
     }
 
-    /// The `max_faces` field: how many faces to look at, the largest; all if it is not given.
-    pub fn most_faces(&mut self) -> Result<usize, Problem> {
+    /// How many faces to look at, the largest; all if it is not given.
+    fn most_faces(&mut self) -> Result<usize, Problem> {
         const EXPECTED: &str = "a number from 1 on";
         let most: Option<u32> = self.value("max_faces", EXPECTED)?;
         match most {
@@ -191,6 +192,25 @@ impl Form {
             Some(most) => Ok(most as usize),
             None => Ok(usize::MAX),
         }
+    }
+
+    /// The `max_faces`, `detail` and `min_face` fields: which faces to look for.
+    pub fn wanted(&mut self) -> Result<Wanted, Problem> {
+        let faces = self.most_faces()?;
+        Ok(Wanted { faces, ..self.wanted_one()? })
+    }
+
+    /// The `detail` and `min_face` fields, where one face is wanted.
+    pub fn wanted_one(&mut self) -> Result<Wanted, Problem> {
+        const EXPECTED: &str = "pixels, from 1 on, or a share of the longer side between 0 and 1";
+        let detail = self.value("detail", "one of fast, auto, full")?.unwrap_or_default();
+        let min_face = match self.value::<f32>("min_face", EXPECTED)? {
+            None => None,
+            Some(pixels) if pixels.is_finite() && pixels >= 1.0 => Some(MinFace::Pixels(pixels)),
+            Some(share) if share > 0.0 && share < 1.0 => Some(MinFace::Share(share)),
+            Some(_) => return Err(invalid("min_face", format!("{EXPECTED} are expected"))),
+        };
+        Ok(Wanted { detail, min_face, faces: 1 })
     }
 
     /// The `metadata` field, a JSON object: a member of a JSON body, or text.

@@ -12,6 +12,7 @@ use super::problem::Problem;
 use crate::registry::Registry;
 use crate::service::answers::{Identified, IdentifiedEmbedding};
 use crate::service::{IdentifyEmbeddingRequest, IdentifyRequest, Services};
+use crate::vision::Detail;
 
 const DEFAULT_TOP_K: u32 = 5;
 const MAX_TOP_K: u32 = 100;
@@ -33,6 +34,15 @@ pub struct IdentifyFields {
     #[schema(minimum = 1)]
     #[param(minimum = 1)]
     pub max_faces: Option<u32>,
+    /// How thoroughly to search for faces. Defaults to `auto`.
+    #[schema(default = "auto")]
+    #[param(default = "auto")]
+    pub detail: Option<Detail>,
+    /// The smallest face that is wanted, by the longer side of its box: from 1 on in pixels of the upright photo, below 1 as
+    /// a share of its longer side. Smaller ones are left out. Defaults to a hundredth, and at least 20 pixels.
+    #[schema(exclusive_minimum = 0.0, example = 40)]
+    #[param(exclusive_minimum = 0.0, example = 40)]
+    pub min_face: Option<f32>,
     /// The similarity from which on a face is known, -1 to 1. Without it, `fmr` and `fpir`, the gallery's policy decides,
     /// else the server's threshold.
     #[schema(minimum = -1.0, maximum = 1.0)]
@@ -66,14 +76,14 @@ pub struct IdentifyForm {
 impl FromForm for IdentifyRequest {
     const IMAGES: &'static [&'static str] = &["image"];
     const FIELDS: &'static [&'static str] =
-        &["gallery", "top_k", "max_faces", "threshold", "fmr", "fpir", "unique_subjects"];
+        &["gallery", "top_k", "max_faces", "detail", "min_face", "threshold", "fmr", "fpir", "unique_subjects"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         Ok(Self {
             image: photo(&mut form, "image")?,
             gallery: gallery(&mut form)?,
             top_k: top_k(&mut form)?,
-            most_faces: form.most_faces()?,
+            wanted: form.wanted()?,
             policy: form.policy()?,
             unique_subjects: form.value("unique_subjects", "true or false")?.unwrap_or(true),
         })

@@ -100,6 +100,7 @@ impl From<ServiceError> for Problem {
             ServiceError::Image { field, source } => Self::new(image_code(&source), detail).with_field(field),
             ServiceError::NoFace { field } => Self::new(Code::NoFace, detail).with_field(field),
             ServiceError::MultipleFaces { field, .. } => Self::new(Code::MultipleFaces, detail).with_field(field),
+            ServiceError::UnusableFace { field, .. } => Self::new(Code::UnusableFace, detail).with_field(field),
             ServiceError::Overloaded => Self::new(Code::Overloaded, detail),
             ServiceError::EmbeddingDimension { .. } | ServiceError::Embedding(_) => {
                 Self::new(Code::InvalidField, detail).with_field("embedding")

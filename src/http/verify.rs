@@ -10,6 +10,7 @@ use super::photo;
 use super::problem::Problem;
 use crate::service::answers::Verified;
 use crate::service::{Services, VerifyRequest};
+use crate::vision::Detail;
 
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
@@ -27,17 +28,25 @@ pub struct VerifyForm {
     /// Instead of `threshold`: how often two photos of different people may match (false match rate).
     #[schema(exclusive_minimum = 0.0, exclusive_maximum = 1.0)]
     pub fmr: Option<f64>,
+    /// How thoroughly to search for faces. Defaults to `auto`.
+    #[schema(default = "auto")]
+    pub detail: Option<Detail>,
+    /// The smallest face that is wanted, by the longer side of its box: from 1 on in pixels of the upright photo, below 1 as
+    /// a share of its longer side. Smaller ones are left out. Defaults to a hundredth, and at least 20 pixels.
+    #[schema(exclusive_minimum = 0.0, example = 40)]
+    pub min_face: Option<f32>,
 }
 
 impl FromForm for VerifyRequest {
     const IMAGES: &'static [&'static str] = &["image_a", "image_b"];
-    const FIELDS: &'static [&'static str] = &["threshold", "fmr"];
+    const FIELDS: &'static [&'static str] = &["threshold", "fmr", "detail", "min_face"];
 
     fn from_form(mut form: Form) -> Result<Self, Problem> {
         Ok(Self {
             image_a: photo(&mut form, "image_a")?,
             image_b: photo(&mut form, "image_b")?,
             policy: form.policy()?,
+            wanted: form.wanted_one()?,
         })
     }
 }

@@ -25,6 +25,25 @@ pub struct NormScale {
     pub width: f32,
 }
 
+/// What the length of an embedding before it is normalised says of the photo: its similarity to another photo of the person
+/// is below s with the probability 1 / (1 + exp((mean - s) / width)), mean = intercept + slope * ln(norm). Of faces with
+/// embeddings shorter than `shortest` little is to be expected.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fidelity {
+    pub intercept: f32,
+    pub slope: f32,
+    pub width: f32,
+    pub shortest: f32,
+}
+
+impl Fidelity {
+    pub(super) fn is_valid(&self) -> bool {
+        let Self { intercept, slope, width, shortest } = *self;
+        slope > 0.0 && width > 0.0 && [intercept, slope, width, shortest].iter().all(|v| v.is_finite())
+    }
+}
+
 /// What similarities mean.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
@@ -34,6 +53,7 @@ pub struct Calibration {
     pub(super) curve: Option<FmrCurve>,
     pub(super) genuine: Option<GenuineCurve>,
     pub(super) anomaly: Option<NormScale>,
+    pub(super) fidelity: Option<Fidelity>,
 }
 
 impl Calibration {
@@ -63,6 +83,18 @@ impl Calibration {
         self.logistic.map(|logistic| (certainty / (1.0 - certainty)).ln() / logistic.slope)
     }
 
+    /// Whether a face can be recognised by an embedding of this length, if that was measured.
+    pub fn is_usable(&self, norm: f32) -> Option<bool> {
+        Some(norm >= self.fidelity?.shortest)
+    }
+
+    /// The chance that a face whose embedding has this length is missed, at a threshold, by a photo of the same person.
+    pub fn missed(&self, norm: f32, threshold: f32) -> Option<f32> {
+        let Fidelity { intercept, slope, width, .. } = self.fidelity?;
+        let mean = intercept + slope * norm.ln();
+        Some(1.0 / (1.0 + ((mean - threshold) / width).exp()))
+    }
+
     /// How unlike any face something is whose embedding had this length, 0..=1.
     pub fn anomaly(&self, norm: f32) -> Option<f32> {
         let NormScale { middle, width } = self.anomaly?;
@@ -89,6 +121,14 @@ mod tests {
         assert!(calibration.probability(0.9, 1) > calibration.probability(0.1, 1));
         // Among a thousand a similarity says less.
         assert!(calibration.probability(0.45, 1000) < calibration.probability(0.45, 1));
+    }
+
+    #[test]
+    fn short_embeddings_are_missed() {
+        let calibration = mobilefacenet_512().calibration();
+        assert_eq!((calibration.is_usable(2.5), calibration.is_usable(2.7)), (Some(false), Some(true)));
+        let missed = |norm, threshold| calibration.missed(norm, threshold).unwrap();
+        assert!(missed(2.0, 0.41) > 0.8 && missed(3.6, 0.41) < 0.05 && missed(3.6, 0.5) > missed(3.6, 0.41));
     }
 
     #[test]

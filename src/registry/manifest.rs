@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::calibration::{Calibration, Logistic, NormScale};
+use super::calibration::{Calibration, Fidelity, Logistic, NormScale};
 use crate::evaluation::{FmrCurve, FmrPoint, GenuineCurve, GenuinePoint};
 use crate::types::{Threshold, hex};
 
@@ -78,6 +78,9 @@ pub struct Manifest {
     /// What tells a face from what is none, if it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     anomaly: Option<NormScale>,
+    /// What the length of an embedding says of the photo, if it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fidelity: Option<Fidelity>,
 }
 
 fn half_range() -> f32 {
@@ -111,6 +114,7 @@ impl Manifest {
             fmr: Vec::new(),
             genuine: Vec::new(),
             anomaly: None,
+            fidelity: None,
         }
     }
 
@@ -203,6 +207,7 @@ impl Manifest {
             ("false match rates", !self.fmr.is_empty() && self.fmr != known.fmr),
             ("similarities of one person", !self.genuine.is_empty() && self.genuine != known.genuine),
             ("anomaly scale", self.anomaly.is_some() && self.anomaly != known.anomaly),
+            ("fidelity", self.fidelity.is_some() && self.fidelity != known.fidelity),
         ];
         differences
             .extend(others.iter().filter(|(_, differs)| *differs).map(|(what, _)| format!("its {what} differs")));
@@ -233,6 +238,9 @@ impl Manifest {
         if manifest.anomaly.is_some_and(|a| !(a.width > 0.0 && a.width.is_finite() && a.middle.is_finite())) {
             return Err("anomaly: finite numbers are expected, width above 0".to_owned());
         }
+        if manifest.fidelity.is_some_and(|fidelity| !fidelity.is_valid()) {
+            return Err("fidelity: finite numbers are expected, slope and width above 0".to_owned());
+        }
         check_fmr(&manifest.fmr)?;
         check_genuine(&manifest.genuine)?;
         Ok(manifest)
@@ -246,6 +254,7 @@ impl Manifest {
             curve: FmrCurve::new(self.fmr.clone()),
             genuine: GenuineCurve::new(&self.genuine),
             anomaly: self.anomaly,
+            fidelity: self.fidelity,
         }
     }
 }

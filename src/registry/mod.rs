@@ -22,7 +22,7 @@ use crate::db::{DbError, Pool, Pools};
 use crate::types::{ModelId, hex};
 
 pub use audit::{Actor, AuditEntry};
-pub use calibration::{Calibration, Logistic, NormScale};
+pub use calibration::{Calibration, Fidelity, Logistic, NormScale};
 pub use files::Unneeded;
 pub use lifecycle::{Lineup, Purpose, Ready, Retirement};
 pub use manifest::{ChannelOrder, Manifest, ManifestError};

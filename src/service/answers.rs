@@ -17,6 +17,7 @@ pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
 
 use crate::gallery::Policy;
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};
+use crate::vision::{self, Weakness};
 
 /// A face that was found in a photo.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -27,7 +28,47 @@ pub struct FoundFace {
     pub landmarks: Landmarks,
     /// The detector's confidence, 0..1.
     pub detection_score: f32,
+    /// By how many degrees the face stands turned clockwise in the photo, in quarter turns: 0, 90, 180 or 270.
+    pub turned: u16,
     pub quality: Quality,
+}
+
+impl FoundFace {
+    pub fn new(bounding_box: BoundingBox, landmarks: Landmarks, detection_score: f32, quality: Quality) -> Self {
+        let quarters = (quality.pose.roll / 90.0).round() as i16;
+        let turned = quarters.rem_euclid(4) as u16 * 90;
+        Self { bounding_box, landmarks, detection_score, turned, quality }
+    }
+}
+
+/// Whether a face can be recognised by its embedding.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Usability {
+    /// False if nothing is to be expected of it: a photo of the same person would hardly be found by it.
+    pub usable: bool,
+    /// The chance that a good photo of the same person is missed at the threshold of this answer, 0..1, if the model is
+    /// calibrated for it. 0.11: one time in nine.
+    #[schema(required)]
+    pub missed: Option<f32>,
+    /// What is wrong with a face that is not usable.
+    pub reasons: Vec<Weakness>,
+}
+
+/// What a photo was searched for.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct Searched {
+    /// Longer side, in pixels of the upright image, of the smallest faces that were looked for. Smaller ones may be on the
+    /// photo; `min_face` and `detail=full` look for them.
+    pub min_face_pixels: u32,
+    /// Images that the detector was shown: the whole photo, parts of it, and second looks at what was doubtful.
+    pub looks: u32,
+}
+
+impl From<vision::Searched> for Searched {
+    fn from(searched: vision::Searched) -> Self {
+        let vision::Searched { min_face_pixels, looks } = searched;
+        Self { min_face_pixels, looks }
+    }
 }
 
 /// POST /detect
@@ -37,6 +78,7 @@ pub struct Detected {
     pub width: u32,
     /// Height of the upright image.
     pub height: u32,
+    pub searched: Searched,
     /// Largest first.
     pub faces: Vec<FoundFace>,
 }
@@ -47,6 +89,7 @@ pub struct Embedded {
     pub model: String,
     /// Components of each embedding.
     pub dimension: usize,
+    pub searched: Searched,
     /// Largest first.
     pub faces: Vec<EmbeddedFace>,
 }
@@ -56,6 +99,8 @@ pub struct Embedded {
 pub struct EmbeddedFace {
     #[serde(flatten)]
     pub face: FoundFace,
+    #[serde(flatten)]
+    pub usability: Usability,
     /// L2-normalised: the cosine of two faces is their dot product.
     pub embedding: Vec<f32>,
 }
@@ -70,6 +115,8 @@ pub struct Enrolled {
     pub model: String,
     #[serde(flatten)]
     pub face: FoundFace,
+    #[serde(flatten)]
+    pub usability: Usability,
     /// How unlike any face it is, 0..1, if the model is calibrated for it.
     #[schema(required)]
     pub anomaly: Option<f32>,
@@ -107,6 +154,7 @@ pub struct Identified {
     /// The similarity from which on a face is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
+    pub searched: Searched,
     /// Largest first.
     pub faces: Vec<IdentifiedFace>,
 }
@@ -132,6 +180,8 @@ pub struct IdentifiedEmbedding {
 pub struct IdentifiedFace {
     #[serde(flatten)]
     pub face: FoundFace,
+    #[serde(flatten)]
+    pub usability: Usability,
     /// Whether it is the first of `matches`.
     pub known: bool,
     /// Whether it is one of the first of `matches`, but nobody can say which: two or more reach the threshold and are too near to
@@ -176,7 +226,16 @@ pub struct Verified {
     /// How unlike any face each of them is, 0..1, if the model is calibrated for it.
     pub anomalies: [Option<f32>; 2],
     /// The faces that were compared: that of `image_a`, that of `image_b`.
-    pub faces: [FoundFace; 2],
+    pub faces: [ComparedFace; 2],
+}
+
+/// A face that was compared with another.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ComparedFace {
+    #[serde(flatten)]
+    pub face: FoundFace,
+    #[serde(flatten)]
+    pub usability: Usability,
 }
 
 /// One page of a list.

@@ -13,7 +13,7 @@ use super::{PhotoBytes, PhotoFace, ServiceError, Services};
 use crate::engine::Step;
 use crate::gallery::{self, GalleryError, Metadata, NewFace, OnDoubt};
 use crate::types::{Chip, Embedding, ModelId, Name};
-use crate::vision;
+use crate::vision::{self, Wanted};
 
 /// How often an enrolment starts over because another model became active under way.
 const ATTEMPTS: usize = 3;
@@ -27,6 +27,9 @@ pub struct EnrollRequest {
     pub on_duplicate: OnDoubt,
     pub on_mismatch: OnDoubt,
     pub face: FaceChoice,
+    pub quality: QualityDemand,
+    /// One face.
+    pub wanted: Wanted,
 }
 
 /// Which face of a photo is meant.
@@ -38,6 +41,17 @@ pub enum FaceChoice {
     Only,
     /// The largest.
     Largest,
+}
+
+/// Which faces are enrolled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QualityDemand {
+    /// Those that can be recognised; others are an error.
+    #[default]
+    Usable,
+    /// All.
+    Any,
 }
 
 /// What is known of a face before it is embedded.
@@ -55,6 +69,7 @@ struct Filing<'a> {
     metadata: &'a Metadata,
     on_duplicate: OnDoubt,
     on_mismatch: OnDoubt,
+    quality: QualityDemand,
 }
 
 impl Services {
@@ -68,9 +83,11 @@ impl Services {
 
     /// As [`Self::enroll`], for who has a place among the requests or, as work in the background, needs none.
     pub(super) async fn enroll_admitted(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
-        let EnrollRequest { image, subject, gallery, metadata, on_duplicate, on_mismatch, face } = request;
-        let sighting = self.look(image, face).await?;
-        let request = Filing { gallery: &gallery, subject: &subject, metadata: &metadata, on_duplicate, on_mismatch };
+        let EnrollRequest { image, subject, gallery, metadata, on_duplicate, on_mismatch, face, quality, wanted } =
+            request;
+        let sighting = self.look(image, face, wanted).await?;
+        let request =
+            Filing { gallery: &gallery, subject: &subject, metadata: &metadata, on_duplicate, on_mismatch, quality };
         for _ in 0..ATTEMPTS {
             let serving = self.serving();
             match self.enroll_by(&serving, &request, &sighting).await {
@@ -86,12 +103,12 @@ impl Services {
         Err(ServiceError::ModelChanges)
     }
 
-    async fn look(&self, image: PhotoBytes, choice: FaceChoice) -> Result<Sighting, ServiceError> {
+    async fn look(&self, image: PhotoBytes, choice: FaceChoice, wanted: Wanted) -> Result<Sighting, ServiceError> {
         let bytes = image.bytes.clone();
         let photos = &self.0.photos;
         let face = match choice {
-            FaceChoice::Only => photos.read(image, usize::MAX).await?.only()?,
-            FaceChoice::Largest => photos.read(image, 1).await?.largest()?,
+            FaceChoice::Only => photos.read(image, wanted, usize::MAX).await?.only()?,
+            FaceChoice::Largest => photos.read(image, wanted, 1).await?.largest()?,
         };
         let pixels = face.chip.clone();
         let encoding = move || (vision::encode_chip(&pixels), Sha256::digest(&bytes).into());
@@ -112,6 +129,8 @@ impl Services {
         let chip = sighting.face.chip.clone();
         let (embedding, others) =
             tokio::try_join!(self.embedding(&serving.loaded, chip.clone()), self.by_target(serving, chip))?;
+        let usability = serving.usability(&sighting.face, &embedding, authority.own_subject().threshold);
+        let usability = if filing.quality == QualityDemand::Any { usability } else { usability.accepted("image")? };
         let found = sighting.face.found();
         let new = NewFace {
             gallery: filing.gallery.as_str(),
@@ -139,6 +158,7 @@ impl Services {
             gallery: stored.gallery,
             model: serving.name().to_owned(),
             face: found,
+            usability,
             anomaly: serving.anomaly(&embedding),
             duplicates: stored.duplicates.into_iter().map(Into::into).collect(),
             mismatch: stored

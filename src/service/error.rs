@@ -8,7 +8,7 @@ use crate::gallery::GalleryError;
 use crate::jobs::JobError;
 use crate::registry::RegistryError;
 use crate::types::InvalidValue;
-use crate::vision::DecodeError;
+use crate::vision::{DecodeError, Weakness};
 
 #[derive(Debug, Error)]
 pub enum ServiceError {
@@ -19,6 +19,11 @@ pub enum ServiceError {
     NoFace { field: &'static str },
     #[error("{field} shows {count} faces, one is expected; `face=largest` takes the largest")]
     MultipleFaces { field: &'static str, count: usize },
+    #[error(
+        "the face in {field} is of little use for recognition: {}; `quality=any` takes it all the same",
+        reasons.iter().map(Weakness::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    UnusableFace { field: &'static str, reasons: Vec<Weakness> },
     #[error("the server has as many requests in work as it takes; try again shortly")]
     Overloaded,
     #[error("the model's embeddings have {expected} components; this one has {found}")]

@@ -183,12 +183,9 @@ impl From<gallery::Face> for EnrolledFace {
             subject: face.subject,
             subject_id: face.subject_id,
             gallery: face.gallery,
-            face: face.found.map(|found| FoundFace {
-                bounding_box: found.bounding_box,
-                landmarks: found.landmarks,
-                detection_score: found.detection_score,
-                quality: found.quality,
-            }),
+            face: face
+                .found
+                .map(|found| FoundFace::new(found.bounding_box, found.landmarks, found.detection_score, found.quality)),
             metadata: face.metadata,
             created_at: face.created_at,
         }

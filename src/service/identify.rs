@@ -9,6 +9,7 @@ use crate::gallery::Policy;
 use crate::index::{Hit, Hits, Query};
 use crate::registry::Opinion;
 use crate::types::{Embedding, GalleryId, Name, StoredEmbedding};
+use crate::vision::Wanted;
 
 /// Faces of one photo whose lists are made longer, so that what others take away can be filled up again.
 const MOST_SPARE: usize = 64;
@@ -21,8 +22,8 @@ pub struct IdentifyRequest {
     pub gallery: Name,
     /// Subjects per face.
     pub top_k: u32,
-    /// Only so many faces, the largest.
-    pub most_faces: usize,
+    /// Only so many faces are wanted, the largest.
+    pub wanted: Wanted,
     /// By what a face is known, if not by what the gallery or the server says.
     pub policy: Option<Policy>,
     /// Whether a subject is on a photo once at most.
@@ -77,7 +78,7 @@ impl Services {
         // Before any inference: is there such a gallery, and such a policy?
         let gallery = self.find_gallery(&serving, request.gallery.as_str()).await?;
         let decision = self.decide(&serving, &gallery, request.policy).await?;
-        let photo = self.0.photos.read(request.image, request.most_faces).await?;
+        let photo = self.0.photos.read(request.image, request.wanted, request.wanted.faces).await?;
         let embeddings =
             self.embeddings(&serving.loaded, photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
 
@@ -100,6 +101,7 @@ impl Services {
         let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), (standing, hits))| {
             IdentifiedFace {
                 face: face.found(),
+                usability: serving.usability(face, embedding, decision.threshold),
                 known: standing == Standing::Known,
                 ambiguous: standing == Standing::Ambiguous,
                 anomaly: serving.anomaly(embedding),
@@ -107,7 +109,13 @@ impl Services {
             }
         });
         let faces = faces.collect();
-        Ok(Identified { model: serving.name().to_owned(), threshold: decision.threshold, decision, faces })
+        Ok(Identified {
+            model: serving.name().to_owned(),
+            threshold: decision.threshold,
+            decision,
+            searched: photo.searched.into(),
+            faces,
+        })
     }
 
     /// The subjects that each probe of one photo resembles most. `unique` leaves each that reaches `threshold` to one probe.

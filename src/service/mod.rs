@@ -32,6 +32,7 @@ mod shadow;
 mod targets;
 mod thresholds;
 mod trial;
+mod usability;
 mod verify;
 mod work;
 mod worth;
@@ -43,7 +44,7 @@ use tokio::task::JoinSet;
 
 pub use datasets::NewDataset;
 pub use embed::PhotoRequest;
-pub use enroll::{EnrollRequest, FaceChoice};
+pub use enroll::{EnrollRequest, FaceChoice, QualityDemand};
 pub use error::ServiceError;
 pub use identify::{IdentifyEmbeddingRequest, IdentifyRequest};
 pub use model_files::{ModelFiles, NewModelFile, normalisation};

@@ -1,6 +1,9 @@
 //! From bytes to aligned faces: decode, detect, align, measure quality. The one way in for every photo.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use image::RgbImage;
 use tracing::{Instrument, debug, debug_span, instrument};
 
@@ -8,8 +11,10 @@ use super::ServiceError;
 use super::answers::FoundFace;
 use crate::config::RecognitionConfig;
 use crate::engine::{DetectorInput, Engine, Held, MemoryBudget, Step};
-use crate::types::{Chip, Detection, Quality};
-use crate::vision::{self, DecodeError, DecodeLimits, DetectOptions, Scale, Shrunk};
+use crate::types::{Chip, DetectorOutput, Quality};
+use crate::vision::{
+    self, DecodeError, DecodeLimits, DetectOptions, Finder, Found, Look, Scale, Searched, Wanted, Weakness,
+};
 
 /// The bytes of an image and the name of the field that it came in, for error messages.
 pub struct PhotoBytes {
@@ -24,24 +29,28 @@ pub struct Photo {
     pub height: u32,
     /// Largest first.
     pub faces: Vec<PhotoFace>,
+    pub searched: Searched,
     field: &'static str,
 }
 
 /// A face of a photo, ready to be embedded.
 pub struct PhotoFace {
-    pub detection: Detection,
+    pub found: Found,
     pub quality: Quality,
     pub chip: Chip,
+    /// The share of the chip that is outside the photo.
+    outside: f32,
 }
 
 impl PhotoFace {
+    /// What may keep it from being recognised.
+    pub fn weaknesses(&self) -> Vec<Weakness> {
+        vision::weaknesses(&self.quality, &self.chip, self.found.doubtful, self.outside)
+    }
+
     pub fn found(&self) -> FoundFace {
-        FoundFace {
-            bounding_box: self.detection.bounding_box,
-            landmarks: self.detection.landmarks,
-            detection_score: self.detection.score,
-            quality: self.quality,
-        }
+        let detection = &self.found.detection;
+        FoundFace::new(detection.bounding_box, detection.landmarks, detection.score, self.quality)
     }
 }
 
@@ -85,25 +94,28 @@ struct Decoder {
 
 /// What became of the bytes of a photo.
 enum Outcome {
-    Decoded(Decoded),
+    Decoded(Decoded, Drawn),
     /// So many bytes of the budget are not free at the moment.
     Waits(u64),
 }
 
-/// A photo's pixels. What they hold of the budget goes with them, below them: it is given back when they are freed, and
-/// not when the client who sent them leaves.
+/// A photo in which faces are looked for. What it holds of the budget goes with it, below what it is for: it is given back when
+/// that is freed, and not when the client who sent it leaves.
 struct Decoded {
     image: RgbImage,
-    image_held: Held,
-    small: RgbImage,
-    small_held: Option<Held>,
-    scale: Scale,
+    finder: Finder,
+    _image_held: Held,
+    /// For the images of looks, wherever they are.
+    looks_held: Option<Arc<Held>>,
 }
 
-/// The upright image, once the detector has the small one.
-struct Upright {
-    image: RgbImage,
-    _held: Held,
+/// Looks at a photo that the detector is to have.
+type Drawn = Vec<(Look, RgbImage)>;
+
+/// What comes after some looks.
+enum Next {
+    Look(Decoded, Drawn),
+    Done(Photo),
 }
 
 impl PhotoReader {
@@ -114,7 +126,7 @@ impl PhotoReader {
             max_bytes: config.max_image_bytes,
             max_pixels: config.max_image_pixels,
             // One that needs more would wait for ever.
-            max_memory: budget.total().saturating_sub(largest_small(detector_side)),
+            max_memory: budget.total().saturating_sub(Finder::most_memory(detector_side)),
         };
         let options = DetectOptions { min_score: config.min_detection_score, ..DetectOptions::default() };
         Self { engine, options, decoder: Decoder { limits, detector_side, budget } }
@@ -131,39 +143,46 @@ impl PhotoReader {
         Ok(())
     }
 
-    /// Finds the faces of a photo and aligns the largest of them, `most` at most.
+    /// Finds the faces of a photo that are wanted, and aligns the largest of them, `most` at most.
     #[instrument(skip_all, fields(field = photo.field))]
-    pub async fn read(&self, photo: PhotoBytes, most: usize) -> Result<Photo, ServiceError> {
+    pub async fn read(&self, photo: PhotoBytes, wanted: Wanted, most: usize) -> Result<Photo, ServiceError> {
         let PhotoBytes { field, bytes } = photo;
-        let decoded = self.decode(field, bytes).instrument(debug_span!("decode")).await?;
-        let Decoded { image, image_held, small, small_held, scale } = decoded;
-        let image = Upright { image, _held: image_held };
-        let (small_width, small_height) = small.dimensions();
-        let input = DetectorInput::holding(small, small_held);
-        let output = self.engine.detect(input).instrument(debug_span!("detect")).await?;
+        let (mut decoded, mut drawn) = self.decode(field, bytes, wanted).instrument(debug_span!("decode")).await?;
+        loop {
+            let (looks, outputs) = self.detect(drawn, &decoded.looks_held).instrument(debug_span!("detect")).await?;
+            let step = move || decoded.go_on(&looks, &outputs, most, field);
+            match self.engine.on_cpu(Step::Align, step).instrument(debug_span!("align")).await?? {
+                Next::Look(again, more) => (decoded, drawn) = (again, more),
+                Next::Done(photo) => return Ok(photo),
+            }
+        }
+    }
 
-        let options = self.options;
-        let aligned = self.engine.on_cpu(Step::Align, move || {
-            // As a whole, so that it is dropped as a whole.
-            let upright = image;
-            let (width, height) = upright.image.dimensions();
-            let found = vision::detections(&output, small_width, small_height, scale, &options)
-                .map_err(|error| ServiceError::Internal(error.to_string()))?;
-            let faces = found.into_iter().filter_map(|found| align(&upright.image, found)).take(most).collect();
-            Ok(Photo { width, height, faces, field })
-        });
-        aligned.instrument(debug_span!("align")).await?
+    /// Runs the detector on all looks at once.
+    async fn detect(
+        &self,
+        drawn: Drawn,
+        held: &Option<Arc<Held>>,
+    ) -> Result<(Vec<Look>, Vec<DetectorOutput>), ServiceError> {
+        let (looks, images): (Vec<Look>, Vec<RgbImage>) = drawn.into_iter().unzip();
+        let run = |image| self.engine.detect(DetectorInput::holding(image, held.clone()));
+        Ok((looks, try_join_all(images.into_iter().map(run)).await?))
     }
 
     /// Headers are read on the engine's threads as well: a decoder may look at every byte of the file before it knows
     /// the size. If there is room, decoding goes on at once; else it begins anew when there is.
-    async fn decode(&self, field: &'static str, bytes: Bytes) -> Result<Decoded, ServiceError> {
+    async fn decode(
+        &self,
+        field: &'static str,
+        bytes: Bytes,
+        wanted: Wanted,
+    ) -> Result<(Decoded, Drawn), ServiceError> {
         let mut held = None;
         loop {
-            let (decoder, own) = (self.decoder.clone(), bytes.clone());
-            let decoded = self.engine.on_cpu(Step::Decode, move || decoder.decode(&own, held));
+            let (decoder, own, options) = (self.decoder.clone(), bytes.clone(), self.options);
+            let decoded = self.engine.on_cpu(Step::Decode, move || decoder.decode(&own, held, options, wanted));
             match decoded.await?.map_err(|source| ServiceError::Image { field, source })? {
-                Outcome::Decoded(decoded) => return Ok(decoded),
+                Outcome::Decoded(decoded, drawn) => return Ok((decoded, drawn)),
                 Outcome::Waits(needed) => held = Some(self.decoder.budget.take(needed).await?),
             }
         }
@@ -171,33 +190,69 @@ impl PhotoReader {
 }
 
 impl Decoder {
-    /// Decodes and shrinks a photo with the bytes that are held for it, or else with those that are free.
-    fn decode(&self, bytes: &[u8], held: Option<Held>) -> Result<Outcome, DecodeError> {
+    /// Decodes a photo and draws the first looks at it, with the bytes that are held for it or else with those that are free.
+    fn decode(
+        &self,
+        bytes: &[u8],
+        held: Option<Held>,
+        options: DetectOptions,
+        wanted: Wanted,
+    ) -> Result<Outcome, DecodeError> {
         let opened = vision::open(bytes, &self.limits)?;
-        let needed = opened.memory() + largest_small(self.detector_side);
+        let header = opened.header();
+        let finder = |size| Finder::new(size, self.detector_side, options, wanted);
+        // An orientation exchanges the sides and leaves the looks as large.
+        let for_looks = finder((header.width, header.height)).memory();
+        let needed = opened.memory() + for_looks;
         let Some(mut image_held) = held.or_else(|| self.budget.try_take(needed)) else {
             return Ok(Outcome::Waits(needed));
         };
         let image = opened.decode()?;
-        let Shrunk { image: small, scale } = vision::shrink(&image, self.detector_side);
-        let small = small.into_owned();
-        let (image_bytes, small_bytes) = (image.len() as u64, small.len() as u64);
-        let small_held = image_held.split(small_bytes);
-        image_held.keep(image_bytes);
-        Ok(Outcome::Decoded(Decoded { image, image_held, small, small_held, scale }))
+        let mut finder = finder(image.dimensions());
+        let looks_held = image_held.split(for_looks).map(Arc::new);
+        image_held.keep(image.len() as u64);
+        let drawn = vision::draw(&image, finder.next());
+        Ok(Outcome::Decoded(Decoded { image, finder, _image_held: image_held, looks_held }, drawn))
     }
 }
 
-/// The most bytes of an image that was shrunk for the detector.
-fn largest_small(side: u32) -> u64 {
-    u64::from(side) * u64::from(side) * 3
+impl Decoded {
+    /// Takes what the detector says, and looks again or is done.
+    fn go_on(
+        mut self,
+        looks: &[Look],
+        outputs: &[DetectorOutput],
+        most: usize,
+        field: &'static str,
+    ) -> Result<Next, ServiceError> {
+        for (look, output) in looks.iter().zip(outputs) {
+            self.finder.note(look, output).map_err(|error| ServiceError::Internal(error.to_string()))?;
+        }
+        let looks = self.finder.next();
+        if looks.is_empty() {
+            return Ok(Next::Done(self.align(most, field)));
+        }
+        let drawn = vision::draw(&self.image, looks);
+        Ok(Next::Look(self, drawn))
+    }
+
+    /// The chips of the largest faces, `most` at most.
+    fn align(self, most: usize, field: &'static str) -> Photo {
+        // As a whole, so that it is dropped as a whole.
+        let Self { image, finder, _image_held, looks_held: _looks_held } = self;
+        let (width, height) = image.dimensions();
+        let (found, searched) = finder.finish();
+        let faces = found.into_iter().filter_map(|found| align(&image, found)).take(most).collect();
+        Photo { width, height, faces, searched, field }
+    }
 }
 
-fn align(image: &RgbImage, detection: Detection) -> Option<PhotoFace> {
-    match vision::align(image, &detection.landmarks) {
+fn align(image: &RgbImage, found: Found) -> Option<PhotoFace> {
+    match vision::align(image, &found.detection.landmarks) {
         Ok(chip) => {
-            let quality = vision::quality(&detection, &chip);
-            Some(PhotoFace { detection, quality, chip })
+            let quality = vision::quality(&found.detection, &chip);
+            let outside = vision::share_outside(image.dimensions(), &found.detection.landmarks);
+            Some(PhotoFace { found, quality, chip, outside })
         }
         Err(error) => {
             debug!(%error, "dropped a detection that cannot be aligned");

@@ -1,15 +1,18 @@
 //! Do two photos show one person?
 
-use super::answers::Verified;
+use super::answers::{ComparedFace, Verified};
 use super::thresholds::decide_pair;
 use super::{PhotoBytes, ServiceError, Services};
 use crate::gallery::Policy;
+use crate::vision::Wanted;
 
 pub struct VerifyRequest {
     pub image_a: PhotoBytes,
     pub image_b: PhotoBytes,
     /// By what they count as one person, if not by what the server says.
     pub policy: Option<Policy>,
+    /// One face of each photo.
+    pub wanted: Wanted,
 }
 
 impl Services {
@@ -18,8 +21,9 @@ impl Services {
         let _admitted = self.admit()?;
         let serving = self.serving();
         let decision = decide_pair(&serving, request.policy)?;
-        let photos = &self.0.photos;
-        let (a, b) = tokio::try_join!(photos.read(request.image_a, 1), photos.read(request.image_b, 1))?;
+        let (photos, wanted) = (&self.0.photos, request.wanted);
+        let (a, b) =
+            tokio::try_join!(photos.read(request.image_a, wanted, 1), photos.read(request.image_b, wanted, 1))?;
         let (a, b) = (a.largest()?, b.largest()?);
         let embeddings = self.embeddings(&serving.loaded, vec![a.chip.clone(), b.chip.clone()]).await?;
         let [of_a, of_b] = embeddings.as_slice() else {
@@ -34,7 +38,10 @@ impl Services {
             decision,
             model: serving.name().to_owned(),
             anomalies: [serving.anomaly(of_a), serving.anomaly(of_b)],
-            faces: [a.found(), b.found()],
+            faces: [(a, of_a), (b, of_b)].map(|(face, embedding)| ComparedFace {
+                usability: serving.usability(&face, embedding, decision.threshold),
+                face: face.found(),
+            }),
         })
     }
 }

@@ -70,7 +70,7 @@ impl Similarity {
     }
 
     /// The similarity that undoes this one.
-    fn inverse(&self) -> Self {
+    pub(super) fn inverse(&self) -> Self {
         let square = self.a * self.a + self.b * self.b;
         let (a, b) = (self.a / square, -self.b / square);
         Self { a, b, tx: -(a * self.tx - b * self.ty), ty: -(b * self.tx + a * self.ty) }
@@ -79,6 +79,19 @@ impl Similarity {
     fn is_finite(&self) -> bool {
         [self.a, self.b, self.tx, self.ty].iter().all(|v| v.is_finite())
     }
+}
+
+/// How far the five points are from those of a face that looks ahead, however it lies: the root of the mean square of what
+/// the best similarity leaves between them, in distances between the eyes. About 0.08 for people in the news, 0.2 for a
+/// profile.
+pub(super) fn misfit(landmarks: &Landmarks) -> f32 {
+    let points = landmarks.points();
+    let Ok(fit) = Similarity::estimate(&points, &TEMPLATE) else { return f32::INFINITY };
+    let squares = points.iter().zip(&TEMPLATE).map(|(from, to)| {
+        let (x, y) = fit.apply(f64::from(from.x), f64::from(from.y));
+        (x - f64::from(to.x)).powi(2) + (y - f64::from(to.y)).powi(2)
+    });
+    ((squares.sum::<f64>() / 5.0).sqrt() / f64::from(TEMPLATE[1].x - TEMPLATE[0].x)) as f32
 }
 
 fn mean(points: &[Point; 5]) -> (f64, f64) {
@@ -94,22 +107,34 @@ pub fn align(image: &RgbImage, landmarks: &Landmarks) -> Result<Chip, AlignError
     if !to_image.is_finite() {
         return Err(AlignError::Degenerate);
     }
-    Ok(Chip::try_from(warp(image, &to_image))?)
+    Ok(Chip::try_from(warp(image, &to_image, Chip::SIDE))?)
 }
 
-/// Draws the chip whose pixel (u, v) shows the image at `to_image` of (u, v).
+/// The share of a face's chip that lies outside an image of `size` pixels, 0..=1, to about a hundredth.
+pub fn share_outside(size: (u32, u32), landmarks: &Landmarks) -> f32 {
+    const GRID: u32 = 10;
+    let Ok(fit) = Similarity::estimate(&landmarks.points(), &TEMPLATE) else { return 1.0 };
+    let to_image = fit.inverse();
+    let step = f64::from(Chip::SIDE) / f64::from(GRID);
+    let points = (0..GRID * GRID)
+        .map(|n| to_image.apply((f64::from(n % GRID) + 0.5) * step, (f64::from(n / GRID) + 0.5) * step));
+    let is_outside = |(x, y): &(f64, f64)| *x < 0.0 || *y < 0.0 || *x > f64::from(size.0) || *y > f64::from(size.1);
+    points.filter(is_outside).count() as f32 / (GRID * GRID) as f32
+}
+
+/// Draws the square of `side` pixels whose pixel (u, v) shows the image at `to_image` of (u, v).
 ///
-/// A chip pixel is the mean of k x k bilinear samples, k being the image pixels per chip pixel rounded up: with one
+/// A pixel of it is the mean of k x k bilinear samples, k being the image pixels for one of them rounded up: with one
 /// sample, a face larger than the chip would be drawn from a few of its pixels and flicker with the landmarks.
-fn warp(image: &RgbImage, to_image: &Similarity) -> RgbImage {
+pub(super) fn warp(image: &RgbImage, to_image: &Similarity, side: u32) -> RgbImage {
     // Within rounding of a whole number of pixels is that number, so that an unscaled face is drawn as it is.
     let samples = ((to_image.scale() - 1e-3).ceil() as u32).clamp(1, MAX_SAMPLES);
     let step = 1.0 / f64::from(samples);
     let norm = 1.0 / (samples * samples) as f32;
-    let side = Chip::SIDE as usize;
-    let mut chip = vec![0; side * side * 3];
-    let mut sums = vec![[0f32; 4]; side];
-    for (v, row) in chip.chunks_exact_mut(side * 3).enumerate() {
+    let width = side as usize;
+    let mut square = vec![0; width * width * 3];
+    let mut sums = vec![[0f32; 4]; width];
+    for (v, row) in square.chunks_exact_mut(width * 3).enumerate() {
         sums.fill([0.0; 4]);
         for j in 0..samples {
             // One row of samples: `samples` to a chip pixel, evenly spaced about its centre.
@@ -125,7 +150,7 @@ fn warp(image: &RgbImage, to_image: &Similarity) -> RgbImage {
         }
     }
     // There are three bytes for each pixel, so this never falls back.
-    RgbImage::from_raw(Chip::SIDE, Chip::SIDE, chip).unwrap_or_default()
+    RgbImage::from_raw(side, side, square).unwrap_or_default()
 }
 
 /// Evenly spaced points of the image, in pixels.

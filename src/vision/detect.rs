@@ -143,7 +143,7 @@ fn suppress(candidates: Vec<Detection>, max_iou: f32) -> Vec<Detection> {
 }
 
 /// Intersection over union of two boxes, 0..=1.
-fn iou(a: &BoundingBox, b: &BoundingBox) -> f32 {
+pub(super) fn iou(a: &BoundingBox, b: &BoundingBox) -> f32 {
     let overlap = |a: f32, a_length: f32, b: f32, b_length: f32| (a + a_length).min(b + b_length) - a.max(b);
     let width = overlap(a.x, a.width, b.x, b.width).max(0.0);
     let height = overlap(a.y, a.height, b.y, b.height).max(0.0);

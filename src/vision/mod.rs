@@ -1,15 +1,17 @@
 //! Pixels: photo bytes become an upright image, the detector's numbers become faces, a face becomes a chip.
 //!
-//! One function per step, in the order of a request: [`decode`] -> [`shrink`] -> (detector network) -> [`detections`]
-//! -> [`align`] -> (embedder network), with [`quality`] beside it and [`encode_chip`] for storage. Everything here
+//! One function per step, in the order of a request: [`decode`] -> [`Finder`] (what to look at, [`draw`]n for
+//! the detector network until the faces are found) -> [`align`] -> (embedder network), with [`quality`] beside it and [`encode_chip`] for storage. Everything here
 //! is pure computation on memory: no network library, no database, no async.
 
 mod align;
 mod chip;
 mod decode;
 mod detect;
+mod finder;
 mod gif;
 mod jpeg;
+mod look;
 mod memory;
 mod png;
 mod quality;
@@ -24,9 +26,11 @@ mod photo_tests;
 #[cfg(test)]
 mod rows_tests;
 
-pub use align::{AlignError, Similarity, align};
+pub use align::{AlignError, Similarity, align, share_outside};
 pub use chip::{ChipError, decode_chip, encode_chip};
 pub use decode::{DecodeError, DecodeLimits, ImageHeader, Opened, decode, is_image, open};
 pub use detect::{DetectError, DetectOptions, detections};
-pub use quality::quality;
+pub use finder::{Detail, Finder, Found, MinFace, Searched, Wanted};
+pub use look::{Look, Turn, draw};
+pub use quality::{Weakness, quality, weaknesses};
 pub use shrink::{Scale, Shrunk, shrink};

@@ -15,6 +15,11 @@ pub struct Scale {
 impl Scale {
     /// Nothing was shrunk.
     pub const NONE: Self = Self { x: 1.0, y: 1.0 };
+
+    /// From an image of `size` to what was shrunk to `small`.
+    pub(super) fn between(size: (u32, u32), small: (u32, u32)) -> Self {
+        Self { x: small.0 as f32 / size.0 as f32, y: small.1 as f32 / size.1 as f32 }
+    }
 }
 
 /// An image for the detector.
@@ -30,16 +35,28 @@ pub struct Shrunk<'a> {
 /// Each pixel becomes the mean of the area that it covers in the original, edge pixels counted by the part that is
 /// covered, so that faces keep their smoothness at any factor (OpenCV's `INTER_AREA` does the same).
 pub fn shrink(image: &RgbImage, max_side: u32) -> Shrunk<'_> {
-    let (width, height) = image.dimensions();
-    let (longest, max_side) = (width.max(height), max_side.max(1));
+    let size = image.dimensions();
+    let small = shrunk_size(size, max_side);
+    Shrunk { image: shrink_to(image, small), scale: Scale::between(size, small) }
+}
+
+/// The size of an image of `size` pixels whose longest side was brought to `max_side` pixels at most.
+pub(super) fn shrunk_size(size: (u32, u32), max_side: u32) -> (u32, u32) {
+    let (longest, max_side) = (size.0.max(size.1), max_side.max(1));
     if longest <= max_side {
-        return Shrunk { image: Cow::Borrowed(image), scale: Scale::NONE };
+        return size;
     }
     let factor = f64::from(max_side) / f64::from(longest);
     let side = |original: u32| ((f64::from(original) * factor).round() as u32).max(1);
-    let (new_width, new_height) = (side(width), side(height));
-    let scale = Scale { x: new_width as f32 / width as f32, y: new_height as f32 / height as f32 };
-    Shrunk { image: Cow::Owned(area_average(image, new_width, new_height)), scale }
+    (side(size.0), side(size.1))
+}
+
+/// The image in `size` pixels, on neither side more than it has.
+pub(super) fn shrink_to(image: &RgbImage, size: (u32, u32)) -> Cow<'_, RgbImage> {
+    if image.dimensions() == size {
+        return Cow::Borrowed(image);
+    }
+    Cow::Owned(area_average(image, size.0.min(image.width()), size.1.min(image.height())))
 }
 
 /// The source pixels that each target pixel of a side covers: all fully, but the first and last.

@@ -30,6 +30,7 @@ pub enum Code {
     ImageTooLarge,
     NoFace,
     MultipleFaces,
+    UnusableFace,
     // An archive of it is wrong.
     InvalidDataset,
     // It does not fit what is stored.
@@ -116,6 +117,7 @@ impl Code {
             | Self::CorruptImage
             | Self::NoFace
             | Self::MultipleFaces
+            | Self::UnusableFace
             | Self::TooFewSubjects
             | Self::InvalidDataset
             | Self::InvalidModel

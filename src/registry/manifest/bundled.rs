@@ -7,7 +7,7 @@
 
 use super::{ChannelOrder, Manifest};
 use crate::evaluation::{FmrPoint, GenuinePoint};
-use crate::registry::calibration::{Logistic, NormScale};
+use crate::registry::calibration::{Fidelity, Logistic, NormScale};
 
 const SFACE_128: &str = "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee";
 pub const MOBILEFACENET_512: &str = "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581";
@@ -59,6 +59,7 @@ pub fn sface_128() -> Manifest {
             0.321, 0.392, 0.438, 0.501, 0.548, 0.598, 0.636, 0.666, 0.693, 0.719, 0.741, 0.771, 0.814, 0.841,
         ]),
         anomaly: Some(NormScale { middle: 8.0, width: 0.6 }),
+        fidelity: Some(Fidelity { intercept: -1.037, slope: 0.677, width: 0.06, shortest: 9.6 }),
     }
 }
 
@@ -91,6 +92,7 @@ pub fn mobilefacenet_512() -> Manifest {
             0.196, 0.280, 0.352, 0.430, 0.485, 0.551, 0.595, 0.629, 0.661, 0.689, 0.719, 0.752, 0.794, 0.827,
         ]),
         anomaly: Some(NormScale { middle: 2.2, width: 0.2 }),
+        fidelity: Some(Fidelity { intercept: -0.188, slope: 0.660, width: 0.071, shortest: 2.6 }),
     }
 }
 

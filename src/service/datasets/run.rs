@@ -15,7 +15,7 @@ use tracing::warn;
 use super::super::background::{breathe, rest};
 use super::super::report::Report;
 use super::super::work::{Failure, settings_of};
-use super::super::{EnrollRequest, FaceChoice, PhotoBytes, ServiceError, Services};
+use super::super::{EnrollRequest, FaceChoice, PhotoBytes, QualityDemand, ServiceError, Services};
 use super::Settings;
 use super::archive::{Archive, Unreadable};
 use crate::blobs::{BlobError, Upload};
@@ -23,7 +23,7 @@ use crate::engine::EngineError;
 use crate::gallery::{Metadata, OnDoubt};
 use crate::jobs::Lease;
 use crate::types::{GalleryId, Name};
-use crate::vision::DecodeError;
+use crate::vision::{DecodeError, Wanted};
 
 /// Photos that are enrolled at once: few, as requests wait meanwhile.
 const AT_ONCE: usize = 4;
@@ -68,6 +68,7 @@ enum RefusalCode {
     CorruptImage,
     ImageTooLarge,
     NoFace,
+    UnusableFace,
     /// Its folder has a name that nobody can have.
     InvalidName,
     /// The archive is damaged where the photo is.
@@ -247,6 +248,8 @@ impl Services {
                 on_duplicate: OnDoubt::Allow,
                 on_mismatch: OnDoubt::Allow,
                 face: FaceChoice::Largest,
+                quality: QualityDemand::Usable,
+                wanted: Wanted::one(),
             });
             match enrolled.await {
                 Ok(_) => return Ok(Outcome::Enrolled),
@@ -276,6 +279,7 @@ fn read(archive: &mut Archive<Upload>, number: usize, most: usize) -> Result<Rea
 fn refusal(error: ServiceError) -> Result<RefusalCode, Failure> {
     match error {
         ServiceError::NoFace { .. } => Ok(RefusalCode::NoFace),
+        ServiceError::UnusableFace { .. } => Ok(RefusalCode::UnusableFace),
         ServiceError::Image { source, .. } => Ok(match source {
             DecodeError::Empty => RefusalCode::EmptyImage,
             DecodeError::Unsupported { .. } => RefusalCode::UnsupportedImage,
