@@ -203,15 +203,15 @@ fn open_other<'a>(bytes: &'a [u8], format: ImageFormat, limits: &DecodeLimits) -
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // What it takes is counted below.
     reader.limits(Limits::no_limits());
-    let mut decoder = reader.into_decoder().map_err(|error| from_image(format, error))?;
+    let decoder = reader.into_decoder().map_err(|error| from_image(format, error))?;
     let (width, height) = decoder.dimensions();
     let header = ImageHeader::checked(format, width, height, limits)?;
     let buffers = match format {
         ImageFormat::WebP => webp::look(bytes, &header)?,
         _ => Buffers::Samples(decoder.color_type()),
     };
-    // Unreadable metadata is no reason to refuse readable pixels.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = if format == ImageFormat::WebP { webp::orientation(bytes) } else { None };
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
     Opened::new(header, orientation, buffers, bytes, limits, move || {
         let image = DynamicImage::from_decoder(decoder).map_err(|error| from_image(format, error))?;
         Ok(on_white(image))

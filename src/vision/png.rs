@@ -1,6 +1,7 @@
 //! PNG, converted row by row: nothing of the image's size is held but the result.
 //!
-//! Colour profiles and texts are skipped, not unpacked: a few kilobytes of them can unpack to gigabytes.
+//! The decoder skips colour profiles and texts: a few kilobytes of them can unpack to gigabytes. What of them matters is
+//! looked for in `chunks`.
 
 use std::io::Cursor;
 
@@ -11,6 +12,8 @@ use png::{BitDepth, ColorType, DecodingError, InterlaceInfo, Limits, Reader, Tra
 use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
 use super::memory::Buffers;
 use super::samples::{Channels, rgb_row, rounded};
+
+mod chunks;
 
 const FORMAT: ImageFormat = ImageFormat::Png;
 
@@ -24,9 +27,8 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
     let (width, height) = decoder.read_header_info().map_err(from_png)?.size();
     let header = ImageHeader::checked(FORMAT, width, height, limits)?;
     let reader = decoder.read_info().map_err(from_png)?;
-    let exif = reader.info().exif_metadata.as_ref();
-    let exif_bytes = exif.map_or(0, |exif| exif.len() as u64);
-    let orientation = exif.and_then(|exif| Orientation::from_exif_chunk(exif)).unwrap_or(Orientation::NoTransforms);
+    let exif_bytes = reader.info().exif_metadata.as_ref().map_or(0, |exif| exif.len() as u64);
+    let orientation = chunks::orientation(bytes).unwrap_or(Orientation::NoTransforms);
     let (colour, depth) = reader.output_color_type();
     let channels = match colour {
         ColorType::Grayscale => Channels::Grey,

@@ -9,9 +9,9 @@ use tiff::decoder::{BufferLayoutPreference, Decoder, TiffCodingUnit};
 use tiff::tags::{CompressionMethod, PlanarConfiguration, SampleFormat, Tag};
 
 use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
-use super::jpeg;
 use super::memory::Buffers;
 use super::samples::{Channels, from_float, rgb_row, rounded};
+use super::{jpeg, orientation};
 
 const FORMAT: ImageFormat = ImageFormat::Tiff;
 
@@ -22,15 +22,12 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
     let (width, height) = decoder.dimensions().map_err(from_tiff)?;
     let header = ImageHeader::checked(FORMAT, width, height, limits)?;
     let samples = Samples::of(&mut decoder)?;
-    // Unreadable metadata is no reason to refuse readable pixels.
-    let orientation = decoder.find_tag(Tag::Orientation).ok().flatten();
-    let orientation = orientation.and_then(|value| Orientation::from_exif(value.into_u16().ok()?.min(255) as u8));
+    let upright = orientation::from_exif(bytes).unwrap_or(Orientation::NoTransforms);
     // The first part has the most rows and columns.
     let part = decoder.image_coding_unit_layout(TiffCodingUnit(0)).map_err(from_tiff)?;
     let (part_width, part_height) = decoder.chunk_dimensions();
     let packed = packed_part(&mut decoder, bytes, limits, u64::from(part_width) * u64::from(part_height))?;
     let buffers = Buffers::Tiff { part: part.complete_len as u64, row: u64::from(width) * 8, packed };
-    let upright = orientation.unwrap_or(Orientation::NoTransforms);
     Opened::new(header, upright, buffers, bytes, limits, move || {
         let mut image = RgbImage::new(width, height);
         let mut buffer = vec![0; part.complete_len];

@@ -4,10 +4,11 @@
 //! compares the two; so a tiny canvas could hide a frame of 16383x16383.
 
 use image::ImageFormat;
+use image::metadata::Orientation;
 
 use super::decode::{DecodeError, ImageHeader};
 use super::memory::{Buffers, WebP};
-use super::vp8l;
+use super::{icc, orientation, vp8l};
 
 /// `RIFF`, a length, `WEBP`.
 const FILE_HEADER: usize = 12;
@@ -49,6 +50,23 @@ pub(super) fn look(bytes: &[u8], header: &ImageHeader) -> Result<Buffers, Decode
         tables = tables.max(image.map_or(Ok(0), |(name, body)| tables_of(name, body, size))?);
     }
     Ok(Buffers::WebP { kind, tables })
+}
+
+/// Which way is up, by EXIF or else by XMP.
+pub(super) fn orientation(bytes: &[u8]) -> Option<Orientation> {
+    let all = |kind: &'static [u8; 4]| named(bytes, kind);
+    all(b"EXIF").find_map(orientation::from_exif).or_else(|| all(b"XMP ").find_map(orientation::from_xmp))
+}
+
+/// The colour profile, if there is one of RGB.
+pub(super) fn profile(bytes: &[u8]) -> Option<Vec<u8>> {
+    named(bytes, b"ICCP").find_map(icc::read)
+}
+
+/// The contents of the chunks of this kind.
+fn named<'a>(bytes: &'a [u8], kind: &'static [u8; 4]) -> impl Iterator<Item = &'a [u8]> {
+    let all = chunks(bytes.get(FILE_HEADER..).unwrap_or_default());
+    all.filter(move |(name, _)| *name == kind).map(|(_, body)| body)
 }
 
 /// Bytes that the decoder takes for the prefix codes of a chunk of pixels or opacity in a frame of this width and height,
