@@ -218,7 +218,8 @@ fn open_other<'a>(bytes: &'a [u8], format: ImageFormat, limits: &DecodeLimits) -
     })
 }
 
-/// Drops transparency by laying the image on white.
+/// Drops transparency by laying the image on white; where nothing at all is visible, colours stay (see
+/// [`samples::Opacity`]).
 pub(super) fn on_white(image: DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
@@ -226,9 +227,11 @@ pub(super) fn on_white(image: DynamicImage) -> RgbImage {
     let rgba = image.into_rgba8();
     let (width, height) = rgba.dimensions();
     let mut pixels = rgba.into_raw();
+    let is_blank = pixels.as_chunks::<4>().0.iter().all(|[.., alpha]| *alpha == 0);
     let mut end = 0;
     for start in (0..pixels.len()).step_by(4) {
         let [red, green, blue, alpha] = [0, 1, 2, 3].map(|channel| pixels[start + channel]);
+        let alpha = if is_blank { 255 } else { alpha };
         pixels[end..end + 3].copy_from_slice(&samples::on_white([red, green, blue], alpha));
         end += 3;
     }

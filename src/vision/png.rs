@@ -11,7 +11,7 @@ use png::{BitDepth, ColorType, DecodingError, InterlaceInfo, Limits, Reader, Tra
 
 use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
 use super::memory::Buffers;
-use super::samples::{Channels, rgb_row, rounded};
+use super::samples::{Channels, Opacity, rgb_row, rounded};
 
 mod chunks;
 
@@ -40,9 +40,9 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
     let is_deep = depth == BitDepth::Sixteen;
     let pixel = channels.count() * if is_deep { 2 } else { 1 };
     let row = u64::from(width) * pixel as u64;
-    let convert = move |row: &[u8], out: &mut [u8]| match is_deep {
-        true => rgb_row(row, channels, out, |sample| rounded(u16::from_be_bytes(sample))),
-        false => rgb_row(row, channels, out, |[sample]| sample),
+    let convert = move |row: &[u8], opacity: &mut Opacity, out: &mut [u8]| match is_deep {
+        true => rgb_row(row, channels, opacity, out, |sample| rounded(u16::from_be_bytes(sample))),
+        false => rgb_row(row, channels, opacity, out, |[sample]| sample),
     };
     let is_rgb = channels == Channels::Rgb && !is_deep;
     Opened::new(header, orientation, Buffers::Png { row, exif: exif_bytes }, bytes, limits, move || {
@@ -69,11 +69,17 @@ fn read_rgb(mut reader: PngReader<'_>, image: &mut RgbImage) -> Result<(), Decod
 fn read_rows(
     mut reader: PngReader<'_>,
     image: &mut RgbImage,
-    convert: impl Fn(&[u8], &mut [u8]),
+    convert: impl Fn(&[u8], &mut Opacity, &mut [u8]),
 ) -> Result<(), DecodeError> {
-    for out in image.rows_mut_bytes() {
+    let stride = image.width() as usize * 3;
+    let mut opacity = Opacity::default();
+    let pixels: &mut [u8] = image;
+    for start in (0..pixels.len()).step_by(stride) {
         let row = reader.next_row().map_err(from_png)?.ok_or_else(|| corrupt("it ends too early"))?;
-        convert(row.data(), out);
+        convert(row.data(), &mut opacity, &mut pixels[start..start + stride]);
+        if opacity.begins() {
+            pixels[..start].fill(255);
+        }
     }
     finish(reader)
 }
@@ -83,16 +89,20 @@ fn read_interlaced(
     mut reader: PngReader<'_>,
     image: &mut RgbImage,
     pixel: usize,
-    convert: impl Fn(&[u8], &mut [u8]),
+    convert: impl Fn(&[u8], &mut Opacity, &mut [u8]),
 ) -> Result<(), DecodeError> {
     let stride = image.width() as usize * 3;
     let mut rgb = vec![0; stride];
+    let mut opacity = Opacity::default();
     while let Some(row) = reader.next_interlaced_row().map_err(from_png)? {
         let InterlaceInfo::Adam7(pass) = *row.interlace() else {
             return Err(corrupt("its passes are mixed up"));
         };
         let rgb = &mut rgb[..row.data().len() / pixel * 3];
-        convert(row.data(), rgb);
+        convert(row.data(), &mut opacity, rgb);
+        if opacity.begins() {
+            image.fill(255);
+        }
         png::expand_interlaced_row(image, stride, rgb, &pass, 24);
     }
     Ok(())
