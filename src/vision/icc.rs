@@ -6,7 +6,7 @@ use image::RgbImage;
 use moxcms::{ColorProfile, DataColorSpace, Layout, ParsingOptions, RenderingIntent, TransformOptions};
 
 /// Longest profile that is read; those of cameras and screens have some kilobytes.
-pub(super) const MOST_BYTES: usize = 4 << 20;
+const MOST_BYTES: usize = 4 << 20;
 /// Of tables inside it.
 const MOST_TABLE: usize = 4 << 20;
 
@@ -16,16 +16,30 @@ const HEADER: usize = 128;
 /// How far colours may lie from those of sRGB and count as these: what rounding in profiles makes of them.
 const SAME: u8 = 2;
 
+/// Memory that a profile of this length takes until an image is converted: itself, what is read from it, and the tables
+/// that colours are looked up in.
+pub(super) fn memory(length: usize) -> u64 {
+    if length == 0 { 0 } else { 4 * length.min(MOST_BYTES) as u64 + (2 << 20) }
+}
+
+/// The length that a profile of RGB colours states; `None` if it is none, or longer than it may be.
+pub(super) fn length(profile: impl Read) -> Option<usize> {
+    header(profile).map(|(_, length)| length)
+}
+
 /// A profile of RGB colours, no longer than it may be.
 pub(super) fn read(mut profile: impl Read) -> Option<Vec<u8>> {
+    let (mut bytes, length) = header(&mut profile)?;
+    profile.take((length - HEADER) as u64).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn header(mut profile: impl Read) -> Option<(Vec<u8>, usize)> {
     let mut bytes = vec![0; HEADER];
     profile.read_exact(&mut bytes).ok()?;
     let length = u32::from_be_bytes(*bytes.first_chunk()?) as usize;
-    if &bytes[16..20] != b"RGB " || &bytes[36..40] != b"acsp" || !(HEADER..=MOST_BYTES).contains(&length) {
-        return None;
-    }
-    profile.take((length - HEADER) as u64).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    let is_rgb = &bytes[16..20] == b"RGB " && &bytes[36..40] == b"acsp";
+    (is_rgb && (HEADER..=MOST_BYTES).contains(&length)).then_some((bytes, length))
 }
 
 /// Converts an image with this profile, in place. A profile that is broken, or that says what sRGB is, changes nothing.

@@ -7,14 +7,14 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use image::RgbImage;
 use image::metadata::Orientation;
-use image::{ImageFormat, RgbImage};
 use zune_jpeg::errors::DecodeErrors;
 use zune_jpeg::zune_core::bytestream::{ZByteIoError, ZByteReaderTrait, ZCursor, ZSeekFrom};
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
+use super::decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened};
 use super::memory::Buffers;
 
 mod codes;
@@ -31,18 +31,28 @@ const MAX_SIDE: usize = u16::MAX as usize;
 
 /// Reads the headers up to the image data. Decoding reads them again: following the position costs it more than that.
 pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
+    open_turned(bytes, limits, Orientation::NoTransforms)
+}
+
+/// The same for one inside another file, which says which way is up if the JPEG does not.
+pub(super) fn open_turned<'a>(
+    bytes: &'a [u8],
+    limits: &DecodeLimits,
+    upright: Orientation,
+) -> Result<Opened<'a>, DecodeError> {
     let position = Rc::new(Cell::new(0));
     let source = Watched { bytes: ZCursor::new(bytes), position: Rc::clone(&position) };
     let decoder = decoder(source)?;
     let (width, height) = decoder.dimensions().ok_or_else(|| corrupt("it states no size".into()))?;
     // A side has 16 bits in the file.
-    let header = ImageHeader::checked(ImageFormat::Jpeg, width as u32, height as u32, limits)?;
-    let orientation = segments::orientation(bytes).unwrap_or(Orientation::NoTransforms);
+    let header = ImageHeader::checked(Format::Jpeg, width as u32, height as u32, limits)?;
+    let orientation = segments::orientation(bytes).unwrap_or(upright);
     let planes = usize::from(decoder.info().map_or(0, |info| info.components));
     let planes = planes.max(decoder.input_colorspace().map_or(0, |colours| colours.num_components()));
     let scan = bytes.get(..position.get()).unwrap_or_default();
     let buffers = Buffers::Jpeg { planes: planes as u64, kept: !is_only_scan(scan, planes) };
-    Opened::new(header, orientation, buffers, bytes, limits, move || decode(bytes, &header))
+    let opened = Opened::new(header, orientation, buffers, bytes, limits, move || decode(bytes, &header))?;
+    opened.with_profile(segments::profile_length(bytes), limits, move || segments::profile(bytes))
 }
 
 /// A decoder that has read the headers.
@@ -165,7 +175,7 @@ fn from_zune(error: DecodeErrors) -> DecodeError {
 }
 
 fn corrupt(reason: String) -> DecodeError {
-    DecodeError::Corrupt { format: ImageFormat::Jpeg, reason }
+    DecodeError::Corrupt { format: Format::Jpeg, reason }
 }
 
 #[cfg(test)]

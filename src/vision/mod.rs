@@ -9,6 +9,8 @@ mod chip;
 mod decode;
 mod detect;
 mod gif;
+#[cfg(feature = "heic")]
+mod heic;
 mod icc;
 mod ifd;
 mod jpeg;
@@ -16,8 +18,10 @@ mod memory;
 mod orientation;
 mod png;
 mod quality;
+mod raw;
 mod samples;
 mod shrink;
+mod sniff;
 mod tiff;
 mod vp8l;
 mod webp;
@@ -29,7 +33,7 @@ mod rows_tests;
 
 pub use align::{AlignError, Similarity, align};
 pub use chip::{ChipError, decode_chip, encode_chip};
-pub use decode::{DecodeError, DecodeLimits, ImageHeader, Opened, decode, is_image, open};
+pub use decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened, decode, is_image, open};
 pub use detect::{DetectError, DetectOptions, detections};
 pub use quality::quality;
 pub use shrink::{Scale, Shrunk, shrink};

@@ -5,17 +5,17 @@
 
 use std::io::Cursor;
 
+use image::RgbImage;
 use image::metadata::Orientation;
-use image::{ImageFormat, RgbImage};
 use png::{BitDepth, ColorType, DecodingError, InterlaceInfo, Limits, Reader, Transformations};
 
-use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
+use super::decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened};
 use super::memory::Buffers;
 use super::samples::{Channels, Opacity, rgb_row, rounded};
 
 mod chunks;
 
-const FORMAT: ImageFormat = ImageFormat::Png;
+const FORMAT: Format = Format::Png;
 
 pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
     // What is allocated before the size is checked are copies of what the file holds.
@@ -45,7 +45,8 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
         false => rgb_row(row, channels, opacity, out, |[sample]| sample),
     };
     let is_rgb = channels == Channels::Rgb && !is_deep;
-    Opened::new(header, orientation, Buffers::Png { row, exif: exif_bytes }, bytes, limits, move || {
+    let buffers = Buffers::Png { row, exif: exif_bytes };
+    let opened = Opened::new(header, orientation, buffers, bytes, limits, move || {
         let mut image = RgbImage::new(width, height);
         match (reader.info().interlaced, is_rgb) {
             (true, _) => read_interlaced(reader, &mut image, pixel, convert),
@@ -53,7 +54,8 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
             (false, false) => read_rows(reader, &mut image, convert),
         }?;
         Ok(image)
-    })
+    })?;
+    opened.with_profile(chunks::profile_length(bytes), limits, move || chunks::profile(bytes))
 }
 
 type PngReader<'a> = Reader<Cursor<&'a [u8]>>;

@@ -2,22 +2,24 @@
 
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
+use image::RgbImage;
 use image::metadata::Orientation;
-use image::{ImageFormat, RgbImage};
 use tiff::TiffError;
 use tiff::decoder::{Decoder, TiffCodingUnit};
 use tiff::tags::{CompressionMethod, PhotometricInterpretation, Tag};
 
-use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
+use super::decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened};
 use super::ifd::Tags;
 use super::memory::Buffers;
 
 mod samples;
 
-use super::{jpeg, orientation};
+use super::{icc, jpeg, orientation};
 use samples::Samples;
 
-const FORMAT: ImageFormat = ImageFormat::Tiff;
+const FORMAT: Format = Format::Tiff;
+
+const ICC_PROFILE: u16 = 0x8773;
 
 type TiffDecoder<'a> = Decoder<Overlaid<'a>>;
 
@@ -33,7 +35,7 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
     let (part_width, part_height) = decoder.chunk_dimensions();
     let packed = packed_part(&mut decoder, bytes, limits, u64::from(part_width) * u64::from(part_height))?;
     let buffers = Buffers::Tiff { part: part.complete_len as u64, row: u64::from(width) * 8, packed };
-    Opened::new(header, upright, buffers, bytes, limits, move || {
+    let opened = Opened::new(header, upright, buffers, bytes, limits, move || {
         let mut image = RgbImage::new(width, height);
         let mut buffer = vec![0; part.complete_len];
         let (across, down) = (width.div_ceil(part_width), height.div_ceil(part_height));
@@ -52,7 +54,9 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
             samples.draw(part, &layout, &area, &mut image)?;
         }
         Ok(image)
-    })
+    })?;
+    let profile = Tags::new(bytes).and_then(|tags| tags.first()).map_or(&[][..], |found| found.bytes(ICC_PROFILE));
+    opened.with_profile(profile.len(), limits, move || icc::read(profile))
 }
 
 /// Reads a strip or tile into the beginning of the buffer.

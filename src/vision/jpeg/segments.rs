@@ -1,7 +1,10 @@
 //! The segments of a JPEG, and what they say of the whole image: which way is up, and what its colours mean.
 
+use std::io::Read;
+
 use image::metadata::Orientation;
 
+use crate::vision::icc;
 use crate::vision::orientation::{self, EXIF_PREFIX};
 
 pub(super) const START_OF_SCAN: u8 = 0xda;
@@ -77,18 +80,28 @@ pub(super) fn orientation(bytes: &[u8]) -> Option<Orientation> {
     exif().find_map(orientation::from_exif).or_else(|| xmp().find_map(orientation::from_xmp))
 }
 
-/// The colour profile, put together from its parts; `None` if there is none, or one that is not whole.
-pub(super) fn profile(bytes: &[u8], most: usize) -> Option<Vec<u8>> {
-    let mut parts: Vec<(u8, u8, &[u8])> = headers(bytes)
-        .filter(|segment| segment.marker == APP2)
-        .filter_map(|segment| match segment.body.strip_prefix(ICC_PREFIX)? {
-            [number, of, part @ ..] => Some((*number, *of, part)),
-            _ => None,
-        })
-        .collect();
+/// The parts of the colour profile, with their number and how many there are.
+fn profile_parts(bytes: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> {
+    let all = headers(bytes).filter(|segment| segment.marker == APP2);
+    all.filter_map(|segment| match segment.body.strip_prefix(ICC_PREFIX)? {
+        [number, of, part @ ..] => Some((*number, *of, part)),
+        _ => None,
+    })
+}
+
+/// Length of the colour profile, 0 if there is none.
+pub(super) fn profile_length(bytes: &[u8]) -> usize {
+    profile_parts(bytes).map(|(.., part)| part.len()).sum()
+}
+
+/// The colour profile, put together from its parts; `None` if there is none of RGB, or one that is not whole.
+pub(super) fn profile(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut parts: Vec<(u8, u8, &[u8])> = profile_parts(bytes).collect();
     parts.sort_by_key(|(number, ..)| *number);
     let is_whole = parts.iter().zip(1..).all(|((number, of, _), at)| *number == at && usize::from(*of) == parts.len());
-    let length: usize = parts.iter().map(|(.., part)| part.len()).sum();
-    let is_some = is_whole && length > 0 && length <= most;
-    is_some.then(|| parts.iter().flat_map(|(.., part)| *part).copied().collect())
+    let mut whole: Box<dyn Read> = Box::new(std::io::empty());
+    for (.., part) in parts.into_iter().filter(|_| is_whole) {
+        whole = Box::new(whole.chain(part));
+    }
+    icc::read(whole)
 }

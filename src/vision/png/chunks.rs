@@ -35,12 +35,20 @@ pub(super) fn orientation(bytes: &[u8]) -> Option<Orientation> {
     })
 }
 
-/// The colour profile; `None` if there is none, or one that is too long.
+/// Length of the colour profile as it says it itself, 0 if there is none.
+pub(super) fn profile_length(bytes: &[u8]) -> usize {
+    packed_profile(bytes).and_then(icc::length).unwrap_or(0)
+}
+
+/// The colour profile; `None` if there is none of RGB, or one that is too long.
 pub(super) fn profile(bytes: &[u8]) -> Option<Vec<u8>> {
+    icc::read(packed_profile(bytes)?)
+}
+
+fn packed_profile(bytes: &[u8]) -> Option<ZlibDecoder<&[u8]>> {
     let (_, body) = chunks(bytes).find(|(name, _)| *name == b"iCCP")?;
     // A name, a zero, and how it is packed.
-    let (_, packed) = split(body)?;
-    icc::read(ZlibDecoder::new(packed.get(1..)?))
+    Some(ZlibDecoder::new(split(body)?.1.get(1..)?))
 }
 
 /// A key with a text.
