@@ -7,8 +7,11 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 use thiserror::Error;
 
+#[cfg(feature = "heic")]
+use super::heic;
 use super::memory::Buffers;
-use super::{gif, jpeg, png, samples, tiff, webp};
+use super::sniff::{self, Kind};
+use super::{gif, icc, jpeg, png, raw, samples, tiff, webp};
 
 /// Why bytes did not become an image. The messages are meant for the sender of the bytes.
 #[derive(Debug, Error, Clone, PartialEq)]
@@ -21,26 +24,40 @@ pub enum DecodeError {
     TooManyPixels { limit: u64, width: u32, height: u32 },
     #[error(
         "decoding this {} image would take {} MB of memory, more than the limit of {} MB",
-        name_of(*format), needed.div_ceil(1_000_000), limit / 1_000_000
+        format, needed.div_ceil(1_000_000), limit / 1_000_000
     )]
-    TooMuchMemory { format: ImageFormat, limit: u64, needed: u64 },
-    #[error("not an image of a kind that is read here (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM): {reason}")]
+    TooMuchMemory { format: Format, limit: u64, needed: u64 },
+    #[error("not an image of a kind that is read here (JPEG, PNG, WebP, HEIC, BMP, GIF, TIFF, PNM): {reason}")]
     Unsupported { reason: String },
-    #[error("the {} image is damaged or incomplete", name_of(*format))]
-    Corrupt { format: ImageFormat, reason: String },
+    #[error("the {format} image is damaged or incomplete")]
+    Corrupt { format: Format, reason: String },
 }
 
-/// What people call a format.
-fn name_of(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Jpeg => "JPEG",
-        ImageFormat::Png => "PNG",
-        ImageFormat::WebP => "WebP",
-        ImageFormat::Gif => "GIF",
-        ImageFormat::Bmp => "BMP",
-        ImageFormat::Tiff => "TIFF",
-        ImageFormat::Pnm => "PNM",
-        _ => "unknown",
+/// The formats that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Jpeg,
+    Png,
+    WebP,
+    Gif,
+    Bmp,
+    Tiff,
+    Pnm,
+    Heic,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::WebP => "WebP",
+            Self::Gif => "GIF",
+            Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
+            Self::Pnm => "PNM",
+            Self::Heic => "HEIC",
+        })
     }
 }
 
@@ -59,7 +76,7 @@ pub struct DecodeLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageHeader {
     /// Found from the content, never from a name or a media type.
-    pub format: ImageFormat,
+    pub format: Format,
     /// Size as stored: an EXIF orientation may exchange width and height.
     pub width: u32,
     pub height: u32,
@@ -67,12 +84,7 @@ pub struct ImageHeader {
 
 impl ImageHeader {
     /// The header of a `width` x `height` image that respects `limits`.
-    pub(super) fn checked(
-        format: ImageFormat,
-        width: u32,
-        height: u32,
-        limits: &DecodeLimits,
-    ) -> Result<Self, DecodeError> {
+    pub(super) fn checked(format: Format, width: u32, height: u32, limits: &DecodeLimits) -> Result<Self, DecodeError> {
         if width == 0 || height == 0 {
             return Err(DecodeError::Corrupt { format, reason: format!("its size is {width}x{height}") });
         }
@@ -85,7 +97,7 @@ impl ImageHeader {
 
 /// Whether a file that begins like this says that it is an image.
 pub fn is_image(start: &[u8]) -> bool {
-    image::guess_format(start).is_ok()
+    !matches!(sniff::kind(start), Kind::Video | Kind::Unknown)
 }
 
 /// An image whose header was read, and whose pixels were not.
@@ -111,6 +123,28 @@ impl<'a> Opened<'a> {
             return Err(DecodeError::TooMuchMemory { format: header.format, limit: limits.max_memory, needed });
         }
         Ok(Self { header, orientation, memory: needed, stored: Box::new(stored) })
+    }
+
+    /// The same with a colour profile of this length, which `read` gets once the pixels are there.
+    pub(super) fn with_profile(
+        self,
+        length: usize,
+        limits: &DecodeLimits,
+        read: impl FnOnce() -> Option<Vec<u8>> + 'a,
+    ) -> Result<Self, DecodeError> {
+        let Self { header, orientation, memory, stored } = self;
+        let needed = memory + icc::memory(length);
+        if needed > limits.max_memory {
+            return Err(DecodeError::TooMuchMemory { format: header.format, limit: limits.max_memory, needed });
+        }
+        let converted = move || {
+            let mut image = stored()?;
+            if let Some(profile) = read() {
+                icc::to_srgb(&mut image, &profile);
+            }
+            Ok(image)
+        };
+        Ok(Self { header, orientation, memory: needed, stored: Box::new(converted) })
     }
 
     pub fn header(&self) -> ImageHeader {
@@ -150,75 +184,101 @@ fn is_turned(orientation: Orientation) -> bool {
 /// This copies no more than the file's bytes, but may look at each of them: call it where work of the processor may be
 /// done.
 pub fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
-    let format = sniff(bytes, limits)?;
-    guarded(format, || match format {
-        ImageFormat::Jpeg => jpeg::open(bytes, limits),
-        ImageFormat::Png => png::open(bytes, limits),
-        ImageFormat::Gif => gif::open(bytes, limits),
-        ImageFormat::Tiff => tiff::open(bytes, limits),
-        _ => open_other(bytes, format, limits),
-    })
-}
-
-/// Decodes an image file to upright 8-bit RGB.
-///
-/// Reads JPEG (baseline, progressive, grey, RGB, CMYK, YCCK), PNG, WebP, BMP, GIF, TIFF and PNM; of an animation, the
-/// first frame. EXIF orientation is applied, transparency is laid on white, 16-bit samples are rounded to 8 bits.
-/// Colour profiles are not applied. A file that ends before its image does is an error, never half an image.
-pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
-    open(bytes, limits)?.decode()
-}
-
-/// What to tell the sender of bytes that no reader here knows.
-fn unknown_format(bytes: &[u8]) -> &'static str {
-    // ISO base media files begin with a box of type `ftyp`.
-    match bytes.get(4..8) {
-        Some(b"ftyp") => "HEIC, AVIF and videos are not read; convert it to JPEG",
-        _ => "its first bytes are those of no known image format",
-    }
-}
-
-/// The format of `bytes` by their content.
-fn sniff(bytes: &[u8], limits: &DecodeLimits) -> Result<ImageFormat, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
     if bytes.len() > limits.max_bytes {
         return Err(DecodeError::TooManyBytes { limit: limits.max_bytes, actual: bytes.len() });
     }
-    image::guess_format(bytes).map_err(|_| DecodeError::Unsupported { reason: unknown_format(bytes).into() })
+    let format = match sniff::kind(bytes) {
+        Kind::Image(format) => format,
+        Kind::Raw => return guarded(Format::Jpeg, || raw::open(bytes, limits)),
+        other => return Err(unsupported(other)),
+    };
+    guarded(format, || match format {
+        Format::Jpeg => jpeg::open(bytes, limits),
+        Format::Png => png::open(bytes, limits),
+        Format::Gif => gif::open(bytes, limits),
+        Format::Tiff => tiff::open(bytes, limits),
+        Format::Heic => open_heic(bytes, limits),
+        Format::WebP => open_other(bytes, format, ImageFormat::WebP, limits),
+        Format::Bmp => open_other(bytes, format, ImageFormat::Bmp, limits),
+        Format::Pnm => open_other(bytes, format, ImageFormat::Pnm, limits),
+    })
+}
+
+#[cfg(feature = "heic")]
+fn open_heic<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
+    heic::open(bytes, limits)
+}
+
+#[cfg(not(feature = "heic"))]
+fn open_heic<'a>(_: &'a [u8], _: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
+    let reason = "HEIC is not built into this server; convert it to JPEG (an iPhone takes JPEG if Settings, Camera, Formats \
+                  is set to Most Compatible)";
+    Err(DecodeError::Unsupported { reason: reason.to_owned() })
+}
+
+/// Decodes an image file to upright 8-bit RGB.
+///
+/// Reads JPEG (baseline, progressive, grey, RGB, CMYK, YCCK), PNG, WebP, HEIC, BMP, GIF, TIFF and PNM, and the large
+/// previews of cameras' raw files; of an animation, the first frame. EXIF orientation is applied, transparency is laid on
+/// white, 16-bit samples are rounded to 8 bits, colours of an RGB profile become those of sRGB. A file that ends before its image does is an error, never half an image.
+pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
+    open(bytes, limits)?.decode()
+}
+
+/// What to tell the sender of bytes that no reader here knows.
+fn unsupported(kind: Kind) -> DecodeError {
+    let reason = match kind {
+        Kind::Avif => "AVIF is not read; convert it to JPEG or PNG".to_owned(),
+        Kind::Video => "it is a video, or something else in the container of one; send a photo".to_owned(),
+        Kind::Other(format) => format!("{format:?} is not read; convert it to JPEG or PNG"),
+        Kind::Image(_) | Kind::Raw | Kind::Unknown => "its first bytes are those of no known image format".to_owned(),
+    };
+    DecodeError::Unsupported { reason }
 }
 
 /// Runs a decoder so that a panic inside it is a damaged image.
 ///
 /// Decoders are large, written by others and fed by strangers: a panic that one hostile file provokes must cost that
 /// file's request only. They hold no state between calls, so there is nothing to find half-changed afterwards.
-fn guarded<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+fn guarded<T>(format: Format, decode: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
     catch_unwind(AssertUnwindSafe(decode))
         .unwrap_or_else(|_| Err(DecodeError::Corrupt { format, reason: "the decoder gave up on it".into() }))
 }
 
-/// WebP, BMP and PNM, and what is refused as unsupported.
-fn open_other<'a>(bytes: &'a [u8], format: ImageFormat, limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+/// WebP, BMP and PNM.
+fn open_other<'a>(
+    bytes: &'a [u8],
+    format: Format,
+    reader: ImageFormat,
+    limits: &DecodeLimits,
+) -> Result<Opened<'a>, DecodeError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), reader);
     // What it takes is counted below.
     reader.limits(Limits::no_limits());
-    let mut decoder = reader.into_decoder().map_err(|error| from_image(format, error))?;
+    let decoder = reader.into_decoder().map_err(|error| from_image(format, error))?;
     let (width, height) = decoder.dimensions();
     let header = ImageHeader::checked(format, width, height, limits)?;
     let buffers = match format {
-        ImageFormat::WebP => webp::look(bytes, &header)?,
+        Format::WebP => webp::look(bytes, &header)?,
         _ => Buffers::Samples(decoder.color_type()),
     };
-    // Unreadable metadata is no reason to refuse readable pixels.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    Opened::new(header, orientation, buffers, bytes, limits, move || {
+    let (orientation, profile) = match format {
+        Format::WebP => (webp::orientation(bytes), webp::profile(bytes)),
+        _ => (None, &[][..]),
+    };
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
+    let opened = Opened::new(header, orientation, buffers, bytes, limits, move || {
         let image = DynamicImage::from_decoder(decoder).map_err(|error| from_image(format, error))?;
         Ok(on_white(image))
-    })
+    })?;
+    opened.with_profile(profile.len(), limits, move || icc::read(profile))
 }
 
-/// Drops transparency by laying the image on white.
+/// Drops transparency by laying the image on white; where nothing at all is visible, colours stay (see
+/// [`samples::Opacity`]).
 pub(super) fn on_white(image: DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
@@ -226,9 +286,11 @@ pub(super) fn on_white(image: DynamicImage) -> RgbImage {
     let rgba = image.into_rgba8();
     let (width, height) = rgba.dimensions();
     let mut pixels = rgba.into_raw();
+    let is_blank = pixels.as_chunks::<4>().0.iter().all(|[.., alpha]| *alpha == 0);
     let mut end = 0;
     for start in (0..pixels.len()).step_by(4) {
         let [red, green, blue, alpha] = [0, 1, 2, 3].map(|channel| pixels[start + channel]);
+        let alpha = if is_blank { 255 } else { alpha };
         pixels[end..end + 3].copy_from_slice(&samples::on_white([red, green, blue], alpha));
         end += 3;
     }
@@ -238,7 +300,7 @@ pub(super) fn on_white(image: DynamicImage) -> RgbImage {
     RgbImage::from_raw(width, height, pixels).unwrap_or_default()
 }
 
-fn from_image(format: ImageFormat, error: ImageError) -> DecodeError {
+fn from_image(format: Format, error: ImageError) -> DecodeError {
     match error {
         ImageError::Unsupported(error) => DecodeError::Unsupported { reason: error.to_string() },
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {

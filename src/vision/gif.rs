@@ -3,13 +3,13 @@
 use std::io::Cursor;
 
 use gif::{ColorOutput, DecodeOptions, DecodingError};
+use image::RgbImage;
 use image::metadata::Orientation;
-use image::{ImageFormat, RgbImage};
 
-use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
+use super::decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened};
 use super::memory::Buffers;
 
-const FORMAT: ImageFormat = ImageFormat::Gif;
+const FORMAT: Format = Format::Gif;
 
 const WHITE: [u8; 3] = [255; 3];
 

@@ -1,20 +1,27 @@
 //! JPEG, decoded to RGB in one buffer and without tolerance for missing image data.
 //!
 //! The `image` crate wraps the same decoder in its lenient mode, in which a photo that was cut off in transfer comes
-//! back with a grey lower half. Here headers are read leniently (cameras write odd ones) and the image data strictly.
+//! back with a grey lower half. Here headers are read leniently (cameras write odd ones) and the image data strictly; what
+//! stands behind it, or is missing there, does not matter once all pixels are known to be there.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
+use image::RgbImage;
 use image::metadata::Orientation;
-use image::{ImageFormat, RgbImage};
 use zune_jpeg::errors::DecodeErrors;
 use zune_jpeg::zune_core::bytestream::{ZByteIoError, ZByteReaderTrait, ZCursor, ZSeekFrom};
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
+use super::decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened};
 use super::memory::Buffers;
+
+mod codes;
+mod segments;
+mod walk;
+
+use walk::{Walked, walk};
 
 /// Encoders write about ten scans into a progressive JPEG; a file of thousands costs far more time than its size says.
 const MAX_SCANS: usize = 64;
@@ -24,19 +31,28 @@ const MAX_SIDE: usize = u16::MAX as usize;
 
 /// Reads the headers up to the image data. Decoding reads them again: following the position costs it more than that.
 pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
+    open_turned(bytes, limits, Orientation::NoTransforms)
+}
+
+/// The same for one inside another file, which says which way is up if the JPEG does not.
+pub(super) fn open_turned<'a>(
+    bytes: &'a [u8],
+    limits: &DecodeLimits,
+    upright: Orientation,
+) -> Result<Opened<'a>, DecodeError> {
     let position = Rc::new(Cell::new(0));
     let source = Watched { bytes: ZCursor::new(bytes), position: Rc::clone(&position) };
     let decoder = decoder(source)?;
     let (width, height) = decoder.dimensions().ok_or_else(|| corrupt("it states no size".into()))?;
     // A side has 16 bits in the file.
-    let header = ImageHeader::checked(ImageFormat::Jpeg, width as u32, height as u32, limits)?;
-    let orientation =
-        decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif)).unwrap_or(Orientation::NoTransforms);
+    let header = ImageHeader::checked(Format::Jpeg, width as u32, height as u32, limits)?;
+    let orientation = segments::orientation(bytes).unwrap_or(upright);
     let planes = usize::from(decoder.info().map_or(0, |info| info.components));
     let planes = planes.max(decoder.input_colorspace().map_or(0, |colours| colours.num_components()));
     let scan = bytes.get(..position.get()).unwrap_or_default();
     let buffers = Buffers::Jpeg { planes: planes as u64, kept: !is_only_scan(scan, planes) };
-    Opened::new(header, orientation, buffers, bytes, limits, move || decode(bytes, &header))
+    let opened = Opened::new(header, orientation, buffers, bytes, limits, move || decode(bytes, &header))?;
+    opened.with_profile(segments::profile_length(bytes), limits, move || segments::profile(bytes))
 }
 
 /// A decoder that has read the headers.
@@ -52,8 +68,25 @@ fn decoder<T: ZByteReaderTrait>(source: T) -> Result<zune_jpeg::JpegDecoder<T>, 
     Ok(decoder)
 }
 
-/// RGB as stored.
+/// RGB as stored. No pixel may be missing; what else is wrong does not matter.
+///
+/// A file with an end marker is the decoder's to judge, as reading all codes takes a quarter of the time of decoding.
 fn decode(bytes: &[u8], header: &ImageHeader) -> Result<RgbImage, DecodeError> {
+    let strictly = segments::is_closed(bytes).then(|| decode_strictly(bytes, header));
+    match strictly {
+        Some(Ok(image)) => Ok(image),
+        _ => match walk(bytes) {
+            Walked::Whole { end } => {
+                // Without what the decoder would stumble over behind the image data.
+                decode_strictly(&[&bytes[..end], &[0xff, segments::END_OF_IMAGE]].concat(), header)
+            }
+            Walked::Cut => Err(corrupt("it ends too early".into())),
+            Walked::Unknown => strictly.unwrap_or_else(|| decode_strictly(bytes, header)),
+        },
+    }
+}
+
+fn decode_strictly(bytes: &[u8], header: &ImageHeader) -> Result<RgbImage, DecodeError> {
     let mut decoder = decoder(ZCursor::new(bytes))?;
     decoder.set_options(decoder.options().set_strict_mode(true));
     let mut image = RgbImage::new(header.width, header.height);
@@ -142,7 +175,7 @@ fn from_zune(error: DecodeErrors) -> DecodeError {
 }
 
 fn corrupt(reason: String) -> DecodeError {
-    DecodeError::Corrupt { format: ImageFormat::Jpeg, reason }
+    DecodeError::Corrupt { format: Format::Jpeg, reason }
 }
 
 #[cfg(test)]

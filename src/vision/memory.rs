@@ -25,6 +25,8 @@ pub(super) enum Buffers {
     Tiff { part: u64, row: u64, packed: u64 },
     /// The pixels, and `tables` for the prefix codes of what is lossless.
     WebP { kind: WebP, tables: u64 },
+    /// What the decoder takes, by the pictures inside; the samples in 32 bits and the result come to it at the end.
+    Heic { work: u64 },
     /// BMP and PNM: the samples at their depth, and these as 8-bit RGB if they are anything else.
     Samples(ColorType),
 }
@@ -73,6 +75,7 @@ impl Buffers {
             Self::Gif => pixels * RGB + u64::from(u16::MAX),
             Self::Tiff { part, row, packed } => pixels * RGB + part + row + packed,
             Self::WebP { kind, tables } => area(width, height, 16) * kind.bytes_per_pixel() + tables,
+            Self::Heic { work } => work + pixels * 4,
             Self::Samples(colour) => {
                 let converted = match colour {
                     ColorType::Rgb8 | ColorType::Rgba8 => 0,
@@ -89,6 +92,8 @@ impl Buffers {
         match self {
             Self::Jpeg { .. } | Self::Gif | Self::WebP { .. } => 2,
             Self::Tiff { .. } => 3,
+            // Its items, the parts of these, and these as they are read.
+            Self::Heic { .. } => 5,
             Self::Png { .. } | Self::Samples(_) => 0,
         }
     }

@@ -1,18 +1,21 @@
 //! PNG, converted row by row: nothing of the image's size is held but the result.
 //!
-//! Colour profiles and texts are skipped, not unpacked: a few kilobytes of them can unpack to gigabytes.
+//! The decoder skips colour profiles and texts: a few kilobytes of them can unpack to gigabytes. What of them matters is
+//! looked for in `chunks`.
 
 use std::io::Cursor;
 
+use image::RgbImage;
 use image::metadata::Orientation;
-use image::{ImageFormat, RgbImage};
 use png::{BitDepth, ColorType, DecodingError, InterlaceInfo, Limits, Reader, Transformations};
 
-use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
+use super::decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened};
 use super::memory::Buffers;
-use super::samples::{Channels, rgb_row, rounded};
+use super::samples::{Channels, Opacity, rgb_row, rounded};
 
-const FORMAT: ImageFormat = ImageFormat::Png;
+mod chunks;
+
+const FORMAT: Format = Format::Png;
 
 pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
     // What is allocated before the size is checked are copies of what the file holds.
@@ -24,9 +27,8 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
     let (width, height) = decoder.read_header_info().map_err(from_png)?.size();
     let header = ImageHeader::checked(FORMAT, width, height, limits)?;
     let reader = decoder.read_info().map_err(from_png)?;
-    let exif = reader.info().exif_metadata.as_ref();
-    let exif_bytes = exif.map_or(0, |exif| exif.len() as u64);
-    let orientation = exif.and_then(|exif| Orientation::from_exif_chunk(exif)).unwrap_or(Orientation::NoTransforms);
+    let exif_bytes = reader.info().exif_metadata.as_ref().map_or(0, |exif| exif.len() as u64);
+    let orientation = chunks::orientation(bytes).unwrap_or(Orientation::NoTransforms);
     let (colour, depth) = reader.output_color_type();
     let channels = match colour {
         ColorType::Grayscale => Channels::Grey,
@@ -38,12 +40,13 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
     let is_deep = depth == BitDepth::Sixteen;
     let pixel = channels.count() * if is_deep { 2 } else { 1 };
     let row = u64::from(width) * pixel as u64;
-    let convert = move |row: &[u8], out: &mut [u8]| match is_deep {
-        true => rgb_row(row, channels, out, |sample| rounded(u16::from_be_bytes(sample))),
-        false => rgb_row(row, channels, out, |[sample]| sample),
+    let convert = move |row: &[u8], opacity: &mut Opacity, out: &mut [u8]| match is_deep {
+        true => rgb_row(row, channels, opacity, out, |sample| rounded(u16::from_be_bytes(sample))),
+        false => rgb_row(row, channels, opacity, out, |[sample]| sample),
     };
     let is_rgb = channels == Channels::Rgb && !is_deep;
-    Opened::new(header, orientation, Buffers::Png { row, exif: exif_bytes }, bytes, limits, move || {
+    let buffers = Buffers::Png { row, exif: exif_bytes };
+    let opened = Opened::new(header, orientation, buffers, bytes, limits, move || {
         let mut image = RgbImage::new(width, height);
         match (reader.info().interlaced, is_rgb) {
             (true, _) => read_interlaced(reader, &mut image, pixel, convert),
@@ -51,7 +54,8 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
             (false, false) => read_rows(reader, &mut image, convert),
         }?;
         Ok(image)
-    })
+    })?;
+    opened.with_profile(chunks::profile_length(bytes), limits, move || chunks::profile(bytes))
 }
 
 type PngReader<'a> = Reader<Cursor<&'a [u8]>>;
@@ -67,11 +71,17 @@ fn read_rgb(mut reader: PngReader<'_>, image: &mut RgbImage) -> Result<(), Decod
 fn read_rows(
     mut reader: PngReader<'_>,
     image: &mut RgbImage,
-    convert: impl Fn(&[u8], &mut [u8]),
+    convert: impl Fn(&[u8], &mut Opacity, &mut [u8]),
 ) -> Result<(), DecodeError> {
-    for out in image.rows_mut_bytes() {
+    let stride = image.width() as usize * 3;
+    let mut opacity = Opacity::default();
+    let pixels: &mut [u8] = image;
+    for start in (0..pixels.len()).step_by(stride) {
         let row = reader.next_row().map_err(from_png)?.ok_or_else(|| corrupt("it ends too early"))?;
-        convert(row.data(), out);
+        convert(row.data(), &mut opacity, &mut pixels[start..start + stride]);
+        if opacity.begins() {
+            pixels[..start].fill(255);
+        }
     }
     finish(reader)
 }
@@ -81,16 +91,20 @@ fn read_interlaced(
     mut reader: PngReader<'_>,
     image: &mut RgbImage,
     pixel: usize,
-    convert: impl Fn(&[u8], &mut [u8]),
+    convert: impl Fn(&[u8], &mut Opacity, &mut [u8]),
 ) -> Result<(), DecodeError> {
     let stride = image.width() as usize * 3;
     let mut rgb = vec![0; stride];
+    let mut opacity = Opacity::default();
     while let Some(row) = reader.next_interlaced_row().map_err(from_png)? {
         let InterlaceInfo::Adam7(pass) = *row.interlace() else {
             return Err(corrupt("its passes are mixed up"));
         };
         let rgb = &mut rgb[..row.data().len() / pixel * 3];
-        convert(row.data(), rgb);
+        convert(row.data(), &mut opacity, rgb);
+        if opacity.begins() {
+            image.fill(255);
+        }
         png::expand_interlaced_row(image, stride, rgb, &pass, 24);
     }
     Ok(())

@@ -120,7 +120,6 @@ fn gif_frames_are_drawn_on_their_canvas() {
         ((40, 30), 30, 25, 20, 10),
         ((10, 10), 6, 6, 16, 16),
         ((20, 10), 0, 0, 64, 48),
-        ((20, 10), 25, 0, 4, 4),
     ] {
         for interlaced in [false, true] {
             let pixels: Vec<u8> = (0..width * height).map(|_| (next() % 3) as u8).collect();
@@ -132,6 +131,14 @@ fn gif_frames_are_drawn_on_their_canvas() {
 }
 
 #[test]
+fn a_gif_frame_beside_its_canvas_leaves_it_white() {
+    let mut frame = ::gif::Frame::from_indexed_pixels(4, 4, vec![1; 16], None);
+    frame.left = 25;
+    let image = decode(&gif((20, 10), frame), &LIMITS).unwrap();
+    assert!(image.iter().all(|value| *value == 255));
+}
+
+#[test]
 fn a_gif_frame_larger_than_the_limit_is_refused() {
     let frame = ::gif::Frame::from_indexed_pixels(200, 100, vec![0; 20_000], None);
     let bytes = gif((10, 10), frame);
@@ -139,4 +146,40 @@ fn a_gif_frame_larger_than_the_limit_is_refused() {
     let refused = DecodeError::TooManyPixels { limit: 19_999, width: 200, height: 100 };
     assert_eq!(decode(&bytes, &limits), Err(refused));
     assert!(decode(&bytes, &DecodeLimits { max_pixels: 20_000, ..LIMITS }).is_ok());
+}
+
+/// Opacity of `alpha` everywhere but in one pixel, in every format that has any.
+fn with_alpha(alpha: u8, other: u8) -> Vec<(&'static str, Vec<u8>)> {
+    let DynamicImage::ImageRgba8(mut image) = noise(ColorType::Rgba8) else { unreachable!() };
+    image.pixels_mut().for_each(|pixel| pixel[3] = alpha);
+    image.get_pixel_mut(20, 30)[3] = other;
+    let image = DynamicImage::ImageRgba8(image);
+    let formats = [("PNG", ImageFormat::Png), ("BMP", ImageFormat::Bmp), ("WebP", ImageFormat::WebP)];
+    let encode = |image: &DynamicImage, format| {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    };
+    let mut files: Vec<(&str, Vec<u8>)> = formats.map(|(name, format)| (name, encode(&image, format))).into();
+    files.push(("TIFF", encode(&image, ImageFormat::Tiff)));
+    let deep = DynamicImage::ImageRgba16(image.to_rgba16());
+    files.push(("PNG, 16 bits", encode(&deep, ImageFormat::Png)));
+    files
+}
+
+#[test]
+fn opacity_of_nothing_but_zeros_is_none() {
+    let DynamicImage::ImageRgba8(colours) = noise(ColorType::Rgba8) else { unreachable!() };
+    let colours = DynamicImage::ImageRgba8(colours).into_rgb8();
+    for (name, bytes) in with_alpha(0, 0) {
+        assert!(decode(&bytes, &LIMITS).unwrap() == colours, "{name}");
+    }
+    // A single pixel that is visible makes all others invisible.
+    for (name, bytes) in with_alpha(0, 255) {
+        let image = decode(&bytes, &LIMITS).unwrap();
+        for (x, y, pixel) in image.enumerate_pixels() {
+            let expected = if (x, y) == (20, 30) { colours.get_pixel(x, y).0 } else { [255; 3] };
+            assert_eq!(pixel.0, expected, "{name} at {x},{y}");
+        }
+    }
 }

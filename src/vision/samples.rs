@@ -8,6 +8,7 @@ pub(super) enum Channels {
     Rgb,
     RgbAlpha,
     Cmyk,
+    YCbCr,
 }
 
 impl Channels {
@@ -15,9 +16,37 @@ impl Channels {
         match self {
             Self::Grey => 1,
             Self::GreyAlpha => 2,
-            Self::Rgb => 3,
+            Self::Rgb | Self::YCbCr => 3,
             Self::RgbAlpha | Self::Cmyk => 4,
         }
+    }
+}
+
+/// Whether an image shows anything.
+///
+/// One whose pixels all say that they are invisible was written by someone who knows nothing of opacity; viewers show its
+/// colours. Whether it is one, only its last pixel tells. So colours are written as they are until a pixel is visible: all
+/// before it are white then, whatever their colours were.
+#[derive(Default)]
+pub(super) struct Opacity {
+    seen: bool,
+    begins: bool,
+}
+
+impl Opacity {
+    /// Whether what was written before the last row has to become white.
+    pub fn begins(&mut self) -> bool {
+        std::mem::take(&mut self.begins)
+    }
+
+    fn note(&mut self, mut alphas: impl Iterator<Item = u8>) {
+        if !self.seen && alphas.any(|alpha| alpha > 0) {
+            (self.seen, self.begins) = (true, true);
+        }
+    }
+
+    fn lay(&self, colour: [u8; 3], alpha: u8) -> [u8; 3] {
+        if self.seen { on_white(colour, alpha) } else { colour }
     }
 }
 
@@ -28,6 +57,7 @@ impl Channels {
 pub(super) fn rgb_row<const N: usize>(
     row: &[u8],
     channels: Channels,
+    opacity: &mut Opacity,
     out: &mut [u8],
     eight_bits: impl Fn([u8; N]) -> u8,
 ) {
@@ -35,14 +65,27 @@ pub(super) fn rgb_row<const N: usize>(
     let out = out.as_chunks_mut::<3>().0.iter_mut();
     match channels {
         Channels::Grey => samples.iter().zip(out).for_each(|(grey, rgb)| *rgb = [eight_bits(*grey); 3]),
-        Channels::GreyAlpha => pixels::<2, N>(samples).zip(out).for_each(|(pixel, rgb)| {
-            let [grey, alpha] = pixel.map(&eight_bits);
-            *rgb = on_white([grey; 3], alpha);
-        }),
+        Channels::GreyAlpha => {
+            opacity.note(pixels::<2, N>(samples).map(|[_, alpha]| eight_bits(alpha)));
+            pixels::<2, N>(samples).zip(out).for_each(|(pixel, rgb)| {
+                let [grey, alpha] = pixel.map(&eight_bits);
+                *rgb = opacity.lay([grey; 3], alpha);
+            });
+        }
         Channels::Rgb => pixels::<3, N>(samples).zip(out).for_each(|(pixel, rgb)| *rgb = pixel.map(&eight_bits)),
-        Channels::RgbAlpha => pixels::<4, N>(samples).zip(out).for_each(|(pixel, rgb)| {
-            let [red, green, blue, alpha] = pixel.map(&eight_bits);
-            *rgb = on_white([red, green, blue], alpha);
+        Channels::RgbAlpha => {
+            opacity.note(pixels::<4, N>(samples).map(|[.., alpha]| eight_bits(alpha)));
+            pixels::<4, N>(samples).zip(out).for_each(|(pixel, rgb)| {
+                let [red, green, blue, alpha] = pixel.map(&eight_bits);
+                *rgb = opacity.lay([red, green, blue], alpha);
+            });
+        }
+        Channels::YCbCr => pixels::<3, N>(samples).zip(out).for_each(|(pixel, rgb)| {
+            let [luma, blue, red] = pixel.map(|sample| f32::from(eight_bits(sample)));
+            let (blue, red) = (blue - 128.0, red - 128.0);
+            // As in JPEG; a float becomes the nearest of 0..=255.
+            *rgb =
+                [1.402 * red, -0.344_136 * blue - 0.714_136 * red, 1.772 * blue].map(|add| (luma + add).round() as u8);
         }),
         Channels::Cmyk => pixels::<4, N>(samples).zip(out).for_each(|(pixel, rgb)| {
             let [cyan, magenta, yellow, black] = pixel.map(|sample| f32::from(eight_bits(sample)));

@@ -1,51 +1,126 @@
 //! TIFF, converted strip by strip or tile by tile: of the file's samples, one strip is held at a time.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 
+use image::RgbImage;
 use image::metadata::Orientation;
-use image::{ImageFormat, RgbImage};
 use tiff::TiffError;
-use tiff::decoder::{BufferLayoutPreference, Decoder, TiffCodingUnit};
-use tiff::tags::{CompressionMethod, PlanarConfiguration, SampleFormat, Tag};
+use tiff::decoder::{Decoder, TiffCodingUnit};
+use tiff::tags::{CompressionMethod, PhotometricInterpretation, Tag};
 
-use super::decode::{DecodeError, DecodeLimits, ImageHeader, Opened};
-use super::jpeg;
+use super::decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened};
+use super::ifd::Tags;
 use super::memory::Buffers;
-use super::samples::{Channels, from_float, rgb_row, rounded};
 
-const FORMAT: ImageFormat = ImageFormat::Tiff;
+mod samples;
 
-type TiffDecoder<'a> = Decoder<Cursor<&'a [u8]>>;
+use super::{icc, jpeg, orientation};
+use samples::Samples;
+
+const FORMAT: Format = Format::Tiff;
+
+const ICC_PROFILE: u16 = 0x8773;
+
+type TiffDecoder<'a> = Decoder<Overlaid<'a>>;
 
 pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
-    let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(from_tiff)?;
+    let (source, palette) = Overlaid::new(bytes);
+    let mut decoder = Decoder::new(source).map_err(from_tiff)?;
     let (width, height) = decoder.dimensions().map_err(from_tiff)?;
     let header = ImageHeader::checked(FORMAT, width, height, limits)?;
-    let samples = Samples::of(&mut decoder)?;
-    // Unreadable metadata is no reason to refuse readable pixels.
-    let orientation = decoder.find_tag(Tag::Orientation).ok().flatten();
-    let orientation = orientation.and_then(|value| Orientation::from_exif(value.into_u16().ok()?.min(255) as u8));
+    let mut samples = Samples::of(&mut decoder, palette)?;
+    let upright = orientation::from_exif(bytes).unwrap_or(Orientation::NoTransforms);
     // The first part has the most rows and columns.
     let part = decoder.image_coding_unit_layout(TiffCodingUnit(0)).map_err(from_tiff)?;
     let (part_width, part_height) = decoder.chunk_dimensions();
     let packed = packed_part(&mut decoder, bytes, limits, u64::from(part_width) * u64::from(part_height))?;
     let buffers = Buffers::Tiff { part: part.complete_len as u64, row: u64::from(width) * 8, packed };
-    let upright = orientation.unwrap_or(Orientation::NoTransforms);
-    Opened::new(header, upright, buffers, bytes, limits, move || {
+    let opened = Opened::new(header, upright, buffers, bytes, limits, move || {
         let mut image = RgbImage::new(width, height);
         let mut buffer = vec![0; part.complete_len];
         let (across, down) = (width.div_ceil(part_width), height.div_ceil(part_height));
+        if samples.is_unknown_range() {
+            for number in 0..across * down {
+                let part = read(&mut decoder, TiffCodingUnit(number), &mut buffer)?;
+                samples.note_range(part);
+            }
+        }
         for (number, (y, x)) in (0..down).flat_map(|y| (0..across).map(move |x| (y, x))).enumerate() {
             let unit = TiffCodingUnit(number as u32);
+            let part = read(&mut decoder, unit, &mut buffer)?;
             let layout = decoder.image_coding_unit_layout(unit).map_err(from_tiff)?;
-            let part = buffer.get_mut(..layout.complete_len).ok_or_else(|| corrupt("its parts differ in size"))?;
-            decoder.read_coding_unit_bytes(unit, part).map_err(from_tiff)?;
             let (columns, rows) = decoder.chunk_data_dimensions(unit.0);
             let area = Area { x: x * part_width, y: y * part_height, columns, rows };
             samples.draw(part, &layout, &area, &mut image)?;
         }
         Ok(image)
-    })
+    })?;
+    let profile = Tags::new(bytes).and_then(|tags| tags.first()).map_or(&[][..], |found| found.bytes(ICC_PROFILE));
+    opened.with_profile(profile.len(), limits, move || icc::read(profile))
+}
+
+/// Reads a strip or tile into the beginning of the buffer.
+fn read<'b>(
+    decoder: &mut TiffDecoder<'_>,
+    unit: TiffCodingUnit,
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], DecodeError> {
+    let layout = decoder.image_coding_unit_layout(unit).map_err(from_tiff)?;
+    let part = buffer.get_mut(..layout.complete_len).ok_or_else(|| corrupt("its parts differ in size"))?;
+    decoder.read_coding_unit_bytes(unit, part).map_err(from_tiff)?;
+    Ok(part)
+}
+
+/// The bytes of a file, two of which may read as others.
+///
+/// The decoder refuses images with a palette, but reads their values as those of a grey image if the file says that it is
+/// one.
+struct Overlaid<'a> {
+    bytes: Cursor<&'a [u8]>,
+    overlay: Option<(u64, [u8; 2])>,
+}
+
+impl<'a> Overlaid<'a> {
+    /// Says of an image with a palette that it is grey, and takes out the palette.
+    fn new(bytes: &'a [u8]) -> (Self, Option<Vec<[u8; 3]>>) {
+        let [palette, grey] = [PhotometricInterpretation::RGBPalette, PhotometricInterpretation::BlackIsZero];
+        let directory = Tags::new(bytes).and_then(|tags| tags.first());
+        let kind = Tag::PhotometricInterpretation.to_u16();
+        let found = directory.filter(|found| found.value(kind) == Some(palette.to_u16().into()));
+        let Some((directory, at)) = found.and_then(|found| Some((found, found.offset(kind)?))) else {
+            return (Self { bytes: Cursor::new(bytes), overlay: None }, None);
+        };
+        let grey = if bytes.starts_with(b"MM") { grey.to_u16().to_be_bytes() } else { grey.to_u16().to_le_bytes() };
+        // All reds, then all greens, then all blues, in 16 bits; some writers leave the upper eight empty.
+        let values = directory.values(Tag::ColorMap.to_u16());
+        let shift = if values.iter().all(|value| *value < 256) { 0 } else { 8 };
+        let count = values.len() / 3;
+        let colour = |index| [0, 1, 2].map(|channel| (values[channel * count + index] >> shift) as u8);
+        let overlay = Some((at as u64, grey));
+        (Self { bytes: Cursor::new(bytes), overlay }, Some((0..count).map(colour).collect()))
+    }
+}
+
+impl Read for Overlaid<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let start = self.bytes.position();
+        let length = self.bytes.read(buffer)?;
+        if let Some((at, overlay)) = self.overlay {
+            for (place, byte) in (at..).zip(overlay) {
+                if let Some(read) = place.checked_sub(start).and_then(|place| buffer[..length].get_mut(place as usize))
+                {
+                    *read = byte;
+                }
+            }
+        }
+        Ok(length)
+    }
+}
+
+impl Seek for Overlaid<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.bytes.seek(to)
+    }
 }
 
 /// A part of the image.
@@ -54,101 +129,6 @@ struct Area {
     y: u32,
     columns: u32,
     rows: u32,
-}
-
-/// How samples are stored.
-#[derive(Clone, Copy)]
-struct Samples {
-    channels: Channels,
-    bits: u8,
-    /// One channel after the other, rather than one pixel after the other.
-    planar: bool,
-}
-
-impl Samples {
-    fn of(decoder: &mut TiffDecoder<'_>) -> Result<Self, DecodeError> {
-        use tiff::ColorType;
-        let colour = decoder.colortype().map_err(from_tiff)?;
-        let (channels, bits) = match colour {
-            ColorType::Gray(bits @ (1 | 8 | 16)) => (Channels::Grey, bits),
-            ColorType::GrayA(bits @ (8 | 16)) => (Channels::GreyAlpha, bits),
-            ColorType::RGB(bits @ (8 | 16 | 32)) => (Channels::Rgb, bits),
-            ColorType::RGBA(bits @ (8 | 16 | 32)) => (Channels::RgbAlpha, bits),
-            ColorType::CMYK(bits @ (8 | 16)) => (Channels::Cmyk, bits),
-            other => return Err(unsupported(format!("TIFF: colours of the kind {other:?}"))),
-        };
-        let formats = decoder.find_tag_unsigned_vec::<u16>(Tag::SampleFormat).map_err(from_tiff)?;
-        let expected = if bits == 32 { SampleFormat::IEEEFP } else { SampleFormat::Uint };
-        if let Some(other) = formats.into_iter().flatten().find(|format| *format != expected.to_u16()) {
-            return Err(unsupported(format!("TIFF: samples of {bits} bits in the format {other}")));
-        }
-        let planar = decoder.find_tag_unsigned::<u16>(Tag::PlanarConfiguration).map_err(from_tiff)?;
-        let planar = channels.count() > 1 && planar == Some(PlanarConfiguration::Planar.to_u16());
-        if planar && channels == Channels::Cmyk {
-            return Err(unsupported("TIFF: CMYK in planes".to_owned()));
-        }
-        Ok(Self { channels, bits, planar })
-    }
-
-    fn draw(
-        self,
-        part: &[u8],
-        layout: &BufferLayoutPreference,
-        area: &Area,
-        image: &mut RgbImage,
-    ) -> Result<(), DecodeError> {
-        let row_stride = layout.row_stride.map_or(0, |stride| stride.get());
-        let plane_stride = layout.plane_stride.map_or(0, |stride| stride.get());
-        let stride = image.width() as usize * 3;
-        let mut pixels = Vec::new();
-        for row in 0..area.rows {
-            let start = (area.y + row) as usize * stride + area.x as usize * 3;
-            let out = image.get_mut(start..start + area.columns as usize * 3);
-            let stored = part.get(row as usize * row_stride..);
-            let (Some(out), Some(stored)) = (out, stored) else {
-                return Err(corrupt("its parts do not make up the image"));
-            };
-            if self.planar {
-                self.interleave(stored, plane_stride, area.columns, &mut pixels)?;
-                self.convert(&pixels, out);
-            } else {
-                self.convert(stored, out);
-            }
-        }
-        Ok(())
-    }
-
-    /// Gathers the pixels of a row from the planes.
-    fn interleave(
-        self,
-        stored: &[u8],
-        plane_stride: usize,
-        columns: u32,
-        pixels: &mut Vec<u8>,
-    ) -> Result<(), DecodeError> {
-        let (size, channels) = (usize::from(self.bits) / 8, self.channels.count());
-        let length = columns as usize * size;
-        pixels.resize(length * channels, 0);
-        for channel in 0..channels {
-            let plane = stored.get(channel * plane_stride..).and_then(|plane| plane.get(..length));
-            let plane = plane.ok_or_else(|| corrupt("one of its planes is missing"))?;
-            for (sample, pixel) in plane.chunks_exact(size).zip(pixels.chunks_exact_mut(size * channels)) {
-                pixel[channel * size..][..size].copy_from_slice(sample);
-            }
-        }
-        Ok(())
-    }
-
-    fn convert(self, row: &[u8], out: &mut [u8]) {
-        match self.bits {
-            1 => out.as_chunks_mut::<3>().0.iter_mut().enumerate().for_each(|(x, rgb)| {
-                *rgb = [if row.get(x / 8).is_some_and(|byte| byte << (x % 8) & 0x80 != 0) { 255 } else { 0 }; 3];
-            }),
-            8 => rgb_row(row, self.channels, out, |[sample]| sample),
-            16 => rgb_row(row, self.channels, out, |sample| rounded(u16::from_ne_bytes(sample))),
-            _ => rgb_row(row, self.channels, out, |sample| from_float(f32::from_ne_bytes(sample))),
-        }
-    }
 }
 
 /// The most bytes that a JPEG inside the file takes while it is unpacked; 0 if there is none.
@@ -204,9 +184,12 @@ fn from_tiff(error: TiffError) -> DecodeError {
 }
 
 fn unsupported(reason: String) -> DecodeError {
-    DecodeError::Unsupported { reason }
+    DecodeError::Unsupported { reason: format!("TIFF: {reason}") }
 }
 
 fn corrupt(reason: &str) -> DecodeError {
     DecodeError::Corrupt { format: FORMAT, reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+pub(in crate::vision) mod tests;

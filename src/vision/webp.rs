@@ -3,11 +3,11 @@
 //! A WebP states its size on the canvas and again in each frame, and the decoder allocates by the frame's before it
 //! compares the two; so a tiny canvas could hide a frame of 16383x16383.
 
-use image::ImageFormat;
+use image::metadata::Orientation;
 
-use super::decode::{DecodeError, ImageHeader};
+use super::decode::{DecodeError, Format, ImageHeader};
 use super::memory::{Buffers, WebP};
-use super::vp8l;
+use super::{orientation, vp8l};
 
 /// `RIFF`, a length, `WEBP`.
 const FILE_HEADER: usize = 12;
@@ -49,6 +49,23 @@ pub(super) fn look(bytes: &[u8], header: &ImageHeader) -> Result<Buffers, Decode
         tables = tables.max(image.map_or(Ok(0), |(name, body)| tables_of(name, body, size))?);
     }
     Ok(Buffers::WebP { kind, tables })
+}
+
+/// Which way is up, by EXIF or else by XMP.
+pub(super) fn orientation(bytes: &[u8]) -> Option<Orientation> {
+    let all = |kind: &'static [u8; 4]| named(bytes, kind);
+    all(b"EXIF").find_map(orientation::from_exif).or_else(|| all(b"XMP ").find_map(orientation::from_xmp))
+}
+
+/// The colour profile, empty if there is none.
+pub(super) fn profile(bytes: &[u8]) -> &[u8] {
+    named(bytes, b"ICCP").next().unwrap_or_default()
+}
+
+/// The contents of the chunks of this kind.
+fn named<'a>(bytes: &'a [u8], kind: &'static [u8; 4]) -> impl Iterator<Item = &'a [u8]> {
+    let all = chunks(bytes.get(FILE_HEADER..).unwrap_or_default());
+    all.filter(move |(name, _)| *name == kind).map(|(_, body)| body)
 }
 
 /// Bytes that the decoder takes for the prefix codes of a chunk of pixels or opacity in a frame of this width and height,
@@ -103,7 +120,7 @@ fn check_size((width, height): (usize, usize), within: (usize, usize)) -> Result
         return Ok(());
     }
     let reason = format!("it has a frame of {width}x{height} on a canvas of {}x{}", within.0, within.1);
-    Err(DecodeError::Corrupt { format: ImageFormat::WebP, reason })
+    Err(DecodeError::Corrupt { format: Format::WebP, reason })
 }
 
 #[cfg(test)]
@@ -118,7 +135,7 @@ mod tests {
         let opacity = chunk(b"ALPH", &[1, 0x81, 0x88, 0x88, 0, 0, 0, 0]);
         let frame = [&[0; 6], [0xff; 6].as_slice(), &[0; 4], &opacity].concat();
         let file = [b"RIFF\0\0\0\0WEBP".as_slice(), &chunk(b"ANMF", &frame)].concat();
-        let canvas = ImageHeader { format: ImageFormat::WebP, width: 64, height: 64 };
+        let canvas = ImageHeader { format: Format::WebP, width: 64, height: 64 };
         assert!(matches!(look(&file, &canvas), Err(DecodeError::Corrupt { .. })));
     }
 }

@@ -120,19 +120,19 @@ fn every_orientation_is_turned_upright() {
     }
     // The header tells the size as stored.
     let header = read_header(&fixture("jpeg_orientation_6.jpg"), &LIMITS).unwrap();
-    assert_eq!(header, ImageHeader { format: ImageFormat::Jpeg, width: 32, height: 48 });
+    assert_eq!(header, ImageHeader { format: Format::Jpeg, width: 32, height: 48 });
 }
 
 #[test]
 fn headers_are_read_without_the_pixels() {
     for (name, format) in [
-        ("jpeg_cmyk.jpg", ImageFormat::Jpeg),
-        ("png_rgb16.png", ImageFormat::Png),
-        ("webp_animated.webp", ImageFormat::WebP),
-        ("gif_animated.gif", ImageFormat::Gif),
-        ("bmp_rgb.bmp", ImageFormat::Bmp),
-        ("tiff_lzw.tiff", ImageFormat::Tiff),
-        ("pnm_grey.pgm", ImageFormat::Pnm),
+        ("jpeg_cmyk.jpg", Format::Jpeg),
+        ("png_rgb16.png", Format::Png),
+        ("webp_animated.webp", Format::WebP),
+        ("gif_animated.gif", Format::Gif),
+        ("bmp_rgb.bmp", Format::Bmp),
+        ("tiff_lzw.tiff", Format::Tiff),
+        ("pnm_grey.pgm", Format::Pnm),
     ] {
         let header = read_header(&fixture(name), &LIMITS).unwrap();
         assert_eq!(header, ImageHeader { format, width: 48, height: 32 }, "{name}");
@@ -266,9 +266,8 @@ fn a_webp_frame_larger_than_its_canvas_is_refused() {
 
 #[test]
 fn a_panic_in_a_decoder_is_a_damaged_image() {
-    let result =
-        guarded(ImageFormat::Gif, || -> Result<(), _> { panic!("out of bounds (this panic is part of a test)") });
-    assert!(matches!(result, Err(DecodeError::Corrupt { format: ImageFormat::Gif, .. })));
+    let result = guarded(Format::Gif, || -> Result<(), _> { panic!("out of bounds (this panic is part of a test)") });
+    assert!(matches!(result, Err(DecodeError::Corrupt { format: Format::Gif, .. })));
 }
 
 proptest! {
