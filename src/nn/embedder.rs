@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::error::NetworkError;
 use super::network::{Format, Network};
+use super::outputs;
 use super::pixels::{self, Normalisation};
 use super::target::Target;
 use crate::types::Chip;
@@ -58,6 +59,8 @@ impl From<InputNormalisation> for Normalisation {
 pub struct Embedder {
     network: Network,
     normalisation: InputNormalisation,
+    /// Which of its outputs the vectors are.
+    output: usize,
     dimension: usize,
     passes: Passes,
 }
@@ -97,8 +100,9 @@ impl Embedder {
         }
         // The trial compares two chips of one pass with each alone.
         let mut embedder =
-            Self { network: network()?, normalisation, dimension: 0, passes: Passes { run: 2, pass: 2 } };
-        embedder.dimension = no_grad(|| embedder.trial())?;
+            Self { network: network()?, normalisation, output: 0, dimension: 0, passes: Passes { run: 2, pass: 2 } };
+        embedder.check_input()?;
+        (embedder.output, embedder.dimension) = no_grad(|| embedder.trial())?;
         embedder.passes = no_grad(|| embedder.passes())?;
         Ok(embedder)
     }
@@ -116,7 +120,11 @@ impl Embedder {
         let images: Vec<&[u8]> = chips.iter().map(Chip::as_rgb).collect();
         let mut rows = Vec::with_capacity(chips.len());
         for images in images.chunks(self.passes.run) {
-            let numbers = no_grad(|| pixels::to_floats(&self.run(images)?))?;
+            let numbers = no_grad(|| {
+                let outputs = self.run(images)?;
+                let output = outputs.get(self.output).map_or(&[][..], std::slice::from_ref);
+                pixels::to_floats(&outputs::embeddings(output, &[], images.len())?.1)
+            })?;
             rows.extend(numbers.chunks_exact(self.dimension).map(<[f32]>::to_vec));
         }
         Ok(rows)
@@ -132,36 +140,39 @@ impl Embedder {
         })
     }
 
-    /// `N x D` for N images of a chip's size.
-    fn run(&self, images: &[&[u8]]) -> Result<Tensor, NetworkError> {
-        let input = pixels::batch(images, (Chip::SIDE, Chip::SIDE), &self.normalisation.into(), &self.network)?;
-        let outputs = self.network.forward_in_passes(&input, self.passes.pass)?;
-        let [output] = &outputs[..] else {
-            return Err(contract(format!("it has {} outputs instead of one", outputs.len())));
-        };
-        // Some networks leave their last spatial dimensions: N x D x 1 x 1.
-        match output.size()[..] {
-            [n, dimension, ref rest @ ..]
-                if n == images.len() as i64 && dimension > 0 && rest.iter().all(|side| *side == 1) =>
-            {
-                Ok(output.f_reshape([n, dimension])?)
-            }
-            ref other => Err(contract(format!("{} chips give an output of shape {other:?}", images.len()))),
+    /// Whether the file declares an input that chips fit.
+    fn check_input(&self) -> Result<(), NetworkError> {
+        let Some(declared) = self.network.declared() else { return Ok(()) };
+        let wanted = [3, i64::from(Chip::SIDE), i64::from(Chip::SIDE)];
+        let fits = |(declared, wanted): (&Option<i64>, i64)| declared.is_none_or(|declared| declared == wanted);
+        if declared.len() == 4 && declared[1..].iter().zip(wanted).all(fits) {
+            return Ok(());
         }
+        let dims: Vec<_> = declared.iter().map(|dim| dim.map_or("?".to_owned(), |dim| dim.to_string())).collect();
+        Err(contract(format!("it takes an input of shape {}, and chips are N x 3 x 112 x 112", dims.join(" x "))))
     }
 
-    fn trial(&self) -> Result<usize, NetworkError> {
+    /// The outputs for images of a chip's size.
+    fn run(&self, images: &[&[u8]]) -> Result<Vec<Tensor>, NetworkError> {
+        let input = pixels::batch(images, (Chip::SIDE, Chip::SIDE), &self.normalisation.into(), &self.network)?;
+        self.network.forward_in_passes(&input, self.passes.pass)
+    }
+
+    /// Which output the vectors are, and their length.
+    fn trial(&self) -> Result<(usize, usize), NetworkError> {
         let [a, b] = [trial_image(37, 59), trial_image(83, 13)];
-        let first = self.run(&[&a])?;
+        let (place, together) = outputs::embeddings(&self.run(&[&a, &b])?, self.network.output_names(), 2)?;
+        let alone = |image: &[u8]| match self.run(&[image])?.get(place) {
+            Some(output) if output.numel() * 2 == together.numel() => Ok(output.f_reshape([1, -1])?),
+            _ => Err(contract("a batch gives rows of another length than single chips".into())),
+        };
+        let first = alone(&a)?;
         // On a GPU libtorch may sum in another order each time; what draws lots differs there by more than a batch may.
-        if first.device() == Device::Cpu && first != self.run(&[&a])? {
+        if first.device() == Device::Cpu && first != alone(&a)? {
             return Err(contract("it gives another vector of the same image each time".into()));
         }
-        let alone = Tensor::f_cat(&[first, self.run(&[&b])?], 0)?.f_to_kind(Kind::Double)?;
-        let together = self.run(&[&a, &b])?.f_to_kind(Kind::Double)?;
-        if alone.size() != together.size() {
-            return Err(contract("a batch gives rows of another length than single chips".into()));
-        }
+        let alone = Tensor::f_cat(&[first, alone(&b)?], 0)?.f_to_kind(Kind::Double)?;
+        let together = together.f_to_kind(Kind::Double)?;
         let largest = alone.f_abs()?.f_max()?.f_double_value(&[])?;
         let difference = alone.f_sub(&together)?.f_abs()?.f_max()?.f_double_value(&[])?;
         if !largest.is_finite() || largest == 0.0 {
@@ -170,7 +181,7 @@ impl Embedder {
         // Written so that a difference that is not a number fails, too.
         let tolerance = if self.network.kind() == Kind::Float { BATCH_TOLERANCE } else { REDUCED_BATCH_TOLERANCE };
         if difference <= tolerance * largest {
-            return Ok(alone.size()[1] as usize);
+            return Ok((place, alone.size()[1] as usize));
         }
         Err(contract(format!("in a batch the rows differ by {difference} from those of single chips")))
     }
@@ -187,92 +198,4 @@ fn contract(reason: String) -> NetworkError {
 }
 
 #[cfg(test)]
-mod tests {
-    use tch::CModule;
-
-    use super::super::target::Kernels;
-    use super::super::testing::{difference, fixture, floats, made_image, weights};
-    use super::*;
-
-    fn chip(n: u32) -> Chip {
-        let image = image::RgbImage::from_raw(Chip::SIDE, Chip::SIDE, made_image(Chip::SIDE, Chip::SIDE, n)).unwrap();
-        Chip::try_from(image).unwrap()
-    }
-
-    #[test]
-    fn mobilefacenet_equals_onnx_runtime_alone_and_in_a_batch() {
-        let path = weights("mobilefacenet-512.onnx");
-        let embedder = Embedder::load(&path, &Target::CPU, InputNormalisation::default()).unwrap();
-        assert_eq!((embedder.dimension(), embedder.passes.pass), (512, 4));
-        let expected = &fixture("networks.json")["embedder"];
-        let chips: Vec<_> = (0..expected["images"].as_u64().unwrap() as u32).map(chip).collect();
-        let alone: Vec<_> =
-            chips.iter().flat_map(|chip| embedder.forward(std::slice::from_ref(chip)).unwrap()).collect();
-        let together = embedder.forward(&chips).unwrap();
-        for rows in [alone, together] {
-            let largest = difference(&rows.concat(), &floats(&expected["rows"]));
-            println!("largest difference {largest:e}");
-            assert!(largest <= 1e-4, "{largest}");
-        }
-        assert!(embedder.forward(&[]).unwrap().is_empty());
-    }
-
-    /// Its weights are in blocks of 8-bit numbers; ONNX Runtime was run with them as they are.
-    #[test]
-    fn sface_equals_onnx_runtime_with_all_kernels() {
-        let normalisation = InputNormalisation { mean: 0.0, scale: 1.0, channels: Channels::Rgb };
-        let expected = &fixture("networks.json")["sface"];
-        let chips: Vec<_> = (0..expected["images"].as_u64().unwrap() as u32).map(chip).collect();
-        let expected = floats(&expected["rows"]);
-        let largest = expected.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
-        for kernels in [Kernels::Libtorch, Kernels::Avx2, Kernels::Avx512] {
-            if !kernels.are_available() {
-                println!("not tested: {kernels:?}, which this processor lacks");
-                continue;
-            }
-            let target = Target::CPU.with_kernels(kernels);
-            let embedder = Embedder::load(&weights("sface-128.onnx"), &target, normalisation).unwrap();
-            assert_eq!((embedder.dimension(), embedder.passes.pass), (128, 2));
-            let difference = difference(&embedder.forward(&chips).unwrap().concat(), &expected);
-            println!("{kernels:?}: largest difference {difference:e} of {largest}");
-            assert!(difference <= 1e-4 * largest, "{kernels:?}: {difference}");
-        }
-    }
-
-    /// Traces `forward` as TorchScript and loads it as an embedder.
-    fn traced(normalisation: InputNormalisation, forward: fn(&Tensor) -> Tensor) -> Result<Embedder, NetworkError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("toy.pt");
-        let input = Tensor::zeros([2, 3, 112, 112], (Kind::Float, Device::Cpu));
-        let module = CModule::create_by_tracing("toy", "forward", &[input], &mut |inputs| vec![forward(&inputs[0])]);
-        module.unwrap().save(&path).unwrap();
-        Embedder::load(&path, &Target::CPU, normalisation)
-    }
-
-    fn colours(x: &Tensor) -> Tensor {
-        x.mean_dim([2_i64, 3].as_slice(), false, Kind::Float)
-    }
-
-    #[test]
-    fn normalisation_and_channel_order_reach_the_network() {
-        let image = image::RgbImage::from_pixel(Chip::SIDE, Chip::SIDE, image::Rgb([10, 20, 30]));
-        let chips = [Chip::try_from(image).unwrap()];
-        let rgb = InputNormalisation { mean: 10.0, scale: 2.0, channels: Channels::Rgb };
-        assert_eq!(traced(rgb, colours).unwrap().forward(&chips).unwrap(), [[0.0, 5.0, 10.0]]);
-        let bgr = InputNormalisation { channels: Channels::Bgr, ..rgb };
-        assert_eq!(traced(bgr, colours).unwrap().forward(&chips).unwrap(), [[10.0, 5.0, 0.0]]);
-        let useless = InputNormalisation { scale: 0.0, ..rgb };
-        assert!(matches!(traced(useless, colours), Err(NetworkError::Contract { .. })));
-    }
-
-    #[test]
-    fn networks_that_break_the_contract_are_refused() {
-        let load = |forward| traced(InputNormalisation::default(), forward).map(|_| ()).unwrap_err().to_string();
-        let mixes_its_batch = load(|x| colours(x) - colours(x).mean_dim([0_i64].as_slice(), true, Kind::Float));
-        assert!(mixes_its_batch.contains("not a usable embedder"), "{mixes_its_batch}");
-        let draws_lots = load(|x| colours(&x.dropout(0.5, true)));
-        assert!(draws_lots.contains("another vector"), "{draws_lots}");
-        assert!(load(|x| colours(x) * 0.0).contains("all zero"));
-        assert!(load(|x| x.mean_dim([0_i64].as_slice(), true, Kind::Float)).contains("output of shape"));
-    }
-}
+mod tests;
