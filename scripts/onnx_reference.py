@@ -2,7 +2,7 @@
 """Records what ONNX Runtime computes, as the reference for the tests of src/nn.
 
     pip install onnx onnxruntime numpy
-    python3 scripts/onnx_reference.py [WEIGHTS_DIR]        # default: .deps/weights
+    python3 scripts/onnx_reference.py [WEIGHTS_DIR [OTHER_WEIGHTS]]        # default: .deps/weights
 
 It writes into tests/fixtures/nn:
 
@@ -21,6 +21,7 @@ networks.json
     sum over the rows of the absolute values, per image and column.
     "embedder": {"images", "rows"}: the input is (byte - 127.5) / 127.5, images of 112x112, each run alone.
     "sface": the same of SFace, whose input is the byte.
+    "retail_0095": the same of face-reidentification-retail-0095 in OTHER_WEIGHTS (NOTICE.md), see `for_retail_0095`.
 embedders.json
     {name: {"model", "rows"}}: small embedders as published files are made, and what they give for three made images.
 detectors.json
@@ -509,14 +510,27 @@ def record_detector(path):
     return recorded
 
 
-def record_embedder(path, mean, scale):
+def record_embedder(path, mean, scale, prepare=lambda image: image):
     network, images = session(without_stale_inputs(path)), 3
     rows = []
     for n in range(images):
-        blob = (made_image(112, 112, n).astype(np.float32) - mean) / scale
+        blob = (prepare(made_image(112, 112, n).astype(np.float32)) - mean) / scale
         blob = np.ascontiguousarray(blob.transpose(2, 0, 1)[None].astype(np.float32))
         rows.append(network.run(None, {network.get_inputs()[0].name: blob})[0][0])
     return {"images": images, "rows": encode(np.stack(rows))}
+
+
+def for_retail_0095(image):
+    """Columns 8 to 104 in a square of 128, blue first."""
+    return resized(resized(image[:, 8:104, ::-1], 128).transpose(1, 0, 2), 128).transpose(1, 0, 2)
+
+
+def resized(image, length):
+    """Bilinear along the first dimension, pixels by their middles, like OpenCV's INTER_LINEAR."""
+    places = np.clip((np.arange(length) + 0.5) * len(image) / length - 0.5, 0, len(image) - 1)
+    first = np.minimum(places.astype(int), len(image) - 2)
+    share = (places - first).astype(np.float32)[:, None, None]
+    return image[first] * (1 - share) + image[first + 1] * share
 
 
 def without_stale_inputs(path):
@@ -658,7 +672,11 @@ def main():
     embedder = record_embedder(weights / "mobilefacenet-512.onnx", 127.5, 127.5)
     sface = record_embedder(weights / "sface-128.onnx", 0, 1)
     record_script()
-    write("networks.json", {"detector": detector, "embedder": embedder, "sface": sface})
+    recorded = {"detector": detector, "embedder": embedder, "sface": sface}
+    if len(sys.argv) > 2:
+        retail = pathlib.Path(sys.argv[2]) / "face-reidentification-retail-0095.onnx"
+        recorded["retail_0095"] = record_embedder(retail, 0, 1, for_retail_0095)
+    write("networks.json", recorded)
     write("embedders.json", record_embedders())
     write("detectors.json", record_detectors())
 

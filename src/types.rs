@@ -3,6 +3,7 @@
 //! A value of one of these types is valid by construction, so no layer checks it twice.
 
 mod detector;
+mod input;
 
 use half::f16;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use self::detector::{DetectorKind, DetectorOutput};
+pub use self::input::{ChipCrop, InputSize};
 
 /// Why a value could not become one of the types of this module.
 #[derive(Debug, Error, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use super::network::{Format, Network};
 use super::outputs;
 use super::pixels::{self, Normalisation};
 use super::target::Target;
-use crate::types::Chip;
+use crate::types::{Chip, ChipCrop, InputSize};
 
 pub use super::pixels::Channels;
 
@@ -27,35 +27,64 @@ const CPU_NUMBERS: usize = 2 * 64 * 112 * 112;
 /// Chips that are read into one tensor on the CPU.
 const MOST_CHIPS: usize = 64;
 
-/// What a network was trained to read: `(pixel - mean) / scale`, pixels 0..=255, its first channel red or blue.
+/// What a network was trained to read: `(pixel - mean) / scale`, pixels 0..=255, its first channel red or blue; of a part of
+/// the chip, brought to a size.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InputNormalisation {
     pub mean: f32,
     pub scale: f32,
     pub channels: Channels,
+    pub crop: ChipCrop,
+    pub size: InputSize,
 }
 
 impl Default for InputNormalisation {
-    /// RGB in -1..=1, the convention of most published face networks.
     fn default() -> Self {
-        Self { mean: 127.5, scale: 127.5, channels: Channels::Rgb }
+        Self::STANDARD
     }
 }
 
 impl InputNormalisation {
-    /// What a network reads of RGB images of a chip's size: `N x 3 x 112 x 112` floats on `device`, channels last.
+    /// The whole chip, RGB in -1..=1, the convention of most published face networks.
+    pub const STANDARD: Self = Self {
+        mean: 127.5,
+        scale: 127.5,
+        channels: Channels::Rgb,
+        crop: ChipCrop::WHOLE,
+        size: ChipCrop::WHOLE.size(),
+    };
+
+    /// What a network reads of RGB images of a chip's size: `N x 3 x H x W` floats on `device`, channels last on the CPU.
     pub fn input(&self, images: &[&[u8]], device: Device) -> Result<Tensor, NetworkError> {
-        pixels::stack(images, (Chip::SIDE, Chip::SIDE), &(*self).into(), device, Kind::Float)
+        self.read(images, device, Kind::Float)
+    }
+
+    /// The same in another type.
+    fn read(&self, images: &[&[u8]], device: Device, kind: Kind) -> Result<Tensor, NetworkError> {
+        let Self { mean, scale, channels, crop, size } = *self;
+        let normalisation = Normalisation { mean: [mean; 3], scale, channels };
+        let chip = (Chip::SIDE, Chip::SIDE);
+        if crop == ChipCrop::WHOLE && size == crop.size() {
+            return pixels::stack(images, chip, &normalisation, device, kind);
+        }
+        // Between pixels there are more values than half the bytes tell apart.
+        let chips = pixels::stack(images, chip, &normalisation, device, Kind::Float)?;
+        Ok(pixels::part(&chips, crop, size)?.f_to_kind(kind)?)
+    }
+
+    /// Says what is wrong with it, if no network can be meant.
+    fn check(&self) -> Result<(), NetworkError> {
+        let usable = self.mean.is_finite() && self.scale.is_normal();
+        let checked = self.crop.check().and_then(|()| self.size.check());
+        match (usable, checked) {
+            (true, Ok(())) => Ok(()),
+            (false, _) => Err(contract(format!("{self:?} cannot be applied"))),
+            (_, Err(reason)) => Err(contract(reason)),
+        }
     }
 }
 
-impl From<InputNormalisation> for Normalisation {
-    fn from(InputNormalisation { mean, scale, channels }: InputNormalisation) -> Self {
-        Self { mean: [mean; 3], scale, channels }
-    }
-}
-
-/// A network that gives one vector per chip: `N x 3 x 112 x 112` in, `N x D` out.
+/// A network that gives one vector per chip: `N x 3 x 112 x 112` in, or what is made of that, `N x D` out.
 pub struct Embedder {
     network: Network,
     normalisation: InputNormalisation,
@@ -94,10 +123,7 @@ impl Embedder {
         normalisation: InputNormalisation,
         network: impl FnOnce() -> Result<Network, NetworkError>,
     ) -> Result<Self, NetworkError> {
-        let usable = normalisation.mean.is_finite() && normalisation.scale.is_normal();
-        if !usable {
-            return Err(contract(format!("{normalisation:?} cannot be applied")));
-        }
+        normalisation.check()?;
         // The trial compares two chips of one pass with each alone.
         let mut embedder =
             Self { network: network()?, normalisation, output: 0, dimension: 0, passes: Passes { run: 2, pass: 2 } };
@@ -131,9 +157,9 @@ impl Embedder {
     }
 
     fn passes(&self) -> Result<Passes, NetworkError> {
-        let size = (Chip::SIDE, Chip::SIDE);
-        let input = pixels::batch(&[&trial_image(37, 59)], size, &self.normalisation.into(), &self.network)?;
-        let usual = pixels::images_per_run(size, &self.network);
+        let input = self.input(&[&trial_image(37, 59)])?;
+        let InputSize { width, height } = self.normalisation.size;
+        let usual = pixels::images_per_run((width, height), &self.network);
         Ok(match self.network.widest(&input)? {
             Some(widest) => Passes { run: MOST_CHIPS, pass: (CPU_NUMBERS / widest.max(1)).clamp(1, MOST_CHIPS) },
             None => Passes { run: usual, pass: usual },
@@ -143,19 +169,28 @@ impl Embedder {
     /// Whether the file declares an input that chips fit.
     fn check_input(&self) -> Result<(), NetworkError> {
         let Some(declared) = self.network.declared() else { return Ok(()) };
-        let wanted = [3, i64::from(Chip::SIDE), i64::from(Chip::SIDE)];
+        let InputSize { width, height } = self.normalisation.size;
+        let wanted = [3, i64::from(height), i64::from(width)];
         let fits = |(declared, wanted): (&Option<i64>, i64)| declared.is_none_or(|declared| declared == wanted);
         if declared.len() == 4 && declared[1..].iter().zip(wanted).all(fits) {
             return Ok(());
         }
         let dims: Vec<_> = declared.iter().map(|dim| dim.map_or("?".to_owned(), |dim| dim.to_string())).collect();
-        Err(contract(format!("it takes an input of shape {}, and chips are N x 3 x 112 x 112", dims.join(" x "))))
+        Err(contract(format!(
+            "it takes an input of shape {}, and would get N x 3 x {height} x {width}; a network that reads another size, or a \
+             part of the chip, says so in its manifest (crop, size)",
+            dims.join(" x ")
+        )))
+    }
+
+    /// What the network reads of images of a chip's size.
+    fn input(&self, images: &[&[u8]]) -> Result<Tensor, NetworkError> {
+        self.normalisation.read(images, self.network.device(), self.network.kind())
     }
 
     /// The outputs for images of a chip's size.
     fn run(&self, images: &[&[u8]]) -> Result<Vec<Tensor>, NetworkError> {
-        let input = pixels::batch(images, (Chip::SIDE, Chip::SIDE), &self.normalisation.into(), &self.network)?;
-        self.network.forward_in_passes(&input, self.passes.pass)
+        self.network.forward_in_passes(&self.input(images)?, self.passes.pass)
     }
 
     /// Which output the vectors are, and their length.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use faceid::nn::{Channels, Detector, Embedder, InputNormalisation, Target, use_threads};
+use faceid::nn::{Detector, Embedder, InputNormalisation, Target, use_threads};
 use faceid::types::{Detection, DetectorKind};
 use faceid::vision::{self, DecodeLimits, DetectOptions};
 
@@ -67,7 +67,7 @@ fn scenes(detector: &Detector, min_score: f32) -> (usize, usize, usize) {
 
 /// Of the photos of lfw100 but the first of each person: those whose person has the most similar first photo.
 fn rank_1(detector: &Detector, min_score: f32) -> (usize, usize) {
-    let input = InputNormalisation { mean: 0.0, scale: 1.0, channels: Channels::Rgb };
+    let input = InputNormalisation { mean: 0.0, scale: 1.0, ..InputNormalisation::default() };
     let embedder = Embedder::load(&of_setup("sface-128.onnx"), &Target::CPU, input).unwrap();
     let embed = |photo: &PathBuf| -> Option<Vec<f32>> {
         let (image, faces) = faces(detector, photo, min_score);
