@@ -2,7 +2,7 @@
 """Records what ONNX Runtime computes, as the reference for the tests of src/nn.
 
     pip install onnx onnxruntime numpy
-    python3 scripts/onnx_reference.py [WEIGHTS_DIR]        # default: .deps/weights
+    python3 scripts/onnx_reference.py [WEIGHTS_DIR [OTHER_WEIGHTS]]        # default: .deps/weights
 
 It writes into tests/fixtures/nn:
 
@@ -21,6 +21,13 @@ networks.json
     sum over the rows of the absolute values, per image and column.
     "embedder": {"images", "rows"}: the input is (byte - 127.5) / 127.5, images of 112x112, each run alone.
     "sface": the same of SFace, whose input is the byte.
+    "retail_0095": the same of face-reidentification-retail-0095 in OTHER_WEIGHTS (NOTICE.md), see `for_retail_0095`.
+embedders.json
+    {name: {"model", "rows"}}: small embedders as published files are made, and what they give for three made images.
+detectors.json
+    {"scrfd" | "yunet": {"model", "runs": [{"size", "boxes", "scores", "landmarks"}]}}: small networks with outputs like theirs,
+    and the rows of all levels for made images 0, 0 and 1. The input of the first is (byte - 127.5) / 128, of the second
+    the byte, blue first.
 script_outputs.pt
     A TorchScript module that returns a tuple of a tensor and a list of two: |x|, [-x, x + 1]. (Tracing in tch cannot
     make one.)
@@ -162,6 +169,8 @@ def elementwise(cases):
     cases.one("clip", image, "Clip", {"low": np.float32(-1).reshape(()), "high": np.float32(2).reshape(())}, "x low high")
     cases.add("clip_max", [image], [helper.make_node("Clip", ["x", "", "high"], ["y"])], {"high": np.float32(1).reshape(())})
     cases.one("elu", image, "Elu", alpha=0.7)
+    cases.one("gelu", image, "Gelu", opset=20)
+    cases.one("gelu_tanh", image, "Gelu", opset=20, approximate="tanh")
     cases.one("hard_sigmoid", image, "HardSigmoid", alpha=0.3, beta=0.4)
     cases.one("leaky_relu", image, "LeakyRelu", alpha=0.1)
     cases.one("leaky_relu_default", image, "LeakyRelu")
@@ -226,6 +235,8 @@ def matrices_and_norms(cases):
     statistics = {"s": weight(3), "b": weight(3)[::-1].copy(), "m": floats(0.5, -1, 0), "v": floats(1, 2, 0.25)}
     cases.one("batch_norm", (2, 3, 4, 5), "BatchNormalization", statistics, "x s b m v", epsilon=1e-3)
     cases.one("batch_norm_7_rank_2", (4, 3), "BatchNormalization", statistics, "x s b m v", opset=7, momentum=0.9)
+    per_number = {"s": weight(3, 4, 5), "b": weight(5, 4, 3).reshape(3, 4, 5), "m": weight(3, 4, 5) / 2, "v": weight(3, 4, 5) ** 2 + 0.5}
+    cases.one("batch_norm_8_per_number", (2, 3, 4, 5), "BatchNormalization", {k: v.astype(np.float32) for k, v in per_number.items()}, "x s b m v", opset=8, spatial=0)
     cases.one("instance_norm", (2, 3, 4, 5), "InstanceNormalization", {"s": weight(3), "b": weight(3)}, "x s b", epsilon=1e-2)
     cases.one("layer_norm", (2, 3, 8), "LayerNormalization", {"s": weight(8), "b": weight(8)}, "x s b", epsilon=1e-3)
     cases.one("layer_norm_axis", (2, 3, 8), "LayerNormalization", {"s": weight(3, 8)}, "x s", axis=1)
@@ -325,7 +336,7 @@ def constants(cases):
 
 
 def quantised(cases):
-    """Weights that are kept as integers."""
+    """Weights that are kept as integers, and values that go through them."""
     whole = (np.arange(24, dtype=np.int64) * 37 % 255 - 128).reshape(4, 6)
 
     def one(name, x, scale, zero_point=None, opset=21, output=(4, 6), **attributes):
@@ -353,6 +364,21 @@ def quantised(cases):
             if not typed:
                 x = numpy_helper.from_array(numpy_helper.to_array(x), "w")
             one(f"{name}_{'typed' if typed else 'raw'}", x, weight(5) + 2, output=(3, 5))
+
+    def through(name, scale, zero_point=None, opset=21, shape=(4, 6), **attributes):
+        weights = {"s": scale} | ({} if zero_point is None else {"z": zero_point})
+        back = {key: value for key, value in attributes.items() if key in ("axis", "block_size")}
+        given = " ".join(weights)
+        nodes = [node("QuantizeLinear", f"x {given}", "q", **attributes), node("DequantizeLinear", f"q {given}", "y", **back), node("Cast", "q", "y2", to=1)]
+        cases.add(f"quantize_{name}", [shape], nodes, weights, opset)
+
+    # Divided by these every second number of the input lies in the middle of two integers; the last are beyond the range.
+    through("halves", number(0.125, np.float32), number(3, np.int8), opset=10)
+    through("saturates", number(0.015625, np.float32), number(128, np.uint8), opset=13)
+    through("no_zero_point", number(0.25, np.float32), opset=17)
+    through("axis", np.abs(weight(6)) + 0.5, (np.arange(6) - 3).astype(np.int8), opset=13, axis=1)
+    through("axis_0", np.abs(weight(4)) + 0.5, np.arange(4).astype(np.uint8), axis=0)
+    through("blocks", np.abs(weight(4, 3)) + 0.5, (np.arange(12) - 6).reshape(4, 3).astype(np.int8), axis=1, block_size=2)
 
 
 def resizes(cases):
@@ -484,14 +510,27 @@ def record_detector(path):
     return recorded
 
 
-def record_embedder(path, mean, scale):
+def record_embedder(path, mean, scale, prepare=lambda image: image):
     network, images = session(without_stale_inputs(path)), 3
     rows = []
     for n in range(images):
-        blob = (made_image(112, 112, n).astype(np.float32) - mean) / scale
+        blob = (prepare(made_image(112, 112, n).astype(np.float32)) - mean) / scale
         blob = np.ascontiguousarray(blob.transpose(2, 0, 1)[None].astype(np.float32))
         rows.append(network.run(None, {network.get_inputs()[0].name: blob})[0][0])
     return {"images": images, "rows": encode(np.stack(rows))}
+
+
+def for_retail_0095(image):
+    """Columns 8 to 104 in a square of 128, blue first."""
+    return resized(resized(image[:, 8:104, ::-1], 128).transpose(1, 0, 2), 128).transpose(1, 0, 2)
+
+
+def resized(image, length):
+    """Bilinear along the first dimension, pixels by their middles, like OpenCV's INTER_LINEAR."""
+    places = np.clip((np.arange(length) + 0.5) * len(image) / length - 0.5, 0, len(image) - 1)
+    first = np.minimum(places.astype(int), len(image) - 2)
+    share = (places - first).astype(np.float32)[:, None, None]
+    return image[first] * (1 - share) + image[first + 1] * share
 
 
 def without_stale_inputs(path):
@@ -502,6 +541,102 @@ def without_stale_inputs(path):
     del model.graph.input[:]
     model.graph.input.extend(kept)
     return model.SerializeToString()
+
+
+def record_embedders():
+    """Small embedders with what published files have beside convolutions; the input is (byte - 127.5) / 127.5."""
+    weights = {"c": weight(8, 3, 4, 4), "cb": weight(8), "g": weight(16, 8), "gb": weight(16)}
+    stem, tail = node("Conv", "x c cb", "a", strides=[4, 4]), [node("GlobalAveragePool", "b", "p"), node("Flatten", "p", "f")]
+    body = [stem, node("Relu", "a", "b"), *tail]
+    plain = [*body, node("Gemm", "f g gb", "y", transB=1)]
+    with_norm = [*body, node("Gemm", "f g gb", "raw", transB=1), node("ReduceL2", "raw", "norm", axes=[1], keepdims=1), node("Div", "raw norm", "y")]
+    step = {"s": np.float32(1 / 127.5).reshape(()), "z": np.int8(0).reshape(())}
+    quantised = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"), node("Conv", "d c cb", "a", strides=[4, 4]), *plain[1:]]
+    cast = [node("Cast", "x", "h", to=TensorProto.FLOAT16), node("Cast", "h", "d", to=TensorProto.FLOAT), node("Conv", "d c cb", "a", strides=[4, 4]), *plain[1:]]
+    turned = [node("Transpose", "x", "t", perm=[0, 3, 1, 2]), node("Conv", "t c cb", "a", strides=[4, 4]), *plain[1:]]
+    # As MXNet wrote them: statistics of channels under an attribute that says otherwise.
+    statistics = {"s": weight(8) + 1.5, "o": weight(8), "mu": weight(8) / 4, "va": np.abs(weight(8)) + 0.5}
+    mxnet = [stem, node("BatchNormalization", "a s o mu va", "b", spatial=0), *tail, plain[-1]]
+    image, half = ["N", 3, 112, 112], TensorProto.FLOAT16
+    halves = {key: value.astype(np.float16) for key, value in weights.items()}
+    models = {
+        "plain": (plain, weights, "y", 17, image, TensorProto.FLOAT),
+        "with_norm": (with_norm, weights, "y norm", 12, image, TensorProto.FLOAT),
+        "norm_first": (with_norm, weights, "norm y", 12, image, TensorProto.FLOAT),
+        "two_embeddings": (with_norm, weights, "y raw", 12, image, TensorProto.FLOAT),
+        "through_integers": (quantised, weights | step, "y", 17, image, TensorProto.FLOAT),
+        "casts": (cast, weights, "y", 17, image, TensorProto.FLOAT),
+        "mxnet": (mxnet, weights | statistics, "y", 8, image, TensorProto.FLOAT),
+        "half": (plain, halves, "y", 17, image, half),
+        "pixel_by_pixel": (turned, weights, "y", 13, ["N", 112, 112, 3], TensorProto.FLOAT),
+        "of_160": (plain, weights, "y", 13, [1, 3, 160, 160], TensorProto.FLOAT),
+    }
+    return {name: record_small(*model) for name, model in models.items()}
+
+
+def record_small(nodes, weights, outputs, opset, shape, kind):
+    values = [helper.make_tensor_value_info(output, kind, ["N", "D"]) for output in outputs.split()]
+    initializers = [numpy_helper.from_array(value, key) for key, value in weights.items()]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", kind, shape)], values, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8).SerializeToString()
+    blob = np.stack([made_image(112, 112, n) for n in range(3)]).astype(np.float32)
+    blob = ((blob - 127.5) / 127.5).astype(np.float16 if kind == TensorProto.FLOAT16 else np.float32)
+    blob = blob if shape[-1] == 3 else np.ascontiguousarray(blob.transpose(0, 3, 1, 2))
+    # With its optimisations: without them it refuses what MXNet wrote.
+    network = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    rows = network.run(["y"], {"x": blob})[0] if 160 not in shape else np.zeros(0)
+    return {"model": base64.b64encode(model).decode(), "rows": encode(rows.astype(np.float32))}
+
+
+def record_detectors():
+    """Networks of a few numbers whose outputs are laid out as those of InsightFace's SCRFD and of OpenCV Zoo's YuNet."""
+    recorded = {}
+    for kind in ("scrfd", "yunet"):
+        nodes, weights = [], {}
+        outputs = {"scrfd": {"score": 1, "bbox": 4, "kps": 10}, "yunet": {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}}[kind]
+        for stride in (8, 16, 32):
+            # The corner of each cell: made images are the same on average everywhere.
+            nodes.append(node("MaxPool", "x", f"p{stride}", kernel_shape=[1, 1], strides=[stride, stride]))
+            for place, (output, columns) in enumerate(outputs.items()):
+                nodes += head(kind, f"{output}_{stride}", stride, columns, columns * (2 if kind == "scrfd" else 1), place, weights)
+        # In the order of the files: all levels of an output before the next output.
+        names = [f"{output}_{stride}" for output in outputs for stride in (8, 16, 32)]
+        values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+        image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "h", "w"])
+        graph = helper.make_graph(nodes, kind, [image], values, [numpy_helper.from_array(w, key) for key, w in weights.items()])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6).SerializeToString()
+        runs = [record_levels(model, kind, names, size, n) for size, n in (((96, 64), 0), ((70, 33), 0), ((70, 33), 1))]
+        recorded[kind] = {"model": base64.b64encode(model).decode(), "runs": runs}
+    return recorded
+
+
+def head(kind, name, stride, columns, channels, place, weights):
+    """A convolution of single pixels and what brings it into rows; scores end in a sigmoid, far from faces for grey images."""
+    is_score = columns == 1
+    weights[f"{name}_w"] = weight(channels, 3, 1, 1) * np.float32(0.01 if kind == "yunet" else 1) + np.float32(place / 64)
+    weights[f"{name}_b"] = weight(channels) * np.float32(0.25) - np.float32(4 if is_score else 0)
+    weights[f"{name}_s"] = ints(-1, columns) if kind == "scrfd" else ints(1, -1, columns)
+    order = [2, 3, 0, 1] if kind == "scrfd" else [0, 2, 3, 1]
+    last = f"{name}_l" if is_score else name
+    rows = [
+        node("Conv", f"p{stride} {name}_w {name}_b", f"{name}_c"),
+        node("Transpose", f"{name}_c", f"{name}_t", perm=order),
+        node("Reshape", f"{name}_t {name}_s", last),
+    ]
+    return rows + ([node("Sigmoid", last, name)] if is_score else [])
+
+
+def record_levels(model, kind, names, size, n):
+    """Rows of all levels; a margin of zeros makes the sides multiples of 32 pixels."""
+    width, height = (-(-side // 32) * 32 for side in size)
+    pixels = np.zeros((height, width, 3), np.float32)
+    pixels[: size[1], : size[0]] = made_image(*size, n)
+    blob = (pixels - 127.5) / 128 if kind == "scrfd" else pixels[..., ::-1]
+    blob = np.ascontiguousarray(blob.transpose(2, 0, 1)[None].astype(np.float32))
+    found = dict(zip(names, session(model).run(names, {"x": blob})))
+    rows = lambda output, columns: np.concatenate([found[f"{output}_{stride}"].reshape(-1, columns) for stride in (8, 16, 32)])
+    scores = rows("score", 1) if kind == "scrfd" else np.sqrt(rows("cls", 1) * rows("obj", 1))
+    return {"size": list(size), "boxes": encode(rows("bbox", 4)), "scores": encode(scores), "landmarks": encode(rows("kps", 10))}
 
 
 def record_script():
@@ -537,7 +672,13 @@ def main():
     embedder = record_embedder(weights / "mobilefacenet-512.onnx", 127.5, 127.5)
     sface = record_embedder(weights / "sface-128.onnx", 0, 1)
     record_script()
-    write("networks.json", {"detector": detector, "embedder": embedder, "sface": sface})
+    recorded = {"detector": detector, "embedder": embedder, "sface": sface}
+    if len(sys.argv) > 2:
+        retail = pathlib.Path(sys.argv[2]) / "face-reidentification-retail-0095.onnx"
+        recorded["retail_0095"] = record_embedder(retail, 0, 1, for_retail_0095)
+    write("networks.json", recorded)
+    write("embedders.json", record_embedders())
+    write("detectors.json", record_detectors())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ use crate::db::{Database, DbError};
 use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation, search_device};
 use crate::gallery::Galleries;
 use crate::jobs::{Jobs, Lane};
+use crate::nn::NetworkError;
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
 use crate::service::{ChainError, ModelFiles, ServiceError, Services, Stores, normalisation};
 use crate::telemetry::metrics;
@@ -38,6 +39,8 @@ pub enum AppError {
     Manifest(#[from] ManifestError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]

@@ -2,11 +2,17 @@
 //!
 //! A value of one of these types is valid by construction, so no layer checks it twice.
 
+mod detector;
+mod input;
+
 use half::f16;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+pub use self::detector::{DetectorKind, DetectorOutput};
+pub use self::input::{ChipCrop, InputSize};
 
 /// Why a value could not become one of the types of this module.
 #[derive(Debug, Error, Clone, PartialEq)]
@@ -162,17 +168,6 @@ pub struct Detection {
     pub landmarks: Landmarks,
     /// The detector's confidence, 0..=1.
     pub score: f32,
-}
-
-/// What the detector network says of one image: a row per anchor, undecoded.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct DetectorOutput {
-    /// Offsets of the boxes: 4 numbers for each of the A anchors.
-    pub boxes: Vec<f32>,
-    /// Probability of a face: one for each anchor, 0..=1.
-    pub scores: Vec<f32>,
-    /// Offsets of the five points: 10 numbers for each anchor.
-    pub landmarks: Vec<f32>,
 }
 
 /// How usable a face is for recognition, part by part.

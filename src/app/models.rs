@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use super::AppError;
 use crate::blobs::{self, BlobError};
 use crate::config::Config;
+use crate::nn::{NetworkError, read_network};
 use crate::registry::{Actor, Manifest, Model, ModelSource, ModelState, Registry, RegistryError};
 use crate::service::{Loaded, ModelFiles, NewModelFile, ServiceError};
 use crate::types::{ModelId, hex};
@@ -130,8 +131,15 @@ async fn import(configured: Configured, files: &ModelFiles) -> Result<Loaded, Ap
 
 impl Configured {
     async fn read(path: &Path) -> Result<Self, AppError> {
-        let failed = |source| AppError::Weights { path: path.to_owned(), source };
-        let content: Bytes = tokio::fs::read(path).await.map_err(failed)?.into();
+        let file = path.to_owned();
+        let reading = tokio::task::spawn_blocking(move || read_network(&file));
+        let content = reading.await.map_err(super::join_error)?.map_err(|error| match error {
+            NetworkError::Read { path: missing, source } if missing == path => {
+                AppError::Weights { path: missing, source }
+            }
+            other => other.into(),
+        })?;
+        let content = Bytes::from(content);
         let sha256 = blobs::digest(content.clone()).await;
         let manifest = Manifest::of(path, &hex(&sha256))?;
         Ok(Self { content, sha256, manifest })

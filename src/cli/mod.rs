@@ -38,6 +38,7 @@ use crate::config::{Config, ConfigArgs, ConfigError, ignore_empty_variables};
 use crate::db::{Database, DbError};
 use crate::engine::EngineError;
 use crate::evaluation::EvaluationError;
+use crate::nn::NetworkError;
 use crate::service::{ServiceError, training_exit};
 use crate::training::TrainingError;
 use crate::transfer::TransferError;
@@ -98,6 +99,8 @@ pub enum CliError {
     Service(#[from] ServiceError),
     #[error(transparent)]
     Training(#[from] TrainingError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     #[error(transparent)]
     TrainingDevice(EngineError),
     #[error(transparent)]

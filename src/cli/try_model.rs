@@ -12,6 +12,7 @@ use crate::config::{KernelsChoice, PrecisionChoice};
 use crate::engine::{Channels, EngineError, Format, InputNormalisation, try_embedder};
 use crate::registry::ChannelOrder;
 use crate::service::{TrialAnswer, TrialFormat};
+use crate::types::{ChipCrop, InputSize};
 
 /// How much lower than that of the server the priority is.
 const NICENESS: i32 = 5;
@@ -32,6 +33,10 @@ pub struct TryModel {
     scale: f32,
     #[arg(long)]
     channels: ChannelOrder,
+    #[arg(long)]
+    crop: ChipCrop,
+    #[arg(long)]
+    size: InputSize,
     #[arg(long)]
     precision: PrecisionChoice,
     #[arg(long)]
@@ -74,7 +79,8 @@ impl TryModel {
             ChannelOrder::Rgb => Channels::Rgb,
             ChannelOrder::Bgr => Channels::Bgr,
         };
-        let normalisation = InputNormalisation { mean: self.mean, scale: self.scale, channels };
+        let Self { mean, scale, crop, size, .. } = *self;
+        let normalisation = InputNormalisation { mean, scale, channels, crop, size };
         try_embedder(content.into(), format, normalisation, self.precision, self.kernels)
     }
 }

@@ -7,9 +7,10 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::error::NetworkError;
 use super::network::{Format, Network};
+use super::outputs;
 use super::pixels::{self, Normalisation};
 use super::target::Target;
-use crate::types::Chip;
+use crate::types::{Chip, ChipCrop, InputSize};
 
 pub use super::pixels::Channels;
 
@@ -26,38 +27,69 @@ const CPU_NUMBERS: usize = 2 * 64 * 112 * 112;
 /// Chips that are read into one tensor on the CPU.
 const MOST_CHIPS: usize = 64;
 
-/// What a network was trained to read: `(pixel - mean) / scale`, pixels 0..=255, its first channel red or blue.
+/// What a network was trained to read: `(pixel - mean) / scale`, pixels 0..=255, its first channel red or blue; of a part of
+/// the chip, brought to a size.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InputNormalisation {
     pub mean: f32,
     pub scale: f32,
     pub channels: Channels,
+    pub crop: ChipCrop,
+    pub size: InputSize,
 }
 
 impl Default for InputNormalisation {
-    /// RGB in -1..=1, the convention of most published face networks.
     fn default() -> Self {
-        Self { mean: 127.5, scale: 127.5, channels: Channels::Rgb }
+        Self::STANDARD
     }
 }
 
 impl InputNormalisation {
-    /// What a network reads of RGB images of a chip's size: `N x 3 x 112 x 112` floats on `device`, channels last.
+    /// The whole chip, RGB in -1..=1, the convention of most published face networks.
+    pub const STANDARD: Self = Self {
+        mean: 127.5,
+        scale: 127.5,
+        channels: Channels::Rgb,
+        crop: ChipCrop::WHOLE,
+        size: ChipCrop::WHOLE.size(),
+    };
+
+    /// What a network reads of RGB images of a chip's size: `N x 3 x H x W` floats on `device`, channels last on the CPU.
     pub fn input(&self, images: &[&[u8]], device: Device) -> Result<Tensor, NetworkError> {
-        pixels::stack(images, (Chip::SIDE, Chip::SIDE), &(*self).into(), device, Kind::Float)
+        self.read(images, device, Kind::Float)
+    }
+
+    /// The same in another type.
+    fn read(&self, images: &[&[u8]], device: Device, kind: Kind) -> Result<Tensor, NetworkError> {
+        let Self { mean, scale, channels, crop, size } = *self;
+        let normalisation = Normalisation { mean: [mean; 3], scale, channels };
+        let chip = (Chip::SIDE, Chip::SIDE);
+        if crop == ChipCrop::WHOLE && size == crop.size() {
+            return pixels::stack(images, chip, &normalisation, device, kind);
+        }
+        // Between pixels there are more values than half the bytes tell apart.
+        let chips = pixels::stack(images, chip, &normalisation, device, Kind::Float)?;
+        Ok(pixels::part(&chips, crop, size)?.f_to_kind(kind)?)
+    }
+
+    /// Says what is wrong with it, if no network can be meant.
+    fn check(&self) -> Result<(), NetworkError> {
+        let usable = self.mean.is_finite() && self.scale.is_normal();
+        let checked = self.crop.check().and_then(|()| self.size.check());
+        match (usable, checked) {
+            (true, Ok(())) => Ok(()),
+            (false, _) => Err(contract(format!("{self:?} cannot be applied"))),
+            (_, Err(reason)) => Err(contract(reason)),
+        }
     }
 }
 
-impl From<InputNormalisation> for Normalisation {
-    fn from(InputNormalisation { mean, scale, channels }: InputNormalisation) -> Self {
-        Self { mean: [mean; 3], scale, channels }
-    }
-}
-
-/// A network that gives one vector per chip: `N x 3 x 112 x 112` in, `N x D` out.
+/// A network that gives one vector per chip: `N x 3 x 112 x 112` in, or what is made of that, `N x D` out.
 pub struct Embedder {
     network: Network,
     normalisation: InputNormalisation,
+    /// Which of its outputs the vectors are.
+    output: usize,
     dimension: usize,
     passes: Passes,
 }
@@ -91,14 +123,12 @@ impl Embedder {
         normalisation: InputNormalisation,
         network: impl FnOnce() -> Result<Network, NetworkError>,
     ) -> Result<Self, NetworkError> {
-        let usable = normalisation.mean.is_finite() && normalisation.scale.is_normal();
-        if !usable {
-            return Err(contract(format!("{normalisation:?} cannot be applied")));
-        }
+        normalisation.check()?;
         // The trial compares two chips of one pass with each alone.
         let mut embedder =
-            Self { network: network()?, normalisation, dimension: 0, passes: Passes { run: 2, pass: 2 } };
-        embedder.dimension = no_grad(|| embedder.trial())?;
+            Self { network: network()?, normalisation, output: 0, dimension: 0, passes: Passes { run: 2, pass: 2 } };
+        embedder.check_input()?;
+        (embedder.output, embedder.dimension) = no_grad(|| embedder.trial())?;
         embedder.passes = no_grad(|| embedder.passes())?;
         Ok(embedder)
     }
@@ -116,52 +146,68 @@ impl Embedder {
         let images: Vec<&[u8]> = chips.iter().map(Chip::as_rgb).collect();
         let mut rows = Vec::with_capacity(chips.len());
         for images in images.chunks(self.passes.run) {
-            let numbers = no_grad(|| pixels::to_floats(&self.run(images)?))?;
+            let numbers = no_grad(|| {
+                let outputs = self.run(images)?;
+                let output = outputs.get(self.output).map_or(&[][..], std::slice::from_ref);
+                pixels::to_floats(&outputs::embeddings(output, &[], images.len())?.1)
+            })?;
             rows.extend(numbers.chunks_exact(self.dimension).map(<[f32]>::to_vec));
         }
         Ok(rows)
     }
 
     fn passes(&self) -> Result<Passes, NetworkError> {
-        let size = (Chip::SIDE, Chip::SIDE);
-        let input = pixels::batch(&[&trial_image(37, 59)], size, &self.normalisation.into(), &self.network)?;
-        let usual = pixels::images_per_run(size, &self.network);
+        let input = self.input(&[&trial_image(37, 59)])?;
+        let InputSize { width, height } = self.normalisation.size;
+        let usual = pixels::images_per_run((width, height), &self.network);
         Ok(match self.network.widest(&input)? {
             Some(widest) => Passes { run: MOST_CHIPS, pass: (CPU_NUMBERS / widest.max(1)).clamp(1, MOST_CHIPS) },
             None => Passes { run: usual, pass: usual },
         })
     }
 
-    /// `N x D` for N images of a chip's size.
-    fn run(&self, images: &[&[u8]]) -> Result<Tensor, NetworkError> {
-        let input = pixels::batch(images, (Chip::SIDE, Chip::SIDE), &self.normalisation.into(), &self.network)?;
-        let outputs = self.network.forward_in_passes(&input, self.passes.pass)?;
-        let [output] = &outputs[..] else {
-            return Err(contract(format!("it has {} outputs instead of one", outputs.len())));
-        };
-        // Some networks leave their last spatial dimensions: N x D x 1 x 1.
-        match output.size()[..] {
-            [n, dimension, ref rest @ ..]
-                if n == images.len() as i64 && dimension > 0 && rest.iter().all(|side| *side == 1) =>
-            {
-                Ok(output.f_reshape([n, dimension])?)
-            }
-            ref other => Err(contract(format!("{} chips give an output of shape {other:?}", images.len()))),
+    /// Whether the file declares an input that chips fit.
+    fn check_input(&self) -> Result<(), NetworkError> {
+        let Some(declared) = self.network.declared() else { return Ok(()) };
+        let InputSize { width, height } = self.normalisation.size;
+        let wanted = [3, i64::from(height), i64::from(width)];
+        let fits = |(declared, wanted): (&Option<i64>, i64)| declared.is_none_or(|declared| declared == wanted);
+        if declared.len() == 4 && declared[1..].iter().zip(wanted).all(fits) {
+            return Ok(());
         }
+        let dims: Vec<_> = declared.iter().map(|dim| dim.map_or("?".to_owned(), |dim| dim.to_string())).collect();
+        Err(contract(format!(
+            "it takes an input of shape {}, and would get N x 3 x {height} x {width}; a network that reads another size, or a \
+             part of the chip, says so in its manifest (crop, size)",
+            dims.join(" x ")
+        )))
     }
 
-    fn trial(&self) -> Result<usize, NetworkError> {
+    /// What the network reads of images of a chip's size.
+    fn input(&self, images: &[&[u8]]) -> Result<Tensor, NetworkError> {
+        self.normalisation.read(images, self.network.device(), self.network.kind())
+    }
+
+    /// The outputs for images of a chip's size.
+    fn run(&self, images: &[&[u8]]) -> Result<Vec<Tensor>, NetworkError> {
+        self.network.forward_in_passes(&self.input(images)?, self.passes.pass)
+    }
+
+    /// Which output the vectors are, and their length.
+    fn trial(&self) -> Result<(usize, usize), NetworkError> {
         let [a, b] = [trial_image(37, 59), trial_image(83, 13)];
-        let first = self.run(&[&a])?;
+        let (place, together) = outputs::embeddings(&self.run(&[&a, &b])?, self.network.output_names(), 2)?;
+        let alone = |image: &[u8]| match self.run(&[image])?.get(place) {
+            Some(output) if output.numel() * 2 == together.numel() => Ok(output.f_reshape([1, -1])?),
+            _ => Err(contract("a batch gives rows of another length than single chips".into())),
+        };
+        let first = alone(&a)?;
         // On a GPU libtorch may sum in another order each time; what draws lots differs there by more than a batch may.
-        if first.device() == Device::Cpu && first != self.run(&[&a])? {
+        if first.device() == Device::Cpu && first != alone(&a)? {
             return Err(contract("it gives another vector of the same image each time".into()));
         }
-        let alone = Tensor::f_cat(&[first, self.run(&[&b])?], 0)?.f_to_kind(Kind::Double)?;
-        let together = self.run(&[&a, &b])?.f_to_kind(Kind::Double)?;
-        if alone.size() != together.size() {
-            return Err(contract("a batch gives rows of another length than single chips".into()));
-        }
+        let alone = Tensor::f_cat(&[first, alone(&b)?], 0)?.f_to_kind(Kind::Double)?;
+        let together = together.f_to_kind(Kind::Double)?;
         let largest = alone.f_abs()?.f_max()?.f_double_value(&[])?;
         let difference = alone.f_sub(&together)?.f_abs()?.f_max()?.f_double_value(&[])?;
         if !largest.is_finite() || largest == 0.0 {
@@ -170,7 +216,7 @@ impl Embedder {
         // Written so that a difference that is not a number fails, too.
         let tolerance = if self.network.kind() == Kind::Float { BATCH_TOLERANCE } else { REDUCED_BATCH_TOLERANCE };
         if difference <= tolerance * largest {
-            return Ok(alone.size()[1] as usize);
+            return Ok((place, alone.size()[1] as usize));
         }
         Err(contract(format!("in a batch the rows differ by {difference} from those of single chips")))
     }
@@ -187,92 +233,4 @@ fn contract(reason: String) -> NetworkError {
 }
 
 #[cfg(test)]
-mod tests {
-    use tch::CModule;
-
-    use super::super::target::Kernels;
-    use super::super::testing::{difference, fixture, floats, made_image, weights};
-    use super::*;
-
-    fn chip(n: u32) -> Chip {
-        let image = image::RgbImage::from_raw(Chip::SIDE, Chip::SIDE, made_image(Chip::SIDE, Chip::SIDE, n)).unwrap();
-        Chip::try_from(image).unwrap()
-    }
-
-    #[test]
-    fn mobilefacenet_equals_onnx_runtime_alone_and_in_a_batch() {
-        let path = weights("mobilefacenet-512.onnx");
-        let embedder = Embedder::load(&path, &Target::CPU, InputNormalisation::default()).unwrap();
-        assert_eq!((embedder.dimension(), embedder.passes.pass), (512, 4));
-        let expected = &fixture("networks.json")["embedder"];
-        let chips: Vec<_> = (0..expected["images"].as_u64().unwrap() as u32).map(chip).collect();
-        let alone: Vec<_> =
-            chips.iter().flat_map(|chip| embedder.forward(std::slice::from_ref(chip)).unwrap()).collect();
-        let together = embedder.forward(&chips).unwrap();
-        for rows in [alone, together] {
-            let largest = difference(&rows.concat(), &floats(&expected["rows"]));
-            println!("largest difference {largest:e}");
-            assert!(largest <= 1e-4, "{largest}");
-        }
-        assert!(embedder.forward(&[]).unwrap().is_empty());
-    }
-
-    /// Its weights are in blocks of 8-bit numbers; ONNX Runtime was run with them as they are.
-    #[test]
-    fn sface_equals_onnx_runtime_with_all_kernels() {
-        let normalisation = InputNormalisation { mean: 0.0, scale: 1.0, channels: Channels::Rgb };
-        let expected = &fixture("networks.json")["sface"];
-        let chips: Vec<_> = (0..expected["images"].as_u64().unwrap() as u32).map(chip).collect();
-        let expected = floats(&expected["rows"]);
-        let largest = expected.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
-        for kernels in [Kernels::Libtorch, Kernels::Avx2, Kernels::Avx512] {
-            if !kernels.are_available() {
-                println!("not tested: {kernels:?}, which this processor lacks");
-                continue;
-            }
-            let target = Target::CPU.with_kernels(kernels);
-            let embedder = Embedder::load(&weights("sface-128.onnx"), &target, normalisation).unwrap();
-            assert_eq!((embedder.dimension(), embedder.passes.pass), (128, 2));
-            let difference = difference(&embedder.forward(&chips).unwrap().concat(), &expected);
-            println!("{kernels:?}: largest difference {difference:e} of {largest}");
-            assert!(difference <= 1e-4 * largest, "{kernels:?}: {difference}");
-        }
-    }
-
-    /// Traces `forward` as TorchScript and loads it as an embedder.
-    fn traced(normalisation: InputNormalisation, forward: fn(&Tensor) -> Tensor) -> Result<Embedder, NetworkError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("toy.pt");
-        let input = Tensor::zeros([2, 3, 112, 112], (Kind::Float, Device::Cpu));
-        let module = CModule::create_by_tracing("toy", "forward", &[input], &mut |inputs| vec![forward(&inputs[0])]);
-        module.unwrap().save(&path).unwrap();
-        Embedder::load(&path, &Target::CPU, normalisation)
-    }
-
-    fn colours(x: &Tensor) -> Tensor {
-        x.mean_dim([2_i64, 3].as_slice(), false, Kind::Float)
-    }
-
-    #[test]
-    fn normalisation_and_channel_order_reach_the_network() {
-        let image = image::RgbImage::from_pixel(Chip::SIDE, Chip::SIDE, image::Rgb([10, 20, 30]));
-        let chips = [Chip::try_from(image).unwrap()];
-        let rgb = InputNormalisation { mean: 10.0, scale: 2.0, channels: Channels::Rgb };
-        assert_eq!(traced(rgb, colours).unwrap().forward(&chips).unwrap(), [[0.0, 5.0, 10.0]]);
-        let bgr = InputNormalisation { channels: Channels::Bgr, ..rgb };
-        assert_eq!(traced(bgr, colours).unwrap().forward(&chips).unwrap(), [[10.0, 5.0, 0.0]]);
-        let useless = InputNormalisation { scale: 0.0, ..rgb };
-        assert!(matches!(traced(useless, colours), Err(NetworkError::Contract { .. })));
-    }
-
-    #[test]
-    fn networks_that_break_the_contract_are_refused() {
-        let load = |forward| traced(InputNormalisation::default(), forward).map(|_| ()).unwrap_err().to_string();
-        let mixes_its_batch = load(|x| colours(x) - colours(x).mean_dim([0_i64].as_slice(), true, Kind::Float));
-        assert!(mixes_its_batch.contains("not a usable embedder"), "{mixes_its_batch}");
-        let draws_lots = load(|x| colours(&x.dropout(0.5, true)));
-        assert!(draws_lots.contains("another vector"), "{draws_lots}");
-        assert!(load(|x| colours(x) * 0.0).contains("all zero"));
-        assert!(load(|x| x.mean_dim([0_i64].as_slice(), true, Kind::Float)).contains("output of shape"));
-    }
-}
+mod tests;

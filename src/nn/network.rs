@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tch::{Device, Kind, Tensor};
 
 use super::error::{NetworkError, brief_text};
-use super::onnx::Graph;
+use super::onnx::{self, Graph};
 use super::shim::{self, Script, SharedGraph};
 use super::target::{self, Target};
 
@@ -140,6 +140,14 @@ impl Network {
         }
     }
 
+    /// The dimensions that an ONNX file declares for its input, if it does: `None` for one that is free.
+    pub fn declared(&self) -> Option<&[Option<i64>]> {
+        match self {
+            Self::Onnx(graph) => graph.declared(),
+            Self::Script(_) => None,
+        }
+    }
+
     /// Where the weights are and the work is done.
     pub fn device(&self) -> Device {
         match self {
@@ -157,7 +165,7 @@ impl Network {
     }
 }
 
-/// The content of a network file, if it is not too large.
+/// The content of a network file, if it is not too large; with the weights in it that an ONNX file keeps in files beside it.
 pub fn read(path: &Path) -> Result<Vec<u8>, NetworkError> {
     let read_error = |source| NetworkError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(read_error)?;
@@ -168,7 +176,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, NetworkError> {
     let mut content = Vec::new();
     // The file may grow between the question and the reading.
     file.by_ref().take(MAX_FILE_BYTES).read_to_end(&mut content).map_err(read_error)?;
-    Ok(content)
+    match Format::of(&content) {
+        Format::Onnx => onnx::self_contained(content, path, MAX_FILE_BYTES),
+        Format::TorchScript => Ok(content),
+    }
 }
 
 fn torch(message: String) -> NetworkError {

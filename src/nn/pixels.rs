@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::error::NetworkError;
 use super::network::Network;
 use super::shim;
+use crate::types::{ChipCrop, InputSize};
 
 /// Which colour a network's first input channel is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,6 +76,16 @@ pub(super) fn stack(
     let ordered = if bgr { scaled.f_flip([3])? } else { scaled };
     // Colour by colour, as libtorch's own kernels for depthwise convolutions want it (see onnx/ops/conv.rs).
     Ok(ordered.f_permute([0, 3, 1, 2])?.f_to_kind(kind)?.f_contiguous()?)
+}
+
+/// A part of images `N x 3 x H x W` in another size: bilinear, pixels by their middles, as OpenCV's `INTER_LINEAR` does.
+pub(super) fn part(images: &Tensor, crop: ChipCrop, size: InputSize) -> Result<Tensor, NetworkError> {
+    let [x, y, width, height] = [crop.x, crop.y, crop.width, crop.height].map(i64::from);
+    let part = images.f_narrow(2, y, height)?.f_narrow(3, x, width)?;
+    if size == crop.size() {
+        return Ok(part);
+    }
+    Ok(part.f_upsample_bilinear2d([i64::from(size.height), i64::from(size.width)], false, None, None)?)
 }
 
 /// The tensor's numbers, row by row.

@@ -16,6 +16,16 @@ pub fn weights(name: &str) -> PathBuf {
     path
 }
 
+/// The weights that users may fetch (NOTICE.md): in `FACEID_TEST_WEIGHTS`, or beside the test photos.
+pub fn other_weights(name: &str) -> PathBuf {
+    let photos = std::env::var_os("FACEID_TEST_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
+    let folder = std::env::var_os("FACEID_TEST_WEIGHTS").map_or_else(|| photos.join("../weights"), PathBuf::from);
+    let path = folder.join(name);
+    assert!(path.exists(), "there is no {}; FACEID_TEST_WEIGHTS says where these weights are", path.display());
+    path
+}
+
 /// A file that `scripts/onnx_reference.py` wrote.
 pub fn fixture_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nn").join(name)

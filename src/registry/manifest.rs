@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::calibration::{Calibration, Fidelity, Logistic, NormScale};
 use crate::evaluation::{FmrCurve, FmrPoint, GenuineCurve, GenuinePoint};
-use crate::types::{Threshold, hex};
+use crate::types::{ChipCrop, InputSize, Threshold, hex};
 
 #[derive(Debug, Error)]
 pub enum ManifestError {
@@ -66,6 +66,12 @@ pub struct Manifest {
     pub trained_on: Option<String>,
     /// Similarity from which on two faces count as one person.
     threshold: f32,
+    /// The part of the chip that the network reads; the whole if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<ChipCrop>,
+    /// The size that this part is brought to; it stays what it is if none is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<InputSize>,
     /// Logistic regression of "one person" on the similarity, if it was fitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     probability: Option<Logistic>,
@@ -110,6 +116,8 @@ impl Manifest {
             licence: None,
             trained_on: None,
             threshold: 1.0,
+            crop: None,
+            size: None,
             probability: None,
             fmr: Vec::new(),
             genuine: Vec::new(),
@@ -120,9 +128,9 @@ impl Manifest {
 
     /// A network that was made from this one, with its input and licence, before it is calibrated.
     pub fn successor(&self, name: String) -> Self {
-        let Self { mean, scale, channels, ref licence, ref trained_on, .. } = *self;
+        let Self { mean, scale, channels, crop, size, ref licence, ref trained_on, .. } = *self;
         let trained_on = trained_on.as_ref().map(|base| format!("{base}; then enrolled faces"));
-        Self { mean, scale, channels, licence: licence.clone(), trained_on, ..Self::uncalibrated(name) }
+        Self { mean, scale, channels, crop, size, licence: licence.clone(), trained_on, ..Self::uncalibrated(name) }
     }
 
     /// The same network with other figures.
@@ -202,6 +210,8 @@ impl Manifest {
             differ("order of channels", &self.channels.as_str(), &known.channels.as_str());
         }
         let others = [
+            ("crop", self.part() != known.part()),
+            ("size", self.input_size() != known.input_size()),
             ("licence", self.licence.is_some() && self.licence != known.licence),
             ("probability", self.probability.is_some() && self.probability != known.probability),
             ("false match rates", !self.fmr.is_empty() && self.fmr != known.fmr),
@@ -212,6 +222,16 @@ impl Manifest {
         differences
             .extend(others.iter().filter(|(_, differs)| *differs).map(|(what, _)| format!("its {what} differs")));
         differences
+    }
+
+    /// The part of the chip that the network reads.
+    pub fn part(&self) -> ChipCrop {
+        self.crop.unwrap_or(ChipCrop::WHOLE)
+    }
+
+    /// The size that the part is brought to.
+    pub fn input_size(&self) -> InputSize {
+        self.size.unwrap_or(self.part().size())
     }
 
     /// The same with another threshold.
@@ -231,6 +251,8 @@ impl Manifest {
         if !(manifest.scale.is_finite() && manifest.scale != 0.0 && manifest.mean.is_finite()) {
             return Err("mean and scale: finite numbers are expected, scale not 0".to_owned());
         }
+        manifest.part().check()?;
+        manifest.input_size().check()?;
         Threshold::try_from(manifest.threshold).map_err(|error| error.to_string())?;
         if manifest.probability.is_some_and(|l| !(l.slope > 0.0 && l.slope.is_finite() && l.intercept.is_finite())) {
             return Err("probability: finite numbers are expected, slope above 0".to_owned());
@@ -333,6 +355,23 @@ mod tests {
     }
 
     #[test]
+    fn a_network_may_read_a_part_of_the_chip_in_another_size() {
+        let text = "name = \"0095\"\nmean = 0\nscale = 1\nchannels = \"bgr\"\nthreshold = 0.43\n\
+                    crop = { x = 8, y = 0, width = 96, height = 112 }\nsize = { width = 128, height = 128 }\n";
+        let manifest = Manifest::from_toml(text).unwrap();
+        let (part, size) = (ChipCrop { x: 8, y: 0, width: 96, height: 112 }, InputSize { width: 128, height: 128 });
+        assert_eq!((manifest.part(), manifest.input_size()), (part, size));
+        assert_eq!(Manifest::from_toml(&manifest.to_toml().unwrap()).unwrap(), manifest);
+        assert_eq!(Manifest::from_json(serde_json::to_value(&manifest).unwrap()).unwrap(), manifest);
+        assert_eq!(manifest.successor("next".to_owned()).part(), part);
+        let whole = Manifest { crop: None, size: None, ..manifest.clone() };
+        assert_eq!(whole.input_size(), ChipCrop::WHOLE.size());
+        assert_eq!(manifest.differences(&whole), ["its crop differs", "its size differs"]);
+        // What is cut out is read as it is, unless a size is said.
+        assert_eq!(Manifest { size: None, ..manifest }.input_size(), part.size());
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for text in [
             "name = \"n\"\nthreshold = 0.3\n[[fmr]]\nrate = 2.0\nthreshold = 0.3\nlow = 0.2\nhigh = 0.4",
@@ -341,6 +380,10 @@ mod tests {
             "name = \"\"\nthreshold = 0.3",
             "name = \"n\"\nthreshold = 3",
             "name = \"n\"\nthreshold = 0.3\nscale = 0",
+            "name = \"n\"\nthreshold = 0.3\ncrop = { x = 20, y = 0, width = 96, height = 112 }",
+            "name = \"n\"\nthreshold = 0.3\ncrop = { x = 8, width = 96 }",
+            "name = \"n\"\nthreshold = 0.3\nsize = { width = 128, height = 128, depth = 3 }",
+            "name = \"n\"\nthreshold = 0.3\nsize = { width = 12800, height = 128 }",
         ] {
             assert!(Manifest::parse(text).is_err(), "{text}");
         }

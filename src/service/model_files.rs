@@ -182,5 +182,7 @@ pub fn normalisation(manifest: &Manifest) -> InputNormalisation {
             ChannelOrder::Rgb => Channels::Rgb,
             ChannelOrder::Bgr => Channels::Bgr,
         },
+        crop: manifest.part(),
+        size: manifest.input_size(),
     }
 }

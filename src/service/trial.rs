@@ -89,7 +89,7 @@ fn start(
     config: &TrialConfig,
     bytes: usize,
     format: Format,
-    InputNormalisation { mean, scale, channels }: InputNormalisation,
+    InputNormalisation { mean, scale, channels, crop, size }: InputNormalisation,
 ) -> std::io::Result<Child> {
     let format = match format {
         Format::Onnx => TrialFormat::Onnx,
@@ -106,6 +106,7 @@ fn start(
         .args(["--bytes", &bytes.to_string()])
         .args(["--format", &word(&format)])
         .args(["--mean", &mean.to_string(), "--scale", &scale.to_string(), "--channels", channels])
+        .args(["--crop", &crop.to_string(), "--size", &size.to_string()])
         .args(["--precision", &word(&config.precision), "--kernels", &word(&config.kernels)])
         .args(["--memory", &memory_for(bytes).to_string()])
         .args(["--seconds", &MOST_TIME.as_secs().to_string()])

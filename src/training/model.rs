@@ -9,7 +9,7 @@ use super::config::{FineTuning, Input, TrainConfig};
 use super::network::{Network, of_length_1};
 use super::params::{Collected, Params, Role};
 use crate::nn::onnx::Trainable;
-use crate::nn::{InputNormalisation, NetworkError};
+use crate::nn::{InputNormalisation, NetworkError, embeddings};
 use crate::types::{Chip, hex};
 
 /// The file of a network that is trained further, and how it wants its chips.
@@ -162,11 +162,9 @@ impl BaseNetwork {
     /// `N x D`, of length 1.
     fn forward(&self, params: &Params, input: &Tensor) -> Result<Tensor, NetworkError> {
         let given = self.places.iter().zip(params.iter()).map(|(place, param)| (*place, &param.tensor));
-        let mut outputs = self.trainable.forward(input, given)?;
-        match outputs.pop() {
-            Some(output) if outputs.is_empty() => Ok(of_length_1(&output.flatten(1, -1))),
-            _ => Err(NetworkError::Contract { role: "embedder", reason: "it has several outputs".to_owned() }),
-        }
+        let outputs = self.trainable.forward(input, given)?;
+        let images = input.size().first().copied().unwrap_or_default() as usize;
+        Ok(of_length_1(&embeddings(&outputs, self.trainable.output_names(), images)?.1))
     }
 
     /// The file with these parameters in it.

@@ -9,6 +9,7 @@ mod cli;
 mod databases;
 mod datasets;
 mod decisions;
+mod detectors;
 mod door;
 mod engine;
 mod enroll;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Subcommand;
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ use crate::evaluation::GateOutcome;
 use crate::jobs::JobState;
 use crate::registry::ChannelOrder;
 use crate::service::answers::{Job, ModelEntry};
-use crate::service::{GateState, ManifestFields, Promoted};
+use crate::service::{GateState, ManifestFields, Promoted, ServiceError};
 
 /// How often a job is asked how far it is.
 const POLL: Duration = Duration::from_millis(500);
@@ -91,7 +92,7 @@ struct Audit {
 /// `--threshold` is the model's similarity threshold here.
 #[derive(clap::Args)]
 struct Import {
-    /// The network
+    /// The network; weights that it keeps in another file are read from the same folder
     file: PathBuf,
     /// What describes it, as faceid train and evaluate write it [default: the file with the ending .toml, if there is one]
     #[arg(long, value_name = "FILE")]
@@ -244,8 +245,7 @@ impl Audit {
 
 impl Import {
     async fn run(self) -> Result<ExitCode, CliError> {
-        let failed = CliError::io(format!("cannot read {}", self.file.display()));
-        let content = tokio::fs::read(&self.file).await.map_err(failed)?.into();
+        let content = read_network(self.file.clone()).await?;
         let beside = self.file.with_extension("toml");
         let manifest = self.manifest.or_else(|| beside.is_file().then_some(beside));
         let manifest = match manifest {
@@ -274,6 +274,12 @@ impl Import {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The content of a network file, with the weights that are in files beside it.
+async fn read_network(path: PathBuf) -> Result<Bytes, CliError> {
+    let reading = tokio::task::spawn_blocking(move || crate::nn::read_network(&path));
+    Ok(reading.await.map_err(|error| ServiceError::Internal(error.to_string()))??.into())
 }
 
 fn show(model: &ModelEntry) {

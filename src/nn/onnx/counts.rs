@@ -48,11 +48,16 @@ pub(super) fn check(model: &[u8]) -> Result<(), NetworkError> {
         (2, Count::of("outputs of nodes", MAX_DETAILS)),
         (5, Count::of("attributes", MAX_DETAILS)),
     ];
+    let mut places = [(13, Count::of("places of weights in other files", MAX_DETAILS))];
     // Numbers of fields as in `proto`.
     each_field(model, |tag, graph| match tag {
         7 => each_field(graph, |tag, part| {
             note(&mut parts, tag)?;
-            if tag == 1 { each_field(part, |tag, _| note(&mut details, tag)) } else { Ok(()) }
+            match tag {
+                1 => each_field(part, |tag, _| note(&mut details, tag)),
+                5 => each_field(part, |tag, _| note(&mut places, tag)),
+                _ => Ok(()),
+            }
         }),
         8 => imports.one_more(),
         _ => Ok(()),

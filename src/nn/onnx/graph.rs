@@ -43,6 +43,8 @@ pub(super) struct Node {
     pub run: Run,
     /// What the node is to `fusion`.
     pub part: Part,
+    /// It runs on values of one type only.
+    pub is_strict: bool,
     /// For a `Reshape` whose constant target begins with the declared batch of one: that target.
     pub batch_target: Option<Vec<i64>>,
     /// Values that no later node reads.
@@ -65,6 +67,11 @@ impl Label {
 impl Graph {
     pub fn output_names(&self) -> &[String] {
         &self.output_names
+    }
+
+    /// The dimensions that the file declares for the input, if it does: `None` for one that is free.
+    pub fn declared(&self) -> Option<&[Option<i64>]> {
+        self.input.dims.as_deref()
     }
 
     pub fn device(&self) -> Device {
@@ -152,7 +159,24 @@ impl Graph {
         if let (Some(target), Some(input)) = (&batch_target, inputs.get_mut(1)) {
             *input = Some(target);
         }
+        let reduced = self.reduced(node, &inputs)?;
+        for (input, reduced) in inputs.iter_mut().zip(&reduced).filter(|(_, reduced)| reduced.is_some()) {
+            *input = reduced.as_ref();
+        }
         (node.run)(&Inputs::new(inputs))
+    }
+
+    /// Inputs in float that a node cannot combine with weights of the reduced type: what a file casts or turns back from
+    /// integers is float.
+    fn reduced(&self, node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Option<Tensor>>, OpError> {
+        if self.fused || self.kind == Kind::Float || !node.is_strict {
+            return Ok(Vec::new());
+        }
+        let reduce = |input: &Option<&Tensor>| match input {
+            Some(tensor) if tensor.f_kind()? == Kind::Float => Ok(Some(tensor.f_to_kind(self.kind)?)),
+            _ => Ok(None),
+        };
+        inputs.iter().map(reduce).collect()
     }
 
     pub(super) fn output(&self, slot: Slot, values: &[Option<Tensor>]) -> Result<Tensor, NetworkError> {

@@ -8,8 +8,10 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::attributes::Attributes;
 use super::counts;
+use super::external;
 use super::fusion::{self, Part};
 use super::graph::{Graph, Input, Label, Node, Slot};
+use super::layout;
 use super::ops::{self, Build, Inputs, OpError, OpResult};
 use super::passes;
 use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
@@ -21,6 +23,9 @@ use crate::nn::shim::Family;
 /// Operators whose weights are reduced with the network; others (sizes, scales, limits) keep theirs.
 const REDUCED: &[&str] =
     &["Add", "BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul", "PRelu", "Sub"];
+
+/// Of those, the ones that libtorch runs on values of one type only.
+const STRICT: &[&str] = &["BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"];
 
 /// Versions of ONNX's own operators whose differences the operators here know.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
@@ -55,17 +60,19 @@ impl Graph {
     }
 }
 
-/// The model of a file without its graph, and the graph, whose operators are known.
+/// The model of a file without its graph, and the graph, whose operators are known and whose images come colour by colour.
 pub(super) fn parse(content: impl Into<Bytes>) -> Result<(ModelProto, GraphProto), NetworkError> {
     let content = content.into();
     counts::check(&content)?;
     let mut model = ModelProto::decode(content).map_err(|error| malformed(error.to_string()))?;
-    let graph = model.graph.take().ok_or_else(|| malformed("it holds no graph"))?;
+    let mut graph = model.graph.take().ok_or_else(|| malformed("it holds no graph"))?;
     if !graph.sparse_initializer.is_empty() {
         return Err(malformed("sparse weights are not supported"));
     }
     opset(&model.opset_import)?;
     check_operators(&graph.node)?;
+    external::check_whole(&graph)?;
+    layout::colour_by_colour(&mut graph);
     Ok((model, graph))
 }
 
@@ -262,7 +269,8 @@ impl Loader {
         for name in &node.output {
             outputs.push(if name.is_empty() { None } else { Some(self.define(name, None)?) });
         }
-        Ok(Some(Node { label, inputs, outputs, run, part: Part::of(node), batch_target, release: Vec::new() }))
+        let (part, is_strict) = (Part::of(node), STRICT.contains(&node.op_type.as_str()));
+        Ok(Some(Node { label, inputs, outputs, run, part, is_strict, batch_target, release: Vec::new() }))
     }
 
     /// An empty name stands for an optional input that is left out.

@@ -4,7 +4,7 @@
 //! constants only is computed, and every operator that is missing is named. A run then calls one function per node.
 //!
 //! What is supported: opsets 7 to 23 of ONNX's own operators as listed in `ops::OPERATORS`, one input with floating-point
-//! elements, weights inside the file. The type in which a network runs is the caller's choice, not the file's (only
+//! elements, weights inside the file or, where a path is known, in files beside it (see [`self_contained`]). The type in which a network runs is the caller's choice, not the file's (only
 //! float64 stays what it is). On the CPU convolutions run fused (see `fusion`).
 //!
 //! **Batches.** Many published networks were exported with a fixed batch of one: input `[1, 3, H, W]`, and a `Reshape`
@@ -20,8 +20,10 @@
 
 mod attributes;
 mod counts;
+mod external;
 mod fusion;
 mod graph;
+mod layout;
 mod load;
 mod ops;
 mod passes;
@@ -34,6 +36,7 @@ mod trainable;
 mod unpack;
 mod write;
 
+pub use external::self_contained;
 pub use graph::Graph;
 pub use tensors::MAX_ELEMENTS;
 pub use trainable::{Trainable, Weight};

@@ -110,12 +110,21 @@ pub struct TensorProto {
     pub raw_data: Bytes,
     #[prost(double, repeated, tag = "10")]
     pub double_data: Vec<f64>,
-    /// Only counted: weights outside the file are refused.
-    #[prost(bytes = "bytes", repeated, tag = "13")]
-    pub external_data: Vec<Bytes>,
+    /// Where in which other file the numbers are.
+    #[prost(message, repeated, tag = "13")]
+    pub external_data: Vec<StringStringEntryProto>,
     /// 0: in this message, 1: in another file.
     #[prost(int32, tag = "14")]
     pub data_location: i32,
+}
+
+/// A name and what it stands for.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StringStringEntryProto {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
 }
 
 /// Values of `TensorProto.DataType` that we read.

@@ -134,7 +134,7 @@ pub fn kind_of(data_type: i32) -> OpResult<Kind> {
 /// The tensor of the message, at its home for `device`.
 pub fn from_proto(proto: &TensorProto, device: Device) -> OpResult<Tensor> {
     if proto.data_location != 0 || !proto.external_data.is_empty() {
-        refuse!("tensor {:?} keeps its data in another file; save the model with its weights inside", proto.name);
+        refuse!("tensor {:?} keeps its data in another file", proto.name);
     }
     let kind = match proto.data_type {
         data_type::INT4 => Kind::Int8,

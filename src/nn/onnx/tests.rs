@@ -184,7 +184,7 @@ fn broken_files_say_what_is_wrong() {
         (|model| only_node(model).output[0] = "w".into(), "\"w\" is defined twice"),
         (|model| model.graph.as_mut().unwrap().input.clear(), "0 inputs instead of one"),
         (|model| model.graph.as_mut().unwrap().output[0].name = "z".into(), "nothing computes the output \"z\""),
-        (|model| model.graph.as_mut().unwrap().initializer[0].data_location = 1, "its data in another file"),
+        (|model| model.graph.as_mut().unwrap().initializer[0].data_location = 1, "its weights are in another file"),
         (|model| model.graph.as_mut().unwrap().initializer[0].dims[0] = 7, "its data has another length"),
         (|model| only_node(model).attribute[0].name = "sparse".into(), "attribute \"sparse\" is not supported"),
     ];

@@ -75,6 +75,11 @@ impl Trainable {
         &self.weights
     }
 
+    /// The names of the outputs, in the order of [`Self::forward`].
+    pub fn output_names(&self) -> &[String] {
+        self.graph.output_names()
+    }
+
     /// Layers in the order of the file.
     pub fn layers(&self) -> usize {
         self.layers

@@ -41,6 +41,8 @@ pub fn sface_128() -> Manifest {
         licence: Some("Apache-2.0".to_owned()),
         trained_on: Some("CASIA-WebFace, VGGFace2 or MS1M by its paper; which of them is not said".to_owned()),
         threshold: 0.423,
+        crop: None,
+        size: None,
         probability: Some(Logistic { slope: 36.76, intercept: -12.69 }),
         fmr: rates([
             (0.210, 0.209, 0.211),
@@ -74,6 +76,8 @@ pub fn mobilefacenet_512() -> Manifest {
         licence: Some("MIT".to_owned()),
         trained_on: None,
         threshold: 0.41,
+        crop: None,
+        size: None,
         probability: Some(Logistic { slope: 28.42, intercept: -7.88 }),
         fmr: rates([
             (0.132, 0.132, 0.133),

@@ -1,19 +1,34 @@
 use super::*;
 
+use DetectorKind::{RetinaFace, Scrfd, YuNet};
+
 /// An output in which no anchor sees a face.
+fn silent_of(kind: DetectorKind, width: u32, height: u32) -> DetectorOutput {
+    let anchors = anchor_count(kind, width, height);
+    let (boxes, landmarks) = (vec![0.0; 4 * anchors], vec![0.0; 10 * anchors]);
+    DetectorOutput { kind, boxes, scores: vec![0.0; anchors], landmarks }
+}
+
 fn silent(width: u32, height: u32) -> DetectorOutput {
-    let anchors = anchor_count(width, height);
-    DetectorOutput { boxes: vec![0.0; 4 * anchors], scores: vec![0.0; anchors], landmarks: vec![0.0; 10 * anchors] }
+    silent_of(RetinaFace, width, height)
 }
 
 /// Makes the anchor of `row` answer with this box and points about it: the inverse of the decoding.
 fn answer(output: &mut DetectorOutput, (width, height): (u32, u32), row: usize, face: BoundingBox, score: f32) {
-    let anchor = anchors(width, height).nth(row).unwrap();
-    let step = CENTRE_VARIANCE * anchor.side;
+    let anchor = anchors(output.kind, width, height).nth(row).unwrap();
+    let (step, growth) = match output.kind {
+        RetinaFace => (CENTRE_VARIANCE * anchor.side, SIZE_VARIANCE),
+        _ => (anchor.side, 1.0),
+    };
     let offset = |p: Point| [(p.x - anchor.x) / step, (p.y - anchor.y) / step];
     let centre = offset(Point { x: face.x + face.width / 2.0, y: face.y + face.height / 2.0 });
-    let size = [face.width, face.height].map(|side| (side / anchor.side).ln() / SIZE_VARIANCE);
-    output.boxes[4 * row..][..4].copy_from_slice(&[centre, size].concat());
+    let size = [face.width, face.height].map(|side| (side / anchor.side).ln() / growth);
+    let corners = [Point { x: face.x, y: face.y }, Point { x: face.x + face.width, y: face.y + face.height }];
+    let numbers = match (output.kind, corners.map(offset)) {
+        (Scrfd, [[left, top], right_bottom]) => [[-left, -top], right_bottom].concat(),
+        _ => [centre, size].concat(),
+    };
+    output.boxes[4 * row..][..4].copy_from_slice(&numbers);
     output.scores[row] = score;
     for (i, point) in points_in(&face).into_iter().enumerate() {
         output.landmarks[10 * row + 2 * i..][..2].copy_from_slice(&offset(point));
@@ -42,12 +57,12 @@ fn assert_near(got: &BoundingBox, expected: &BoundingBox, tolerance: f32) {
 #[test]
 fn anchors_lie_as_in_the_reference() {
     // Counts of RetinaFace at its usual sizes.
-    assert_eq!(anchor_count(640, 640), 16_800);
-    assert_eq!(anchor_count(640, 480), 12_600);
+    assert_eq!(anchor_count(RetinaFace, 640, 640), 16_800);
+    assert_eq!(anchor_count(RetinaFace, 640, 480), 12_600);
     // Sides that are no multiple of a stride round up at each level.
-    assert_eq!(anchor_count(250, 250), 2 * (32 * 32 + 16 * 16 + 8 * 8));
-    assert_eq!(anchors(250, 99).count(), anchor_count(250, 99));
-    let at = |row: usize| anchors(100, 50).nth(row).map(|a| (a.x, a.y, a.side)).unwrap();
+    assert_eq!(anchor_count(RetinaFace, 250, 250), 2 * (32 * 32 + 16 * 16 + 8 * 8));
+    assert_eq!(anchors(RetinaFace, 250, 99).count(), anchor_count(RetinaFace, 250, 99));
+    let at = |row: usize| anchors(RetinaFace, 100, 50).nth(row).map(|a| (a.x, a.y, a.side)).unwrap();
     assert_eq!(at(0), (4.0, 4.0, 16.0));
     assert_eq!(at(1), (4.0, 4.0, 32.0));
     assert_eq!(at(2), (12.0, 4.0, 16.0));
@@ -60,7 +75,7 @@ fn anchors_lie_as_in_the_reference() {
 #[test]
 fn a_face_is_decoded_from_any_level() {
     let size = (640, 480);
-    let last = anchor_count(640, 480) - 1;
+    let last = anchor_count(RetinaFace, 640, 480) - 1;
     for (row, face) in [
         (0, square(1.5, 0.5, 6.0)),
         (5_001, BoundingBox { x: 100.0, y: 50.0, width: 21.0, height: 33.0 }),
@@ -78,6 +93,77 @@ fn a_face_is_decoded_from_any_level() {
             assert!((got.x - expected.x).abs() < 1e-2 && (got.y - expected.y).abs() < 1e-2);
         }
     }
+}
+
+#[test]
+fn the_cells_of_other_kinds_are_those_of_whole_images() {
+    assert_eq!(anchor_count(YuNet, 96, 64), 12 * 8 + 6 * 4 + 3 * 2);
+    assert_eq!(anchor_count(Scrfd, 96, 64), 2 * (12 * 8 + 6 * 4 + 3 * 2));
+    assert_eq!(anchor_count(Scrfd, 640, 640), 16_800);
+    // 70x33 gets a margin up to 96x64.
+    assert_eq!(anchor_count(YuNet, 70, 33), anchor_count(YuNet, 96, 64));
+    let at = |kind, row: usize| anchors(kind, 96, 64).nth(row).map(|a| (a.x, a.y, a.side)).unwrap();
+    assert_eq!((at(YuNet, 0), at(YuNet, 13), at(YuNet, 96)), ((0.0, 0.0, 8.0), (8.0, 8.0, 8.0), (0.0, 0.0, 16.0)));
+    assert_eq!((at(Scrfd, 1), at(Scrfd, 26), at(Scrfd, 193)), ((0.0, 0.0, 8.0), (8.0, 8.0, 8.0), (0.0, 0.0, 16.0)));
+}
+
+#[test]
+fn a_face_is_decoded_from_any_kind() {
+    let size = (300, 200);
+    for kind in [RetinaFace, Scrfd, YuNet] {
+        let last = anchor_count(kind, size.0, size.1) - 1;
+        for (row, face) in
+            [(0, square(2.0, 1.0, 9.0)), (901, square(120.0, 50.0, 40.0)), (last, square(-9.0, 20.0, 170.0))]
+        {
+            let mut output = silent_of(kind, size.0, size.1);
+            answer(&mut output, size, row, face, 0.97);
+            let faces = run(&output, size.0, size.1);
+            assert_eq!(faces.len(), 1, "{kind:?}");
+            assert_near(&faces[0].bounding_box, &face, 1e-2);
+            for (got, expected) in faces[0].landmarks.points().iter().zip(points_in(&face)) {
+                assert!((got.x - expected.x).abs() < 1e-2 && (got.y - expected.y).abs() < 1e-2, "{kind:?}");
+            }
+        }
+    }
+}
+
+/// Worked out by hand from OpenCV's `FaceDetectorYNImpl::postProcess` and InsightFace's `distance2bbox` and `distance2kps`.
+#[test]
+fn rows_mean_what_their_authors_say() {
+    // Column 3, row 2 of the cells of 8 pixels, in an image of 12 of them across.
+    let mut output = silent_of(YuNet, 96, 64);
+    output.scores[27] = 0.9;
+    output.boxes[4 * 27..][..4].copy_from_slice(&[0.5, 0.25, 1.0, 2.0]);
+    output.landmarks[10 * 27..][..2].copy_from_slice(&[-0.5, 0.75]);
+    let face = run(&output, 96, 64)[0];
+    let (width, height) = (8.0 * 1.0_f32.exp(), 8.0 * 2.0_f32.exp());
+    let expected = BoundingBox { x: 28.0 - width / 2.0, y: 18.0 - height / 2.0, width, height };
+    assert_near(&face.bounding_box, &expected, 1e-4);
+    assert_eq!(face.landmarks.left_eye, Point { x: 20.0, y: 22.0 });
+
+    let mut output = silent_of(Scrfd, 96, 64);
+    // The second of the two rows of the same cell.
+    output.scores[55] = 0.9;
+    output.boxes[4 * 55..][..4].copy_from_slice(&[1.0, 0.5, 2.0, 3.0]);
+    output.landmarks[10 * 55..][..2].copy_from_slice(&[-0.5, 0.75]);
+    let face = run(&output, 96, 64)[0];
+    assert_near(&face.bounding_box, &BoundingBox { x: 16.0, y: 12.0, width: 24.0, height: 28.0 }, 1e-4);
+    assert_eq!(face.landmarks.left_eye, Point { x: 20.0, y: 22.0 });
+}
+
+#[test]
+fn what_is_seen_in_the_margin_is_no_face() {
+    let size = (70, 33);
+    for (face, count) in [(square(60.0, 10.0, 19.0), 1), (square(72.0, 10.0, 20.0), 0), (square(10.0, 30.0, 20.0), 0)] {
+        for kind in [Scrfd, YuNet] {
+            let mut output = silent_of(kind, size.0, size.1);
+            answer(&mut output, size, 5, face, 0.97);
+            assert_eq!(run(&output, size.0, size.1).len(), count, "{kind:?} {face:?}");
+        }
+    }
+    let mut output = silent(70, 33);
+    answer(&mut output, size, 5, square(72.0, 10.0, 20.0), 0.97);
+    assert_eq!(run(&output, size.0, size.1).len(), 1);
 }
 
 #[test]

@@ -24,6 +24,16 @@ pub fn elu(build: &mut Build) -> OpResult<Run> {
     })
 }
 
+/// `x * P(X <= x)` for a standard normal X, or an approximation of that by tanh (Hendrycks and Gimpel 2016,
+/// arXiv:1606.08415, section 2).
+pub fn gelu(build: &mut Build) -> OpResult<Run> {
+    let approximate = build.attributes.string_or("approximate", "none")?;
+    if !matches!(approximate.as_str(), "none" | "tanh") {
+        refuse!("the approximation {approximate:?} is not supported");
+    }
+    single(move |inputs| Ok(inputs.get(0)?.f_gelu(&approximate)?))
+}
+
 pub fn leaky_relu(build: &mut Build) -> OpResult<Run> {
     let alpha = build.attributes.float_or("alpha", 0.01)?;
     // tch does not pass a slope to torch's leaky_relu; prelu with one slope is the same function.

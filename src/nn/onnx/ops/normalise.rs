@@ -1,6 +1,6 @@
 //! Normalisations.
 
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 use super::reduce::norm;
 use super::{Build, OpResult, Run, refuse, single};
@@ -14,14 +14,28 @@ pub fn batch(build: &mut Build) -> OpResult<Run> {
     if build.attributes.flag_or("training_mode", false)? {
         refuse!("it asks for training mode");
     }
-    if !build.attributes.flag_or("spatial", true)? {
-        refuse!("statistics per pixel are not supported");
-    }
+    // Before opset 9 a file may ask for statistics of each number of an image. MXNet asked so for those of channels, too, so
+    // their shape decides.
+    let spatial = build.attributes.flag_or("spatial", true)?;
     single(move |inputs| {
-        let (x, scale, bias) = (inputs.get(0)?, Some(inputs.get(1)?), Some(inputs.get(2)?));
-        let (mean, variance) = (Some(inputs.get(3)?), Some(inputs.get(4)?));
-        Ok(x.f_batch_norm(scale, bias, mean, variance, false, 0.0, epsilon, true)?)
+        let (x, scale, bias) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
+        let (mean, variance) = (inputs.get(3)?, inputs.get(4)?);
+        if !spatial && mean.dim() > 1 {
+            return per_number(x, [scale, bias, mean, variance], epsilon);
+        }
+        Ok(x.f_batch_norm(Some(scale), Some(bias), Some(mean), Some(variance), false, 0.0, epsilon, true)?)
     })
+}
+
+/// The same with scale, bias, mean and variance of the shape of an image.
+fn per_number(x: &Tensor, given: [&Tensor; 4], epsilon: f64) -> OpResult<Tensor> {
+    let size = x.size();
+    if let Some(other) = given.iter().map(|given| given.size()).find(|given| size.get(1..) != Some(given)) {
+        refuse!("statistics of shape {other:?} for a value of shape {size:?}");
+    }
+    let [scale, bias, mean, variance] = given;
+    let factor = scale.f_div(&variance.f_add_scalar(epsilon)?.f_sqrt()?)?;
+    Ok(x.f_sub(mean)?.f_mul(&factor)?.f_add(bias)?)
 }
 
 /// The same with the statistics of each image by itself.
@@ -29,7 +43,7 @@ pub fn instance(build: &mut Build) -> OpResult<Run> {
     let epsilon = f64::from(build.attributes.float_or("epsilon", 1e-5)?);
     single(move |inputs| {
         let (x, scale, bias) = (inputs.get(0)?, Some(inputs.get(1)?), Some(inputs.get(2)?));
-        let none = None::<&tch::Tensor>;
+        let none = None::<&Tensor>;
         Ok(x.f_instance_norm(scale, bias, none, none, true, 0.0, epsilon, true)?)
     })
 }
