@@ -29,6 +29,10 @@ impl Services {
         let [of_a, of_b] = embeddings.as_slice() else {
             return Err(ServiceError::Internal("the engine gave no embedding for a chip".to_owned()));
         };
+        let faces = [(a, of_a), (b, of_b)].map(|(face, embedding)| ComparedFace {
+            usability: serving.usability(&face, embedding, decision.threshold),
+            face: face.found(),
+        });
         let similarity = of_a.similarity(of_b);
         Ok(Verified {
             same_person: similarity >= decision.threshold,
@@ -38,10 +42,7 @@ impl Services {
             decision,
             model: serving.name().to_owned(),
             anomalies: [serving.anomaly(of_a), serving.anomaly(of_b)],
-            faces: [(a, of_a), (b, of_b)].map(|(face, embedding)| ComparedFace {
-                usability: serving.usability(&face, embedding, decision.threshold),
-                face: face.found(),
-            }),
+            faces,
         })
     }
 }

@@ -187,11 +187,11 @@ impl Finder {
         };
         let options = DetectOptions { min_score: min_score.min(self.options.min_score), ..self.options };
         let found = detections(output, look.width, look.height, Scale::NONE, &options)?;
-        self.note_faces(look, &found);
+        self.note_faces(look, &found, output.kind.clear_score());
         Ok(())
     }
 
-    fn note_faces(&mut self, look: &Look, found: &[Detection]) {
+    fn note_faces(&mut self, look: &Look, found: &[Detection], clear_score: f32) {
         for face in found.iter().filter(|face| !look.cuts(&face.bounding_box)) {
             let detection = look.to_photo(face);
             let kind = match look.about.and_then(|about| self.seen.get(about)) {
@@ -203,7 +203,7 @@ impl Finder {
             if let Some(about) = look.about.and_then(|about| self.seen.get_mut(about)) {
                 about.replaced |= face.score > self.options.min_score;
             }
-            let found = Found { detection, turned: look.turn(), doubtful: is_doubtful(face) };
+            let found = Found { detection, turned: look.turn(), doubtful: is_doubtful(face, clear_score) };
             let in_look = longer_side(&face.bounding_box);
             self.seen.push(Seen { found, in_look, look: kind, again: false, replaced: false });
         }
@@ -305,11 +305,11 @@ impl Finder {
 
 /// Whether a face is not as upright faces are. Of 498 people in the news (Labeled Faces in the Wild), none is; of the same
 /// photos turned by 90, 180 and 270 degrees, 99 of 100 of those that get no useful embedding are.
-fn is_doubtful(face: &Detection) -> bool {
+fn is_doubtful(face: &Detection, clear_score: f32) -> bool {
     let BoundingBox { width, height, .. } = face.bounding_box;
     let [left_eye, right_eye, ..] = face.landmarks.points();
     let between_eyes = (left_eye.x - right_eye.x).hypot(left_eye.y - right_eye.y);
-    face.score < 0.99
+    face.score < clear_score
         || width > 0.95 * height
         || between_eyes < 0.25 * width
         || pose(&face.landmarks).roll.abs() > 45.0

@@ -27,6 +27,7 @@ mod made;
 mod models;
 mod openapi;
 mod places;
+mod real_photos;
 mod recognition;
 mod replicas;
 mod review;

@@ -37,7 +37,7 @@ fn see(finder: &mut Finder, photo: &[(f32, f32, f32, Turn)]) -> Vec<usize> {
         steps.push(looks.len());
         for look in looks {
             let found: Vec<Detection> = photo.iter().filter_map(|face| seen(&look, *face)).collect();
-            finder.note_faces(&look, &found);
+            finder.note_faces(&look, &found, 0.99);
         }
     }
 }
