@@ -26,6 +26,7 @@ pub(super) enum Buffers {
     /// The pixels, and `tables` for the prefix codes of what is lossless.
     WebP { kind: WebP, tables: u64 },
     /// What decoding takes in all, by the pictures inside.
+    #[cfg(feature = "heic")]
     Heic { most: u64 },
     /// BMP and PNM: the samples at their depth, and these as 8-bit RGB if they are anything else.
     Samples(ColorType),
@@ -75,6 +76,7 @@ impl Buffers {
             Self::Gif => pixels * RGB + u64::from(u16::MAX),
             Self::Tiff { part, row, packed } => pixels * RGB + part + row + packed,
             Self::WebP { kind, tables } => area(width, height, 16) * kind.bytes_per_pixel() + tables,
+            #[cfg(feature = "heic")]
             Self::Heic { most } => most,
             Self::Samples(colour) => {
                 let converted = match colour {
@@ -93,6 +95,7 @@ impl Buffers {
             Self::Jpeg { .. } | Self::Gif | Self::WebP { .. } => 2,
             Self::Tiff { .. } => 3,
             // Its items, the parts of these, and these as they are read.
+            #[cfg(feature = "heic")]
             Self::Heic { .. } => 5,
             Self::Png { .. } | Self::Samples(_) => 0,
         }
