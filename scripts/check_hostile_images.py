@@ -24,7 +24,7 @@ import time
 import zlib
 from pathlib import Path
 
-SIDE = 8000  # 64 million pixels, the largest image by default
+SIDE = 8000  # 64 million pixels, about the largest that fit the budget in every format
 PATIENCE = 300  # seconds that an answer may take
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the small images of tests/fixtures/images, which the tests of src/vision decode.
 
-    pip install pillow
+    pip install pillow pillow-heif
     python3 scripts/make_fixtures.py
 
 Every image but the last is the same 48x32 pattern, so that a mirrored, turned or channel-swapped decode shows:
@@ -21,6 +21,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import pillow_heif
 from PIL import Image, ImageOps
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "images"
@@ -60,7 +61,7 @@ def oriented(name, orientation, **options):
     stored = PATTERN.transpose(STORED_AS[orientation]) if orientation in STORED_AS else PATTERN
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
-    stored.save(FOLDER / name, exif=exif, **options)
+    stored.save(FOLDER / name, exif=exif.tobytes(), **options)
     upright = ImageOps.exif_transpose(Image.open(FOLDER / name)).convert("RGB")
     assert upright.size == PATTERN.size, name
     check(upright, name)
@@ -180,6 +181,25 @@ def tiff():
     oriented("tiff_orientation_6.tiff", 6)
 
 
+def heic():
+    pillow_heif.register_heif_opener()
+    PATTERN.save(FOLDER / "heic_still.heic", quality=90, chroma=444)
+    ALPHA.save(FOLDER / "heic_alpha.heic", quality=90, chroma=444)
+    # EXIF says it, and so does the container, which alone is to be followed.
+    oriented("heic_orientation_6.heic", 6, quality=90, chroma=444)
+
+
+def large_heic():
+    """Large images in small files, to measure what decoding takes."""
+    folder = FOLDER.parent / "heic"
+    folder.mkdir(exist_ok=True)
+    gradient = Image.linear_gradient("L").resize((4000, 3000)).convert("RGB")
+    gradient.save(folder / "whole.heic", quality=20, tile_size=0)
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    gradient.save(folder / "turned_tiles.heic", quality=20, tile_size=512, exif=exif.tobytes())
+
+
 def pnm():
     PATTERN.save(FOLDER / "pnm_rgb.ppm")
     GREY.save(FOLDER / "pnm_grey.pgm")
@@ -190,7 +210,7 @@ def pnm():
 
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for make in (jpeg, png, webp, gif, bmp, tiff, pnm):
+    for make in (jpeg, png, webp, gif, bmp, tiff, heic, large_heic, pnm):
         make()
     files = sorted(FOLDER.iterdir())
     print(f"{len(files)} images, {sum(f.stat().st_size for f in files)} bytes in {FOLDER}")

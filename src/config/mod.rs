@@ -340,10 +340,10 @@ impl Settings {
     }
 }
 
-/// The largest image must fit, as RGB and turned upright, with what may come along in its file and what the detector is
-/// shown of it.
+/// The largest image must fit as RGB, with what may come along in its file and what the detector is shown of it. Whether it has
+/// to be turned, and what its format takes besides, only the image tells.
 fn least_decode_budget(max_image_bytes: usize, max_image_pixels: u64, detector_side: u32) -> u64 {
-    max_image_pixels * 6 + max_image_bytes as u64 * 3 + Finder::most_memory(detector_side) + (1 << 20)
+    max_image_pixels * 3 + max_image_bytes as u64 * 3 + Finder::most_memory(detector_side) + (1 << 20)
 }
 
 /// A setting that has a default.

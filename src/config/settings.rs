@@ -137,7 +137,7 @@ settings! {
     /// Seconds that a shutdown waits for accepted requests [default: 30]
     #[arg(long, env = "FACEID_SHUTDOWN_TIMEOUT", value_name = "SECONDS")]
     shutdown_timeout: u64,
-    /// Largest request body in bytes [default: 44 MiB, two images of 16 MiB in base64]
+    /// Largest request body in bytes [default: 176 MiB, two images of 64 MiB in base64]
     #[arg(long, env = "FACEID_MAX_BODY_BYTES", value_name = "N")]
     max_body_bytes: usize,
     /// Largest upload of a data set in bytes, an archive of photos [default: 2 GiB]
@@ -149,15 +149,15 @@ settings! {
     /// Most connections at once; for the next one, that which is idle longest gives way [default: 512]
     #[arg(long, env = "FACEID_MAX_CONNECTIONS", value_name = "N")]
     max_connections: usize,
-    /// Largest image file in bytes [default: 16 MiB]
+    /// Largest image file in bytes [default: 64 MiB]
     #[arg(long, env = "FACEID_MAX_IMAGE_BYTES", value_name = "N")]
     max_image_bytes: usize,
-    /// Largest image in pixels, width times height [default: 64 million]
+    /// Largest image in pixels, width times height [default: 200 million]
     #[arg(long, env = "FACEID_MAX_IMAGE_PIXELS", value_name = "N")]
     max_image_pixels: u64,
     /// Bytes of memory that images may take while they are decoded and looked at, all together; further ones wait, and
-    /// one that needs more alone is refused. At least six for each of `max_image_pixels`, and three for each of
-    /// `max_image_bytes` [default: 768 MiB]
+    /// one that needs more alone is refused. At least three for each of `max_image_pixels`, and three for each of
+    /// `max_image_bytes` [default: 896 MiB]
     #[arg(long, env = "FACEID_DECODE_BUDGET", value_name = "N")]
     decode_budget: u64,
     /// Longest side of the image that the detector sees; more finds smaller faces, slower [default: 640]
@@ -333,13 +333,13 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         max_requests: Some(24 * threads),
         request_timeout: Some(30),
         shutdown_timeout: Some(30),
-        max_body_bytes: Some(44 << 20),
+        max_body_bytes: Some(176 << 20),
         max_dataset_bytes: Some(2 << 30),
         body_budget: Some(512 << 20),
         max_connections: Some(512),
-        max_image_bytes: Some(16 << 20),
-        max_image_pixels: Some(64_000_000),
-        decode_budget: Some(768 << 20),
+        max_image_bytes: Some(64 << 20),
+        max_image_pixels: Some(200_000_000),
+        decode_budget: Some(896 << 20),
         detector_side: Some(640),
         min_detection_score: Some(0.8),
         threshold: None,

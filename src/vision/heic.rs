@@ -18,6 +18,9 @@ mod boxes;
 
 const FORMAT: Format = Format::Heic;
 
+/// Pixels that small images may have in blocks that are cropped.
+const BLOCKS: u64 = 1 << 16;
+
 pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
     let copied = boxes::copied(bytes).ok_or_else(|| corrupt("its list of items is missing or damaged"))?;
     // A photo names each part of the file once, and its preview once more.
@@ -28,10 +31,10 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
     let side = |side: usize| u32::try_from(side).map_err(|_| corrupt("it is too large"));
     let header = ImageHeader::checked(FORMAT, side(info.width)?, side(info.height)?, limits)?;
     let parsed = isobmff::parse(bytes).map_err(from_heic)?;
-    let work = work(&parsed, limits)?;
+    let most = most(&parsed, u64::from(header.width) * u64::from(header.height), limits)?;
     let profile = parsed.metadata.icc_profile.as_ref().map_or(0, Vec::len);
     drop(parsed);
-    let buffers = Buffers::Heic { work };
+    let buffers = Buffers::Heic { most };
     let opened = Opened::new(header, Orientation::NoTransforms, buffers, bytes, limits, move || decode(bytes))?;
     // It is copied out of the file once more.
     opened.with_profile(profile, limits, move || {
@@ -60,24 +63,46 @@ fn rgb(image: &DecodedImage) -> Result<RgbImage, DecodeError> {
     RgbImage::from_raw(width, height, converted.data).ok_or_else(|| corrupt("it has too few pixels"))
 }
 
-/// What decoding takes at most, besides copies of the file.
-fn work(parsed: &ParsedHeif, limits: &DecodeLimits) -> Result<u64, DecodeError> {
-    let sizes: Vec<Size> = parsed.images.iter().map(|image| Size::of(image, limits)).collect::<Result<_, _>>()?;
-    let reference = parsed.reference_image.as_ref().map(|image| Size::of(image, limits)).transpose()?;
-    let planes = sizes.iter().map(Size::planes).sum::<u64>();
-    let largest = sizes.iter().map(Size::picture).max().unwrap_or(0);
-    let finished = match parsed.grid {
-        // All tiles stay until the image was put together and turned.
-        Some(grid) => {
-            let pixels = u64::from(grid.output_width) * u64::from(grid.output_height);
-            let at_once = rayon::current_num_threads().min(sizes.len()) as u64;
-            let per_pixel = sizes.iter().map(|size| size.bytes_per_pixel).max().unwrap_or(0);
-            planes + (largest * at_once).max(2 * pixels * per_pixel)
+/// Bytes that an image inside the file takes.
+struct Work {
+    /// While it is decoded.
+    most: u64,
+    /// By its samples, in the end.
+    kept: u64,
+}
+
+/// What decoding takes at most, the result included, but not copies of the file.
+fn most(parsed: &ParsedHeif, pixels: u64, limits: &DecodeLimits) -> Result<u64, DecodeError> {
+    let colours = Work::of(parsed, limits)?;
+    let Some(alpha) = &parsed.alpha else { return Ok(colours.most.max(colours.kept + 3 * pixels)) };
+    let alpha = Work::of(&alpha.image, limits)?;
+    Ok(colours.most.max(colours.kept + alpha.most).max(colours.kept + alpha.kept + 4 * pixels))
+}
+
+impl Work {
+    fn of(parsed: &ParsedHeif, limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        let sizes: Vec<Size> = parsed.images.iter().map(Size::of).collect::<Result<_, _>>()?;
+        let reference = parsed.reference_image.as_ref().map(Size::of).transpose()?;
+        // Pictures are made up to whole blocks; the rest is work for nothing.
+        let coded = sizes.iter().map(|size| size.pixels).sum::<u64>();
+        if coded > 2 * limits.max_pixels + BLOCKS {
+            return Err(corrupt("its parts are larger than the image"));
         }
-        None => largest.max(2 * planes) + reference.map_or(0, |size| size.picture()),
-    };
-    let alpha = parsed.alpha.as_ref().map_or(Ok(0), |alpha| work(&alpha.image, limits))?;
-    Ok(finished + alpha)
+        let planes = sizes.iter().map(Size::planes).sum::<u64>();
+        let largest = sizes.iter().map(Size::picture).max().unwrap_or(0);
+        // To turn or crop it takes a copy.
+        let copies = if parsed.transforms.is_empty() { 1 } else { 2 };
+        let Some(grid) = parsed.grid else {
+            // Coded pictures are made up to whole blocks, and cropped.
+            let most = largest.max(2 * planes) + reference.map_or(0, |size| size.picture());
+            return Ok(Self { most, kept: planes });
+        };
+        let at_once = rayon::current_num_threads().min(sizes.len()) as u64;
+        let bytes_per_pixel = sizes.iter().map(|size| size.bytes_per_pixel).max().unwrap_or(0);
+        let kept = u64::from(grid.output_width) * u64::from(grid.output_height) * bytes_per_pixel;
+        // All tiles stay until the image was put together and turned; what they were decoded in, threads do not give back.
+        Ok(Self { most: planes + largest * at_once + copies * kept, kept })
+    }
 }
 
 /// Of a picture as it is coded.
@@ -88,7 +113,7 @@ struct Size {
 }
 
 impl Size {
-    fn of(image: &ResolvedImage, limits: &DecodeLimits) -> Result<Self, DecodeError> {
+    fn of(image: &ResolvedImage) -> Result<Self, DecodeError> {
         let sps: Sps = image
             .hevc_config
             .nalus_of_type(NAL_SPS)
@@ -97,7 +122,6 @@ impl Size {
             .ok_or_else(|| corrupt("it does not say how it is coded"))
             .and_then(|(_, payload)| parse_sps(&strip_emulation_prevention(payload)).map_err(from_heic))?;
         let (width, height) = (sps.pic_width_in_luma_samples, sps.pic_height_in_luma_samples);
-        ImageHeader::checked(FORMAT, width, height, limits)?;
         let bytes_per_pixel = match sps.chroma_format_idc {
             0 => 4,
             1 => 6,

@@ -137,4 +137,39 @@ mod tests {
         assert_eq!(read(long.as_slice()), None);
         assert_eq!(read(&b""[..]), None);
     }
+
+    #[test]
+    fn profiles_are_found_in_every_format() {
+        use image::codecs::{jpeg::JpegEncoder, png::PngEncoder, tiff::TiffEncoder, webp::WebPEncoder};
+        use image::{ExtendedColorType::Rgb8, ImageEncoder};
+
+        use crate::vision::{DecodeLimits, decode};
+
+        let mut p3 = ColorProfile::new_display_p3().encode().unwrap();
+        // In several parts of a JPEG.
+        p3.resize(200_000, 0);
+        p3[..4].copy_from_slice(&200_000_u32.to_be_bytes());
+        let colour = [200, 150, 120];
+        let expected = converted(&p3, colour);
+        let pixels = colour.repeat(256);
+        let [mut jpeg, mut png, mut webp, mut tiff] = [const { Vec::new() }; 4];
+        let mut encoder = JpegEncoder::new_with_quality(&mut jpeg, 100);
+        encoder.set_icc_profile(p3.clone()).unwrap();
+        encoder.write_image(&pixels, 16, 16, Rgb8).unwrap();
+        let mut encoder = PngEncoder::new(&mut png);
+        encoder.set_icc_profile(p3.clone()).unwrap();
+        encoder.write_image(&pixels, 16, 16, Rgb8).unwrap();
+        let mut encoder = WebPEncoder::new_lossless(&mut webp);
+        encoder.set_icc_profile(p3.clone()).unwrap();
+        encoder.write_image(&pixels, 16, 16, Rgb8).unwrap();
+        let mut encoder = TiffEncoder::new(std::io::Cursor::new(&mut tiff));
+        encoder.set_icc_profile(p3).unwrap();
+        encoder.write_image(&pixels, 16, 16, Rgb8).unwrap();
+        let limits = DecodeLimits { max_bytes: 1 << 20, max_pixels: 256, max_memory: 1 << 23 };
+        for (name, bytes) in [("JPEG", jpeg), ("PNG", png), ("WebP", webp), ("TIFF", tiff)] {
+            let found = decode(&bytes, &limits).unwrap().get_pixel(8, 8).0;
+            let near = found.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 2);
+            assert!(near, "{name}: {found:?}, {expected:?}");
+        }
+    }
 }

@@ -12,6 +12,8 @@ pub(super) struct Tags<'a> {
 
 /// Directories that a file can make us look at.
 const MOST_DIRECTORIES: usize = 64;
+/// Tags of a directory; those of cameras have some dozens.
+const MOST_ENTRIES: usize = 4096;
 /// Values of a tag that are of interest here: strips, tiles and directories can be many, but not endlessly.
 const MOST_VALUES: usize = 1 << 16;
 
@@ -51,7 +53,8 @@ impl<'a> Tags<'a> {
                 continue;
             }
             left.extend(directory.next());
-            left.extend(directory.values(SUB_DIRECTORIES).into_iter().filter_map(|offset| self.directory(offset)));
+            let named = directory.values(SUB_DIRECTORIES).into_iter().take(MOST_DIRECTORIES);
+            left.extend(named.filter_map(|offset| self.directory(offset)));
             found.push(directory);
         }
         found
@@ -61,7 +64,7 @@ impl<'a> Tags<'a> {
         let start = usize::try_from(offset).ok().filter(|start| *start > 0)?;
         let size = if self.big { 8 } else { 2 };
         let entries = usize::try_from(self.number(start, size)?).ok()?;
-        Some(Directory { tags: *self, start: start + size, entries: entries.min(self.bytes.len()) })
+        Some(Directory { tags: *self, start: start + size, entries: entries.min(MOST_ENTRIES) })
     }
 
     /// The number in `size` bytes at an offset.

@@ -75,7 +75,7 @@ fn decode(bytes: &[u8], header: &ImageHeader) -> Result<RgbImage, DecodeError> {
     let strictly = segments::is_closed(bytes).then(|| decode_strictly(bytes, header));
     match strictly {
         Some(Ok(image)) => Ok(image),
-        _ => match walk(bytes) {
+        _ => match walk(bytes, (header.width, header.height)) {
             Walked::Whole { end } => {
                 // Without what the decoder would stumble over behind the image data.
                 decode_strictly(&[&bytes[..end], &[0xff, segments::END_OF_IMAGE]].concat(), header)

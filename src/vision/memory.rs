@@ -25,8 +25,9 @@ pub(super) enum Buffers {
     Tiff { part: u64, row: u64, packed: u64 },
     /// The pixels, and `tables` for the prefix codes of what is lossless.
     WebP { kind: WebP, tables: u64 },
-    /// What the decoder takes, by the pictures inside; the samples in 32 bits and the result come to it at the end.
-    Heic { work: u64 },
+    /// What decoding takes in all, by the pictures inside.
+    #[cfg(feature = "heic")]
+    Heic { most: u64 },
     /// BMP and PNM: the samples at their depth, and these as 8-bit RGB if they are anything else.
     Samples(ColorType),
 }
@@ -75,7 +76,8 @@ impl Buffers {
             Self::Gif => pixels * RGB + u64::from(u16::MAX),
             Self::Tiff { part, row, packed } => pixels * RGB + part + row + packed,
             Self::WebP { kind, tables } => area(width, height, 16) * kind.bytes_per_pixel() + tables,
-            Self::Heic { work } => work + pixels * 4,
+            #[cfg(feature = "heic")]
+            Self::Heic { most } => most,
             Self::Samples(colour) => {
                 let converted = match colour {
                     ColorType::Rgb8 | ColorType::Rgba8 => 0,
@@ -93,6 +95,7 @@ impl Buffers {
             Self::Jpeg { .. } | Self::Gif | Self::WebP { .. } => 2,
             Self::Tiff { .. } => 3,
             // Its items, the parts of these, and these as they are read.
+            #[cfg(feature = "heic")]
             Self::Heic { .. } => 5,
             Self::Png { .. } | Self::Samples(_) => 0,
         }

@@ -62,6 +62,8 @@ pub(super) fn rgb_row<const N: usize>(
     eight_bits: impl Fn([u8; N]) -> u8,
 ) {
     let samples = row.as_chunks::<N>().0;
+    // What follows the row is not of it.
+    let samples = &samples[..samples.len().min(out.len() / 3 * channels.count())];
     let out = out.as_chunks_mut::<3>().0.iter_mut();
     match channels {
         Channels::Grey => samples.iter().zip(out).for_each(|(grey, rgb)| *rgb = [eight_bits(*grey); 3]),

@@ -227,7 +227,9 @@ async fn fields_may_be_as_long_as_their_route_needs() {
 async fn limits_that_contradict_each_other_are_told_at_the_start() {
     let data = data_dir();
     let mut refused = faceid();
-    refused.args(["serve", "--bind", "127.0.0.1:0", "--max-body-bytes", "10000000", "--data-dir"]).arg(data.path());
+    let image = ["--max-image-bytes", "16777216"];
+    refused.args(["serve", "--bind", "127.0.0.1:0", "--max-body-bytes", "10000000"]).args(image);
+    refused.arg("--data-dir").arg(data.path());
     let output = refused.output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
@@ -237,7 +239,7 @@ async fn limits_that_contradict_each_other_are_told_at_the_start() {
     );
 
     let log = data.path().join("log");
-    let limits = ["--max-body-bytes", "20000000"];
+    let limits = ["--max-body-bytes", "20000000", image[0], image[1]];
     drop(Server::start_logging_to(std::fs::File::create(&log).unwrap(), data.path(), &limits).await);
     let message = std::fs::read_to_string(&log).unwrap();
     assert!(message.contains("/verify") && message.contains("44743344"), "{message}");

@@ -32,7 +32,8 @@ fn fixtures(prefix: &str) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.retain(|name| name.starts_with(prefix));
+    let is_built = |name: &str| cfg!(feature = "heic") || !name.starts_with("heic");
+    names.retain(|name| name.starts_with(prefix) && is_built(name));
     assert!(!names.is_empty(), "no {prefix}* in tests/fixtures/images");
     names.sort();
     names
@@ -114,6 +115,26 @@ fn lossy_webp_is_read() {
 }
 
 #[test]
+#[cfg(feature = "heic")]
+fn heic_is_read_and_turned_once() {
+    assert_quadrants("heic_still.heic", COLOUR, 10);
+    assert_quadrants("heic_alpha.heic", ALPHA, 10);
+    assert_quadrants("heic_orientation_6.heic", COLOUR, 10);
+}
+
+#[test]
+fn heic_is_named_where_it_is_not_built_in() {
+    let start = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+    assert!(is_image(start));
+    match decode(start, &LIMITS) {
+        Err(DecodeError::Unsupported { reason }) if cfg!(not(feature = "heic")) => {
+            assert!(reason.contains("HEIC") && reason.contains("JPEG"), "{reason}");
+        }
+        result => assert!(matches!(result, Err(DecodeError::Corrupt { format: Format::Heic, .. })), "{result:?}"),
+    }
+}
+
+#[test]
 fn every_orientation_is_turned_upright() {
     for orientation in 1..=8 {
         assert_quadrants(&format!("jpeg_orientation_{orientation}.jpg"), COLOUR, 10);
@@ -185,7 +206,8 @@ fn what_is_no_image_says_so() {
     }
     // A format that is known, but not read here.
     let avif = b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B";
-    assert!(matches!(decode(avif, &LIMITS), Err(DecodeError::Unsupported { .. })));
+    assert!(matches!(decode(avif, &LIMITS), Err(DecodeError::Unsupported { reason }) if reason.starts_with("AVIF")));
+    assert!(is_image(avif) && !is_image(b"\0\0\0\x18ftypisom\0\0\0\0mp42"));
     let bytes = fixture("png_rgb.png");
     let limits = DecodeLimits { max_bytes: bytes.len() - 1, ..LIMITS };
     let refused = DecodeError::TooManyBytes { limit: bytes.len() - 1, actual: bytes.len() };
@@ -203,7 +225,8 @@ fn black_png(width: u32, height: u32) -> Vec<u8> {
 
 #[test]
 fn pixel_limits_hold_for_every_format() {
-    for prefix in ["jpeg", "png", "webp", "gif", "bmp", "tiff", "pnm"] {
+    let heic = cfg!(feature = "heic").then_some("heic");
+    for prefix in ["jpeg", "png", "webp", "gif", "bmp", "tiff", "pnm"].into_iter().chain(heic) {
         let bytes = fixture(&fixtures(prefix)[0]);
         let limits = DecodeLimits { max_pixels: 48 * 32 - 1, ..LIMITS };
         let refused = DecodeError::TooManyPixels { limit: 48 * 32 - 1, width: 48, height: 32 };
@@ -276,7 +299,7 @@ proptest! {
     #[test]
     fn any_bytes_are_an_image_or_an_error(
         magic in prop::sample::select(vec![
-            &b""[..], b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\x40\0\0\0WEBPVP8 ", b"BM", b"II*\0", b"P6 ",
+            &b""[..], b"\xff\xd8\xff", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"MM\0*\0\0\0\x08", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\x40\0\0\0WEBPVP8 ", b"BM", b"II*\0", b"P6 ",
         ]),
         tail in prop::collection::vec(any::<u8>(), 0..300),
     ) {

@@ -4,6 +4,7 @@
 //! end marker is missing, or bytes stand before it, nothing is lost. Which of both it is, nothing but reading all codes
 //! tells. Their values do not matter for that, so this takes a fraction of the time of decoding.
 
+use super::MAX_SCANS;
 use super::codes::{Bits, Codes};
 use super::segments::{self, END_OF_IMAGE, START_OF_IMAGE, START_OF_SCAN};
 
@@ -21,9 +22,9 @@ pub(super) enum Walked {
     Unknown,
 }
 
-/// Reads all codes of a file.
-pub(super) fn walk(bytes: &[u8]) -> Walked {
-    let mut image = Image::default();
+/// Reads all codes of a file whose image has this width and height.
+pub(super) fn walk(bytes: &[u8], size: (u32, u32)) -> Walked {
+    let mut image = Image { size: (size.0 as usize, size.1 as usize), ..Image::default() };
     match image.walk(bytes) {
         Some(walked) => walked,
         None => Walked::Unknown,
@@ -58,6 +59,9 @@ impl Default for Missing {
 
 #[derive(Default)]
 struct Image {
+    /// Width and height, which bound the work.
+    size: (usize, usize),
+    scans: usize,
     progressive: bool,
     components: Vec<Component>,
     units: (usize, usize),
@@ -88,6 +92,10 @@ impl Image {
                 0xdd => self.restarts(segment.body),
                 START_OF_SCAN => match self.scan(segment.body) {
                     Some(scan) => {
+                        self.scans += 1;
+                        if self.scans > MAX_SCANS {
+                            return None;
+                        }
                         let mut bits = Bits::new(bytes, at);
                         if !self.data(&scan, &mut bits)? {
                             return Some(Walked::Cut);
@@ -132,6 +140,11 @@ impl Image {
         if !self.components.is_empty() || components.len() != 3 * count || !(1..=MOST_COMPONENTS).contains(&count) {
             return None;
         }
+        let (width, height) =
+            (usize::from(u16::from_be_bytes([*w0, *w1])), usize::from(u16::from_be_bytes([*h0, *h1])));
+        if (width, height) != self.size {
+            return None;
+        }
         self.progressive = progressive;
         for part in components.as_chunks::<3>().0 {
             let (across, down) = (usize::from(part[1] >> 4), usize::from(part[1] & 15));
@@ -140,8 +153,6 @@ impl Image {
             }
             self.components.push(Component { id: part[0], across, down, ..Component::default() });
         }
-        let (width, height) =
-            (usize::from(u16::from_be_bytes([*w0, *w1])), usize::from(u16::from_be_bytes([*h0, *h1])));
         let across = self.components.iter().map(|component| component.across).max()?;
         let down = self.components.iter().map(|component| component.down).max()?;
         self.units = (width.div_ceil(8 * across), height.div_ceil(8 * down));

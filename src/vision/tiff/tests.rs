@@ -63,7 +63,7 @@ fn palettes_are_looked_up() {
         assert_eq!(pixels(&file), colours);
         let file = tiff((3, 1), &[(258, &[4]), (262, &[3]), (320, map)], &[0x01, 0x20]);
         assert_eq!(pixels(&file), colours);
-        let file = tiff((3, 1), &[(258, &[2]), (262, &[3]), (320, map)], &[0b00_01_10_00]);
+        let file = tiff((3, 1), &[(258, &[2]), (262, &[3]), (320, map)], &[0b0001_1000]);
         assert_eq!(pixels(&file), colours);
     }
     // A value without a colour, and no colours at all.
@@ -74,7 +74,7 @@ fn palettes_are_looked_up() {
 #[test]
 fn shades_of_few_bits_are_read() {
     assert_eq!(pixels(&tiff((2, 1), &[(258, &[4]), (262, &[1])], &[0x5f])), [[85; 3], [255; 3]]);
-    assert_eq!(pixels(&tiff((2, 1), &[(258, &[2]), (262, &[0])], &[0b00_11_0000])), [[255; 3], [0; 3]]);
+    assert_eq!(pixels(&tiff((2, 1), &[(258, &[2]), (262, &[0])], &[0b0011_0000])), [[255; 3], [0; 3]]);
 }
 
 #[test]
