@@ -1,5 +1,7 @@
 //! The embedder: a network that turns chips into vectors.
 
+mod join;
+
 use std::path::Path;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use super::pixels::{self, Normalisation};
 use super::target::Target;
 use crate::types::{Chip, ChipCrop, InputSize};
 
+pub use self::join::{JOINED_INPUT, join};
 pub use super::pixels::Channels;
 
 /// How far a batch's rows may be from the rows of single runs, relative to the largest number in them.

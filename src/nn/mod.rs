@@ -20,7 +20,7 @@ mod target;
 pub(crate) mod testing;
 
 pub use detector::Detector;
-pub use embedder::{Channels, Embedder, InputNormalisation};
+pub use embedder::{Channels, Embedder, InputNormalisation, JOINED_INPUT, join};
 pub use error::{NetworkError, UnsupportedOperator};
 pub use network::{Format, Network, read as read_network};
 pub use outputs::embeddings;

@@ -4,6 +4,7 @@
 //! `my-net.onnx` and `my-net.toml`.
 
 mod bundled;
+mod joined;
 
 use std::path::{Path, PathBuf};
 

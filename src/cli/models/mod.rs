@@ -1,6 +1,8 @@
 //! The models of a database: listed, brought, promoted, retired.
 
 mod calls;
+mod join;
+mod pack;
 mod shadow;
 
 use std::path::PathBuf;
@@ -37,10 +39,14 @@ enum Command {
     List(Plain),
     /// Show a model, its calibration and how many faces it has embedded
     Show(One),
-    /// Take in a network (ONNX; TorchScript with --allow-code) as a candidate
+    /// Take in a network (ONNX, alone or in a ZIP archive; TorchScript with --allow-code) as a candidate
     ///
     /// Example: faceid models import staff-2.onnx --manifest staff-2.toml
     Import(Import),
+    /// Write a network that gives the embeddings of several side by side
+    ///
+    /// Example: faceid models join sface-128.onnx retail.onnx --output both.onnx
+    Join(join::Join),
     /// Embed all faces by a model while the active one serves, then make it the active one
     Promote(OneWithForce),
     /// Make the model active again that was before the present one
@@ -121,6 +127,7 @@ impl Models {
             Command::List(plain) => plain.list().await,
             Command::Show(one) => one.show().await,
             Command::Import(import) => import.run().await,
+            Command::Join(join) => join.run().await,
             Command::Promote(promotion) => promotion.promote().await,
             Command::Rollback(plain) => plain.roll_back().await,
             Command::Shadow(shadow) => shadow.run().await,
@@ -246,18 +253,16 @@ impl Audit {
 impl Import {
     async fn run(self) -> Result<ExitCode, CliError> {
         let content = read_network(self.file.clone()).await?;
-        let beside = self.file.with_extension("toml");
-        let manifest = self.manifest.or_else(|| beside.is_file().then_some(beside));
-        let manifest = match manifest {
-            None => None,
-            Some(path) => {
-                let failed = CliError::io(format!("cannot read {}", path.display()));
-                Some(tokio::fs::read_to_string(&path).await.map_err(failed)?)
-            }
+        let found = pack::embedder(&content)?;
+        let manifest = self.manifest_text().await?;
+        let (content, name, detectors) = match found {
+            Some(found) => (found.content, manifest.is_none().then_some(found.name), found.detectors),
+            None => (content, None, Vec::new()),
         };
+        let name = self.name.or(name);
         let fields = ManifestFields {
             manifest,
-            name: self.name,
+            name,
             threshold: self.plain.backend.threshold()?,
             mean: self.mean,
             scale: self.scale,
@@ -271,8 +276,21 @@ impl Import {
             print_json(&model)?;
         } else {
             show(&model);
+            for detector in detectors {
+                say(format_args!(
+                    "  {detector} of the archive looks like a detector: unpack it, and begin the server with --detector"
+                ));
+            }
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What describes the network, if it was said or is beside it.
+    async fn manifest_text(&self) -> Result<Option<String>, CliError> {
+        let beside = self.file.with_extension("toml");
+        let Some(path) = self.manifest.clone().or_else(|| beside.is_file().then_some(beside)) else { return Ok(None) };
+        let failed = CliError::io(format!("cannot read {}", path.display()));
+        Ok(Some(tokio::fs::read_to_string(&path).await.map_err(failed)?))
     }
 }
 

@@ -187,3 +187,52 @@ fn retail_0095_equals_onnx_runtime_with_all_kernels() {
         assert!(difference <= 1e-4 * largest, "{kernels:?}: {difference}");
     }
 }
+
+/// Embeddings by the parts alone, each of length 1, side by side.
+fn side_by_side(parts: &[(Vec<u8>, InputNormalisation)], chips: &[Chip]) -> Vec<f32> {
+    let rows: Vec<Vec<Vec<f32>>> = parts
+        .iter()
+        .map(|(content, input)| {
+            let embedder = Embedder::from_bytes(content.clone().into(), Format::Onnx, &Target::CPU, *input).unwrap();
+            embedder.forward(chips).unwrap()
+        })
+        .collect();
+    let unit = |row: &Vec<f32>| {
+        let length = row.iter().map(|number| number * number).sum::<f32>().sqrt();
+        row.iter().map(move |number| number / length).collect::<Vec<f32>>()
+    };
+    (0..chips.len()).flat_map(|chip| rows.iter().flat_map(move |rows| unit(&rows[chip]))).collect()
+}
+
+fn check_joined(parts: &[(Vec<u8>, InputNormalisation)], dimension: usize) {
+    let given: Vec<_> = parts.iter().map(|(content, input)| (content.clone().into(), *input)).collect();
+    let (content, numbers) = join(&given).unwrap();
+    assert_eq!(numbers, dimension);
+    let chips: Vec<_> = (0..3).map(chip).collect();
+    let expected = side_by_side(parts, &chips);
+    for kernels in [Kernels::Libtorch, Kernels::Auto] {
+        let target = Target::CPU.with_kernels(kernels);
+        let whole = Embedder::from_bytes(content.clone().into(), Format::Onnx, &target, JOINED_INPUT).unwrap();
+        let difference = difference(&whole.forward(&chips).unwrap().concat(), &expected);
+        println!("{kernels:?}: largest difference {difference:e}");
+        assert!(difference <= 1e-5, "{kernels:?}: {difference}");
+    }
+}
+
+#[test]
+fn joined_embedders_give_what_they_give_alone() {
+    let file = |name: &str| bytes(&fixture("embedders.json")[name]["model"]);
+    let other = InputNormalisation {
+        mean: 100.0,
+        scale: 50.0,
+        channels: Channels::Bgr,
+        crop: ChipCrop { x: 8, y: 4, width: 96, height: 100 },
+        size: InputSize { width: 160, height: 160 },
+    };
+    let plain = InputNormalisation::default();
+    // Versions of the operators from 8 to 17, a second output, pixels last, a declared batch of one.
+    let parts = [("mxnet", plain), ("norm_first", plain), ("pixel_by_pixel", plain), ("of_160", other)];
+    check_joined(&parts.map(|(name, input)| (file(name), input)), 64);
+    let refused = join(&[(file("plain").into(), plain), (Bytes::from_static(b"PK\x03\x04"), plain)]);
+    assert!(refused.unwrap_err().to_string().contains("only ONNX"));
+}

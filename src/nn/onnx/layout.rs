@@ -3,7 +3,11 @@
 
 use std::collections::HashSet;
 
-use super::proto::{AttributeProto, GraphProto, NodeProto, attribute_type};
+use prost::Message;
+use prost::bytes::Bytes;
+
+use super::counts;
+use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, attribute_type};
 
 /// The order of `N x H x W x 3` among the dimensions of `N x 3 x H x W`.
 const PIXEL_BY_PIXEL: [i64; 4] = [0, 2, 3, 1];
@@ -38,6 +42,17 @@ pub(super) fn colour_by_colour(graph: &mut GraphProto) {
         }
         graph.node.insert(0, turn(input, turned));
     }
+}
+
+/// The dimensions that a file declares for the image that it reads, `None` for one that is free, if it is an ONNX file that says
+/// so. Nothing is built from it.
+pub fn declared_input(content: Bytes) -> Option<Vec<Option<i64>>> {
+    counts::check(&content).ok()?;
+    let graph = ModelProto::decode(content).ok()?.graph?;
+    let weights: HashSet<&str> = graph.initializer.iter().map(|weight| weight.name.as_str()).collect();
+    let input = graph.input.iter().find(|input| !weights.contains(input.name.as_str()))?;
+    let shape = input.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
+    Some(shape.dim.iter().map(|dim| dim.dim_value.filter(|dim| *dim > 0)).collect())
 }
 
 fn turn(input: String, output: String) -> NodeProto {

@@ -23,6 +23,7 @@ mod counts;
 mod external;
 mod fusion;
 mod graph;
+mod join;
 mod layout;
 mod load;
 mod ops;
@@ -38,6 +39,8 @@ mod write;
 
 pub use external::self_contained;
 pub use graph::Graph;
+pub use join::{Joined, join};
+pub use layout::declared_input;
 pub use tensors::MAX_ELEMENTS;
 pub use trainable::{Trainable, Weight};
 pub use write::{ConvWeights, Value, Writer};
