@@ -43,7 +43,7 @@ impl Step {
     }
 }
 
-/// Entries that wait, by lane; in `embed` chips.
+/// Entries that wait, by lane; in `detect` images, in `embed` chips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Depth {
     pub first: usize,
@@ -74,8 +74,14 @@ pub(super) struct Entry<I, O> {
 }
 
 pub(super) type Answer<O> = oneshot::Receiver<Result<O, EngineError>>;
-pub(super) type DetectEntry = Entry<DetectorInput, DetectorOutput>;
+pub(super) type DetectEntry = Entry<DetectInput, Vec<DetectorOutput>>;
 pub(super) type EmbedEntry = Entry<EmbedInput, Vec<Embedding>>;
+
+/// Images of one size.
+pub(super) struct DetectInput {
+    pub size: (u32, u32),
+    pub images: Vec<DetectorInput>,
+}
 
 /// Chips, and what is to embed them.
 pub(super) struct EmbedInput {
@@ -142,7 +148,7 @@ impl Lanes {
     pub fn depth(&self) -> Depth {
         Depth {
             first: self.first.len(),
-            detect: self.detect.len(),
+            detect: images_of(&self.detect),
             later: self.later.len(),
             embed: chips_of(&self.embed),
         }
@@ -172,7 +178,7 @@ impl Lanes {
     pub fn take(&mut self, role: Role, idle: usize, limits: &Limits, now: Instant) -> Option<(Work, usize)> {
         let networks = role != Role::Pixels;
         let embeds_due = is_due(&self.embed, self.chips_for_next(), limits, now);
-        let detects_due = is_due(&self.detect, self.detect.len(), limits, now);
+        let detects_due = is_due(&self.detect, images_of(&self.detect), limits, now);
         if networks && embeds_due {
             return self.take_embed(idle, limits);
         }
@@ -221,14 +227,18 @@ impl Lanes {
         Some((Work::Embed(batch), threads))
     }
 
-    /// The oldest image and others of its size: only those fit into one pass.
+    /// The oldest entry and others with images of its size: only those fit into one pass. An entry is never split.
     fn take_detect(&mut self, idle: usize, limits: &Limits) -> Option<(Work, usize)> {
         let (most, threads) = share(self.detect.len(), idle)?;
-        let most = most.min(limits.max_batch);
-        let size = self.detect.front().map(size_of)?;
-        let (mut batch, mut rest) = (Vec::new(), VecDeque::new());
+        let size = self.detect.front()?.input.size;
+        let (mut batch, mut rest): (Vec<DetectEntry>, _) = (Vec::new(), VecDeque::new());
+        let (mut images, mut full) = (0, false);
         for entry in self.detect.drain(..) {
-            if batch.len() < most && size_of(&entry) == size {
+            let own = entry.input.size == size;
+            let more = images + entry.input.images.len();
+            full |= own && !batch.is_empty() && (batch.len() >= most || more > limits.max_batch);
+            if own && !full {
+                images = more;
                 batch.push(entry);
             } else {
                 rest.push_back(entry);
@@ -264,8 +274,8 @@ fn chips_of(entries: &VecDeque<EmbedEntry>) -> usize {
     entries.iter().map(|entry| entry.input.chips.len()).sum()
 }
 
-fn size_of(entry: &DetectEntry) -> (u32, u32) {
-    (entry.input.width, entry.input.height)
+fn images_of(entries: &VecDeque<DetectEntry>) -> usize {
+    entries.iter().map(|entry| entry.input.images.len()).sum()
 }
 
 fn is_due<I, O>(lane: &VecDeque<Entry<I, O>>, items: usize, limits: &Limits, now: Instant) -> bool {

@@ -13,6 +13,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -31,7 +32,7 @@ pub use memory::{Held, MemoryBudget};
 use crate::config::EngineConfig;
 use crate::nn::{Detector, Target};
 use crate::types::{Chip, DetectorOutput, Embedding, InvalidValue};
-use lanes::{EmbedInput, Entry, Task};
+use lanes::{DetectInput, EmbedInput, Entry, Task};
 use pool::{Pool, Role};
 
 #[derive(Debug, Error)]
@@ -180,11 +181,27 @@ impl Engine {
         self.0.pool.depth()
     }
 
-    /// Runs the detector on one image, together with others of its size that wait.
-    pub async fn detect(&self, input: DetectorInput) -> Result<DetectorOutput, EngineError> {
-        let (entry, answer) = Entry::new(input);
-        self.0.pool.push_detect(entry)?;
-        answer.await.map_err(|_| EngineError::Stopped)?
+    /// Runs the detector on the images of one photo, those of one size together with others of that size that wait. One
+    /// answer per image, in order.
+    pub async fn detect(&self, images: Vec<DetectorInput>) -> Result<Vec<DetectorOutput>, EngineError> {
+        let mut outputs = vec![DetectorOutput::default(); images.len()];
+        let mut by_size: BTreeMap<(u32, u32), (Vec<usize>, Vec<DetectorInput>)> = BTreeMap::new();
+        for (place, image) in images.into_iter().enumerate() {
+            let (places, images) = by_size.entry((image.width, image.height)).or_default();
+            places.push(place);
+            images.push(image);
+        }
+        let mut waiting = Vec::with_capacity(by_size.len());
+        for (size, (places, images)) in by_size {
+            let (entry, answer) = Entry::new(DetectInput { size, images });
+            self.0.pool.push_detect(entry)?;
+            waiting.push((places, answer));
+        }
+        for (places, answer) in waiting {
+            let answers = answer.await.map_err(|_| EngineError::Stopped)??;
+            places.into_iter().zip(answers).for_each(|(place, output)| outputs[place] = output);
+        }
+        Ok(outputs)
     }
 
     /// Embeds the chips as one batch, together with others that wait for the same embedder. One embedding per chip, in

@@ -98,15 +98,20 @@ fn embed_chips(
 
 /// Entries of one size.
 fn detect(networks: &Networks, entries: Vec<DetectEntry>) {
-    let Some((width, height)) = entries.first().map(|first| (first.input.width, first.input.height)) else {
+    let Some((width, height)) = entries.first().map(|first| first.input.size) else {
         return;
     };
-    let began = begin("detect", &entries, entries.len());
-    let images: Vec<&[u8]> = entries.iter().map(|entry| entry.input.rgb.as_slice()).collect();
+    let images: Vec<&[u8]> =
+        entries.iter().flat_map(|entry| entry.input.images.iter().map(|image| image.rgb.as_slice())).collect();
+    let began = begin("detect", &entries, images.len());
     match guarded(|| networks.detector.forward(&images, width, height)) {
         Ok(outputs) => {
             measured("detect", began);
-            entries.into_iter().zip(outputs).for_each(|(entry, output)| entry.answer(Ok(output)));
+            let mut outputs = outputs.into_iter();
+            for entry in entries {
+                let own = outputs.by_ref().take(entry.input.images.len()).collect();
+                entry.answer(Ok(own));
+            }
         }
         Err(_) if entries.len() > 1 => entries.into_iter().for_each(|e| detect(networks, vec![e])),
         Err(failure) => answer_all(entries, &failure),

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use super::lanes::{Answer, DetectEntry, EmbedEntry, EmbedInput, Entry, Lanes, Limits, Role, Task, Work};
+use super::lanes::{Answer, DetectEntry, DetectInput, EmbedEntry, EmbedInput, Entry, Lanes, Limits, Role, Task, Work};
 use super::{DetectorInput, Engine, EngineError, EngineThreads, InputNormalisation, LoadedEmbedder, Step};
 use crate::config::{DeviceChoice, EngineConfig, PrecisionChoice, Settings};
 use crate::types::{Chip, DetectorOutput, Embedding};
@@ -12,8 +12,13 @@ const LIMITS: Limits =
     Limits { max_batch: 8, max_wait: Duration::from_millis(5), max_age: Duration::from_secs(10), max_entries: 100 };
 
 /// An image that nobody looks at.
-fn image(width: u32) -> (DetectEntry, Answer<DetectorOutput>) {
-    Entry::new(DetectorInput { rgb: Vec::new(), width, height: 10, _held: None })
+fn image(width: u32) -> (DetectEntry, Answer<Vec<DetectorOutput>>) {
+    images(width, 1)
+}
+
+fn images(width: u32, count: usize) -> (DetectEntry, Answer<Vec<DetectorOutput>>) {
+    let image = || DetectorInput { rgb: Vec::new(), width, height: 10, _held: None };
+    Entry::new(DetectInput { size: (width, 10), images: (0..count).map(|_| image()).collect() })
 }
 
 /// Chips for the one embedder that the tests of lanes have.
@@ -88,6 +93,22 @@ fn only_images_of_one_size_share_a_pass_and_the_oldest_is_in_it() {
     let now = Instant::now();
     assert_eq!(take(&mut lanes, Role::Everything, 1, now), Some(("detect", 3, 1)));
     assert_eq!(take(&mut lanes, Role::Everything, 1, now), Some(("detect", 2, 1)));
+}
+
+#[test]
+fn the_looks_at_a_photo_stay_together_and_count_as_one() {
+    let (mut lanes, mut answers) = (Lanes::default(), Vec::new());
+    let most = LIMITS.max_batch;
+    for count in [most + 10, most - 1, 1, 2] {
+        let (entry, answer) = images(30, count);
+        lanes.push_detect(entry, &LIMITS).unwrap();
+        answers.push(answer);
+    }
+    assert_eq!(lanes.depth().detect, 2 * most + 12);
+    let now = Instant::now();
+    for expected in [1, 2, 1] {
+        assert_eq!(take(&mut lanes, Role::Everything, 1, now), Some(("detect", expected, 1)));
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
 use image::RgbImage;
 use tracing::{Instrument, debug, debug_span, instrument};
 
@@ -38,16 +37,11 @@ pub struct PhotoFace {
     pub found: Found,
     pub quality: Quality,
     pub chip: Chip,
-    /// The share of the chip that is outside the photo.
-    outside: f32,
+    /// What may keep it from being recognised.
+    pub weaknesses: Vec<Weakness>,
 }
 
 impl PhotoFace {
-    /// What may keep it from being recognised.
-    pub fn weaknesses(&self) -> Vec<Weakness> {
-        vision::weaknesses(&self.quality, &self.chip, self.found.doubtful, self.outside)
-    }
-
     pub fn found(&self) -> FoundFace {
         let detection = &self.found.detection;
         FoundFace::new(detection.bounding_box, detection.landmarks, detection.score, self.quality)
@@ -136,7 +130,7 @@ impl PhotoReader {
     pub async fn try_detector(&self) -> Result<(), ServiceError> {
         for (width, height) in [(163, 121), (67, 101)] {
             let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
-            let output = self.engine.detect(image.into()).await?;
+            let output = self.engine.detect(vec![image.into()]).await?.pop().unwrap_or_default();
             vision::detections(&output, width, height, Scale::NONE, &self.options)
                 .map_err(|error| ServiceError::Internal(error.to_string()))?;
         }
@@ -165,8 +159,8 @@ impl PhotoReader {
         held: &Option<Arc<Held>>,
     ) -> Result<(Vec<Look>, Vec<DetectorOutput>), ServiceError> {
         let (looks, images): (Vec<Look>, Vec<RgbImage>) = drawn.into_iter().unzip();
-        let run = |image| self.engine.detect(DetectorInput::holding(image, held.clone()));
-        Ok((looks, try_join_all(images.into_iter().map(run)).await?))
+        let images = images.into_iter().map(|image| DetectorInput::holding(image, held.clone())).collect();
+        Ok((looks, self.engine.detect(images).await?))
     }
 
     /// Headers are read on the engine's threads as well: a decoder may look at every byte of the file before it knows
@@ -252,7 +246,8 @@ fn align(image: &RgbImage, found: Found) -> Option<PhotoFace> {
         Ok(chip) => {
             let quality = vision::quality(&found.detection, &chip);
             let outside = vision::share_outside(image.dimensions(), &found.detection.landmarks);
-            Some(PhotoFace { found, quality, chip, outside })
+            let weaknesses = vision::weaknesses(&quality, &chip, found.doubtful, outside);
+            Some(PhotoFace { found, quality, chip: vision::brightened(chip), weaknesses })
         }
         Err(error) => {
             debug!(%error, "dropped a detection that cannot be aligned");

@@ -12,12 +12,11 @@ impl Serving {
     /// By the length of its embedding, if the model is calibrated for it: no part of quality says nearly as much. Else a
     /// face without a weakness is usable.
     pub(super) fn usability(&self, face: &PhotoFace, embedding: &Embedding, threshold: f32) -> Usability {
-        let weaknesses = face.weaknesses();
-        let usable = self.calibration().is_usable(embedding.norm()).unwrap_or(weaknesses.is_empty());
-        let reasons = match (usable, weaknesses.is_empty()) {
+        let usable = self.calibration().is_usable(embedding.norm()).unwrap_or(face.weaknesses.is_empty());
+        let reasons = match (usable, face.weaknesses.is_empty()) {
             (true, _) => Vec::new(),
             (false, true) => vec![Weakness::Unclear],
-            (false, false) => weaknesses,
+            (false, false) => face.weaknesses.clone(),
         };
         Usability { usable, missed: self.calibration().missed(embedding.norm(), threshold), reasons }
     }

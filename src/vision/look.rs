@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use image::{RgbImage, imageops};
 
 use super::align::{Similarity, warp};
+use super::exposure::brighten;
 use super::shrink::{Scale, shrink_to};
 use crate::types::{BoundingBox, Detection, Landmarks, Point};
 
@@ -162,7 +163,11 @@ pub fn draw(photo: &RgbImage, looks: Vec<Look>) -> Vec<(Look, RgbImage)> {
     let mut drawn = Vec::with_capacity(looks.len());
     for look in looks {
         let image = match look.view {
-            View::Window { to_photo, .. } => warp(photo, &to_photo, look.width),
+            View::Window { to_photo, .. } => {
+                let mut window = warp(photo, &to_photo, look.width);
+                brighten(&mut window);
+                window
+            }
             View::Part { left, top, whole, .. } => {
                 // Those of the finest come first, and the coarser ones are made of them.
                 if shrunk.dimensions() != whole {

@@ -8,6 +8,7 @@ mod align;
 mod chip;
 mod decode;
 mod detect;
+mod exposure;
 mod finder;
 mod gif;
 #[cfg(feature = "heic")]
@@ -37,6 +38,7 @@ pub use align::{AlignError, Similarity, align, share_outside};
 pub use chip::{ChipError, decode_chip, encode_chip};
 pub use decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened, decode, is_image, open};
 pub use detect::{DetectError, DetectOptions, detections};
+pub use exposure::brightened;
 pub use finder::{Detail, Finder, Found, MinFace, Searched, Wanted};
 pub use look::{Look, Turn, draw};
 pub use quality::{Weakness, quality, weaknesses};
