@@ -299,6 +299,20 @@ mod tests {
     }
 
     #[test]
+    fn weaknesses_say_what_is_wrong() {
+        let sharp = waves(3.0);
+        let good = quality(&face(head(0.0, 0.0, 0.0, 60.0), 0.999), &sharp);
+        assert_eq!(weaknesses(&good, &sharp, false, 0.0), []);
+        assert_eq!(weaknesses(&good, &sharp, true, 0.3), [Weakness::OddPoints, Weakness::CutOff]);
+        let far = quality(&face(head(60.0, 0.0, 0.0, 12.0), 0.9), &sharp);
+        assert_eq!(weaknesses(&far, &sharp, false, 0.0), [Weakness::Unsure, Weakness::Small, Weakness::TurnedAway]);
+        let (night, glare) = (chip(|_, _| 10.0), chip(|_, _| 250.0));
+        let of = |chip: &Chip| weaknesses(&quality(&face(head(0.0, 0.0, 0.0, 60.0), 0.999), chip), chip, false, 0.0);
+        assert_eq!(of(&night), [Weakness::Blurred, Weakness::TooDark, Weakness::LowContrast]);
+        assert_eq!(of(&glare), [Weakness::Blurred, Weakness::TooBright, Weakness::LowContrast]);
+    }
+
+    #[test]
     fn points_in_one_spot_are_rated_and_finite() {
         let rated = quality(&face(Landmarks::from([Point { x: 3.0, y: 3.0 }; 5]), 0.9), &waves(9.0));
         assert_eq!(rated.score, 0.0);
