@@ -261,6 +261,25 @@ fn unsupported_variants_of_operators_are_refused_at_load() {
     }
 }
 
+#[test]
+fn norms_of_integers_are_refused() {
+    for case in ["reducel1_all", "reducel2_all"] {
+        let result = changed(case, |model| {
+            let graph = model.graph.as_mut().unwrap();
+            let shape = NodeProto {
+                op_type: "Shape".into(),
+                input: vec!["x".into()],
+                output: vec!["s".into()],
+                ..NodeProto::default()
+            };
+            graph.node[0].input[0] = "s".into();
+            graph.node.insert(0, shape);
+        });
+        let error = message(result.and_then(|network| network.forward(&made_input(&[2, 3, 4]))));
+        assert!(error.contains("the norm of integers"), "{error}");
+    }
+}
+
 /// Numbers that a careless operator trips over.
 const HOSTILE: [i64; 10] = [i64::MIN, i64::MAX, -1, 0, 1, 2, 3, -(1 << 31), 1 << 31, 1 << 40];
 

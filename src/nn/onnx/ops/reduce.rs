@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{Build, Inputs, OpResult, Run, refuse, single};
-use crate::nn::onnx::tensors::{axis_indices, to_ints};
+use crate::nn::onnx::tensors::{axis_indices, is_floating, to_ints};
 
 type Reduce = fn(&Tensor, &[i64], bool) -> OpResult<Tensor>;
 
@@ -33,6 +33,10 @@ pub fn l2(build: &mut Build) -> OpResult<Run> {
 
 /// The L1 or L2 norm over `axes`.
 pub fn norm(x: &Tensor, order: i64, axes: &[i64], keep: bool) -> OpResult<Tensor> {
+    // libtorch has none of integers, and tch panics at an error of a call with a number among its arguments.
+    if !is_floating(x.f_kind()?) {
+        refuse!("the norm of integers is not supported");
+    }
     Ok(x.f_norm_scalaropt_dim(order, axes, keep)?)
 }
 
