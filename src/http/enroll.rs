@@ -53,7 +53,7 @@ pub struct EnrollFields {
     #[schema(default = "auto")]
     #[param(default = "auto")]
     pub detail: Option<Detail>,
-    /// The smallest face that is wanted, by the longer side of its box: from 1 on in pixels of the upright photo, below 1 as
+    /// The smallest face that is wanted, by the width of its box: from 1 on in pixels of the upright photo, below 1 as
     /// a share of its longer side. Smaller ones are left out. Defaults to a hundredth, and at least 20 pixels.
     #[schema(exclusive_minimum = 0.0, example = 40)]
     #[param(exclusive_minimum = 0.0, example = 40)]

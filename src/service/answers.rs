@@ -57,7 +57,7 @@ pub struct Usability {
 /// What a photo was searched for.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 pub struct Searched {
-    /// Longer side, in pixels of the upright image, of the smallest faces that were looked for. Smaller ones may be on the
+    /// Width, in pixels of the upright image, of the smallest faces that were looked for. Smaller ones may be on the
     /// photo; `min_face` and `detail=full` look for them.
     pub min_face_pixels: u32,
     /// Images that the detector was shown: the whole photo, parts of it, and second looks at what was doubtful.

@@ -74,7 +74,8 @@ async fn the_three_bad_files() {
 #[tokio::test]
 async fn bombs_and_floods_do_not_cost_memory() {
     let folder = data_dir();
-    let server = Server::start(folder.path(), &[]).await;
+    let limits = ["--max-image-bytes", "16777216", "--max-body-bytes", "48000000"];
+    let server = Server::start(folder.path(), &limits).await;
     let app = TestApp::at(server.url.clone()).await;
     let (bomb, flood) = (grey_png(20_000), vec![0; 50_000_000]);
     let json_flood = format!("{{\"image\": \"{}\"}}", "A".repeat(50_000_000));
@@ -98,7 +99,7 @@ async fn a_long_body_that_does_not_say_so_is_refused() {
     for media_type in ["image/png", "application/json", "multipart/form-data; boundary=b"] {
         // A stream has no Content-Length.
         let start = Bytes::from("--b\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\n");
-        let chunks = std::iter::once(start).chain((0..50).map(|_| Bytes::from(vec![b' '; 1_000_000])));
+        let chunks = std::iter::once(start).chain((0..190).map(|_| Bytes::from(vec![b' '; 1_000_000])));
         let body = reqwest::Body::wrap_stream(stream::iter(chunks.map(Ok::<_, std::io::Error>)));
         app.detect_as(media_type, body).await.expect_problem(413, Code::BodyTooLarge);
         app.still_serves().await;

@@ -5,6 +5,7 @@ mod auth;
 mod bad_input;
 mod buckets;
 mod camera;
+mod cases;
 mod cli;
 mod databases;
 mod datasets;

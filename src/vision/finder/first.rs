@@ -18,7 +18,7 @@ pub enum Detail {
     Full,
 }
 
-/// The longer side of the box of the smallest face that is wanted.
+/// The width of the box of the smallest face that is wanted; of a face that lies on its side, the height.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MinFace {
     /// Pixels of the upright photo.
@@ -65,7 +65,7 @@ const LEAST_SHARE: f32 = 0.01;
 const LEAST_PIXELS: f32 = 20.0;
 
 /// Pixels to which a photo is shrunk for its parts, whatever is asked for; their overlaps add half of it at most.
-pub(super) const MOST_AREA: u64 = 8 << 20;
+pub(super) const MOST_AREA: u64 = 4 << 20;
 
 /// Parts overlap by so many pixels of the base look, at their own size: a face that reaches over an edge is whole in the next
 /// part or, if it is larger, seen by the base look.
@@ -97,7 +97,7 @@ impl FirstLooks {
         };
         let needed = if wanted.detail == Detail::Fast { SURE } else { HINTED };
         // The base look may be a little coarser than the parts: its hints are the same.
-        if least >= 0.94 * needed * base.step() {
+        if least >= 0.88 * needed * base.step() {
             return Self { base, parts: Vec::new() };
         }
         let bound = (MOST_AREA as f64 / (f64::from(size.0) * f64::from(size.1))).sqrt().min(1.0);

@@ -66,7 +66,7 @@ fn a_clear_face_of_a_small_photo_takes_one_look() {
         faces,
         [Found { detection: face(120.0, 130.0, 100.0, Turn::Upright, 0.999), turned: Turn::Upright, doubtful: false }]
     );
-    assert_eq!(searched, Searched { min_face_pixels: 17, looks: 1 });
+    assert_eq!(searched, Searched { min_face_pixels: 18, looks: 1 });
 }
 
 #[test]
@@ -182,9 +182,9 @@ fn what_was_searched_is_said() {
     let auto = Wanted::default();
     assert_eq!(least((4000, 3000), auto), 40);
     assert_eq!(least((1500, 1500), auto), 20);
-    assert_eq!(least((640, 640), auto), 17);
+    assert_eq!(least((640, 640), auto), 18);
     assert_eq!(least((4000, 3000), Wanted { min_face: Some(MinFace::Share(0.05)), ..auto }), 200);
-    assert_eq!(least((2000, 1000), Wanted { detail: Detail::Full, ..auto }), 17);
+    assert_eq!(least((2000, 1000), Wanted { detail: Detail::Full, ..auto }), 18);
     // Not more pixels than the bound, whatever is asked for.
     assert!(least((20_000, 10_000), Wanted { min_face: Some(MinFace::Pixels(1.0)), ..auto }) > 80);
 }
