@@ -97,7 +97,7 @@ enum Outcome {
 /// that is freed, and not when the client who sent it leaves.
 struct Decoded {
     image: RgbImage,
-    finder: Finder,
+    finder: Box<Finder>,
     _image_held: Held,
     /// For the images of looks, wherever they are.
     looks_held: Option<Arc<Held>>,
@@ -202,10 +202,10 @@ impl Decoder {
             return Ok(Outcome::Waits(needed));
         };
         let image = opened.decode()?;
-        let mut finder = finder(image.dimensions());
+        let mut finder = Box::new(finder(image.dimensions()));
         let looks_held = image_held.split(for_looks).map(Arc::new);
         image_held.keep(image.len() as u64);
-        let drawn = vision::draw(&image, finder.next());
+        let drawn = vision::draw(&image, finder.next_looks());
         Ok(Outcome::Decoded(Decoded { image, finder, _image_held: image_held, looks_held }, drawn))
     }
 }
@@ -222,7 +222,7 @@ impl Decoded {
         for (look, output) in looks.iter().zip(outputs) {
             self.finder.note(look, output).map_err(|error| ServiceError::Internal(error.to_string()))?;
         }
-        let looks = self.finder.next();
+        let looks = self.finder.next_looks();
         if looks.is_empty() {
             return Ok(Next::Done(self.align(most, field)));
         }

@@ -102,7 +102,7 @@ impl Look {
 
     /// Where a point of the photo is in the look.
     #[cfg(test)]
-    pub(super) fn from_photo(&self, x: f32, y: f32) -> (f32, f32) {
+    pub(super) fn place_of(&self, x: f32, y: f32) -> (f32, f32) {
         match &self.view {
             View::Part { left, top, scale, .. } => {
                 ((x + 0.5) * scale.x - 0.5 - *left as f32, (y + 0.5) * scale.y - 0.5 - *top as f32)
@@ -215,7 +215,7 @@ mod tests {
             let look = Look::window(Point { x: 100.0, y: 90.0 }, 60.0, 120, turn);
             let (look, image) = draw(&photo, vec![look]).swap_remove(0);
             for (x, y) in [(100.0, 90.0), (80.0, 75.0), (120.0, 80.0)] {
-                let (u, v) = look.from_photo(x, y);
+                let (u, v) = look.place_of(x, y);
                 let seen = image.get_pixel(u.round() as u32, v.round() as u32);
                 assert!(
                     (f32::from(seen[0]) - x).abs() <= 1.0 && (f32::from(seen[1]) - y).abs() <= 1.0,
@@ -225,7 +225,7 @@ mod tests {
         }
         // What stands turned clockwise by a quarter has its top on the right.
         let look = Look::window(Point { x: 100.0, y: 90.0 }, 60.0, 60, Turn::Quarter);
-        let (top_x, top_y) = look.from_photo(120.0, 90.0);
+        let (top_x, top_y) = look.place_of(120.0, 90.0);
         assert!((top_x - 29.5).abs() < 0.01 && (top_y - 9.5).abs() < 0.01, "{top_x} {top_y}");
     }
 
@@ -238,7 +238,7 @@ mod tests {
         ];
         let drawn = draw(&photo, looks);
         let (part, image) = &drawn[0];
-        let (u, v) = part.from_photo(120.0, 40.0);
+        let (u, v) = part.place_of(120.0, 40.0);
         assert!((f32::from(image.get_pixel(u.round() as u32, v.round() as u32)[0]) - 120.0).abs() <= 1.5);
         assert_eq!(drawn[1].1.dimensions(), (50, 25));
     }

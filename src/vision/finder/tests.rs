@@ -30,7 +30,7 @@ fn face(x: f32, y: f32, side: f32, turn: Turn, score: f32) -> Detection {
 fn see(finder: &mut Finder, photo: &[(f32, f32, f32, Turn)]) -> Vec<usize> {
     let mut steps = Vec::new();
     loop {
-        let looks = finder.next();
+        let looks = finder.next_looks();
         if looks.is_empty() {
             return steps;
         }
@@ -43,7 +43,7 @@ fn see(finder: &mut Finder, photo: &[(f32, f32, f32, Turn)]) -> Vec<usize> {
 }
 
 fn seen(look: &Look, (x, y, side, turn): (f32, f32, f32, Turn)) -> Option<Detection> {
-    let (x, y) = look.from_photo(x, y);
+    let (x, y) = look.place_of(x, y);
     let side = side / look.step();
     let inside = x > 0.0 && y > 0.0 && x < look.width as f32 && y < look.height as f32;
     let relative = Turn::ALL[(4 + turn as usize - look.turn() as usize) % 4];
@@ -163,7 +163,7 @@ fn parts_cover_the_photo_and_overlap() {
             let (x, y) = (size.0 as f32 * (n % 20) as f32 / 19.0, size.1 as f32 * (n / 20) as f32 / 19.0);
             // One part has the place and, but beyond the photo, as much about it as a small face takes.
             let covers = |look: &Look| {
-                let (x, y) = look.from_photo(x, y);
+                let (x, y) = look.place_of(x, y);
                 let inside = x >= -1.0 && y >= -1.0 && x <= look.width as f32 && y <= look.height as f32;
                 inside && !look.cuts(&BoundingBox { x: x - 10.0, y: y - 10.0, width: 20.0, height: 20.0 })
             };
