@@ -7,7 +7,8 @@
 //!    leaves a hint;
 //! 2. each hint, and each face too small for exact points, is drawn larger and looked at again;
 //! 3. what looks like no upright face (by its score, its box and its points) is looked at in four turns;
-//! 4. a photo in which nothing was found is looked at as a whole in four turns, with a border about it.
+//! 4. a photo in which nothing was found is looked at as a whole in four turns, with a border about it; one whose largest face
+//!    is turned, as a whole in that turn.
 //!
 //! All looks of one step can be in one pass of the network. Nothing here draws or runs anything: [`Finder::next_looks`] says what
 //! to look at, [`Finder::note`] is told what was found.
@@ -178,11 +179,14 @@ impl Finder {
             return Vec::new();
         }
         let looks = self.second_looks();
-        if looks.is_empty() && !self.turned_whole && (self.faces_now() == 0 || self.wanted.detail == Detail::Full) {
-            self.turned_whole = true;
+        if !looks.is_empty() || self.turned_whole {
+            return looks;
+        }
+        self.turned_whole = true;
+        if self.faces_now() == 0 || self.wanted.detail == Detail::Full {
             return self.whole_in_turns();
         }
-        looks
+        self.turn_of_largest().map(|turn| self.whole_turned(turn)).into_iter().collect()
     }
 
     fn scan(&mut self) -> Vec<Look> {
@@ -299,13 +303,29 @@ impl Finder {
         }
     }
 
+    /// By how much the largest face is turned, if it is: then the photo may lie on its side, and with it all others.
+    fn turn_of_largest(&self) -> Option<Turn> {
+        let faces = self.merged().into_iter().map(|number| &self.seen[number]).filter(|seen| seen.is_face());
+        let area = |seen: &&Seen| seen.found.detection.bounding_box.area();
+        let largest = faces.max_by(|a, b| area(a).total_cmp(&area(b)))?;
+        (largest.found.turned != Turn::Upright).then_some(largest.found.turned)
+    }
+
+    /// The photo at the base size.
+    fn whole_turned(&self, turn: Turn) -> Look {
+        let longest = self.size.0.max(self.size.1);
+        Look::window(self.middle(), longest as f32, longest.min(self.base_side), turn)
+    }
+
+    fn middle(&self) -> Point {
+        Point { x: (self.size.0 as f32 - 1.0) / 2.0, y: (self.size.1 as f32 - 1.0) / 2.0 }
+    }
+
     /// The photo in the middle of a black border, at less than half of the base size.
     fn whole_in_turns(&self) -> Vec<Look> {
-        let (width, height) = (self.size.0 as f32, self.size.1 as f32);
-        let side = 1.2 * width.max(height);
+        let side = 1.2 * self.size.0.max(self.size.1) as f32;
         let pixels = ((side.min(0.4 * self.base_side as f32) / 32.0).ceil() as u32).max(1) * 32;
-        let centre = Point { x: (width - 1.0) / 2.0, y: (height - 1.0) / 2.0 };
-        Turn::ALL.iter().map(|turn| Look::window(centre, side, pixels, *turn)).collect()
+        Turn::ALL.iter().map(|turn| Look::window(self.middle(), side, pixels, *turn)).collect()
     }
 
     /// The faces, largest first, and what was looked at.

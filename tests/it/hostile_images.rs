@@ -80,7 +80,7 @@ async fn who_is_refused_is_told_what_it_would_take() {
     let problem = app.detect_bytes(&float_tiff(4000, 4000)).await.expect_problem(413, Code::ImageTooLarge);
     let detail = problem.detail;
     // 16 bytes for each of 16 million pixels, three of the result, and what comes with the file.
-    assert!(detail.contains("would take 31") && detail.contains("limit of 132 MB"), "{detail}");
+    assert!(detail.contains("would take 31") && detail.contains("limit of 134 MB"), "{detail}");
 }
 
 #[tokio::test]

@@ -47,7 +47,6 @@ async fn a_turned_photo_is_its_person() {
         [("f02_up.jpg", "f02_turn90.jpg", [90, 270]), ("f02b_up.jpg", "f02b_turn180.jpg", [180, 180])]
     {
         let (upright, lying) = (app.embedded(&case(upright)).await, app.embedded(&case(turned)).await);
-        assert_eq!(upright.len(), lying.len(), "{turned}");
         // Largest first.
         let (upright, lying) = (&upright[0], &lying[0]);
         assert!(similarity(upright, lying) > 0.5, "{turned}: {}", similarity(upright, lying));

@@ -81,7 +81,9 @@ async fn every_acknowledged_face_survives_kill_9() {
     }
     let number = acknowledged.values().next().unwrap() % 100;
     let answer: Identified = app.post_photo("/identify", &photos::read(&photos[number])).await.json();
-    assert!(answer.faces[0].known);
+    // Photos of one person are in several subjects, so it may be called ambiguous.
+    let best = &answer.faces[0].matches[0];
+    assert!(best.similarity >= answer.threshold, "{best:?}");
     let erased = app.send(app.request(reqwest::Method::DELETE, &format!("/galleries/{}", app.gallery))).await.value();
     assert_eq!(erased["faces"], stored.len());
     assert_eq!(erased["embeddings"], stored.len(), "every face has its embedding");
