@@ -113,7 +113,7 @@ fn a_photo_that_lies_on_its_side_has_all_its_faces() {
     let photo = [(350.0, 150.0, 120.0, Turn::Quarter), (150.0, 300.0, 60.0, Turn::Quarter)];
     let mut finder = finder((600, 400), Wanted::default());
     // The smaller one leaves no hint but in the turn in which it is upright.
-    let mut blind = |look: &Look, face: &(f32, f32, f32, Turn)| look.turn() == face.3 || face.2 > 100.0;
+    let blind = |look: &Look, face: &(f32, f32, f32, Turn)| look.turn() == face.3 || face.2 > 100.0;
     loop {
         let looks = finder.next_looks();
         if looks.is_empty() {
