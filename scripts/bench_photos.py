@@ -118,7 +118,7 @@ def groups(server: Server, options: argparse.Namespace) -> None:
                 own += int(np.argmax(embeddings @ np.array(face["embedding"])) == number)
             looks = answer.get("searched", {}).get("looks", "")
             cost = cpu(server, f"/detect?detail={detail}", photo)
-            print(f"| {name} | {detail} | {found} of {len(places)} | {len(answer['faces']) - found} | {own} | {looks} | {cost} |", flush=True)
+            print(f"| {name} | {detail} | {found} of {len(places)} | {max(0, len(answer['faces']) - found)} | {own} | {looks} | {cost} |", flush=True)
 
 
 def cpu(server: Server, path: str, photo: bytes) -> str:
