@@ -43,8 +43,8 @@ const BASE_HINT: f32 = 0.05;
 const LARGE_HINT: f32 = 0.3;
 const LARGE_HINT_ALONE: f32 = 0.05;
 
-/// Points of smaller faces, by the longer side of the box in pixels of the look, are too coarse: faces of 40 pixels of a photo of 4000 had a median
-/// similarity of 0.55 to the whole photo by the points of the first look, 0.90 by those of the second.
+/// Points of smaller faces, by the longer side of the box in pixels of the look, are too coarse: faces of 40 pixels of a photo
+/// of 4000 had a median similarity of 0.55 to the whole photo by the points of the first look, 0.90 by those of the second.
 const EXACT: f32 = 32.0;
 
 /// Of the score of a clear face. Of faces of 40 pixels and more on large photos that finer looks found, 19 in 20 have at least
@@ -55,6 +55,9 @@ const NEARLY_CLEAR: f32 = 0.93;
 const SPAN: f32 = 2.5;
 const CLOSER: u32 = 96;
 const TURNED: u32 = 128;
+
+/// The side of a photo with a border about it, in longer sides of the photo.
+const BORDERED: f32 = 1.2;
 
 /// Second looks take as many pixels of the detector's input as the first ones, or so many if those are fewer.
 const LEAST_SECOND_AREA: u64 = 512 << 10;
@@ -146,8 +149,10 @@ impl Finder {
 
     /// The most bytes of memory that the images of its looks take.
     pub fn memory(&self) -> u64 {
-        // Those of one step, or the photo shrunk for the finest and its parts.
-        3 * (2 * self.first.area()).max(self.area)
+        // The photo shrunk for the finest parts and these; else the images of a later step.
+        let whole = u64::from(self.turned_side()).pow(2);
+        let in_turns = 4 * u64::from(self.side_in_turns()).pow(2);
+        3 * (2 * self.first.area()).max(self.area).max(whole).max(in_turns)
     }
 
     /// The most that [`Finder::memory`] is for any photo.
@@ -313,8 +318,16 @@ impl Finder {
 
     /// The photo at the base size.
     fn whole_turned(&self, turn: Turn) -> Look {
-        let longest = self.size.0.max(self.size.1);
-        Look::window(self.middle(), longest as f32, longest.min(self.base_side), turn)
+        Look::window(self.middle(), self.longest() as f32, self.turned_side(), turn)
+    }
+
+    /// Pixels of a side of that.
+    fn turned_side(&self) -> u32 {
+        self.longest().min(self.base_side)
+    }
+
+    fn longest(&self) -> u32 {
+        self.size.0.max(self.size.1)
     }
 
     fn middle(&self) -> Point {
@@ -323,9 +336,14 @@ impl Finder {
 
     /// The photo in the middle of a black border, at less than half of the base size.
     fn whole_in_turns(&self) -> Vec<Look> {
-        let side = 1.2 * self.size.0.max(self.size.1) as f32;
-        let pixels = ((side.min(0.4 * self.base_side as f32) / 32.0).ceil() as u32).max(1) * 32;
+        let (side, pixels) = (BORDERED * self.longest() as f32, self.side_in_turns());
         Turn::ALL.iter().map(|turn| Look::window(self.middle(), side, pixels, *turn)).collect()
+    }
+
+    /// Pixels of a side of one of these.
+    fn side_in_turns(&self) -> u32 {
+        let side = (BORDERED * self.longest() as f32).min(0.4 * self.base_side as f32);
+        ((side / 32.0).ceil() as u32).max(1) * 32
     }
 
     /// The faces, largest first, and what was looked at.

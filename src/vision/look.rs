@@ -22,16 +22,6 @@ pub enum Turn {
 impl Turn {
     pub const ALL: [Self; 4] = [Self::Upright, Self::Quarter, Self::Half, Self::ThreeQuarters];
 
-    /// 0, 90, 180 or 270.
-    pub fn degrees(self) -> u16 {
-        match self {
-            Self::Upright => 0,
-            Self::Quarter => 90,
-            Self::Half => 180,
-            Self::ThreeQuarters => 270,
-        }
-    }
-
     /// Cosine and sine.
     fn direction(self) -> (f64, f64) {
         match self {
@@ -175,11 +165,15 @@ pub fn draw(photo: &RgbImage, looks: Vec<Look>) -> Vec<(Look, RgbImage)> {
                     let from = if fits { shrunk.as_ref() } else { photo };
                     shrunk = Cow::Owned(shrink_to(from, whole).into_owned());
                 }
-                let part = imageops::crop_imm(shrunk.as_ref(), left, top, look.width, look.height).to_image();
-                if part.dimensions() != whole && is_flat(&part) {
-                    continue;
+                if (look.width, look.height) == whole {
+                    shrunk.clone().into_owned()
+                } else {
+                    let part = imageops::crop_imm(shrunk.as_ref(), left, top, look.width, look.height).to_image();
+                    if is_flat(&part) {
+                        continue;
+                    }
+                    part
                 }
-                part
             }
         };
         drawn.push((look, image));

@@ -156,6 +156,37 @@ fn a_photo_without_a_face_is_looked_at_in_four_turns() {
     assert_eq!(finder.finish().0, []);
 }
 
+/// Whatever the photo and the base size, the images of a step fit into what was said.
+#[test]
+fn the_images_of_every_step_fit_into_the_memory_that_was_said() {
+    for (size, base) in
+        [((250, 250), 640), ((4000, 3000), 640), ((6000, 300), 2560), ((600, 600), 2560), ((20, 9000), 64)]
+    {
+        for detail in [Detail::Fast, Detail::Auto, Detail::Full] {
+            for photo in
+                [vec![], vec![(size.0 as f32 / 2.0, size.1 as f32 / 2.0, 15.0 * size.1 as f32 / 100.0, Turn::Half)]]
+            {
+                let mut finder =
+                    Finder::new(size, base, DetectOptions::default(), Wanted { detail, ..Wanted::default() });
+                let memory = finder.memory();
+                assert!(memory <= Finder::most_memory(base), "{size:?} {base}");
+                loop {
+                    let looks = finder.next_looks();
+                    if looks.is_empty() {
+                        break;
+                    }
+                    let drawn: u64 = looks.iter().map(|look| 3 * look.area()).sum();
+                    assert!(drawn <= memory, "{size:?} {base} {detail:?}: {drawn} of {memory}");
+                    for look in looks {
+                        let found: Vec<_> = photo.iter().filter_map(|face| seen(&look, *face)).collect();
+                        finder.note_faces(&look, &found, 0.99);
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn second_looks_have_a_bound() {
     let crowd: Vec<_> = (0..4000)
