@@ -5,42 +5,44 @@
 //!
 //! 1. it sees the whole photo at the base size, and parts of it at the size at which the smallest face that is wanted
 //!    leaves a hint;
-//! 2. each hint, and each face too small for exact points, is drawn larger and looked at again;
-//! 3. what looks like no upright face (by its score, its box and its points) is looked at in four turns;
+//! 2. each hint is drawn larger and glanced at, and each face too small for exact points is looked at closer;
+//! 3. what looks like no upright face (by its score, its box and its points) is glanced at in four turns, and the best of
+//!    them looked at closer;
 //! 4. a photo in which nothing was found is looked at as a whole in four turns, with a border about it; one whose largest face
 //!    is turned, as a whole in that turn.
 //!
 //! All looks of one step can be in one pass of the network. Nothing here draws or runs anything: [`Finder::next_looks`] says what
 //! to look at, [`Finder::note`] is told what was found.
 
-use super::align::misfit;
-use super::detect::{DetectError, DetectOptions, detections, iou};
+use super::detect::{DetectError, DetectOptions, detections};
 use super::look::{Look, Turn};
-use super::quality::pose;
 use super::shrink::{Scale, shrunk_size};
-use crate::types::{BoundingBox, Detection, DetectorOutput, Point};
+use crate::types::{BoundingBox, Detection, DetectorKind, DetectorOutput, Point};
 
 mod first;
+mod seen;
 #[cfg(test)]
 mod tests;
 
 pub use first::{Detail, MinFace, Wanted};
 
 use first::FirstLooks;
+use seen::{Kind, Seen, centre, is_about, is_odd, is_same, longer_side, shorter_side};
 
 /// Faces of at least so many pixels of the detector's input (the shorter side of the box) are found as they are: at a score of
-/// 0.8, 98 % of 100 faces of Labeled Faces in the Wild that were shrunk to 24 pixels, 72 % of 20, all of 30.
+/// 0.8, 94 to 98 % of 100 faces of Labeled Faces in the Wild that were shrunk to 24 pixels, 62 to 72 % of 20, all of 30.
 const SURE: f32 = 24.0;
 
-/// Faces of at least so many pixels leave a hint: a score of at least [`PART_HINT`] for 98 % of the same faces.
-const HINTED: f32 = 18.0;
+/// Faces of at least so many pixels leave a hint (see [`DetectorKind::hint`]).
+const HINTED: f32 = 12.0;
 
-/// Scores from which on something is a hint: in parts, and in the base look, where faces are larger.
-const PART_HINT: f32 = 0.02;
-const BASE_HINT: f32 = 0.05;
+/// Most hints of at most this score are nothing: they are glanced at first. What second looks show with less is left out.
+const WEAK: f32 = 0.3;
 
-/// The same for what is not small: it is rarely a face, and four looks are dear. The second is for photos without a clear face.
-const LARGE_HINT: f32 = 0.3;
+/// Least scores of what is not small and no face, so that it is looked at in four turns: rarely it is a turned face. The first
+/// is for photos that have a clear face. Of turned faces of Labeled Faces in the Wild, 92 % are found as poor faces, and 2 %
+/// more have 0.7.
+const LARGE_HINT: f32 = 0.7;
 const LARGE_HINT_ALONE: f32 = 0.05;
 
 /// Points of smaller faces, by the longer side of the box in pixels of the look, are too coarse: faces of 40 pixels of a photo
@@ -51,15 +53,10 @@ const EXACT: f32 = 32.0;
 /// 0.99; of five things on photos of 20 to 36 megapixels that are none, all have less than 0.91.
 const NEARLY_CLEAR: f32 = 0.93;
 
-/// The window about a face that is looked at again, in longer sides of its box, and its pixels on a side: closer, and turned.
-const SPAN: f32 = 2.5;
-const CLOSER: u32 = 96;
-const TURNED: u32 = 128;
-
 /// The side of a photo with a border about it, in longer sides of the photo.
 const BORDERED: f32 = 1.2;
 
-/// Second looks take as many pixels of the detector's input as the first ones, or so many if those are fewer.
+/// Second looks take twice as many pixels of the detector's input as the first ones, or so many if those are fewer.
 const LEAST_SECOND_AREA: u64 = 512 << 10;
 
 /// A face that was found.
@@ -82,35 +79,6 @@ pub struct Searched {
     pub looks: u32,
 }
 
-/// Something that may be a face.
-#[derive(Debug, Clone)]
-struct Seen {
-    found: Found,
-    /// Above this score it is a face, and not merely a hint.
-    least: f32,
-    /// Longer side of its box in pixels of the look.
-    in_look: f32,
-    look: Kind,
-    /// It was looked at again.
-    again: bool,
-    /// That gave a face.
-    replaced: bool,
-}
-
-/// In the order in which they are looked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    First,
-    Closer,
-    Turned,
-}
-
-impl Seen {
-    fn is_face(&self) -> bool {
-        self.found.detection.score > self.least
-    }
-}
-
 /// Finds the faces of one photo.
 pub struct Finder {
     size: (u32, u32),
@@ -131,7 +99,7 @@ impl Finder {
     /// For an upright photo of `size` pixels that the detector first sees with sides of at most `base_side` pixels.
     pub fn new(size: (u32, u32), base_side: u32, options: DetectOptions, wanted: Wanted) -> Self {
         let first = FirstLooks::new(size, base_side, &wanted);
-        let area = first.area().max(LEAST_SECOND_AREA);
+        let area = (2 * first.area()).max(LEAST_SECOND_AREA);
         Self {
             size,
             base_side,
@@ -152,7 +120,7 @@ impl Finder {
         // The photo shrunk for the finest parts and these; else the images of a later step.
         let whole = u64::from(self.turned_side()).pow(2);
         let in_turns = 4 * u64::from(self.side_in_turns()).pow(2);
-        3 * (2 * self.first.area()).max(self.area).max(whole).max(in_turns)
+        3 * self.area.max(whole).max(in_turns)
     }
 
     /// The most that [`Finder::memory`] is for any photo.
@@ -203,39 +171,56 @@ impl Finder {
     pub fn note(&mut self, look: &Look, output: &DetectorOutput) -> Result<(), DetectError> {
         let min_score = match look.about {
             _ if self.wanted.detail == Detail::Fast => self.options.min_score,
-            Some(_) => LARGE_HINT,
-            None if look.step() < self.first.base.step() => PART_HINT,
-            None => BASE_HINT,
+            Some(_) => WEAK,
+            None => output.kind.hint(self.least_in(look)),
         };
         let options = DetectOptions { min_score: min_score.min(self.options.min_score), ..self.options };
         let found = detections(output, look.width, look.height, Scale::NONE, &options)?;
-        self.note_faces(look, &found, output.kind.clear_score());
+        self.note_faces(look, &found, output.kind);
         Ok(())
     }
 
-    fn note_faces(&mut self, look: &Look, found: &[Detection], clear_score: f32) {
+    /// Pixels of the smallest faces that a first look is for.
+    fn least_in(&self, look: &Look) -> f32 {
+        if look.step() > self.first.step() { SURE } else { self.first.least() / look.step() }
+    }
+
+    fn note_faces(&mut self, look: &Look, found: &[Detection], detector: DetectorKind) {
         for face in found.iter().filter(|face| !look.cuts(&face.bounding_box)) {
-            let detection = look.to_photo(face);
-            let kind = match look.about.and_then(|about| self.seen.get(about)) {
-                None => Kind::First,
-                Some(about) if !is_about(&about.found.detection, &detection) => continue,
-                Some(_) if look.width == TURNED => Kind::Turned,
-                Some(_) => Kind::Closer,
+            let least = self.least(look, detector);
+            let odd = is_odd(face);
+            let mut seen = Seen {
+                found: Found {
+                    detection: look.to_photo(face),
+                    turned: look.turn(),
+                    doubtful: odd || face.score < detector.clear_score(),
+                },
+                least,
+                in_look: longer_side(&face.bounding_box),
+                odd,
+                look: Kind::First,
+                again: None,
+                replaced: false,
             };
-            let least = self.least(look, clear_score);
             if let Some(about) = look.about.and_then(|about| self.seen.get_mut(about)) {
-                about.replaced |= face.score > least;
+                if !is_about(&about.found.detection, &seen.found.detection) {
+                    continue;
+                }
+                seen.look = about.again.unwrap_or(Kind::First);
+                let better = seen.is_better_than(about);
+                about.replaced |= better && seen.is_face();
+                if about.is_face() && !better {
+                    continue;
+                }
             }
-            let found = Found { detection, turned: look.turn(), doubtful: is_doubtful(face, clear_score) };
-            let in_look = longer_side(&face.bounding_box);
-            self.seen.push(Seen { found, least, in_look, look: kind, again: false, replaced: false });
+            self.seen.push(seen);
         }
     }
 
     /// The score of a face in a look. Those that the base look did not show have to be clearer: a large photo has many parts,
     /// and each could have something that looks a little like a face.
-    fn least(&self, look: &Look, clear_score: f32) -> f32 {
-        let strict = self.options.min_score.max(NEARLY_CLEAR * clear_score);
+    fn least(&self, look: &Look, detector: DetectorKind) -> f32 {
+        let strict = self.options.min_score.max(NEARLY_CLEAR * detector.clear_score());
         match look.about.and_then(|about| self.seen.get(about)) {
             Some(about) if about.is_face() => about.least,
             None if *look == self.first.base => self.options.min_score,
@@ -271,41 +256,30 @@ impl Finder {
         kept
     }
 
-    /// Closer and turned looks at what was not looked at again yet, the likeliest first, as far as there are pixels left.
+    /// Second looks at what was not looked at again yet, the likeliest first, as far as there are pixels left.
     fn second_looks(&mut self) -> Vec<Look> {
         let merged = self.merged();
         let has_clear = merged.iter().any(|number| {
             let seen = &self.seen[*number];
             seen.is_face() && !seen.found.doubtful
         });
-        let least = if has_clear && self.wanted.detail != Detail::Full { LARGE_HINT } else { LARGE_HINT_ALONE };
+        let has_clear = has_clear && self.wanted.detail != Detail::Full;
         let mut looks = Vec::new();
         for number in merged {
-            let Some((pixels, turns)) = self.doubt(&self.seen[number], least) else { continue };
+            let Some((kind, turns)) = doubt(&self.seen[number], has_clear) else { continue };
+            let (pixels, span) = kind.window();
             let area = u64::from(pixels).pow(2) * turns.len() as u64;
             if area > self.area {
                 break;
             }
             self.area -= area;
-            self.seen[number].again = true;
+            self.seen[number].again = Some(kind);
             let face = self.seen[number].found.detection.bounding_box;
-            let side = SPAN * longer_side(&face);
+            let side = span * longer_side(&face);
             let window = |turn: &Turn| Look::window(centre(&face), side, pixels, *turn).about(number);
             looks.extend(turns.iter().map(window));
         }
         looks
-    }
-
-    /// How something should be looked at again: pixels of the window's side, and its turns.
-    fn doubt(&self, seen: &Seen, least: f32) -> Option<(u32, Vec<Turn>)> {
-        let odd = seen.found.doubtful || !seen.is_face();
-        match seen.look {
-            _ if seen.again => None,
-            Kind::Turned => None,
-            Kind::Closer => odd.then(|| (TURNED, Turn::ALL.to_vec())),
-            Kind::First if seen.in_look < EXACT => Some((CLOSER, vec![seen.found.turned])),
-            Kind::First => (odd && seen.found.detection.score > least).then(|| (TURNED, Turn::ALL.to_vec())),
-        }
     }
 
     /// By how much the largest face is turned, if it is: then the photo may lie on its side, and with it all others.
@@ -348,56 +322,46 @@ impl Finder {
 
     /// The faces, largest first, and what was looked at.
     pub fn finish(self) -> (Vec<Found>, Searched) {
-        let least = self.wanted.min_face.map_or(0.0, |least| least.pixels(self.size));
+        let wanted = self.wanted.min_face.map_or(0.0, |least| least.pixels(self.size));
         let faces = self.merged().into_iter().map(|number| &self.seen[number]).filter(|seen| seen.is_face());
         let mut faces: Vec<Found> =
-            faces.map(|seen| seen.found).filter(|face| shorter_side(&face.detection.bounding_box) >= least).collect();
+            faces.map(|seen| seen.found).filter(|face| shorter_side(&face.detection.bounding_box) >= wanted).collect();
         let area = |face: &Found| face.detection.bounding_box.area();
         faces.sort_by(|a, b| area(b).total_cmp(&area(a)));
-        let finest = if self.scanned { self.first.step() } else { self.first.base.step() };
-        let in_look = if self.wanted.detail == Detail::Fast { SURE } else { HINTED };
-        let min_face_pixels = (in_look * finest).max(least).ceil() as u32;
+        let least = if self.wanted.detail == Detail::Fast || !self.scanned {
+            (SURE * self.first.base.step()).max(wanted)
+        } else {
+            (HINTED * self.first.step()).max(self.first.least())
+        };
+        let min_face_pixels = least.ceil() as u32;
         (faces, Searched { min_face_pixels, looks: self.looks })
     }
 }
 
-/// Whether a face is not as upright faces are. Of 498 people in the news (Labeled Faces in the Wild), none is; of the same
-/// photos turned by 90, 180 and 270 degrees, 99 of 100 of those that get no useful embedding are.
-fn is_doubtful(face: &Detection, clear_score: f32) -> bool {
-    let BoundingBox { width, height, .. } = face.bounding_box;
-    let [left_eye, right_eye, ..] = face.landmarks.points();
-    let between_eyes = (left_eye.x - right_eye.x).hypot(left_eye.y - right_eye.y);
-    face.score < clear_score
-        || width > 0.95 * height
-        || between_eyes < 0.25 * width
-        || pose(&face.landmarks).roll.abs() > 45.0
-        || misfit(&face.landmarks) > 0.25
+/// How something should be looked at again, and in which turns.
+fn doubt(seen: &Seen, has_clear: bool) -> Option<(Kind, Vec<Turn>)> {
+    let as_seen = vec![seen.found.turned];
+    let score = seen.found.detection.score;
+    match seen.look {
+        _ if seen.again.is_some() => None,
+        Kind::First if seen.in_look < EXACT && score <= WEAK => Some((Kind::Glance, as_seen)),
+        Kind::First if seen.in_look < EXACT => Some((Kind::Closer, as_seen)),
+        Kind::Glance => Some((Kind::Closer, as_seen)),
+        Kind::First | Kind::Closer => turns_to_try(seen, has_clear).map(|turns| (Kind::Turned, turns)),
+        Kind::Turned => Some((Kind::Exact, as_seen)),
+        Kind::Exact => None,
+    }
 }
 
-/// Whether a second look found what it was about, and not a neighbour.
-fn is_about(first: &Detection, second: &Detection) -> bool {
-    let centre = centre(&second.bounding_box);
-    let BoundingBox { x, y, width, height } = first.bounding_box;
-    let is_inside = centre.x > x && centre.x < x + width && centre.y > y && centre.y < y + height;
-    is_inside || iou(&first.bounding_box, &second.bounding_box) > 0.2
-}
-
-/// Whether two boxes are of one face: they overlap by more than `max_iou`, or one lies nearly within the other.
-fn is_same(a: &BoundingBox, b: &BoundingBox, max_iou: f32) -> bool {
-    let overlap = iou(a, b);
-    // Of the smaller one: iou = shared / (a + b - shared).
-    let shared = overlap * (a.area() + b.area()) / (1.0 + overlap);
-    overlap > max_iou || shared > 0.75 * a.area().min(b.area())
-}
-
-fn longer_side(face: &BoundingBox) -> f32 {
-    face.width.max(face.height)
-}
-
-fn shorter_side(face: &BoundingBox) -> f32 {
-    face.width.min(face.height)
-}
-
-fn centre(face: &BoundingBox) -> Point {
-    Point { x: face.x + face.width / 2.0, y: face.y + face.height / 2.0 }
+fn turns_to_try(seen: &Seen, has_clear: bool) -> Option<Vec<Turn>> {
+    let least = if has_clear { LARGE_HINT } else { LARGE_HINT_ALONE };
+    if !seen.is_face() {
+        return (seen.found.detection.score > least).then(|| Turn::ALL.to_vec());
+    }
+    if seen.odd {
+        return Some(Turn::ALL.to_vec());
+    }
+    // Of turned faces nearly all are odd: beside a clear one, what merely has a lower score is not worth it.
+    let others = || Turn::ALL.into_iter().filter(|turn| *turn != seen.found.turned).collect();
+    (seen.found.doubtful && !has_clear).then(others)
 }

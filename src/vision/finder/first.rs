@@ -82,6 +82,7 @@ pub(super) struct FirstLooks {
     pub base: Look,
     /// None if the base look is fine enough.
     pub parts: Vec<Look>,
+    least: f32,
 }
 
 impl FirstLooks {
@@ -95,24 +96,30 @@ impl FirstLooks {
             (None, Detail::Auto) => (LEAST_SHARE * longest).max(LEAST_PIXELS),
             (None, Detail::Fast) => f32::INFINITY,
         };
+        let coarse = |base| Self { base, parts: Vec::new(), least };
         let needed = if wanted.detail == Detail::Fast { SURE } else { HINTED };
-        // The base look may be a little coarser than the parts: its hints are the same.
-        if least >= 0.88 * needed * base.step() {
-            return Self { base, parts: Vec::new() };
+        // The base look may be a little coarser than the parts.
+        if least >= 0.95 * needed * base.step() {
+            return coarse(base);
         }
         let bound = (MOST_AREA as f64 / (f64::from(size.0) * f64::from(size.1))).sqrt().min(1.0);
         let scale = f64::from(needed / least).min(bound);
         let side = (f64::from(size.0.max(size.1)) * scale).round().max(1.0) as u32;
         let fine = shrunk_size(size, side);
         if fine.0.max(fine.1) <= whole.0.max(whole.1) {
-            return Self { base, parts: Vec::new() };
+            return coarse(base);
         }
-        Self { base, parts: parts(size, fine, base_overlap(whole, fine)) }
+        Self { base, parts: parts(size, fine, base_overlap(whole, fine)), least }
     }
 
     /// Pixels of the detector's input.
     pub fn area(&self) -> u64 {
         self.base.area() + self.parts.iter().map(Look::area).sum::<u64>()
+    }
+
+    /// Pixels of the smallest face that is wanted.
+    pub fn least(&self) -> f32 {
+        self.least
     }
 
     /// Pixels of the photo, on a side, for one of the finest looks.
