@@ -12,7 +12,7 @@ use crate::config::RecognitionConfig;
 use crate::engine::{DetectorInput, Engine, Held, MemoryBudget, Step};
 use crate::types::{Chip, DetectorOutput, Quality};
 use crate::vision::{
-    self, DecodeError, DecodeLimits, DetectOptions, Finder, Found, Look, Scale, Searched, Wanted, Weakness,
+    self, DecodeError, DecodeLimits, DetectOptions, Finder, Found, Look, Raster, Scale, Searched, Wanted, Weakness,
 };
 
 /// The bytes of an image and the name of the field that it came in, for error messages.
@@ -96,9 +96,12 @@ enum Outcome {
 /// A photo in which faces are looked for. What it holds of the budget goes with it, below what it is for: it is given back when
 /// that is freed, and not when the client who sent it leaves.
 struct Decoded {
-    image: RgbImage,
+    photo: Raster,
+    /// To decode it again, with all its pixels.
+    file: Bytes,
+    limits: DecodeLimits,
     finder: Box<Finder>,
-    _image_held: Held,
+    _photo_held: Held,
     /// For the images of looks, wherever they are.
     looks_held: Option<Arc<Held>>,
 }
@@ -174,7 +177,7 @@ impl PhotoReader {
         let mut held = None;
         loop {
             let (decoder, own, options) = (self.decoder.clone(), bytes.clone(), self.options);
-            let decoded = self.engine.on_cpu(Step::Decode, move || decoder.decode(&own, held, options, wanted));
+            let decoded = self.engine.on_cpu(Step::Decode, move || decoder.decode(own, held, options, wanted));
             match decoded.await?.map_err(|source| ServiceError::Image { field, source })? {
                 Outcome::Decoded(decoded, drawn) => return Ok((decoded, drawn)),
                 Outcome::Waits(needed) => held = Some(self.decoder.budget.take(needed).await?),
@@ -184,30 +187,36 @@ impl PhotoReader {
 }
 
 impl Decoder {
-    /// Decodes a photo and draws the first looks at it, with the bytes that are held for it or else with those that are free.
+    /// Decodes a photo as far as the first looks at it need, and draws them, with the bytes that are held for it or else with
+    /// those that are free.
     fn decode(
         &self,
-        bytes: &[u8],
+        file: Bytes,
         held: Option<Held>,
         options: DetectOptions,
         wanted: Wanted,
     ) -> Result<Outcome, DecodeError> {
-        let opened = vision::open(bytes, &self.limits)?;
-        let header = opened.header();
-        let finder = |size| Finder::new(size, self.detector_side, options, wanted);
-        // An orientation exchanges the sides and leaves the looks as large.
-        let for_looks = finder((header.width, header.height)).memory();
-        let needed = opened.memory() + for_looks;
-        let Some(mut image_held) = held.or_else(|| self.budget.try_take(needed)) else {
-            return Ok(Outcome::Waits(needed));
+        let opened = vision::open(&file, &self.limits)?;
+        let mut finder = Box::new(Finder::new(opened.upright_size(), self.detector_side, options, wanted));
+        let for_looks = finder.memory();
+        let for_photo = opened.memory();
+        let Some(mut photo_held) = held.or_else(|| self.budget.try_take(for_photo + for_looks)) else {
+            return Ok(Outcome::Waits(for_photo + for_looks));
         };
-        let image = opened.decode()?;
-        let mut finder = Box::new(finder(image.dimensions()));
-        let looks_held = image_held.split(for_looks).map(Arc::new);
-        image_held.keep(image.len() as u64);
-        let drawn = vision::draw(&image, finder.next_looks());
-        Ok(Outcome::Decoded(Decoded { image, finder, _image_held: image_held, looks_held }, drawn))
+        let looks = finder.next_looks();
+        let photo = opened.decode_reduced(finest(&looks))?;
+        let looks_held = photo_held.split(for_looks).map(Arc::new);
+        // One that was decoded in part may have to be decoded again.
+        photo_held.keep(if photo.is_whole() { photo.bytes() } else { for_photo });
+        let drawn = vision::draw(&photo, looks);
+        let decoded = Decoded { photo, file, limits: self.limits, finder, _photo_held: photo_held, looks_held };
+        Ok(Outcome::Decoded(decoded, drawn))
     }
+}
+
+/// Pixels of the photo, on a side, for one of the finest look.
+fn finest(looks: &[Look]) -> f32 {
+    looks.iter().map(Look::step).fold(f32::INFINITY, f32::min)
 }
 
 impl Decoded {
@@ -224,28 +233,41 @@ impl Decoded {
         }
         let looks = self.finder.next_looks();
         if looks.is_empty() {
-            return Ok(Next::Done(self.align(most, field)));
+            return self.align(most, field).map(Next::Done);
         }
-        let drawn = vision::draw(&self.image, looks);
+        self.need(finest(&looks), field)?;
+        let drawn = vision::draw(&self.photo, looks);
         Ok(Next::Look(self, drawn))
     }
 
+    /// Decodes the photo again, with all its pixels, if one pixel for each square of `step` pixels is more than there is.
+    fn need(&mut self, step: f32, field: &'static str) -> Result<(), ServiceError> {
+        if self.photo.is_fine_enough(step) {
+            return Ok(());
+        }
+        // The smaller one makes room first.
+        self.photo = RgbImage::default().into();
+        let image = vision::decode(&self.file, &self.limits).map_err(|source| ServiceError::Image { field, source })?;
+        self.photo = image.into();
+        Ok(())
+    }
+
     /// The chips of the largest faces, `most` at most.
-    fn align(self, most: usize, field: &'static str) -> Photo {
-        // As a whole, so that it is dropped as a whole.
-        let Self { image, finder, _image_held, looks_held: _looks_held } = self;
-        let (width, height) = image.dimensions();
-        let (found, searched) = finder.finish();
-        let faces = found.into_iter().filter_map(|found| align(&image, found)).take(most).collect();
-        Photo { width, height, faces, searched, field }
+    fn align(mut self, most: usize, field: &'static str) -> Result<Photo, ServiceError> {
+        let (width, height) = self.photo.size();
+        let (found, searched) = self.finder.finish();
+        let steps = found.iter().take(most).map(|face| vision::chip_step(&face.detection.landmarks));
+        self.need(steps.fold(f32::INFINITY, f32::min), field)?;
+        let faces = found.into_iter().filter_map(|found| align(&self.photo, found)).take(most).collect();
+        Ok(Photo { width, height, faces, searched, field })
     }
 }
 
-fn align(image: &RgbImage, found: Found) -> Option<PhotoFace> {
-    match vision::align(image, &found.detection.landmarks) {
+fn align(photo: &Raster, found: Found) -> Option<PhotoFace> {
+    match photo.chip(&found.detection.landmarks) {
         Ok(chip) => {
             let quality = vision::quality(&found.detection, &chip);
-            let outside = vision::share_outside(image.dimensions(), &found.detection.landmarks);
+            let outside = vision::share_outside(photo.size(), &found.detection.landmarks);
             let weaknesses = vision::weaknesses(&quality, &chip, found.doubtful, outside);
             Some(PhotoFace { found, quality, chip: vision::brightened(chip), weaknesses })
         }

@@ -110,6 +110,11 @@ pub fn align(image: &RgbImage, landmarks: &Landmarks) -> Result<Chip, AlignError
     Ok(Chip::try_from(warp(image, &to_image, Chip::SIDE))?)
 }
 
+/// Pixels of the image, on a side, for one of a face's chip; 1 for points that have no chip.
+pub fn chip_step(landmarks: &Landmarks) -> f32 {
+    Similarity::estimate(&landmarks.points(), &TEMPLATE).map_or(1.0, |fit| 1.0 / fit.scale() as f32)
+}
+
 /// The share of a face's chip that lies outside an image of `size` pixels, 0..=1, to about a hundredth.
 pub fn share_outside(size: (u32, u32), landmarks: &Landmarks) -> f32 {
     const GRID: u32 = 10;

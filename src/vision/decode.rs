@@ -10,6 +10,7 @@ use thiserror::Error;
 #[cfg(feature = "heic")]
 use super::heic;
 use super::memory::Buffers;
+use super::raster::Raster;
 use super::sniff::{self, Kind};
 use super::{gif, icc, jpeg, png, raw, samples, tiff, webp};
 
@@ -105,8 +106,11 @@ pub struct Opened<'a> {
     header: ImageHeader,
     orientation: Orientation,
     memory: u64,
-    stored: Box<dyn FnOnce() -> Result<RgbImage, DecodeError> + 'a>,
+    stored: Box<Stored<'a>>,
 }
+
+/// Decodes an image as it is stored, by this factor smaller on each side at most; says by which it is.
+type Stored<'a> = dyn FnOnce(u32) -> Result<(RgbImage, u32), DecodeError> + 'a;
 
 impl<'a> Opened<'a> {
     /// An image that takes these buffers while `stored` decodes it as it is stored; refused if `limits` allow less.
@@ -117,6 +121,18 @@ impl<'a> Opened<'a> {
         bytes: &[u8],
         limits: &DecodeLimits,
         stored: impl FnOnce() -> Result<RgbImage, DecodeError> + 'a,
+    ) -> Result<Self, DecodeError> {
+        Self::reducible(header, orientation, buffers, bytes, limits, move |_| Ok((stored()?, 1)))
+    }
+
+    /// The same for one that can be decoded smaller than it is.
+    pub(super) fn reducible(
+        header: ImageHeader,
+        orientation: Orientation,
+        buffers: Buffers,
+        bytes: &[u8],
+        limits: &DecodeLimits,
+        stored: impl FnOnce(u32) -> Result<(RgbImage, u32), DecodeError> + 'a,
     ) -> Result<Self, DecodeError> {
         let needed = buffers.peak(header.width, header.height, is_turned(orientation), bytes.len());
         if needed > limits.max_memory {
@@ -137,12 +153,12 @@ impl<'a> Opened<'a> {
         if needed > limits.max_memory {
             return Err(DecodeError::TooMuchMemory { format: header.format, limit: limits.max_memory, needed });
         }
-        let converted = move || {
-            let mut image = stored()?;
+        let converted = move |most| {
+            let (mut image, step) = stored(most)?;
             if let Some(profile) = read() {
                 icc::to_srgb(&mut image, &profile);
             }
-            Ok(image)
+            Ok((image, step))
         };
         Ok(Self { header, orientation, memory: needed, stored: Box::new(converted) })
     }
@@ -157,12 +173,24 @@ impl<'a> Opened<'a> {
         self.memory
     }
 
+    /// Width and height of the upright image.
+    pub fn upright_size(&self) -> (u32, u32) {
+        let ImageHeader { width, height, .. } = self.header;
+        if is_turned(self.orientation) { (height, width) } else { (width, height) }
+    }
+
     /// Upright 8-bit RGB.
     pub fn decode(self) -> Result<RgbImage, DecodeError> {
-        let stored = guarded(self.header.format, self.stored)?;
+        self.decode_reduced(1.0).map(Raster::into_image)
+    }
+
+    /// The same, with one pixel at least for each square of `step` pixels: fewer are decoded where the format allows that.
+    pub fn decode_reduced(self, step: f32) -> Result<Raster, DecodeError> {
+        let stored = self.stored;
+        let (stored, step) = guarded(self.header.format, || stored(step.max(1.0) as u32))?;
         let mut upright = DynamicImage::ImageRgb8(stored);
         upright.apply_orientation(self.orientation);
-        Ok(upright.into_rgb8())
+        Ok(Raster::reduced(upright.into_rgb8(), step))
     }
 }
 

@@ -17,7 +17,7 @@
 use super::detect::{DetectError, DetectOptions, detections};
 use super::look::{Look, Turn};
 use super::shrink::{Scale, shrunk_size};
-use crate::types::{BoundingBox, Detection, DetectorKind, DetectorOutput, Point};
+use crate::types::{Detection, DetectorKind, DetectorOutput, Point};
 
 mod first;
 mod seen;
@@ -246,9 +246,7 @@ impl Finder {
         });
         let mut kept: Vec<usize> = Vec::new();
         for number in numbers {
-            let face = &self.seen[number].found.detection.bounding_box;
-            let is_new =
-                |other: &usize| !is_same(&self.seen[*other].found.detection.bounding_box, face, self.options.nms_iou);
+            let is_new = |other: &usize| !is_same(&self.seen[*other], &self.seen[number], self.options.nms_iou);
             if kept.iter().all(is_new) {
                 kept.push(number);
             }
@@ -321,7 +319,7 @@ impl Finder {
     }
 
     /// The faces, largest first, and what was looked at.
-    pub fn finish(self) -> (Vec<Found>, Searched) {
+    pub fn finish(&self) -> (Vec<Found>, Searched) {
         let wanted = self.wanted.min_face.map_or(0.0, |least| least.pixels(self.size));
         let faces = self.merged().into_iter().map(|number| &self.seen[number]).filter(|seen| seen.is_face());
         let mut faces: Vec<Found> =

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use image::RgbImage;
 
-use super::align::{Similarity, warp};
+use super::align::Similarity;
 use super::exposure::brighten;
+use super::raster::Raster;
 use super::shrink::{Scale, shrink_to};
 use crate::types::{BoundingBox, Detection, Landmarks, Point};
 
@@ -76,7 +77,7 @@ impl Look {
     }
 
     /// Pixels of the photo, on a side, for one of the look.
-    pub(super) fn step(&self) -> f32 {
+    pub fn step(&self) -> f32 {
         match &self.view {
             View::Part { scale, .. } => 1.0 / scale.x.max(scale.y),
             View::Window { to_photo, .. } => to_photo.scale() as f32,
@@ -148,27 +149,29 @@ impl Look {
 }
 
 /// Draws looks at a photo, each beside its image. Parts of nearly one colour are left out: no face can be in them.
-pub fn draw(photo: &RgbImage, looks: Vec<Look>) -> Vec<(Look, RgbImage)> {
-    let mut shrunk = Cow::Borrowed(photo);
+pub fn draw(photo: &Raster, looks: Vec<Look>) -> Vec<(Look, RgbImage)> {
+    let mut shrunk: Option<Cow<RgbImage>> = None;
     let mut drawn = Vec::with_capacity(looks.len());
     for look in looks {
         let image = match look.view {
             View::Window { to_photo, .. } => {
-                let mut window = warp(photo, &to_photo, look.width);
+                let mut window = photo.window(&to_photo, look.width);
                 brighten(&mut window);
                 window
             }
             View::Part { left, top, whole, .. } => {
                 // Those of the finest come first, and the coarser ones are made of them.
-                if shrunk.dimensions() != whole {
-                    let fits = shrunk.width() >= whole.0 && shrunk.height() >= whole.1;
-                    let from = if fits { shrunk.as_ref() } else { photo };
-                    shrunk = Cow::Owned(shrink_to(from, whole).into_owned());
-                }
+                let shrunk = match shrunk.take() {
+                    Some(finer) if finer.dimensions() == whole => shrunk.insert(finer),
+                    Some(finer) if finer.width() >= whole.0 && finer.height() >= whole.1 => {
+                        shrunk.insert(Cow::Owned(shrink_to(&finer, whole).into_owned()))
+                    }
+                    _ => shrunk.insert(photo.shrunk(whole)),
+                };
                 if (look.width, look.height) == whole {
                     shrunk.clone().into_owned()
                 } else {
-                    let part = cut(&shrunk, (left, top), (look.width, look.height));
+                    let part = cut(shrunk, (left, top), (look.width, look.height));
                     if is_flat(&part) {
                         continue;
                     }
@@ -208,8 +211,8 @@ mod tests {
     use super::*;
 
     /// Colours say where a pixel is.
-    fn map(width: u32, height: u32) -> RgbImage {
-        RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 40]))
+    fn map(width: u32, height: u32) -> Raster {
+        RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 40])).into()
     }
 
     #[test]
@@ -249,7 +252,7 @@ mod tests {
 
     #[test]
     fn flat_parts_are_left_out_and_the_whole_is_not() {
-        let photo = RgbImage::from_pixel(200, 100, Rgb([200, 201, 199]));
+        let photo = RgbImage::from_pixel(200, 100, Rgb([200, 201, 199])).into();
         let looks = vec![
             Look::part((0, 0), (100, 100), (200, 100), (200, 100)),
             Look::part((0, 0), (50, 25), (200, 100), (50, 25)),

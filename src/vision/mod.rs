@@ -21,6 +21,7 @@ mod memory;
 mod orientation;
 mod png;
 mod quality;
+mod raster;
 mod raw;
 mod samples;
 mod shrink;
@@ -34,7 +35,7 @@ mod photo_tests;
 #[cfg(test)]
 mod rows_tests;
 
-pub use align::{AlignError, Similarity, align, share_outside};
+pub use align::{AlignError, Similarity, align, chip_step, share_outside};
 pub use chip::{ChipError, decode_chip, encode_chip};
 pub use decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened, decode, is_image, open};
 pub use detect::{DetectError, DetectOptions, detections};
@@ -42,4 +43,5 @@ pub use exposure::brightened;
 pub use finder::{Detail, Finder, Found, MinFace, Searched, Wanted};
 pub use look::{Look, Turn, draw};
 pub use quality::{Weakness, quality, weaknesses};
+pub use raster::Raster;
 pub use shrink::{Scale, Shrunk, shrink};

@@ -59,3 +59,26 @@ fn bad_files_are_errors() {
     assert!(matches!(result("corrupted.png"), Err(DecodeError::Corrupt { .. })));
     assert!(matches!(result("truncated.jpg"), Err(DecodeError::Corrupt { .. })));
 }
+
+#[test]
+#[ignore = "needs the test photos"]
+fn large_photos_are_alike_when_reduced() {
+    let mut reduced = 0;
+    for path in photos(&data().join("scenes")) {
+        let bytes = std::fs::read(&path).unwrap();
+        let whole = decode(&bytes, &LIMITS).unwrap();
+        for step in [2, 4, 8] {
+            let raster = open(&bytes, &LIMITS).unwrap().decode_reduced(step as f32).unwrap();
+            if raster.is_whole() {
+                continue;
+            }
+            reduced += 1;
+            let small = raster.into_image();
+            let expected = shrink(&whole, small.width().max(small.height())).image;
+            let sum: u64 = small.iter().zip(expected.iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+            let mean = sum as f64 / small.len() as f64;
+            assert!(mean < 2.0, "{} by {step}: {mean}", path.display());
+        }
+    }
+    assert!(reduced > 20, "{reduced}");
+}

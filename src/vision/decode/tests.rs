@@ -134,6 +134,59 @@ fn heic_is_named_where_it_is_not_built_in() {
     }
 }
 
+/// By how much an image is reduced, and the mean difference between its pixels and the means of the squares of the whole that
+/// they stand for.
+fn difference_when_reduced(name: &str, step: u32) -> (u32, u32) {
+    let bytes = fixture(name);
+    let open = || open(&bytes, &LIMITS).unwrap();
+    let whole = open().decode().unwrap();
+    let opened = open();
+    assert_eq!(opened.upright_size(), whole.dimensions(), "{name}");
+    let raster = opened.decode_reduced(step as f32 + 0.5).unwrap();
+    assert_eq!(raster.size(), whole.dimensions(), "{name}");
+    let small = raster.into_image();
+    let found = whole.width() / small.width();
+    let mean = |x: u32, y: u32, channel: usize| {
+        let square = (0..found * found).map(|n| (x * found + n % found, y * found + n / found));
+        let sum: u32 = square.map(|(x, y)| u32::from(whole.get_pixel(x, y)[channel])).sum();
+        (sum / (found * found)) as u8
+    };
+    let differences = small.enumerate_pixels().flat_map(|(x, y, pixel)| {
+        (0..3).map(move |channel| u32::from(pixel[channel].abs_diff(mean(x, y, channel))))
+    });
+    (found, differences.sum::<u32>() / small.len() as u32)
+}
+
+#[test]
+fn a_reduced_jpeg_shows_the_means_of_squares() {
+    for name in fixtures("jpeg_") {
+        for step in [1, 2, 4, 8] {
+            let (_, difference) = difference_when_reduced(&name, step);
+            // Colours are stored coarser than brightness, and run over the edges of the quadrants; other corners differ by 80.
+            assert!(difference <= 4 + 4 * step, "{name} by {step}: {difference}");
+        }
+    }
+    for orientation in 1..=8 {
+        for step in [1, 2, 4, 8] {
+            let (found, difference) = difference_when_reduced(&format!("jpeg_orientation_{orientation}.jpg"), step);
+            assert_eq!(found, step, "{orientation}");
+            assert!(difference <= 4 + 4 * step, "{orientation} by {step}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn a_jpeg_with_a_hole_is_refused_when_reduced_too() {
+    let whole = fixture("jpeg_orientation_1.jpg");
+    // Half of the codes, and an end marker.
+    let scan = whole.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+    let cut = [&whole[..scan + (whole.len() - scan) / 2], &[0xff, 0xd9]].concat();
+    for step in [1.0, 2.0, 8.0] {
+        let decoded = open(&cut, &LIMITS).unwrap().decode_reduced(step);
+        assert!(matches!(decoded, Err(DecodeError::Corrupt { .. })), "{step}");
+    }
+}
+
 #[test]
 fn every_orientation_is_turned_upright() {
     for orientation in 1..=8 {

@@ -85,12 +85,15 @@ pub(super) fn is_about(first: &Detection, second: &Detection) -> bool {
     is_inside || iou(&first.bounding_box, &second.bounding_box) > 0.2
 }
 
-/// Whether two boxes are of one face: they overlap by more than `max_iou`, or one lies nearly within the other.
-pub(super) fn is_same(a: &BoundingBox, b: &BoundingBox, max_iou: f32) -> bool {
+/// Whether something is the same as one that is clearer: their boxes overlap by more than `max_iou`, or the smaller one lies
+/// nearly within the other. What only may be a face hides nothing that is far smaller.
+pub(super) fn is_same(clearer: &Seen, other: &Seen, max_iou: f32) -> bool {
+    let (a, b) = (&clearer.found.detection.bounding_box, &other.found.detection.bounding_box);
     let overlap = iou(a, b);
     // Of the smaller one: iou = shared / (a + b - shared).
     let shared = overlap * (a.area() + b.area()) / (1.0 + overlap);
-    overlap > max_iou || shared > 0.75 * a.area().min(b.area())
+    let comparable = clearer.is_face() || a.area() < 4.0 * b.area();
+    overlap > max_iou || (comparable && shared > 0.75 * a.area().min(b.area()))
 }
 
 pub(super) fn longer_side(face: &BoundingBox) -> f32 {

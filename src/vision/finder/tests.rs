@@ -1,5 +1,5 @@
 use super::*;
-use crate::types::Landmarks;
+use crate::types::{BoundingBox, Landmarks};
 
 fn finder(size: (u32, u32), wanted: Wanted) -> Finder {
     Finder::new(size, 640, DetectOptions::default(), wanted)

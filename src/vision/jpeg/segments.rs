@@ -57,21 +57,6 @@ pub(super) fn headers(bytes: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
-/// Whether image data is followed by an end marker.
-pub(super) fn is_closed(bytes: &[u8]) -> bool {
-    let (mut at, mut has_data) = (2, false);
-    while let Some(found) = segment(bytes, at) {
-        match found.marker {
-            END_OF_IMAGE => return has_data,
-            START_OF_IMAGE if has_data => return false,
-            START_OF_SCAN => has_data = true,
-            _ => {}
-        }
-        at = found.end;
-    }
-    false
-}
-
 /// The first orientation in EXIF, wherever it is, or else in XMP.
 pub(super) fn orientation(bytes: &[u8]) -> Option<Orientation> {
     let app1 = || headers(bytes).filter(|segment| segment.marker == APP1).map(|segment| segment.body);
