@@ -1,12 +1,17 @@
 """What a server finds on photos as people take them: small faces on large photos, turned and spoiled photos.
 
-    python3 scripts/bench_photos.py groups LFW --background PHOTO [--pid PID]
+    python3 scripts/bench_photos.py groups LFW --background PHOTO [--pid PID] [--details fast auto full]
+    python3 scripts/bench_photos.py empty SCENES
+    python3 scripts/bench_photos.py people LFW
     python3 scripts/bench_photos.py turned LFW [--photos 500]
     python3 scripts/bench_photos.py spoiled LFW [--photos 100]
 
 `groups` pastes faces of LFW (a folder of people) on a background of 12 megapixels, 40 of them so that their boxes are 120, 80,
 60, 40 and 30 pixels wide, 20 on a panorama and 24 on a frame of a 4K camera, and counts which of them each `detail` finds, how
 many boxes there are beside them, and how many are nearest to their own photo; `--pid` is the server's, for the processor's time.
+`empty` cuts 50 pieces without a face out of photos (a folder with their noses in truth.json) and counts the boxes on them.
+`people` takes every photo of LFW: whether its central face is found and usable, and whether the first photo of the same person
+is the nearest of the first photos of all.
 `turned` and `spoiled` change photos of one face and compare its embedding with that of the whole photo. Silent failures are
 faces that are called usable and are below the threshold.
 
@@ -95,19 +100,19 @@ def group(sources: list[tuple[Image.Image, dict]], background: Image.Image, size
 
 def groups(server: Server, options: argparse.Namespace) -> None:
     sources = []
-    for path in photos_of(options.lfw, 60):
+    for path in photos_of(options.folder, 60):
         photo = Image.open(path).convert("RGB")
         faces = server.embedded(photo)
         if len(faces) == 1:
             sources.append((photo, faces[0]))
     background = Image.open(options.background).convert("RGB")
     embeddings = np.array([face["embedding"] for _, face in sources])
-    print("| photo | detail | found | boxes beside | nearest to their own photo | looks | ms of the processor |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| photo | detail | found | boxes beside | nearest to their own photo | looks | ms of the processor | megapixels/s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, size, columns, rows, width in GROUPS:
         canvas, places = group(sources, background, size, columns, rows, width)
         photo = encoded(canvas, 92)
-        for detail in ("fast", "auto", "full"):
+        for detail in options.details:
             answer = server.post(f"/embed?detail={detail}", photo)
             own, found = 0, 0
             for number, (x, y) in enumerate(places):
@@ -118,7 +123,8 @@ def groups(server: Server, options: argparse.Namespace) -> None:
                 own += int(np.argmax(embeddings @ np.array(face["embedding"])) == number)
             looks = answer.get("searched", {}).get("looks", "")
             cost = cpu(server, f"/detect?detail={detail}", photo)
-            print(f"| {name} | {detail} | {found} of {len(places)} | {max(0, len(answer['faces']) - found)} | {own} | {looks} | {cost} |", flush=True)
+            speed = f"{size[0] * size[1] / 1e3 / float(cost):.0f}" if cost else ""
+            print(f"| {name} | {detail} | {found} of {len(places)} | {max(0, len(answer['faces']) - found)} | {own} | {looks} | {cost} | {speed} |", flush=True)
 
 
 def cpu(server: Server, path: str, photo: bytes) -> str:
@@ -130,9 +136,55 @@ def cpu(server: Server, path: str, photo: bytes) -> str:
     return f"{(server.seconds() - begun) / ROUNDS * 1e3:.0f}"
 
 
+def empty(server: Server, options: argparse.Namespace) -> None:
+    noses = json.loads((options.folder / "truth.json").read_text())["noses"]
+    random, pieces = np.random.default_rng(3), []
+    for number in range(10_000):
+        name = sorted(noses)[number % len(noses)]
+        photo = Image.open(options.folder / name).convert("RGB")
+        # Whole heads, of portraits as of groups.
+        margin = (0.2 if len(noses[name]) < 3 else 0.12) * max(photo.size)
+        width, height = (int(side * random.uniform(0.2, 0.6)) for side in photo.size)
+        left, top = (int(random.uniform(0, whole - part)) for whole, part in zip(photo.size, (width, height)))
+        near = [
+            left - margin < x < left + width + margin and top - margin < y < top + height + margin for x, y in noses[name]
+        ]
+        if min(width, height) >= 100 and not any(near):
+            pieces.append((name, photo.crop((left, top, left + width, top + height))))
+        if len(pieces) == 50:
+            break
+    sizes = [piece.width * piece.height / 1e6 for _, piece in pieces]
+    print(f"{len(pieces)} pieces of {len({name for name, _ in pieces})} photos, {min(sizes):.2f} to {max(sizes):.1f} megapixels\n")
+    print("| detail | pieces with a box | boxes | highest score |")
+    print("| --- | --- | --- | --- |")
+    for detail in options.details:
+        found = [server.post(f"/detect?detail={detail}", encoded(piece))["faces"] for _, piece in pieces]
+        scores = [face["detection_score"] for faces in found for face in faces]
+        print(f"| {detail} | {sum(map(bool, found))} | {len(scores)} | {max(scores, default=0):.3f} |", flush=True)
+
+
+def people(server: Server, options: argparse.Namespace) -> None:
+    first, others, counts = [], [], np.zeros(4, int)
+    for person in sorted(path for path in options.folder.iterdir() if path.is_dir()):
+        for number, path in enumerate(sorted(person.glob("*.jpg"))):
+            photo = path.read_bytes()
+            answer = server.post("/embed", photo)
+            face = nearest(answer["faces"], 125, 125)
+            counts += [1, face is not None, len(answer["faces"]), face is not None and face.get("usable", True)]
+            if face is not None:
+                (others if number else first).append((person.name, face["embedding"]))
+    gallery = np.array([embedding for _, embedding in first])
+    names = [name for name, _ in first]
+    right = sum(names[int(np.argmax(gallery @ np.array(embedding)))] == name for name, embedding in others)
+    photos, found, boxes, usable = counts
+    print("| photos | central face found | all boxes | central face usable | people | further photos | nearest to their own person |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| {photos} | {found} | {boxes} | {usable} | {len(names)} | {len(others)} | {right} ({100 * right / len(others):.1f} %) |")
+
+
 def compare(server: Server, options: argparse.Namespace, changes: list[tuple[str, Callable[[Image.Image, dict], Image.Image]]]) -> None:
     photos = []
-    for path in photos_of(options.lfw, options.photos):
+    for path in photos_of(options.folder, options.photos):
         photo = Image.open(path).convert("RGB")
         face = central(server.embedded(photo), photo)
         if face is not None:
@@ -201,17 +253,18 @@ def spoiled(server: Server, options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["groups", "turned", "spoiled"])
-    parser.add_argument("lfw", type=Path)
+    parser.add_argument("what", choices=["groups", "empty", "people", "turned", "spoiled"])
+    parser.add_argument("folder", type=Path, help="of LFW, or of scenes")
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--pid", type=int)
     parser.add_argument("--background", type=Path)
+    parser.add_argument("--details", nargs="+", default=["fast", "auto", "full"])
     parser.add_argument("--photos", type=int, default=100)
     parser.add_argument("--threshold", type=float, default=0.423, help="of the model for a pair")
     options = parser.parse_args()
     if options.what == "groups" and options.background is None:
         parser.error("groups: --background is needed")
-    {"groups": groups, "turned": turned, "spoiled": spoiled}[options.what](Server(options.url, options.pid), options)
+    {"groups": groups, "empty": empty, "people": people, "turned": turned, "spoiled": spoiled}[options.what](Server(options.url, options.pid), options)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ impl Decoder {
 
 /// Pixels of the photo, on a side, for one of the finest look.
 fn finest(looks: &[Look]) -> f32 {
-    looks.iter().map(Look::step).fold(f32::INFINITY, f32::min)
+    looks.iter().map(Look::coarsest).fold(f32::INFINITY, f32::min)
 }
 
 impl Decoded {

@@ -35,9 +35,9 @@ impl DetectorKind {
     /// Least score of what may be a face, where faces of at least so many pixels of the input (the shorter side of the box) are
     /// looked for.
     ///
-    /// Measured on 192 faces of Labeled Faces in the Wild that were shrunk to 12, 16 and 20 pixels. RetinaFace-MobileNet0.25
-    /// gives 97, 98 and 98 % of them these scores (and 100, 23 and 4 other things on a megapixel of photos without such faces);
-    /// YuNet 93 % of 12 pixels, 99 % of 16 and all of 20. SCRFD was not measured.
+    /// Measured on 192 faces of Labeled Faces in the Wild that were shrunk to 14, 16 and 20 pixels. RetinaFace-MobileNet0.25
+    /// gives 98 % of them these scores (and 100, 23 and 4 other things on a megapixel of photos without such faces); YuNet 99 %
+    /// of 96 such faces of 14 and 16 pixels, and all of 20. SCRFD was not measured.
     pub fn hint(self, pixels: f32) -> f32 {
         let (large, middle, small) = match self {
             Self::RetinaFace => (0.05, 0.02, 0.01),

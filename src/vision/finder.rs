@@ -34,7 +34,7 @@ use seen::{Kind, Seen, centre, is_about, is_odd, is_same, longer_side, shorter_s
 const SURE: f32 = 24.0;
 
 /// Faces of at least so many pixels leave a hint (see [`DetectorKind::hint`]).
-const HINTED: f32 = 12.0;
+const HINTED: f32 = 14.0;
 
 /// Most hints of at most this score are nothing: they are glanced at first. What second looks show with less is left out.
 const WEAK: f32 = 0.3;
@@ -274,7 +274,8 @@ impl Finder {
             self.seen[number].again = Some(kind);
             let face = self.seen[number].found.detection.bounding_box;
             let side = span * longer_side(&face);
-            let window = |turn: &Turn| Look::window(centre(&face), side, pixels, *turn).about(number);
+            let rough = matches!(kind, Kind::Glance | Kind::Turned);
+            let window = |turn: &Turn| Look::window(centre(&face), side, pixels, *turn).about(number).rough(rough);
             looks.extend(turns.iter().map(window));
         }
         looks

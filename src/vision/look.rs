@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use image::RgbImage;
+use image::{RgbImage, imageops};
 
 use super::align::Similarity;
 use super::exposure::brighten;
@@ -41,6 +41,8 @@ pub struct Look {
     pub height: u32,
     /// The number of what is looked at again.
     pub(super) about: Option<usize>,
+    /// It may be drawn from fewer pixels than it has: what it shows will be looked at again, if it is anything.
+    rough: bool,
     view: View,
 }
 
@@ -49,26 +51,29 @@ enum View {
     /// A rectangle of the shrunk photo.
     Part { left: u32, top: u32, scale: Scale, whole: (u32, u32) },
     /// A square of the photo, turned so that what stands turned by `turn` is upright.
-    Window { to_photo: Similarity, turn: Turn },
+    Window { to_photo: Similarity, upright: Similarity, turn: Turn },
 }
 
 impl Look {
     /// A rectangle of `size` pixels of a photo that was shrunk from `photo` to `whole` pixels.
     pub(super) fn part((left, top): (u32, u32), size: (u32, u32), photo: (u32, u32), whole: (u32, u32)) -> Self {
         let view = View::Part { left, top, scale: Scale::between(photo, whole), whole };
-        Self { width: size.0, height: size.1, about: None, view }
+        Self { width: size.0, height: size.1, about: None, rough: false, view }
     }
 
     /// A square about `centre` with sides of `side` pixels of the photo, drawn with `pixels` on each side.
     pub(super) fn window(centre: Point, side: f32, pixels: u32, turn: Turn) -> Self {
         let step = f64::from(side) / f64::from(pixels);
-        let (cos, sin) = turn.direction();
-        let (a, b) = (cos * step, sin * step);
         let middle = (f64::from(pixels) - 1.0) / 2.0;
-        let tx = f64::from(centre.x) - (a - b) * middle;
-        let ty = f64::from(centre.y) - (b + a) * middle;
-        let view = View::Window { to_photo: Similarity { a, b, tx, ty }, turn };
-        Self { width: pixels, height: pixels, about: None, view }
+        let to_photo = |turn: Turn| {
+            let (cos, sin) = turn.direction();
+            let (a, b) = (cos * step, sin * step);
+            let tx = f64::from(centre.x) - (a - b) * middle;
+            let ty = f64::from(centre.y) - (b + a) * middle;
+            Similarity { a, b, tx, ty }
+        };
+        let view = View::Window { to_photo: to_photo(turn), upright: to_photo(Turn::Upright), turn };
+        Self { width: pixels, height: pixels, about: None, rough: false, view }
     }
 
     /// The same look, again at what has this number.
@@ -76,8 +81,18 @@ impl Look {
         Self { about: Some(number), ..self }
     }
 
+    /// The same look, drawn from whatever pixels there are.
+    pub(super) fn rough(self, rough: bool) -> Self {
+        Self { rough, ..self }
+    }
+
+    /// Each pixel of the photo that it needs stands for a square of so many on each side.
+    pub fn coarsest(&self) -> f32 {
+        if self.rough { f32::INFINITY } else { self.step() }
+    }
+
     /// Pixels of the photo, on a side, for one of the look.
-    pub fn step(&self) -> f32 {
+    pub(super) fn step(&self) -> f32 {
         match &self.view {
             View::Part { scale, .. } => 1.0 / scale.x.max(scale.y),
             View::Window { to_photo, .. } => to_photo.scale() as f32,
@@ -151,13 +166,24 @@ impl Look {
 /// Draws looks at a photo, each beside its image. Parts of nearly one colour are left out: no face can be in them.
 pub fn draw(photo: &Raster, looks: Vec<Look>) -> Vec<(Look, RgbImage)> {
     let mut shrunk: Option<Cow<RgbImage>> = None;
+    let mut window: Option<(Similarity, RgbImage)> = None;
     let mut drawn = Vec::with_capacity(looks.len());
     for look in looks {
         let image = match look.view {
-            View::Window { to_photo, .. } => {
-                let mut window = photo.window(&to_photo, look.width);
-                brighten(&mut window);
-                window
+            View::Window { upright, turn, .. } => {
+                // All turns of a window come one after the other.
+                let known = window.take().filter(|(of, image)| *of == upright && image.width() == look.width);
+                let (_, image) = window.insert(known.unwrap_or_else(|| {
+                    let mut image = photo.window(&upright, look.width);
+                    brighten(&mut image);
+                    (upright, image)
+                }));
+                match turn {
+                    Turn::Upright => image.clone(),
+                    Turn::Quarter => imageops::rotate270(image),
+                    Turn::Half => imageops::rotate180(image),
+                    Turn::ThreeQuarters => imageops::rotate90(image),
+                }
             }
             View::Part { left, top, whole, .. } => {
                 // Those of the finest come first, and the coarser ones are made of them.

@@ -235,7 +235,7 @@ fn what_was_searched_is_said() {
     assert_eq!(least((1500, 1500), auto), 20);
     assert_eq!(least((640, 640), auto), 20);
     assert_eq!(least((4000, 3000), Wanted { min_face: Some(MinFace::Share(0.05)), ..auto }), 200);
-    assert_eq!(least((2000, 1000), Wanted { detail: Detail::Full, ..auto }), 12);
+    assert_eq!(least((2000, 1000), Wanted { detail: Detail::Full, ..auto }), 14);
     // Not more pixels than the bound, whatever is asked for.
     assert!(least((20_000, 10_000), Wanted { min_face: Some(MinFace::Pixels(1.0)), ..auto }) > 80);
 }
