@@ -5,8 +5,8 @@
 
 Starts the given program on a data folder that is deleted afterwards, and posts to /detect each of: GIFs with a frame
 larger than the canvas, float TIFFs, a 16-bit PNG and a progressive JPEG near the limit of pixels. For each it prints the
-resident memory before, and its peak for one, for two at once, for twelve that wait for their answers and for twelve that
-hang up one after the other. Then it posts PNGs with a colour profile of 30 MB, forty at a time, and prints how long
+resident memory before, and its peak for one, for two at once, for twelve that wait for their answers and for a hundred that
+hang up before they have one. Then it posts PNGs with a colour profile of 30 MB, forty at a time, and prints how long
 other requests take meanwhile. A server without limits may need 6 GB. Needs Python's standard library only, and Linux.
 """
 import argparse
@@ -207,7 +207,7 @@ def at_once(work, count):
 
 
 def memory_of(server, image):
-    """What the server holds, its peaks for one, two, twelve and twelve that hang up, and the answers."""
+    """What the server holds, its peaks for one, two, twelve and a hundred that hang up, and the answers."""
     peaks, statuses = [], []
 
     def peak(load):
@@ -221,7 +221,8 @@ def memory_of(server, image):
     before = server.memory("VmRSS:")
     for count in (1, 2, 12):
         peak(lambda: at_once(lambda: server.post(image, statuses), count))
-    peak(lambda: [server.post_and_hang_up(image, 0.4) for _ in range(12)])
+    patience = iter(range(1, 101))
+    peak(lambda: at_once(lambda: server.post_and_hang_up(image, 0.02 * next(patience)), 100))
     return before, peaks, collections.Counter(statuses)
 
 

@@ -12,7 +12,8 @@ use crate::config::RecognitionConfig;
 use crate::engine::{DetectorInput, Engine, Held, MemoryBudget, Step};
 use crate::types::{Chip, DetectorOutput, Quality};
 use crate::vision::{
-    self, DecodeError, DecodeLimits, DetectOptions, Finder, Found, Look, Raster, Scale, Searched, Wanted, Weakness,
+    self, DecodeError, DecodeLimits, DetectOptions, Finder, Found, Look, Opened, Raster, Scale, Searched, Wanted,
+    Weakness,
 };
 
 /// The bytes of an image and the name of the field that it came in, for error messages.
@@ -247,8 +248,8 @@ impl Decoded {
         }
         // The smaller one makes room first.
         self.photo = RgbImage::default().into();
-        let image = vision::decode(&self.file, &self.limits).map_err(|source| ServiceError::Image { field, source })?;
-        self.photo = image.into();
+        let again = vision::open(&self.file, &self.limits).and_then(Opened::decode_again);
+        self.photo = again.map_err(|source| ServiceError::Image { field, source })?;
         Ok(())
     }
 

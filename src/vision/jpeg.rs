@@ -14,7 +14,7 @@ use zune_jpeg::zune_core::bytestream::{ZByteIoError, ZByteReaderTrait, ZCursor, 
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened};
+use super::decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened, Wish};
 use super::memory::Buffers;
 
 mod codes;
@@ -22,6 +22,7 @@ mod reduced;
 mod segments;
 mod walk;
 
+use reduced::Reduced;
 use walk::{Walked, walk};
 
 /// Encoders write about ten scans into a progressive JPEG; a file of thousands costs far more time than its size says.
@@ -54,7 +55,7 @@ pub(super) fn open_turned<'a>(
     let is_only_scan = is_only_scan(scan, planes);
     let buffers = Buffers::Jpeg { planes: planes as u64, kept: !is_only_scan };
     let plain = is_only_scan && matches!(decoder.input_colorspace(), Some(ColorSpace::YCbCr | ColorSpace::Luma));
-    let stored = move |most| decode(bytes, &header, plain, most);
+    let stored = move |wish| decode(bytes, &header, plain, wish);
     let opened = Opened::reducible(header, orientation, buffers, bytes, limits, stored)?;
     opened.with_profile(segments::profile_length(bytes), limits, move || segments::profile(bytes))
 }
@@ -72,22 +73,31 @@ fn decoder<T: ZByteReaderTrait>(source: T) -> Result<zune_jpeg::JpegDecoder<T>, 
     Ok(decoder)
 }
 
-/// RGB as stored, smaller by up to `most` on each side if it is `plain`, and by how much. No pixel may be missing; what else is
-/// wrong does not matter.
+/// RGB as stored, smaller on each side by the step that is wanted or by less, and by how much; whole unless it is `plain`. No pixel
+/// may be missing; what else is wrong does not matter.
 ///
-/// All codes are read first, a fifth of the time of decoding: the decoders go on with zeros where an end marker comes too early.
-fn decode(bytes: &[u8], header: &ImageHeader, plain: bool, most: u32) -> Result<(RgbImage, u32), DecodeError> {
-    let whole = |bytes: &[u8]| Ok((decode_strictly(bytes, header)?, 1));
-    let end = match walk(bytes, (header.width, header.height)) {
-        Walked::Whole { end } => end,
-        Walked::Cut => return Err(corrupt("it ends too early".into())),
-        Walked::Unknown => return whole(bytes),
-    };
-    if let Some(smaller) = plain.then(|| reduced::decode(bytes, header, most)).flatten() {
-        return Ok(smaller);
+/// For a whole image all codes are read first, a fifth of the time of decoding: where an end marker comes too early, the decoder
+/// goes on with zeros.
+fn decode(bytes: &[u8], header: &ImageHeader, plain: bool, wish: Wish) -> Result<(RgbImage, u32), DecodeError> {
+    if plain && wish.step > 1 {
+        match reduced::decode(bytes, header, wish.step) {
+            Reduced::Image(image, step) => return Ok((image, step)),
+            Reduced::Cut => return Err(corrupt("it ends too early".into())),
+            Reduced::Unknown => {}
+        }
     }
-    // Else without what the decoder stumbles over behind the image data.
-    whole(bytes).or_else(|_| whole(&[&bytes[..end], &[0xff, segments::END_OF_IMAGE]].concat()))
+    let whole = |bytes: &[u8]| Ok((decode_strictly(bytes, header)?, 1));
+    if wish.known {
+        return whole(bytes);
+    }
+    match walk(bytes, (header.width, header.height)) {
+        // Else without what the decoder stumbles over behind the image data.
+        Walked::Whole { end } => {
+            whole(bytes).or_else(|_| whole(&[&bytes[..end], &[0xff, segments::END_OF_IMAGE]].concat()))
+        }
+        Walked::Cut => Err(corrupt("it ends too early".into())),
+        Walked::Unknown => whole(bytes),
+    }
 }
 
 fn decode_strictly(bytes: &[u8], header: &ImageHeader) -> Result<RgbImage, DecodeError> {
@@ -185,6 +195,25 @@ fn corrupt(reason: String) -> DecodeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Without what catches panics of decoders.
+    #[test]
+    fn damage_does_not_stop_reduced_decoding() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images/jpeg_restarts.jpg");
+        let whole = std::fs::read(file).unwrap();
+        let header = ImageHeader { format: Format::Jpeg, width: 48, height: 32 };
+        assert!(matches!(reduced::decode(&whole, &header, 2), Reduced::Image(_, 2)));
+        let mut images = 0;
+        for at in 2..whole.len() {
+            for change in [0x01, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= change;
+                images += usize::from(matches!(reduced::decode(&bytes, &header, 8), Reduced::Image(..)));
+            }
+            let _ = reduced::decode(&whole[..at], &header, 4);
+        }
+        assert!(images > 100, "{images}");
+    }
 
     #[test]
     fn a_scan_of_all_planes_is_told_from_a_first_one() {

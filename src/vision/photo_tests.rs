@@ -77,7 +77,7 @@ fn large_photos_are_alike_when_reduced() {
             let expected = shrink(&whole, small.width().max(small.height())).image;
             let sum: u64 = small.iter().zip(expected.iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
             let mean = sum as f64 / small.len() as f64;
-            assert!(mean < 2.0, "{} by {step}: {mean}", path.display());
+            assert!(mean < 3.0, "{} by {step}: {mean}", path.display());
         }
     }
     assert!(reduced > 20, "{reduced}");

@@ -55,6 +55,25 @@ async fn a_turned_photo_is_its_person() {
     }
 }
 
+/// A large JPEG is decoded at a half to an eighth of its size as far as that is enough; the same pixels in another format never.
+#[tokio::test]
+#[ignore = "needs the test photos"]
+async fn a_photo_that_is_decoded_smaller_has_the_same_faces() {
+    let app = TestApp::start().await;
+    for name in ["002_A.jpg", "004_A.jpg"] {
+        let file = photos::read(&photos::folder("scenes").join(name));
+        let mut pixels = std::io::Cursor::new(Vec::new());
+        image::load_from_memory(&file).unwrap().write_to(&mut pixels, image::ImageFormat::Pnm).unwrap();
+        let (jpeg, whole) = (app.embedded(&file).await, app.embedded(&pixels.into_inner()).await);
+        assert_eq!(jpeg.len(), whole.len(), "{name}");
+        for (a, b) in jpeg.iter().zip(&whole) {
+            let (a_box, b_box) = (&a.face.bounding_box, &b.face.bounding_box);
+            assert!((a_box.x - b_box.x).abs() < 0.02 * b_box.width, "{name}: {a_box:?} {b_box:?}");
+            assert!(similarity(a, b) > 0.98, "{name}: {}", similarity(a, b));
+        }
+    }
+}
+
 /// Of 300 turned photos every face is found, and none has the embedding of somebody else.
 #[tokio::test]
 #[ignore = "needs the test photos"]

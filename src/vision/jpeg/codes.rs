@@ -122,6 +122,15 @@ impl<'a> Bits<'a> {
         self.known -= count as i32;
     }
 
+    /// After a look at the next: the number of `size` bits, at most 16, behind a code of `length`, and passes both. A number
+    /// whose highest bit is 0 is negative (ITU-T T.81, F.2.2.1).
+    #[inline(always)]
+    pub fn value(&mut self, length: u32, size: u32) -> i32 {
+        let value = (self.buffer << length).checked_shr(64 - size).unwrap_or(0) as i32;
+        self.drop(length + size);
+        if value < 1 << size >> 1 { value + 1 - (1 << size) } else { value }
+    }
+
     pub fn skip(&mut self, count: u32) {
         self.fill();
         self.drop(count);

@@ -6,7 +6,7 @@
 
 use super::MAX_SCANS;
 use super::codes::{Bits, Codes};
-use super::segments::{self, END_OF_IMAGE, START_OF_IMAGE, START_OF_SCAN};
+use super::segments::{self, END_OF_IMAGE, START_OF_IMAGE, START_OF_SCAN, Segment};
 
 /// Components of an image that is decoded at all.
 const MOST_COMPONENTS: usize = 4;
@@ -24,25 +24,24 @@ pub(super) enum Walked {
 
 /// Reads all codes of a file whose image has this width and height.
 pub(super) fn walk(bytes: &[u8], size: (u32, u32)) -> Walked {
-    let mut image = Image { size: (size.0 as usize, size.1 as usize), ..Image::default() };
-    match image.walk(bytes) {
-        Some(walked) => walked,
-        None => Walked::Unknown,
-    }
+    Image::of_size(size).walk(bytes).unwrap_or(Walked::Unknown)
 }
 
 #[derive(Default)]
-struct Component {
+pub(super) struct Component {
     id: u8,
-    across: usize,
-    down: usize,
-    dc: usize,
-    ac: usize,
+    /// Blocks of a unit.
+    pub across: usize,
+    pub down: usize,
+    /// Numbers of its tables.
+    pub dc: usize,
+    pub ac: usize,
+    pub quantiser: usize,
     /// Blocks in a row of the image, made up to whole units.
     stride: usize,
     /// Blocks that a scan of this component alone has.
-    width: usize,
-    height: usize,
+    pub width: usize,
+    pub height: usize,
     /// Of each block of a progressive image, which coefficients are not zero.
     set: Vec<u64>,
     /// Of each coefficient, the bits that are still to come; -1: all of it.
@@ -57,22 +56,27 @@ impl Default for Missing {
     }
 }
 
+/// What the headers say.
 #[derive(Default)]
-struct Image {
+pub(super) struct Image {
     /// Width and height, which bound the work.
     size: (usize, usize),
     scans: usize,
-    progressive: bool,
-    components: Vec<Component>,
-    units: (usize, usize),
-    restart: usize,
-    dc: [Option<Codes>; MOST_COMPONENTS],
-    ac: [Option<Codes>; MOST_COMPONENTS],
+    pub progressive: bool,
+    pub components: Vec<Component>,
+    /// Groups of blocks of all components, in a row and in a column.
+    pub units: (usize, usize),
+    /// Units between restarts, 0 for none.
+    pub restart: usize,
+    pub dc: [Option<Codes>; MOST_COMPONENTS],
+    pub ac: [Option<Codes>; MOST_COMPONENTS],
+    /// In the order in which coefficients are stored.
+    pub quantisers: [Option<[u16; 64]>; MOST_COMPONENTS],
 }
 
 /// What the header of a scan says.
-struct Scan {
-    components: Vec<usize>,
+pub(super) struct Scan {
+    pub components: Vec<usize>,
     first: u8,
     last: u8,
     /// Whether bits are added to coefficients that are known.
@@ -81,15 +85,17 @@ struct Scan {
 }
 
 impl Image {
+    /// An image of this width and height, before anything is read.
+    pub fn of_size((width, height): (u32, u32)) -> Self {
+        Self { size: (width as usize, height as usize), ..Self::default() }
+    }
+
     fn walk(&mut self, bytes: &[u8]) -> Option<Walked> {
         let mut at = 2;
         let mut end = None;
         while let Some(segment) = segments::segment(bytes, at) {
             at = segment.end;
             let understood = match segment.marker {
-                0xc0..=0xc2 => self.frame(segment.marker == 0xc2, segment.body),
-                0xc4 => self.tables(segment.body),
-                0xdd => self.restarts(segment.body),
                 START_OF_SCAN => match self.scan(segment.body) {
                     Some(scan) => {
                         self.scans += 1;
@@ -112,8 +118,7 @@ impl Image {
                     let end = end.filter(|_| self.components.iter().all(|component| component.missing.0[0] >= 0));
                     return Some(end.map_or(Walked::Cut, |end| Walked::Whole { end }));
                 }
-                START_OF_IMAGE => None,
-                _ => Some(()),
+                _ => self.header(&segment),
             };
             // Behind the image data may be anything.
             match (understood, end) {
@@ -127,6 +132,44 @@ impl Image {
         let all = self.components.iter().all(|component| component.missing.0 == [0; 64]);
         let end = end.filter(|end| all && (bytes[end - 1] != 0 || bytes[end - 2] == 0xff));
         Some(end.map_or(Walked::Cut, |end| Walked::Whole { end }))
+    }
+
+    /// The first scan, and where its data begins.
+    pub fn first_scan(&mut self, bytes: &[u8]) -> Option<(Scan, usize)> {
+        let mut at = 2;
+        loop {
+            let segment = segments::segment(bytes, at)?;
+            at = segment.end;
+            match segment.marker {
+                START_OF_SCAN => return Some((self.scan(segment.body)?, at)),
+                END_OF_IMAGE => return None,
+                _ => self.header(&segment)?,
+            }
+        }
+    }
+
+    /// What stands between scans.
+    fn header(&mut self, segment: &Segment) -> Option<()> {
+        match segment.marker {
+            0xc0..=0xc2 => self.frame(segment.marker == 0xc2, segment.body),
+            0xc4 => self.tables(segment.body),
+            0xdb => self.quantisers(segment.body),
+            0xdd => self.restarts(segment.body),
+            START_OF_IMAGE => None,
+            _ => Some(()),
+        }
+    }
+
+    fn quantisers(&mut self, mut body: &[u8]) -> Option<()> {
+        while let [place, rest @ ..] = body {
+            let wide = place >> 4 != 0;
+            let (values, rest) = rest.split_at_checked(if wide { 128 } else { 64 })?;
+            let value =
+                |n: usize| if wide { u16::from_be_bytes([values[2 * n], values[2 * n + 1]]) } else { values[n].into() };
+            *self.quantisers.get_mut(usize::from(place & 15))? = Some(std::array::from_fn(value));
+            body = rest;
+        }
+        Some(())
     }
 
     fn restarts(&mut self, body: &[u8]) -> Option<()> {
@@ -151,7 +194,8 @@ impl Image {
             if !(1..=4).contains(&across) || !(1..=4).contains(&down) {
                 return None;
             }
-            self.components.push(Component { id: part[0], across, down, ..Component::default() });
+            let quantiser = usize::from(part[2]);
+            self.components.push(Component { id: part[0], across, down, quantiser, ..Component::default() });
         }
         let across = self.components.iter().map(|component| component.across).max()?;
         let down = self.components.iter().map(|component| component.down).max()?;
