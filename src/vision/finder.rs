@@ -350,7 +350,10 @@ fn doubt(seen: &Seen, has_clear: bool) -> Option<(Kind, Vec<Turn>)> {
         Kind::First if seen.in_look < EXACT => Some((Kind::Closer, as_seen)),
         Kind::Glance => (score > GLANCED).then_some((Kind::Closer, as_seen)),
         Kind::First | Kind::Closer => turns_to_try(seen, has_clear).map(|turns| (Kind::Turned, turns)),
-        Kind::Turned => Some((Kind::Exact, as_seen)),
+        Kind::Turned => {
+            let may_be = seen.found.turned != Turn::Upright && score > GLANCED;
+            (seen.is_face() || may_be).then_some((Kind::Exact, as_seen))
+        }
         Kind::Exact => None,
     }
 }
