@@ -361,7 +361,8 @@ fn doubt(seen: &Seen, has_clear: bool) -> Option<(Kind, Vec<Turn>)> {
 fn turns_to_try(seen: &Seen, has_clear: bool) -> Option<Vec<Turn>> {
     let least = if has_clear { LARGE_HINT } else { LARGE_HINT_ALONE };
     if !seen.is_face() {
-        return (seen.found.detection.score > least).then(|| Turn::ALL.to_vec());
+        let may_be = seen.found.detection.score > least && (seen.odd || !has_clear);
+        return may_be.then(|| Turn::ALL.to_vec());
     }
     if seen.odd {
         return Some(Turn::ALL.to_vec());
