@@ -235,13 +235,14 @@ impl Finder {
         self.merged().into_iter().filter(|number| self.seen[*number].is_face()).count()
     }
 
-    /// Numbers of what was seen, each thing once: of those that overlap the clearest, else the last looked at.
+    /// Numbers of what was seen, each thing once: of those that overlap the clearest, else the last looked at, else one that has
+    /// the shape of a face.
     fn merged(&self) -> Vec<usize> {
         let mut numbers: Vec<usize> = (0..self.seen.len()).filter(|number| !self.seen[*number].replaced).collect();
         let is_clear = |seen: &Seen| seen.is_face() && !seen.found.doubtful && seen.in_look >= EXACT;
         let key = |number: &usize| {
             let seen = &self.seen[*number];
-            ((is_clear(seen), seen.is_face(), seen.look), seen.found.detection.score)
+            ((is_clear(seen), seen.is_face(), seen.look, !seen.odd), seen.found.detection.score)
         };
         numbers.sort_by(|a, b| {
             let (a, b) = (key(a), key(b));
