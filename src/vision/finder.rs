@@ -53,8 +53,8 @@ const LARGE_HINT_ALONE: f32 = 0.05;
 const EXACT: f32 = 32.0;
 
 /// Of the score of a clear face. Of faces of 40 pixels and more on large photos that finer looks found, 19 in 20 have at least
-/// 0.99; of five things on photos of 20 to 36 megapixels that are none, all have less than 0.91.
-const NEARLY_CLEAR: f32 = 0.93;
+/// 0.99; of six things on photos of 20 to 36 megapixels that are none, all have less than 0.94.
+const NEARLY_CLEAR: f32 = 0.95;
 
 /// The side of a photo with a border about it, in longer sides of the photo.
 const BORDERED: f32 = 1.2;
