@@ -12,8 +12,7 @@ use crate::config::RecognitionConfig;
 use crate::engine::{DetectorInput, Engine, Held, MemoryBudget, Step};
 use crate::types::{Chip, DetectorOutput, Quality};
 use crate::vision::{
-    self, DecodeError, DecodeLimits, DetectOptions, Finder, Found, Look, Opened, Raster, Scale, Searched, Wanted,
-    Weakness,
+    self, DecodeError, DecodeLimits, DetectOptions, Finder, Found, Look, Raster, Scale, Searched, Wanted, Weakness,
 };
 
 /// The bytes of an image and the name of the field that it came in, for error messages.
@@ -98,7 +97,7 @@ enum Outcome {
 /// that is freed, and not when the client who sent it leaves.
 struct Decoded {
     photo: Raster,
-    /// To decode it again, with all its pixels.
+    /// To decode it again, with more pixels.
     file: Bytes,
     limits: DecodeLimits,
     finder: Box<Finder>,
@@ -241,14 +240,14 @@ impl Decoded {
         Ok(Next::Look(self, drawn))
     }
 
-    /// Decodes the photo again, with all its pixels, if one pixel for each square of `step` pixels is more than there is.
+    /// Decodes the photo again if one pixel for each square of `step` pixels is more than there is.
     fn need(&mut self, step: f32, field: &'static str) -> Result<(), ServiceError> {
         if self.photo.is_fine_enough(step) {
             return Ok(());
         }
         // The smaller one makes room first.
         self.photo = RgbImage::default().into();
-        let again = vision::open(&self.file, &self.limits).and_then(Opened::decode_again);
+        let again = vision::open(&self.file, &self.limits).and_then(|opened| opened.decode_again(step));
         self.photo = again.map_err(|source| ServiceError::Image { field, source })?;
         Ok(())
     }

@@ -198,9 +198,9 @@ impl<'a> Opened<'a> {
         self.decode_as(Wish { step: step.max(1.0) as u32, known: false })
     }
 
-    /// All pixels of a file that was decoded before.
-    pub fn decode_again(self) -> Result<Raster, DecodeError> {
-        self.decode_as(Wish { step: 1, known: true })
+    /// The same for a file that was decoded before.
+    pub fn decode_again(self, step: f32) -> Result<Raster, DecodeError> {
+        self.decode_as(Wish { step: step.max(1.0) as u32, known: true })
     }
 
     fn decode_as(self, wish: Wish) -> Result<Raster, DecodeError> {
