@@ -97,7 +97,7 @@ enum Outcome {
 /// that is freed, and not when the client who sent it leaves.
 struct Decoded {
     photo: Raster,
-    /// To decode it again, with more pixels.
+    /// To decode it again, with more pixels; empty if it has them all.
     file: Bytes,
     limits: DecodeLimits,
     finder: Box<Finder>,
@@ -177,7 +177,7 @@ impl PhotoReader {
         let mut held = None;
         loop {
             let (decoder, own, options) = (self.decoder.clone(), bytes.clone(), self.options);
-            let decoded = self.engine.on_cpu(Step::Decode, move || decoder.decode(own, held, options, wanted));
+            let decoded = self.engine.on_cpu(Step::Decode, move || decoder.decode(&own, held, options, wanted));
             match decoded.await?.map_err(|source| ServiceError::Image { field, source })? {
                 Outcome::Decoded(decoded, drawn) => return Ok((decoded, drawn)),
                 Outcome::Waits(needed) => held = Some(self.decoder.budget.take(needed).await?),
@@ -191,12 +191,12 @@ impl Decoder {
     /// those that are free.
     fn decode(
         &self,
-        file: Bytes,
+        file: &Bytes,
         held: Option<Held>,
         options: DetectOptions,
         wanted: Wanted,
     ) -> Result<Outcome, DecodeError> {
-        let opened = vision::open(&file, &self.limits)?;
+        let opened = vision::open(file, &self.limits)?;
         let mut finder = Box::new(Finder::new(opened.upright_size(), self.detector_side, options, wanted));
         let for_looks = finder.memory();
         let for_photo = opened.memory();
@@ -206,15 +206,16 @@ impl Decoder {
         let looks = finder.next_looks();
         let photo = opened.decode_reduced(finest(&looks))?;
         let looks_held = photo_held.split(for_looks).map(Arc::new);
-        // One that was decoded in part may have to be decoded again.
-        photo_held.keep(if photo.is_whole() { photo.bytes() } else { for_photo });
         let drawn = vision::draw(&photo, looks);
+        // One that was decoded smaller may have to be decoded again.
+        let (needed, file) = if photo.is_whole() { (photo.bytes(), Bytes::new()) } else { (for_photo, file.clone()) };
+        photo_held.keep(needed);
         let decoded = Decoded { photo, file, limits: self.limits, finder, _photo_held: photo_held, looks_held };
         Ok(Outcome::Decoded(decoded, drawn))
     }
 }
 
-/// Pixels of the photo, on a side, for one of the finest look.
+/// From how coarse a photo all of the looks can be drawn: so many of its pixels on each side may be one.
 fn finest(looks: &[Look]) -> f32 {
     looks.iter().map(Look::coarsest).fold(f32::INFINITY, f32::min)
 }

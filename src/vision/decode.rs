@@ -110,11 +110,11 @@ pub struct Opened<'a> {
 }
 
 /// Decodes an image as it is stored, and says by how much it is smaller on each side.
-type Stored<'a> = dyn FnOnce(Wish) -> Result<(RgbImage, u32), DecodeError> + 'a;
+type Stored<'a> = dyn FnOnce(DecodeOptions) -> Result<(RgbImage, u32), DecodeError> + 'a;
 
 /// How an image is wanted.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wish {
+pub(super) struct DecodeOptions {
     /// By how much it may be smaller on each side, at least 1.
     pub step: u32,
     /// The file was decoded before: no pixel is missing.
@@ -141,7 +141,7 @@ impl<'a> Opened<'a> {
         buffers: Buffers,
         bytes: &[u8],
         limits: &DecodeLimits,
-        stored: impl FnOnce(Wish) -> Result<(RgbImage, u32), DecodeError> + 'a,
+        stored: impl FnOnce(DecodeOptions) -> Result<(RgbImage, u32), DecodeError> + 'a,
     ) -> Result<Self, DecodeError> {
         let needed = buffers.peak(header.width, header.height, is_turned(orientation), bytes.len());
         if needed > limits.max_memory {
@@ -162,8 +162,8 @@ impl<'a> Opened<'a> {
         if needed > limits.max_memory {
             return Err(DecodeError::TooMuchMemory { format: header.format, limit: limits.max_memory, needed });
         }
-        let converted = move |wish| {
-            let (mut image, step) = stored(wish)?;
+        let converted = move |options| {
+            let (mut image, step) = stored(options)?;
             if let Some(profile) = read() {
                 icc::to_srgb(&mut image, &profile);
             }
@@ -190,22 +190,22 @@ impl<'a> Opened<'a> {
 
     /// Upright 8-bit RGB.
     pub fn decode(self) -> Result<RgbImage, DecodeError> {
-        self.decode_as(Wish { step: 1, known: false }).map(Raster::into_image)
+        self.decode_as(DecodeOptions { step: 1, known: false }).map(Raster::into_image)
     }
 
     /// The same, with one pixel at least for each square of `step` pixels: fewer are decoded where the format allows that.
     pub fn decode_reduced(self, step: f32) -> Result<Raster, DecodeError> {
-        self.decode_as(Wish { step: step.max(1.0) as u32, known: false })
+        self.decode_as(DecodeOptions { step: step.max(1.0) as u32, known: false })
     }
 
     /// The same for a file that was decoded before.
     pub fn decode_again(self, step: f32) -> Result<Raster, DecodeError> {
-        self.decode_as(Wish { step: step.max(1.0) as u32, known: true })
+        self.decode_as(DecodeOptions { step: step.max(1.0) as u32, known: true })
     }
 
-    fn decode_as(self, wish: Wish) -> Result<Raster, DecodeError> {
+    fn decode_as(self, options: DecodeOptions) -> Result<Raster, DecodeError> {
         let stored = self.stored;
-        let (stored, step) = guarded(self.header.format, || stored(wish))?;
+        let (stored, step) = guarded(self.header.format, || stored(options))?;
         let mut upright = DynamicImage::ImageRgb8(stored);
         upright.apply_orientation(self.orientation);
         Ok(Raster::reduced(upright.into_rgb8(), step))

@@ -39,7 +39,8 @@ const HINTED: f32 = 14.0;
 /// Most hints of at most this score are nothing: they are glanced at first. What second looks show with less is left out.
 const WEAK: f32 = 0.3;
 
-/// What a glance gives less is none: faces of 40 and 60 pixels on photos of 4000 had 0.6 and more.
+/// What a glance gives less is none: faces of 40 and 60 pixels on photos of 4000 whose hint had
+/// their size had 0.6 and more.
 const GLANCED: f32 = 0.5;
 
 /// Least scores of what is not small and no face, so that it is looked at in four turns: rarely it is a turned face. The first

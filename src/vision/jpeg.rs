@@ -14,7 +14,7 @@ use zune_jpeg::zune_core::bytestream::{ZByteIoError, ZByteReaderTrait, ZCursor, 
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened, Wish};
+use super::decode::{DecodeError, DecodeLimits, DecodeOptions, Format, ImageHeader, Opened};
 use super::memory::Buffers;
 
 mod codes;
@@ -55,7 +55,7 @@ pub(super) fn open_turned<'a>(
     let is_only_scan = is_only_scan(scan, planes);
     let buffers = Buffers::Jpeg { planes: planes as u64, kept: !is_only_scan };
     let plain = is_only_scan && matches!(decoder.input_colorspace(), Some(ColorSpace::YCbCr | ColorSpace::Luma));
-    let stored = move |wish| decode(bytes, &header, plain, wish);
+    let stored = move |options| decode(bytes, &header, plain, options);
     let opened = Opened::reducible(header, orientation, buffers, bytes, limits, stored)?;
     opened.with_profile(segments::profile_length(bytes), limits, move || segments::profile(bytes))
 }
@@ -78,16 +78,21 @@ fn decoder<T: ZByteReaderTrait>(source: T) -> Result<zune_jpeg::JpegDecoder<T>, 
 ///
 /// For a whole image all codes are read first, a fifth of the time of decoding: where an end marker comes too early, the decoder
 /// goes on with zeros.
-fn decode(bytes: &[u8], header: &ImageHeader, plain: bool, wish: Wish) -> Result<(RgbImage, u32), DecodeError> {
-    if plain && wish.step > 1 {
-        match reduced::decode(bytes, header, wish.step) {
+fn decode(
+    bytes: &[u8],
+    header: &ImageHeader,
+    plain: bool,
+    options: DecodeOptions,
+) -> Result<(RgbImage, u32), DecodeError> {
+    if plain && options.step > 1 {
+        match reduced::decode(bytes, header, options.step) {
             Reduced::Image(image, step) => return Ok((image, step)),
             Reduced::Cut => return Err(corrupt("it ends too early".into())),
             Reduced::Unknown => {}
         }
     }
     let whole = |bytes: &[u8]| Ok((decode_strictly(bytes, header)?, 1));
-    if wish.known {
+    if options.known {
         return whole(bytes);
     }
     match walk(bytes, (header.width, header.height)) {

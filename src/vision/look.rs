@@ -86,7 +86,7 @@ impl Look {
         Self { rough, ..self }
     }
 
-    /// Each pixel of the photo that it needs stands for a square of so many on each side.
+    /// From how coarse a photo it can be drawn: so many of the photo's pixels on each side may be one.
     pub fn coarsest(&self) -> f32 {
         if self.rough { f32::INFINITY } else { self.step() }
     }
