@@ -168,7 +168,6 @@ async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Re
     let jobs = Jobs::new(database.pools(), config.jobs.lease);
     let stores = Stores { galleries, registry, jobs };
     let services = Services::new(engine, search_device, stores, files, active, config);
-    services.embed_missing_faces().await?;
     match services.try_chain().await {
         Ok(()) => Ok(services),
         Err(ChainError::Detector(source)) => Err(AppError::Detector { path: config.engine.detector.clone(), source }),

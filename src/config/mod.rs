@@ -164,8 +164,6 @@ pub struct ModelsConfig {
     pub store: ModelStoreConfig,
     /// Largest file that is imported.
     pub max_bytes: usize,
-    /// Share of the time that a promotion embeds chips.
-    pub reembed_share: f64,
     /// Whether the engine's embedder was asked for by name, rather than by default.
     pub embedder_named: bool,
     pub trial: TrialConfig,
@@ -215,6 +213,8 @@ pub struct SearchConfig {
 pub struct JobsConfig {
     /// How long a job of a server that died waits until another takes it over.
     pub lease: Duration,
+    /// Share of the time that work in the background takes, above 0 to 1; the rest is for requests.
+    pub share: f64,
     /// Where jobs keep their files while they run.
     pub folder: PathBuf,
     /// Threads of a training.
@@ -278,6 +278,7 @@ impl Settings {
             },
             jobs: JobsConfig {
                 lease: Duration::from_secs(in_range("job_lease", s.job_lease, 1..=3600)?),
+                share: in_range("background_share", s.background_share, 0.01..=1.0)?,
                 folder: data_dir.join("jobs"),
                 train_threads: in_range("train_threads", s.train_threads, 1..=256)?,
                 train_memory: in_range("train_memory", s.train_memory, 256 << 20..=1 << 44)?,
@@ -326,7 +327,6 @@ impl Settings {
             models: ModelsConfig {
                 store: ModelStoreConfig::new(s.model_store, &data_dir)?,
                 max_bytes: in_range("max_model_bytes", s.max_model_bytes, 1024..=1 << 30)?,
-                reembed_share: in_range("reembed_share", s.reembed_share, 0.01..=1.0)?,
                 embedder_named,
                 trial: TrialConfig {
                     program: THIS_PROGRAM.into(),

@@ -98,9 +98,10 @@ settings! {
     /// Largest model file in bytes that is imported [default: 512 MiB]
     #[arg(long, env = "FACEID_MAX_MODEL_BYTES", value_name = "N")]
     max_model_bytes: usize,
-    /// Share of the time, 0.01..1, that a promotion spends embedding chips; the rest is for requests [default: 0.5]
-    #[arg(long, env = "FACEID_REEMBED_SHARE", value_name = "SHARE")]
-    reembed_share: f64,
+    /// Share of the time, 0.01..1, that work in the background takes, such as erasing, embedding chips anew and reviewing; the
+    /// rest is for requests [default: 0.5]
+    #[arg(long, env = "FACEID_BACKGROUND_SHARE", value_name = "SHARE")]
+    background_share: f64,
     /// Where networks run: auto (every GPU, else the CPU), cpu, cuda or cuda:N [default: auto]
     #[arg(long, env = "FACEID_DEVICE", value_name = "DEVICE")]
     device: DeviceChoice,
@@ -320,7 +321,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         embedder: Some(weights_dir.join(EMBEDDER_FILE)),
         model_store: None,
         max_model_bytes: Some(512 << 20),
-        reembed_share: Some(0.5),
+        background_share: Some(0.5),
         weights_dir: Some(weights_dir),
         threads: Some(threads),
         device: Some(DeviceChoice::Auto),

@@ -172,6 +172,12 @@ fn is_passing(code: &str) -> bool {
     code.starts_with("08") || code.starts_with("53") || PASSING.contains(&code)
 }
 
+/// Whether a lock was not to be had within `lock_timeout`.
+pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    // lock_not_available
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"))
+}
+
 /// Whether the role lacks a privilege.
 pub(super) fn is_forbidden(error: &sqlx::Error) -> bool {
     // insufficient_privilege

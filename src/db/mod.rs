@@ -22,7 +22,7 @@ use sqlx::postgres::PgPool;
 
 pub use access::Access;
 pub use database::Database;
-pub use error::{DbError, NoPgvector, OnConstraint, violates};
+pub use error::{DbError, NoPgvector, OnConstraint, is_lock_timeout, violates};
 pub use page::{Page, PageError, PageRequest};
 pub use pgvector::has_sound_hnsw;
 pub use pool::Pool;
@@ -35,6 +35,9 @@ pub const MODELS_LOCK: i64 = 0x6d6f_6465_6c73;
 
 /// Channel of the notifications that models changed, or that faces came without an embedding.
 pub const MODELS_CHANNEL: &str = "faceid_models";
+
+/// A transaction, whole or not at all; dropped, it leaves nothing.
+pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 

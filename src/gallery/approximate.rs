@@ -84,8 +84,11 @@ impl Galleries {
         let rows: Vec<(uuid::Uuid, i64)> = sqlx::query_as(
             "select t.gallery_id, t.count from ( \
                select gallery_id, count(*) as count from templates where model_id = $1 group by gallery_id \
-             ) t left join search_indexes i on i.gallery_id = t.gallery_id and i.model_id = $1 \
-             where t.count >= $2 and (i.templates is null or t.count > i.templates * $3 or t.count * $3 < i.templates)",
+             ) t join galleries g on g.id = t.gallery_id and g.erased_at is null \
+             left join search_indexes i on i.gallery_id = t.gallery_id and i.model_id = $1 \
+             where not exists (select from quarantine q \
+               where q.work = 'index' and q.model_id = $1 and q.gallery_id = t.gallery_id) \
+             and t.count >= $2 and (i.templates is null or t.count > i.templates * $3 or t.count * $3 < i.templates)",
         )
         .bind(model.0)
         .bind(INDEX_FROM.cast_signed())

@@ -103,14 +103,17 @@ impl Feed {
         self.cursor = cursor.parse().map_err(|_| GalleryError::Inconsistent("a transaction id is no number"))?;
         (self.server, self.lost) = (server, false);
         self.seen.clear();
-        let mut galleries = sqlx::query_as("select id, name, policy, created_at from galleries").fetch(&self.pool);
+        let mut galleries =
+            sqlx::query_as("select id, name, policy, created_at from galleries where erased_at is null")
+                .fetch(&self.pool);
         while let Some(row) = galleries.try_next().await? {
             gallery(row);
         }
         drop(galleries);
         let mut rows = sqlx::query_as::<_, FedRow>(
             "select t.gallery_id, t.subject_id, s.name as subject, t.faces, t.face_id, t.embedding \
-             from templates t join subjects s on s.id = t.subject_id where t.model_id = $1",
+             from templates t join subjects s on s.id = t.subject_id join galleries g on g.id = t.gallery_id \
+             where t.model_id = $1 and g.erased_at is null",
         )
         .bind(self.model.0)
         .fetch(&self.pool);
@@ -171,8 +174,8 @@ impl Feed {
             let ids: Vec<Uuid> = chunk.iter().map(|(_, subject)| *subject).collect();
             let rows: Vec<FedRow> = sqlx::query_as(
                 "select t.gallery_id, t.subject_id, s.name as subject, t.faces, t.face_id, t.embedding \
-                 from templates t join subjects s on s.id = t.subject_id \
-                 where t.model_id = $1 and t.subject_id = any($2)",
+                 from templates t join subjects s on s.id = t.subject_id join galleries g on g.id = t.gallery_id \
+                 where t.model_id = $1 and t.subject_id = any($2) and g.erased_at is null",
             )
             .bind(self.model.0)
             .bind(ids)
@@ -185,10 +188,12 @@ impl Feed {
         }
         if !galleries.is_empty() {
             let ids: Vec<Uuid> = galleries.iter().copied().collect();
-            changes.galleries = sqlx::query_as("select id, name, policy, created_at from galleries where id = any($1)")
-                .bind(ids)
-                .fetch_all(&self.pool)
-                .await?;
+            changes.galleries = sqlx::query_as(
+                "select id, name, policy, created_at from galleries where id = any($1) and erased_at is null",
+            )
+            .bind(ids)
+            .fetch_all(&self.pool)
+            .await?;
             let present: HashSet<Uuid> = changes.galleries.iter().map(|gallery| gallery.id.0).collect();
             changes.galleries_gone =
                 galleries.difference(&present.into_iter().collect()).map(|id| GalleryId(*id)).collect();

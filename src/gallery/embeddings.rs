@@ -1,43 +1,63 @@
 //! Embeddings of another model: what is missing of them, and storing them.
 
 use pgvector::HalfVector;
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, PhotoId, check_dimension};
 use crate::types::{Embedding, FaceId, GalleryId, ModelId, StoredEmbedding};
 
+/// Faces that are looked at in one go.
+const LOOKED_AT: i64 = 4096;
+
+/// Whether `f`, a face with a chip, is to be embedded by the model `$1`.
+const MISSING: &str = "not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1) \
+    and not exists (select from quarantine q where q.face_id = f.id and q.model_id = $1 and q.work = 'embed') \
+    and exists (select from subjects s join galleries g on g.id = s.gallery_id \
+      where s.id = f.subject_id and s.erased_at is null and g.erased_at is null)";
+
 impl Galleries {
-    /// Up to `limit` faces of all galleries that have a chip (JPEG) but no embedding of the model, with it, by id
-    /// from after `after` on. Faces enrolled meanwhile may come before `after`: the work is done when a pass from
-    /// the start (`None`) finds nothing.
+    /// Which of the next faces of all galleries, by id from after `after` on, have a chip but no embedding of the model; and the
+    /// last face that was looked at, `None` if there was none. Faces enrolled meanwhile may come before `after`: the work is done
+    /// when a pass from the start finds nothing. Those that were set aside, or are being erased, are left out.
     pub async fn missing_embeddings(
         &self,
         model: ModelId,
         after: Option<FaceId>,
-        limit: u32,
-    ) -> Result<Vec<(FaceId, Vec<u8>)>, GalleryError> {
+    ) -> Result<(Vec<FaceId>, Option<FaceId>), GalleryError> {
+        let sql = format!(
+            "with part as materialized (select id, subject_id, chip is not null as has_chip from faces \
+               where $2::uuid is null or id > $2 order by id limit $3) \
+             select coalesce((select array_agg(f.id order by f.id) from part f where has_chip and {MISSING}), '{{}}'), \
+               (select id from part order by id desc limit 1)"
+        );
+        let (missing, last): (Vec<Uuid>, Option<Uuid>) = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(model.0)
+            .bind(after.map(|face| face.0))
+            .bind(LOOKED_AT)
+            .fetch_one(&self.beside)
+            .await?;
+        Ok((missing.into_iter().map(FaceId).collect(), last.map(FaceId)))
+    }
+
+    /// The chips (JPEG) of some faces; those that are gone, or are being erased, are missing.
+    pub async fn chips_to_embed(&self, faces: &[FaceId]) -> Result<Vec<(FaceId, Vec<u8>)>, GalleryError> {
+        let ids: Vec<Uuid> = faces.iter().map(|face| face.0).collect();
         let rows: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
-            "select f.id, f.chip from faces f where f.id > $2 and f.chip is not null \
-             and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1) \
-             order by f.id limit $3",
+            "select f.id, f.chip from faces f join subjects s on s.id = f.subject_id \
+             join galleries g on g.id = f.gallery_id \
+             where f.id = any($1) and f.chip is not null and s.erased_at is null and g.erased_at is null",
         )
-        .bind(model.0)
-        .bind(after.map_or(Uuid::nil(), |face| face.0))
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .bind(ids)
+        .fetch_all(&self.beside)
         .await?;
         Ok(rows.into_iter().map(|(id, chip)| (FaceId(id), chip)).collect())
     }
 
-    /// How many faces of all galleries have a chip but no embedding of the model.
+    /// How many faces of all galleries have a chip but no embedding of the model. Reads all faces.
     pub async fn count_missing_embeddings(&self, model: ModelId) -> Result<u64, GalleryError> {
-        let count: i64 = sqlx::query_scalar(
-            "select count(*) from faces f \
-             where f.chip is not null and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
-        )
-        .bind(model.0)
-        .fetch_one(&self.pool)
-        .await?;
+        let sql = format!("select count(*) from faces f where f.chip is not null and {MISSING}");
+        let count: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).bind(model.0).fetch_one(&self.beside).await?;
         Ok(count.unsigned_abs())
     }
 
@@ -91,11 +111,21 @@ impl Galleries {
         let (faces, vectors): (Vec<Uuid>, Vec<HalfVector>) =
             embeddings.iter().map(|(face, e)| (face.0, HalfVector::from_f32_slice(e.as_slice()))).unzip();
         let norms: Vec<f32> = embeddings.iter().map(|(_, e)| e.norm()).collect();
-        // Locked in the order of ids, so that two such statements cannot block each other for good.
+        let mut transaction = self.beside.begin().await?;
+        // Subjects first and in the order of ids, as everyone locks them who changes what they have.
+        sqlx::query(
+            "select from subjects where id in (select subject_id from faces where id = any($1)) \
+             order by id for no key update",
+        )
+        .bind(&faces)
+        .execute(&mut *transaction)
+        .await?;
         let stored = sqlx::query(
             "with present as ( \
-               select id, gallery_id, subject_id from faces where id = any($2) \
-               and exists (select from models where id = $1 and state <> 'retired') order by id for key share \
+               select f.id, f.gallery_id, f.subject_id from faces f join subjects s on s.id = f.subject_id \
+               join galleries g on g.id = f.gallery_id \
+               where f.id = any($2) and s.erased_at is null and g.erased_at is null \
+               and exists (select from models where id = $1 and state <> 'retired') order by f.id for key share of f \
              ) \
              insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding, norm) \
              select p.id, $1, p.gallery_id, p.subject_id, e.embedding, e.norm from present p \
@@ -106,8 +136,9 @@ impl Galleries {
         .bind(faces)
         .bind(vectors)
         .bind(norms)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(stored.rows_affected())
     }
 }

@@ -238,7 +238,7 @@ async fn same_images(
     let rows: Vec<(Uuid, String, Option<HalfVector>)> = sqlx::query_as(
         "select distinct on (s.id) s.id, s.name, e.embedding from faces f join subjects s on s.id = f.subject_id \
          left join embeddings e on e.face_id = f.id and e.model_id = $3 \
-         where f.gallery_id = $1 and f.image_sha256 = $2 order by s.id limit $4",
+         where f.gallery_id = $1 and f.image_sha256 = $2 and s.erased_at is null order by s.id limit $4",
     )
     .bind(gallery.0)
     .bind(face.image_sha256.as_slice())
@@ -283,7 +283,7 @@ pub(super) async fn hold_gallery(
     gallery: &str,
 ) -> Result<(GalleryId, String), GalleryError> {
     let found: Option<(Uuid, String)> = sqlx::query_as(
-        "select id, name from galleries where id = $1 or name = $2 \
+        "select id, name from galleries where (id = $1 or name = $2) and erased_at is null \
          order by id = $1 desc nulls last limit 1 for key share",
     )
     .bind(as_id(gallery))
@@ -316,12 +316,13 @@ pub(super) async fn find_or_create_subject(
     name: &Name,
 ) -> Result<(SubjectId, String, bool), GalleryError> {
     if let Some(id) = as_id(name.as_str()) {
-        let found: Option<String> =
-            sqlx::query_scalar("select name from subjects where gallery_id = $1 and id = $2 for no key update")
-                .bind(gallery.0)
-                .bind(id)
-                .fetch_optional(&mut *connection)
-                .await?;
+        let found: Option<String> = sqlx::query_scalar(
+            "select name from subjects where gallery_id = $1 and id = $2 and erased_at is null for no key update",
+        )
+        .bind(gallery.0)
+        .bind(id)
+        .fetch_optional(&mut *connection)
+        .await?;
         if let Some(name) = found {
             return Ok((SubjectId(id), name, false));
         }

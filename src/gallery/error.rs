@@ -1,6 +1,7 @@
 //! What can go wrong with galleries, in their own words.
 
 use thiserror::Error;
+use uuid::Uuid;
 
 use super::Duplicate;
 use crate::db::{DbError, PageError};
@@ -16,6 +17,8 @@ pub enum GalleryError {
     FaceNotFound(FaceId),
     #[error("there is no model {0}")]
     ModelNotFound(ModelId),
+    #[error("nothing with the id {0} was set aside")]
+    SetAsideNotFound(Uuid),
     /// Another model became active meanwhile: nothing was stored.
     #[error("the model {active} is active, and the face has no embedding of it")]
     OtherModel { active: ModelId },

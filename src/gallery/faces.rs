@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::enroll::find_or_create_subject;
-use super::{Erased, Galleries, GalleryError, as_id};
+use super::{Galleries, GalleryError, as_id};
 use crate::db::{Page, PageRequest};
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Name, Quality, SubjectId};
 
@@ -56,7 +56,8 @@ struct FaceRow {
 /// Selects [`FaceRow`]s of `f`, a face.
 const SELECT: &str = "select f.id, f.subject_id, s.name as subject, f.gallery_id, g.name as gallery, f.bounding_box, \
     f.landmarks, f.detection_score, f.quality, f.image_sha256, f.metadata, f.created_at \
-    from faces f join subjects s on s.id = f.subject_id join galleries g on g.id = f.gallery_id";
+    from faces f join subjects s on s.id = f.subject_id join galleries g on g.id = f.gallery_id \
+    where s.erased_at is null and g.erased_at is null";
 
 impl From<FaceRow> for Face {
     fn from(row: FaceRow) -> Self {
@@ -86,7 +87,7 @@ impl From<FaceRow> for Face {
 impl Galleries {
     pub async fn list_faces(&self, gallery: &str, request: PageRequest) -> Result<Page<Face>, GalleryError> {
         let gallery = self.gallery_id(gallery).await?;
-        let sql = format!("{SELECT} where f.gallery_id = $1 and f.id > $2 order by f.id limit $3");
+        let sql = format!("{SELECT} and f.gallery_id = $1 and f.id > $2 order by f.id limit $3");
         let rows: Vec<FaceRow> = sqlx::query_as(AssertSqlSafe(sql))
             .bind(gallery.0)
             .bind(request.after())
@@ -105,7 +106,7 @@ impl Galleries {
     ) -> Result<bool, GalleryError> {
         let found = sqlx::query_scalar(
             "select exists (select from faces f join subjects s on s.id = f.subject_id \
-             where f.gallery_id = $1 and f.image_sha256 = $2 and (s.id = $3 or s.name = $4))",
+             where f.gallery_id = $1 and f.image_sha256 = $2 and s.erased_at is null and (s.id = $3 or s.name = $4))",
         )
         .bind(gallery.0)
         .bind(image_sha256.as_slice())
@@ -123,8 +124,7 @@ impl Galleries {
         request: PageRequest,
     ) -> Result<Page<Face>, GalleryError> {
         let (gallery, subject) = self.subject_id(gallery, subject).await?;
-        let sql =
-            format!("{SELECT} where f.gallery_id = $1 and f.subject_id = $2 and f.id > $3 order by f.id limit $4");
+        let sql = format!("{SELECT} and f.gallery_id = $1 and f.subject_id = $2 and f.id > $3 order by f.id limit $4");
         let rows: Vec<FaceRow> = sqlx::query_as(AssertSqlSafe(sql))
             .bind(gallery.0)
             .bind(subject.0)
@@ -136,7 +136,7 @@ impl Galleries {
     }
 
     pub async fn face(&self, id: FaceId) -> Result<Face, GalleryError> {
-        let row: Option<FaceRow> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} where f.id = $1")))
+        let row: Option<FaceRow> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} and f.id = $1")))
             .bind(id.0)
             .fetch_optional(&self.pool)
             .await?;
@@ -145,8 +145,12 @@ impl Galleries {
 
     /// The chip of a face, in the bytes that it was enrolled with.
     pub async fn chip(&self, id: FaceId) -> Result<Vec<u8>, GalleryError> {
-        let chip: Option<Option<Vec<u8>>> =
-            sqlx::query_scalar("select chip from faces where id = $1").bind(id.0).fetch_optional(&self.pool).await?;
+        let chip: Option<Option<Vec<u8>>> = sqlx::query_scalar(AssertSqlSafe(format!(
+            "select chip from ({SELECT} and f.id = $1) f join faces using (id)"
+        )))
+        .bind(id.0)
+        .fetch_optional(&self.pool)
+        .await?;
         chip.ok_or(GalleryError::FaceNotFound(id))?.ok_or(GalleryError::NoChip(id))
     }
 
@@ -154,11 +158,7 @@ impl Galleries {
     /// stays, perhaps without a face.
     pub async fn move_face(&self, id: FaceId, subject: &Name) -> Result<Face, GalleryError> {
         let mut transaction = self.pool.begin().await?;
-        let gallery: Option<Uuid> = sqlx::query_scalar("select gallery_id from faces where id = $1 for update")
-            .bind(id.0)
-            .fetch_optional(&mut *transaction)
-            .await?;
-        let gallery = GalleryId(gallery.ok_or(GalleryError::FaceNotFound(id))?);
+        let (gallery, _) = self.hold_subject_of(&mut transaction, id).await?;
         let (subject, ..) = find_or_create_subject(&mut transaction, gallery, subject).await?;
         sqlx::query("update faces set subject_id = $2 where id = $1")
             .bind(id.0)
@@ -167,22 +167,5 @@ impl Galleries {
             .await?;
         transaction.commit().await?;
         self.face(id).await
-    }
-
-    /// Erases the face with its embeddings. Its subject stays, even without a face.
-    pub async fn delete_face(&self, id: FaceId) -> Result<Erased, GalleryError> {
-        let mut transaction = self.pool.begin().await?;
-        let embeddings = sqlx::query("delete from embeddings where face_id = $1")
-            .bind(id.0)
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-        let faces =
-            sqlx::query("delete from faces where id = $1").bind(id.0).execute(&mut *transaction).await?.rows_affected();
-        transaction.commit().await?;
-        if faces == 0 {
-            return Err(GalleryError::FaceNotFound(id));
-        }
-        Ok(Erased { subjects: 0, faces, embeddings })
     }
 }

@@ -6,7 +6,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use super::{Erased, Galleries, GalleryError, Policy, as_id, as_name};
+use super::{Galleries, GalleryError, Policy, as_id, as_name};
 use crate::db::OnConstraint;
 use crate::db::{Page, PageRequest};
 use crate::types::{GalleryId, Name};
@@ -65,20 +65,23 @@ impl Galleries {
     }
 
     pub async fn list_galleries(&self, request: PageRequest) -> Result<Page<Gallery>, GalleryError> {
-        let rows: Vec<Gallery> =
-            sqlx::query_as("select id, name, policy, created_at from galleries where id > $1 order by id limit $2")
-                .bind(request.after())
-                .bind(request.rows_to_fetch())
-                .fetch_all(&self.pool)
-                .await?;
+        let rows: Vec<Gallery> = sqlx::query_as(
+            "select id, name, policy, created_at from galleries where id > $1 and erased_at is null \
+             order by id limit $2",
+        )
+        .bind(request.after())
+        .bind(request.rows_to_fetch())
+        .fetch_all(&self.pool)
+        .await?;
         Ok(request.page(rows, |gallery| gallery.id.0))
     }
 
     pub async fn gallery(&self, gallery: &str) -> Result<GalleryContents, GalleryError> {
         let gallery = self.find_gallery(gallery).await?;
         let (subjects, faces): (i64, i64) = sqlx::query_as(
-            "select (select count(*) from subjects where gallery_id = $1), \
-             (select count(*) from faces where gallery_id = $1)",
+            "select (select count(*) from subjects where gallery_id = $1 and erased_at is null), \
+             (select count(*) from faces f where gallery_id = $1 and not exists ( \
+               select from subjects s where s.id = f.subject_id and s.erased_at is not null))",
         )
         .bind(gallery.id.0)
         .fetch_one(&self.pool)
@@ -90,7 +93,7 @@ impl Galleries {
     pub async fn find_gallery(&self, gallery: &str) -> Result<Gallery, GalleryError> {
         let found = sqlx::query_as(
             "select id, name, policy, created_at from galleries \
-             where id = $1 or name = $2 order by id = $1 desc nulls last limit 1",
+             where (id = $1 or name = $2) and erased_at is null order by id = $1 desc nulls last limit 1",
         )
         .bind(as_id(gallery))
         .bind(as_name(gallery))
@@ -109,7 +112,7 @@ impl Galleries {
         let name = change.name.as_ref().map(Name::as_str);
         let updated: Option<Gallery> = sqlx::query_as(
             "update galleries set name = coalesce($2, name), policy = case when $3 then $4 else policy end \
-             where id = $1 returning id, name, policy, created_at",
+             where id = $1 and erased_at is null returning id, name, policy, created_at",
         )
         .bind(id.0)
         .bind(name)
@@ -119,38 +122,5 @@ impl Galleries {
         .await
         .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.unwrap_or_default().to_owned()))?;
         updated.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
-    }
-
-    /// Erases the gallery with all its subjects, faces and embeddings.
-    pub async fn delete_gallery(&self, gallery: &str) -> Result<Erased, GalleryError> {
-        let id = self.changeable_gallery(gallery).await?;
-        let mut transaction = self.pool.begin().await?;
-        // From here no enrolment can begin in it; those under way are waited for.
-        let locked =
-            sqlx::query("select from galleries where id = $1 for update").bind(id.0).execute(&mut *transaction).await?;
-        if locked.rows_affected() == 0 {
-            return Err(GalleryError::GalleryNotFound(gallery.to_owned()));
-        }
-        // By hand rather than by cascade, which would not count, and would go row by row.
-        let mut erased = [0; 3];
-        for (count, statement) in erased.iter_mut().zip([
-            "with gone as (delete from templates where gallery_id = $1) \
-             delete from embeddings where gallery_id = $1",
-            "delete from faces where gallery_id = $1",
-            "delete from subjects where gallery_id = $1",
-        ]) {
-            *count = sqlx::query(statement).bind(id.0).execute(&mut *transaction).await?.rows_affected();
-        }
-        sqlx::query("delete from galleries where id = $1").bind(id.0).execute(&mut *transaction).await?;
-        transaction.commit().await?;
-        let [embeddings, faces, subjects] = erased;
-        Ok(Erased { subjects, faces, embeddings })
-    }
-
-    async fn changeable_gallery(&self, gallery: &str) -> Result<GalleryId, GalleryError> {
-        match self.gallery_id(gallery).await? {
-            DEFAULT_GALLERY => Err(GalleryError::DefaultGallery),
-            id => Ok(id),
-        }
     }
 }

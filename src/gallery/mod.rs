@@ -6,12 +6,14 @@ mod approximate;
 mod changes;
 mod embeddings;
 mod enroll;
+mod erasure;
 mod error;
 mod faces;
 mod findings;
 mod galleries;
 mod metadata;
 mod policy;
+mod quarantine;
 mod rates;
 mod review;
 mod search;
@@ -20,7 +22,6 @@ mod subjects;
 mod tests;
 mod training;
 mod transfer;
-mod turns;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,35 +35,28 @@ use crate::types::{GalleryId, ModelId, SubjectId};
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{Announcements, CHANGES_KEPT, Changes, Feed, Template};
 pub use enroll::{Duplicate, Enrolled, Enrolment, Mismatch, NewFace, OnDoubt};
+pub use erasure::{Erased, Hidden, Piece, Place};
 pub use error::GalleryError;
 pub use faces::{Face, FoundIn};
 pub use findings::{Finding, FindingKind, FindingsRequest, NewFinding};
 pub use galleries::{DEFAULT_GALLERY, DEFAULT_GALLERY_NAME, Gallery, GalleryChange, GalleryContents};
 pub use metadata::Metadata;
 pub use policy::Policy;
+pub use quarantine::{Item, SetAside, Work};
 pub use rates::{GallerySize, MeasuredRates};
 pub use review::{DueSubject, FaceToReview, ReviewBatch, ReviewProgress};
 pub use subjects::{Subject, SubjectChange};
 pub use training::{KnownFace, PhotoId, StoredChip, TrainingStock};
 pub use transfer::{FaceRecord, Ids, Intake, IntakeError, Record, Snapshot, Stored, SubjectRecord};
-pub use turns::{Held, Turn};
 
 /// Everything about galleries in one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Galleries {
     pool: Pool,
-    /// For what follows changes, and for turns, which last.
+    /// For what follows changes, and for work in the background.
     beside: PgPool,
     /// Of the models that were asked for; a model never changes its dimension.
     dimensions: Arc<Mutex<HashMap<ModelId, usize>>>,
-}
-
-/// What a deletion erased for good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Erased {
-    pub subjects: u64,
-    pub faces: u64,
-    pub embeddings: u64,
 }
 
 impl Galleries {
@@ -96,7 +90,7 @@ impl Galleries {
     async fn subject_id(&self, gallery: &str, subject: &str) -> Result<(GalleryId, SubjectId), GalleryError> {
         let gallery = self.gallery_id(gallery).await?;
         let found: Option<Uuid> = sqlx::query_scalar(
-            "select id from subjects where gallery_id = $1 and (id = $2 or name = $3) \
+            "select id from subjects where gallery_id = $1 and (id = $2 or name = $3) and erased_at is null \
              order by id = $2 desc nulls last limit 1",
         )
         .bind(gallery.0)

@@ -59,7 +59,7 @@ impl Galleries {
     pub async fn save_rates(&self, rates: &MeasuredRates) -> Result<(), GalleryError> {
         sqlx::query(
             "insert into gallery_rates (model_id, gallery_id, subjects, probes, twice, curve, measured_at) \
-             select $1, id, $3, $4, $5, $6, $7 from galleries where id = $2 for key share \
+             select $1, id, $3, $4, $5, $6, $7 from galleries where id = $2 and erased_at is null for key share \
              on conflict on constraint gallery_rate_pkey do update set subjects = excluded.subjects, \
              probes = excluded.probes, twice = excluded.twice, curve = excluded.curve, measured_at = excluded.measured_at",
         )
@@ -99,7 +99,9 @@ impl Galleries {
             "select t.gallery_id, t.subjects, r.subjects as measured_subjects, r.measured_at from ( \
                select gallery_id, count(*) as subjects from templates where model_id = $1 \
                group by gallery_id having count(*) >= $2 \
-             ) t left join gallery_rates r on r.model_id = $1 and r.gallery_id = t.gallery_id order by t.subjects desc",
+             ) t join galleries g on g.id = t.gallery_id and g.erased_at is null and not exists (select from quarantine q \
+               where q.work = 'measure' and q.model_id = $1 and q.gallery_id = t.gallery_id) \
+             left join gallery_rates r on r.model_id = $1 and r.gallery_id = t.gallery_id order by t.subjects desc",
         )
         .bind(model.0)
         .bind(least.cast_signed())

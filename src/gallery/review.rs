@@ -26,6 +26,13 @@ pub struct DueSubject {
     ticket: i64,
 }
 
+impl ReviewBatch {
+    /// Each subject as a batch of its own.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        self.subjects.iter().map(|due| Self { subjects: vec![due.clone()], seen: self.seen.clone(), ..*self })
+    }
+}
+
 /// A face to look at.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaceToReview {
@@ -52,16 +59,34 @@ impl Galleries {
         model: ModelId,
         last: GalleryId,
     ) -> Result<Option<GalleryId>, GalleryError> {
-        let found: Option<Uuid> = sqlx::query_scalar(
-            "select coalesce( \
-               (select gallery_id from review_queue where model_id = $1 and gallery_id > $2 order by gallery_id limit 1), \
-               (select gallery_id from review_queue where model_id = $1 order by gallery_id limit 1))",
-        )
-        .bind(model.0)
-        .bind(last.0)
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(found.map(GalleryId))
+        let (mut after, mut passed_end) = (Some(last.0), false);
+        loop {
+            let next: Option<(Uuid, bool)> = sqlx::query_as(
+                "select q.gallery_id, g.erased_at is null from ( \
+                   select gallery_id from review_queue where model_id = $1 and ($2::uuid is null or gallery_id > $2) \
+                   order by gallery_id limit 1) q join galleries g on g.id = q.gallery_id",
+            )
+            .bind(model.0)
+            .bind(after)
+            .fetch_optional(&self.beside)
+            .await?;
+            match next {
+                Some((gallery, true)) => return Ok(Some(GalleryId(gallery))),
+                // What is being erased needs no review.
+                Some((gallery, false)) => after = Some(gallery),
+                None if passed_end => return Ok(None),
+                None => (after, passed_end) = (None, true),
+            }
+        }
+    }
+
+    /// How many subjects of all galleries wait for a review.
+    pub async fn count_to_review(&self, model: ModelId) -> Result<u64, GalleryError> {
+        let count: i64 = sqlx::query_scalar("select count(*) from review_queue where model_id = $1")
+            .bind(model.0)
+            .fetch_one(&self.beside)
+            .await?;
+        Ok(count.unsigned_abs())
     }
 
     /// Subjects of a gallery whose templates changed after a ticket was drawn, counted up to `most`.
@@ -80,7 +105,7 @@ impl Galleries {
         .bind(gallery.0)
         .bind(ticket)
         .bind(i64::from(most))
-        .fetch_one(&self.pool)
+        .fetch_one(&self.beside)
         .await?;
         Ok(count.unsigned_abs())
     }
@@ -99,7 +124,7 @@ impl Galleries {
         .bind(model.0)
         .bind(gallery.0)
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.beside)
         .await?;
         let Some((.., seen)) = rows.first().cloned() else { return Ok(None) };
         let due = |(subject, changed, ticket, _)| DueSubject { subject: SubjectId(subject), changed, ticket };
@@ -124,7 +149,7 @@ impl Galleries {
         .bind(model.0)
         .bind(ids)
         .bind(i64::from(most))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.beside)
         .await?;
         Ok(rows
             .into_iter()
@@ -186,7 +211,7 @@ impl Galleries {
     /// A transaction whose statements find rows by index: their plans may be of a time when tables were small, and an
     /// import makes them a thousand times as large.
     async fn begin_by_index(&self) -> Result<Transaction<'static, Postgres>, GalleryError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.beside.begin().await?;
         // With a hash all faces would be read, with a merge those up to the last that is sought.
         sqlx::query("set local enable_seqscan = off").execute(&mut *transaction).await?;
         sqlx::query("set local enable_hashjoin = off").execute(&mut *transaction).await?;
@@ -236,9 +261,10 @@ impl Galleries {
         for finding in findings {
             sqlx::query(
                 "insert into findings (id, model_id, gallery_id, kind, subject_id, face_id, other_id, score, evidence) \
-                 select $1, $2, $3, $4, s.id, $6, $7, $8, $9 from subjects s where s.id = $5 and s.gallery_id = $3 \
+                 select $1, $2, $3, $4, s.id, $6, $7, $8, $9 from subjects s \
+                 where s.id = $5 and s.gallery_id = $3 and s.erased_at is null \
                  and ($6 is null or exists (select from faces where id = $6)) \
-                 and ($7 is null or exists (select from subjects where id = $7))",
+                 and ($7 is null or exists (select from subjects where id = $7 and erased_at is null))",
             )
             .bind(Uuid::now_v7())
             .bind(model.0)
@@ -282,7 +308,7 @@ impl Galleries {
     /// How many tickets have been drawn for the queue, of all galleries: it tells how fast templates change.
     pub async fn review_tickets(&self) -> Result<i64, GalleryError> {
         let sequence = "select last_value from review_queue_ticket_seq";
-        Ok(sqlx::query_scalar(sequence).fetch_one(&self.pool).await?)
+        Ok(sqlx::query_scalar(sequence).fetch_one(&self.beside).await?)
     }
 
     /// How far the review of a gallery is.

@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
-use super::{Erased, Galleries, GalleryError, Metadata, as_id};
+use super::{Galleries, GalleryError, Metadata, as_id};
 use crate::db::{OnConstraint, violates};
 use crate::db::{Page, PageRequest};
 use crate::types::{GalleryId, Name, SubjectId};
@@ -101,7 +101,8 @@ impl Galleries {
 
     pub async fn list_subjects(&self, gallery: &str, request: PageRequest) -> Result<Page<Subject>, GalleryError> {
         let gallery = self.gallery_id(gallery).await?;
-        let sql = format!("{SELECT} where s.gallery_id = $1 and s.id > $2 order by s.id limit $3");
+        let sql =
+            format!("{SELECT} where s.gallery_id = $1 and s.id > $2 and s.erased_at is null order by s.id limit $3");
         let rows: Vec<SubjectRow> = sqlx::query_as(AssertSqlSafe(sql))
             .bind(gallery.0)
             .bind(request.after())
@@ -128,85 +129,27 @@ impl Galleries {
             self.refuse_id_as_name(gallery_id, name).await?;
         }
         let name = change.name.as_ref().map(Name::as_str);
-        sqlx::query("update subjects set name = coalesce($2, name), metadata = coalesce($3, metadata) where id = $1")
-            .bind(id.0)
-            .bind(name)
-            .bind(change.metadata.as_ref().map(Json))
-            .execute(&self.pool)
-            .await
-            .on_constraint("subject_name_key", || {
-                GalleryError::DuplicateSubject(name.unwrap_or_default().to_owned())
-            })?;
+        sqlx::query(
+            "update subjects set name = coalesce($2, name), metadata = coalesce($3, metadata) \
+             where id = $1 and erased_at is null",
+        )
+        .bind(id.0)
+        .bind(name)
+        .bind(change.metadata.as_ref().map(Json))
+        .execute(&self.pool)
+        .await
+        .on_constraint("subject_name_key", || GalleryError::DuplicateSubject(name.unwrap_or_default().to_owned()))?;
         self.subject_by_id(id).await
     }
 
-    /// Erases the subject with its faces and their embeddings.
-    pub async fn delete_subject(&self, gallery: &str, subject: &str) -> Result<Erased, GalleryError> {
-        let (gallery_id, id) = self.subject_id(gallery, subject).await?;
-        let mut transaction = self.pool.begin().await?;
-        // From here no face can be added to it; enrolments under way are waited for.
-        sqlx::query("select from subjects where id = $1 for update").bind(id.0).execute(&mut *transaction).await?;
-        let embeddings = sqlx::query(
-            "delete from embeddings where face_id in (select id from faces where gallery_id = $1 and subject_id = $2)",
-        )
-        .bind(gallery_id.0)
+    /// The subject of an id.
+    pub async fn subject_by_id(&self, id: SubjectId) -> Result<Subject, GalleryError> {
+        let row: Option<SubjectRow> = sqlx::query_as(AssertSqlSafe(format!(
+            "{SELECT} where s.id = $1 and s.erased_at is null and g.erased_at is null"
+        )))
         .bind(id.0)
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        let faces = sqlx::query("delete from faces where gallery_id = $1 and subject_id = $2")
-            .bind(gallery_id.0)
-            .bind(id.0)
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-        let subjects = sqlx::query("delete from subjects where id = $1")
-            .bind(id.0)
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-        transaction.commit().await?;
-        if subjects == 0 {
-            return Err(GalleryError::SubjectNotFound(subject.to_owned()));
-        }
-        Ok(Erased { subjects, faces, embeddings })
-    }
-
-    /// Gives all faces of `from` to `into`, both of one gallery, and erases `from`. Returns `into`.
-    pub async fn merge_subjects(&self, gallery: &str, into: &str, from: &str) -> Result<Subject, GalleryError> {
-        let (gallery_id, into_id) = self.subject_id(gallery, into).await?;
-        let (_, from_id) = self.subject_id(gallery, from).await?;
-        if into_id == from_id {
-            return Err(GalleryError::SameSubject);
-        }
-        let mut transaction = self.pool.begin().await?;
-        // In the order of ids, so that two merges cannot block each other for good. Enrolments under way are waited
-        // for.
-        let held: Vec<Uuid> = sqlx::query_scalar("select id from subjects where id = any($1) order by id for update")
-            .bind([into_id.0, from_id.0])
-            .fetch_all(&mut *transaction)
-            .await?;
-        for (name, id) in [(into, into_id), (from, from_id)] {
-            if !held.contains(&id.0) {
-                return Err(GalleryError::SubjectNotFound(name.to_owned()));
-            }
-        }
-        sqlx::query("update faces set subject_id = $3 where gallery_id = $1 and subject_id = $2")
-            .bind(gallery_id.0)
-            .bind(from_id.0)
-            .bind(into_id.0)
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query("delete from subjects where id = $1").bind(from_id.0).execute(&mut *transaction).await?;
-        transaction.commit().await?;
-        self.subject_by_id(into_id).await
-    }
-
-    async fn subject_by_id(&self, id: SubjectId) -> Result<Subject, GalleryError> {
-        let row: Option<SubjectRow> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} where s.id = $1")))
-            .bind(id.0)
-            .fetch_optional(&self.pool)
-            .await?;
+        .fetch_optional(&self.pool)
+        .await?;
         row.map(Subject::from).ok_or_else(|| GalleryError::SubjectNotFound(id.to_string()))
     }
 }

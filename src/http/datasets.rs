@@ -10,9 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::body::{self, Share};
 use super::form::{self, Builder, invalid, missing};
+use super::jobs::accepted;
 use super::multipart::Multipart;
 use super::problem::Problem;
-use super::retrain::accepted;
 use super::state::AppState;
 use crate::service::answers::Job;
 use crate::service::{NewDataset, ServiceError, Services};

@@ -3,16 +3,19 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::extract::{PageQuery, Path};
 use super::form::{Fields, Form, FromForm};
+use super::jobs::deleted;
 use super::problem::Problem;
+use super::state::AppState;
 use crate::db::PageRequest;
 use crate::gallery::{GalleryChange, Policy};
 use crate::service::Services;
-use crate::service::answers::{Erased, Gallery, GalleryEntry, Page};
+use crate::service::answers::{Erased, Gallery, GalleryEntry, Job, Page};
 use crate::types::Name;
 
 /// A new gallery.
@@ -151,20 +154,22 @@ pub async fn change_gallery(
 
 /// Delete a gallery
 ///
-/// Erases the gallery with all its subjects, faces, chips and embeddings.
+/// Erases the gallery with all its subjects, faces, chips and embeddings. When the answer comes, nobody can find any of it, and
+/// its name is free. A large gallery is erased by a job.
 #[utoipa::path(
     delete, path = "/galleries/{gallery}", tag = "galleries",
     params(("gallery" = String, Path, description = "Its name or id")),
     responses(
         (status = 200, description = "What was erased", body = Erased),
+        (status = 202, description = "It cannot be found any more; this job does the rest", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 409, description = "`default_gallery`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn delete_gallery(
-    State(services): State<Services>,
+    State(state): State<AppState>,
     Path(gallery): Path<String>,
     Fields(()): Fields<()>,
-) -> Result<Json<Erased>, Problem> {
-    Ok(Json(services.delete_gallery(&gallery).await?))
+) -> Result<Response, Problem> {
+    Ok(deleted(state.services.delete_gallery(&gallery, state.client()).await?))
 }

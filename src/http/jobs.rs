@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::extract::{PageQuery, Path};
@@ -15,8 +17,8 @@ use super::form::{Fields, invalid};
 use super::problem::Problem;
 use crate::db::PageRequest;
 use crate::jobs::JobEvent;
-use crate::service::Services;
 use crate::service::answers::{Job, Page};
+use crate::service::{Deleted, Services};
 use crate::types::JobId;
 
 /// How often a silent stream says that it is alive, so that no proxy takes it for dead.
@@ -65,7 +67,7 @@ pub async fn get_job(
     responses(
         (status = 200, description = "The job: cancelled, or asked to stop", body = Job),
         (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`job_finished`: nothing is left to cancel", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`job_finished`: nothing is left to cancel; `job_not_cancellable`: what erases, and what never ends", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -120,4 +122,22 @@ fn render(event: JobEvent) -> Event {
     }
     // JSON has no line breaks of its own.
     Event::default().id(sequence.to_string()).event(kind).data(data.to_string())
+}
+
+/// A job that was submitted, or that does already what was asked for.
+pub fn accepted(job: Job, is_new: bool) -> Response {
+    let status = if is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let location = HeaderValue::from_str(&format!("/admin/jobs/{}", job.id));
+    let mut response = (status, Json(job)).into_response();
+    // An id has no character that a header could not hold.
+    response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
+    response
+}
+
+/// What was erased, or the job that erases it.
+pub fn deleted<T: Serialize>(deleted: Deleted<T>) -> Response {
+    match deleted {
+        Deleted::Done(done) => Json(done).into_response(),
+        Deleted::Job(job) => accepted(*job, true),
+    }
 }

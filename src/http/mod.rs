@@ -20,6 +20,7 @@ mod multipart;
 pub mod openapi;
 mod pages;
 mod problem;
+mod quarantine;
 mod retrain;
 mod server;
 mod shadow;
@@ -93,6 +94,8 @@ fn administration() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::get_job))
         .routes(routes!(jobs::follow_job))
         .routes(routes!(jobs::cancel_job))
+        .routes(routes!(quarantine::list_set_aside))
+        .routes(routes!(quarantine::retry_set_aside))
 }
 
 /// What arrives for as long as it keeps coming.

@@ -11,12 +11,12 @@ use utoipa::{IntoParams, ToSchema};
 use super::body::BodyBudget;
 use super::extract::{PageQuery, Path, gallery, protected};
 use super::form::{Fields, Form, FromForm};
+use super::jobs::accepted;
 use super::problem::{self, Problem};
-use super::retrain::accepted;
 use super::state::AppState;
 use crate::db::PageRequest;
 use crate::registry::ChannelOrder;
-use crate::service::answers::{AuditEntry, Job, ModelDetails, ModelEntry, Page, Retired};
+use crate::service::answers::{AuditEntry, Job, ModelDetails, ModelEntry, Page};
 use crate::service::{EvaluateRequest, ManifestFields, Services};
 use crate::types::Name;
 
@@ -269,13 +269,14 @@ pub async fn roll_back(State(state): State<AppState>, Fields(()): Fields<()>) ->
 
 /// Retire a model
 ///
-/// Deletes its embeddings and its file. The active model cannot be retired, nor one that is being promoted; what a rollback
-/// would make active only with `force`.
+/// It is of no use from then on, and a job deletes its embeddings and its file. The active model cannot be retired, nor one that is
+/// being promoted; what a rollback would make active only with `force`.
 #[utoipa::path(
     post, path = "/admin/models/{model}/retire", tag = "admin", request_body = ForceForm,
     params(("model" = String, Path, description = "Its id, sha256 or name")),
     responses(
-        (status = 200, description = "What was deleted", body = Retired),
+        (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
+        (status = 200, description = "The job that does so already", body = Job),
         (status = 404, description = "`model_not_found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`model_in_use`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
@@ -285,8 +286,9 @@ pub async fn retire_model(
     State(state): State<AppState>,
     Path(model): Path<String>,
     Fields(Force(force)): Fields<Force>,
-) -> Result<Json<Retired>, Problem> {
-    Ok(Json(state.services.retire_model(&model, force, state.actor()).await?))
+) -> Result<Response, Problem> {
+    let (job, is_new) = state.services.retire_model(&model, force, state.actor()).await?;
+    Ok(accepted(job, is_new))
 }
 
 /// List who changed what

@@ -166,6 +166,7 @@ impl From<GalleryError> for Problem {
             GalleryError::GalleryNotFound(_) => Self::new(Code::GalleryNotFound, detail),
             GalleryError::SubjectNotFound(_) => Self::new(Code::SubjectNotFound, detail),
             GalleryError::FaceNotFound(_) => Self::new(Code::FaceNotFound, detail),
+            GalleryError::SetAsideNotFound(_) => Self::new(Code::SetAsideNotFound, detail),
             GalleryError::DuplicateGallery(_) => Self::new(Code::DuplicateGallery, detail),
             GalleryError::DuplicateSubject(_) => Self::new(Code::DuplicateSubject, detail),
             GalleryError::SameSubject => Self::new(Code::SameSubject, detail),
@@ -196,6 +197,7 @@ impl From<JobError> for Problem {
         match error {
             JobError::JobNotFound(_) => Self::new(Code::JobNotFound, detail),
             JobError::JobFinished(_) => Self::new(Code::JobFinished, detail),
+            JobError::NotCancellable { .. } => Self::new(Code::JobNotCancellable, detail),
             JobError::LeaseLost => Self::internal(detail),
             JobError::Page(error) => error.into(),
             JobError::Db(error) => error.into(),

@@ -1,15 +1,14 @@
 //! POST /admin/retrain
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::extract::{gallery, protected};
 use super::form::{Fields, Form, FromForm};
+use super::jobs::accepted;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::service::answers::Job;
@@ -94,14 +93,4 @@ pub async fn start_retrain(
 ) -> Result<Response, Problem> {
     let (job, is_new) = state.services.retrain(request, state.actor().as_str()).await?;
     Ok(accepted(job, is_new))
-}
-
-/// A job that was submitted, or that does already what was asked for.
-pub fn accepted(job: Job, is_new: bool) -> Response {
-    let status = if is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
-    let location = HeaderValue::from_str(&format!("/admin/jobs/{}", job.id));
-    let mut response = (status, Json(job)).into_response();
-    // An id has no character that a header could not hold.
-    response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
-    response
 }

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 
 use super::extract::{PageQuery, Path};
 use super::form::{Fields, Form, FromForm};
+use super::jobs::accepted;
 use super::problem::Problem;
-use super::retrain::accepted;
 use super::state::AppState;
 use crate::db::PageRequest;
 use crate::service::answers::{Disagreement, Job, Page, ShadowReport};

@@ -52,6 +52,11 @@ impl AppState {
         self.request_timeout * 2
     }
 
+    /// Who asks for what clients may do: by what they were let in.
+    pub fn client(&self) -> &'static str {
+        if self.keys.is_some() { "client key" } else { Actor::Anyone.as_str() }
+    }
+
     /// Who asks for what only the admin key opens: by what they were let in.
     pub fn actor(&self) -> Actor {
         if self.keys.is_some() { Actor::AdminKey } else { Actor::Anyone }

@@ -3,16 +3,19 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::extract::{GalleryQuery, InGallery, PageInGallery, PageQuery, Path, gallery};
 use super::form::{Fields, Form, FromForm};
+use super::jobs::deleted;
 use super::problem::Problem;
+use super::state::AppState;
 use crate::gallery::SubjectChange;
 use crate::service::Services;
-use crate::service::answers::{EnrolledFace, Erased, Page, Subject};
+use crate::service::answers::{EnrolledFace, Erased, Job, Page, Subject};
 use crate::service::galleries::NewSubject;
 use crate::types::Name;
 
@@ -175,44 +178,48 @@ impl FromForm for MergeInGallery {
 
 /// Merge another subject into this one
 ///
-/// For a person who was enrolled under two names: all faces of the other become this subject's, and the other is erased.
+/// For a person who was enrolled under two names: all faces of the other become this subject's, and the other is erased. When the
+/// answer comes, the other cannot be found any more; a job moves many faces.
 #[utoipa::path(
     post, path = "/subjects/{subject}/merge", tag = "subjects",
     params(("subject" = String, Path, description = "Its name or id"), GalleryQuery),
     request_body(content((MergeForm = "application/json"), (MergeForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The subject, with the faces of both", body = Subject),
+        (status = 202, description = "The other cannot be found any more; this job moves its faces", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 404, description = "`subject_not_found`, `gallery_not_found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`same_subject`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn merge_subjects(
-    State(services): State<Services>,
+    State(state): State<AppState>,
     Path(subject): Path<String>,
-    Fields(merge): Fields<MergeInGallery>,
-) -> Result<Json<Subject>, Problem> {
-    Ok(Json(services.merge_subjects(&merge.gallery, &subject, merge.subject.as_str()).await?))
+    Fields(MergeInGallery { gallery, subject: other }): Fields<MergeInGallery>,
+) -> Result<Response, Problem> {
+    Ok(deleted(state.services.merge_subjects(&gallery, &subject, other.as_str(), state.client()).await?))
 }
 
 /// Delete a subject
 ///
-/// Erases the subject with all its faces, chips and embeddings.
+/// Erases the subject with all its faces, chips and embeddings. When the answer comes, nobody can find any of it. Many faces are
+/// erased by a job.
 #[utoipa::path(
     delete, path = "/subjects/{subject}", tag = "subjects",
     params(("subject" = String, Path, description = "Its name or id"), GalleryQuery),
     responses(
         (status = 200, description = "What was erased", body = Erased),
+        (status = 202, description = "It cannot be found any more; this job does the rest", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 404, description = "`subject_not_found`, `gallery_not_found`", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn delete_subject(
-    State(services): State<Services>,
+    State(state): State<AppState>,
     Path(subject): Path<String>,
     Fields(InGallery(gallery)): Fields<InGallery>,
-) -> Result<Json<Erased>, Problem> {
-    Ok(Json(services.delete_subject(&gallery, &subject).await?))
+) -> Result<Response, Problem> {
+    Ok(deleted(state.services.delete_subject(&gallery, &subject, state.client()).await?))
 }
 
 /// List the faces of a subject

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::JobKind;
 use crate::db::{DbError, PageError};
 use crate::types::JobId;
 
@@ -11,6 +12,8 @@ pub enum JobError {
     JobNotFound(JobId),
     #[error("the job {0} is finished, so that nothing is left to cancel")]
     JobFinished(JobId),
+    #[error("the job {id} cannot be cancelled: a job of kind `{}` ends by itself or not at all", kind.name())]
+    NotCancellable { id: JobId, kind: JobKind },
     /// Another server may work on the job now.
     #[error("the lease on the job ran out")]
     LeaseLost,

@@ -145,7 +145,7 @@ impl Lease {
         if held.rows_affected() == 0 { Err(JobError::LeaseLost) } else { Ok(transaction) }
     }
 
-    /// Says how far the job is.
+    /// Says how far the job is. A job that never ends leaves no story of it.
     pub async fn report(&self, progress: &Value) -> Result<(), JobError> {
         let mut transaction = self.hold().await?;
         sqlx::query("update jobs set progress = $2 where id = $1")
@@ -153,7 +153,20 @@ impl Lease {
             .bind(progress)
             .execute(&mut *transaction)
             .await?;
-        add(&mut transaction, self.job.id, EventKind::Progress, progress).await?;
+        if !self.job.kind.is_recurring() {
+            add(&mut transaction, self.job.id, EventKind::Progress, progress).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Says why a step failed that will be tried again; `None`: it went well since.
+    pub async fn explain(&self, error: Option<&str>) -> Result<(), JobError> {
+        let mut transaction = self.hold().await?;
+        sqlx::query("update jobs set error = $2 where id = $1")
+            .bind(self.job.id.0)
+            .bind(error)
+            .execute(&mut *transaction)
+            .await?;
         Ok(transaction.commit().await?)
     }
 

@@ -45,29 +45,95 @@ pub enum JobKind {
     Shadow,
     /// Enrolls the photos of a data set that was uploaded.
     Import,
+    /// Erases a gallery or a subject that is hidden from everybody already.
+    Erase,
+    /// Gives the faces of one subject to another.
+    Merge,
+    /// Deletes the embeddings of a retired model.
+    Retire,
+    /// Embeds faces that came without an embedding. Never ends.
+    Embed,
+    /// Compares subjects that changed with all others. Never ends.
+    Review,
+    /// Measures how often strangers are taken for somebody of a gallery. Never ends.
+    Measure,
+    /// Builds and measures the search indexes of large galleries. Never ends.
+    Index,
 }
 
-/// Jobs of one lane run one after the other in a database, those of different lanes side by side.
+/// What may run side by side: one job of each lane at a time in a database, but for those that erase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     Training,
     Models,
     Data,
+    Indexes,
+    Erasure,
+    Embedding,
+    Review,
+    Measuring,
 }
 
 impl Lane {
-    pub const ALL: [Self; 3] = [Self::Training, Self::Models, Self::Data];
+    pub const ALL: [Self; 8] = [
+        Self::Training,
+        Self::Models,
+        Self::Data,
+        Self::Indexes,
+        Self::Erasure,
+        Self::Embedding,
+        Self::Review,
+        Self::Measuring,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Training => "training",
             Self::Models => "models",
             Self::Data => "data",
+            Self::Indexes => "indexes",
+            Self::Erasure => "erasure",
+            Self::Embedding => "embedding",
+            Self::Review => "review",
+            Self::Measuring => "measuring",
+        }
+    }
+
+    /// Whether several of its jobs may run at a time; the schema knows it as well.
+    fn is_shared(self) -> bool {
+        self == Self::Erasure
+    }
+
+    /// Whether its jobs are short steps, which take turns with those of other such lanes.
+    pub fn is_stepped(self) -> bool {
+        matches!(self, Self::Erasure | Self::Embedding | Self::Review | Self::Measuring)
+    }
+
+    /// Attempts in a row that may end badly before a job fails. What is to be erased, and what never ends, is tried for ever.
+    fn most_setbacks(self) -> i32 {
+        match self {
+            Self::Training | Self::Models | Self::Data => MOST_SETBACKS.cast_signed(),
+            _ => i32::MAX,
         }
     }
 }
 
 impl JobKind {
+    const ALL: [Self; 12] = [
+        Self::Retrain,
+        Self::Evaluate,
+        Self::Promote,
+        Self::Shadow,
+        Self::Import,
+        Self::Erase,
+        Self::Merge,
+        Self::Retire,
+        Self::Embed,
+        Self::Review,
+        Self::Measure,
+        Self::Index,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Retrain => "retrain",
@@ -75,6 +141,13 @@ impl JobKind {
             Self::Promote => "promote",
             Self::Shadow => "shadow",
             Self::Import => "import",
+            Self::Erase => "erase",
+            Self::Merge => "merge",
+            Self::Retire => "retire",
+            Self::Embed => "embed",
+            Self::Review => "review",
+            Self::Measure => "measure",
+            Self::Index => "index",
         }
     }
 
@@ -83,12 +156,26 @@ impl JobKind {
             Self::Retrain | Self::Evaluate => Lane::Training,
             Self::Promote | Self::Shadow => Lane::Models,
             Self::Import => Lane::Data,
+            Self::Erase | Self::Merge | Self::Retire => Lane::Erasure,
+            Self::Embed => Lane::Embedding,
+            Self::Review => Lane::Review,
+            Self::Measure => Lane::Measuring,
+            Self::Index => Lane::Indexes,
         }
     }
 
+    /// Whether there is always one such job, which works whenever something is due.
+    pub fn is_recurring(self) -> bool {
+        matches!(self, Self::Embed | Self::Review | Self::Measure | Self::Index)
+    }
+
+    /// Whether it can be ended before it is done. What was accepted to be erased is erased.
+    pub fn can_be_cancelled(self) -> bool {
+        self.lane() != Lane::Erasure && !self.is_recurring()
+    }
+
     fn parse(name: &str) -> Option<Self> {
-        let all = [Self::Retrain, Self::Evaluate, Self::Promote, Self::Shadow, Self::Import];
-        all.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 

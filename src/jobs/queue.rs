@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::events::{EventKind, add};
 use super::{Job, JobError, JobKind, JobState, Jobs, Lane, Lease};
-use crate::db::{Page, PageRequest, violates};
+use crate::db::{Page, PageRequest, Transaction, violates};
 use crate::types::JobId;
 
 /// A job fails after as many attempts in a row that ended badly and got nowhere.
@@ -34,20 +34,7 @@ impl Jobs {
     pub async fn submit(&self, new: &NewJob) -> Result<(Job, bool), JobError> {
         loop {
             let mut transaction = self.pool.begin().await?;
-            let inserted: Option<Job> = sqlx::query_as(
-                "insert into jobs (id, kind, lane, key, settings, requested_by) values ($1, $2, $3, $4, $5, $6) \
-                 on conflict (kind, key) where state in ('queued', 'running') do nothing returning *",
-            )
-            .bind(JobId::new().0)
-            .bind(new.kind.name())
-            .bind(new.kind.lane().name())
-            .bind(&new.key)
-            .bind(&new.settings)
-            .bind(&new.requested_by)
-            .fetch_optional(&mut *transaction)
-            .await?;
-            if let Some(job) = inserted {
-                add(&mut transaction, job.id, EventKind::State, &json!({"state": "queued"})).await?;
+            if let Some(job) = insert(&mut transaction, new).await? {
                 transaction.commit().await?;
                 return Ok((job, true));
             }
@@ -57,6 +44,20 @@ impl Jobs {
             }
             // Finished since: then there is room for a new one.
         }
+    }
+
+    /// Queues a job when a transaction commits that does something else as well. `None`: there is one of its kind and key.
+    pub async fn submit_within(&self, transaction: &mut Transaction, new: &NewJob) -> Result<Option<Job>, JobError> {
+        Ok(insert(transaction, new).await?)
+    }
+
+    /// Sees to it that there is a job of each kind that never ends.
+    pub async fn ensure_recurring(&self) -> Result<(), JobError> {
+        for kind in JobKind::ALL.into_iter().filter(|kind| kind.is_recurring()) {
+            let (key, settings, requested_by) = (String::new(), json!({}), "server".to_owned());
+            self.submit(&NewJob { kind, key, settings, requested_by }).await?;
+        }
+        Ok(())
     }
 
     /// The job of a kind and key that is not finished.
@@ -92,6 +93,9 @@ impl Jobs {
             .fetch_optional(&mut *transaction)
             .await?;
         let job = job.ok_or(JobError::JobNotFound(id))?;
+        if !job.kind.can_be_cancelled() && !job.state.is_final() {
+            return Err(JobError::NotCancellable { id, kind: job.kind });
+        }
         let cancelled = match job.state {
             JobState::Succeeded | JobState::Failed | JobState::Cancelled => return Err(JobError::JobFinished(id)),
             JobState::Running if job.cancel_requested => job,
@@ -112,7 +116,8 @@ impl Jobs {
         Ok(cancelled)
     }
 
-    /// Takes the next job of a lane, if none is running: one whose lease ran out before one that is queued.
+    /// Takes the next job of a lane, unless one is running and that excludes others: one whose lease ran out before one that
+    /// is queued.
     pub async fn claim(&self, lane: Lane) -> Result<Option<Lease>, JobError> {
         self.bury(lane).await?;
         let (lease, asked_at) = (Uuid::now_v7(), Instant::now());
@@ -122,16 +127,17 @@ impl Jobs {
              heartbeat_at = now(), started_at = coalesce(started_at, now()), attempts = attempts + 1, \
              setbacks = setbacks + (state = 'running')::int \
              where id = (select id from jobs where lane = $1 and (state = 'running' and lease_until < now() \
-                 and not (cancel_requested or setbacks + 1 >= $4) \
+                 and not (cancel_requested or setbacks >= $4 - 1) \
                or state = 'queued' and not_before <= now() \
-                 and not exists (select from jobs where lane = $1 and state = 'running')) \
+                 and ($5 or not exists (select from jobs where lane = $1 and state = 'running'))) \
                order by state = 'running' desc, id limit 1 for update skip locked) \
              returning *",
         )
         .bind(lane.name())
         .bind(lease)
         .bind(self.lease_for.as_secs_f64())
-        .bind(MOST_SETBACKS as i32)
+        .bind(lane.most_setbacks())
+        .bind(lane.is_shared())
         .fetch_optional(&mut *transaction)
         .await;
         let job = match claimed {
@@ -151,10 +157,10 @@ impl Jobs {
         let mut transaction = self.beside.begin().await?;
         let dead: Vec<Job> = sqlx::query_as(
             "select * from jobs where lane = $1 and state = 'running' and lease_until < now() \
-             and (cancel_requested or setbacks + 1 >= $2) for update skip locked",
+             and (cancel_requested or setbacks >= $2 - 1) for update skip locked",
         )
         .bind(lane.name())
-        .bind(MOST_SETBACKS as i32)
+        .bind(lane.most_setbacks())
         .fetch_all(&mut *transaction)
         .await?;
         for job in dead {
@@ -169,6 +175,26 @@ impl Jobs {
         transaction.commit().await?;
         Ok(())
     }
+}
+
+/// Adds a job, unless there is one of its kind and key that is not finished.
+async fn insert(connection: &mut PgConnection, new: &NewJob) -> Result<Option<Job>, sqlx::Error> {
+    let inserted: Option<Job> = sqlx::query_as(
+        "insert into jobs (id, kind, lane, key, settings, requested_by) values ($1, $2, $3, $4, $5, $6) \
+         on conflict (kind, key) where state in ('queued', 'running') do nothing returning *",
+    )
+    .bind(JobId::new().0)
+    .bind(new.kind.name())
+    .bind(new.kind.lane().name())
+    .bind(&new.key)
+    .bind(&new.settings)
+    .bind(&new.requested_by)
+    .fetch_optional(&mut *connection)
+    .await?;
+    if let Some(job) = &inserted {
+        add(connection, job.id, EventKind::State, &json!({"state": "queued"})).await?;
+    }
+    Ok(inserted)
 }
 
 fn is_lane_taken(error: &sqlx::Error) -> bool {

@@ -264,3 +264,50 @@ async fn the_bell_rings_at_every_server_and_old_events_go() {
     a.prune().await.unwrap();
     assert!(a.events(id, 0, 100).await.unwrap().is_empty());
 }
+
+async fn submit_kind(jobs: &Jobs, kind: JobKind, key: &str) -> Job {
+    let new = NewJob { kind, key: key.to_owned(), settings: json!({}), requested_by: "test".to_owned() };
+    jobs.submit(&new).await.unwrap().0
+}
+
+#[tokio::test]
+async fn what_erases_runs_side_by_side_and_is_never_given_up() {
+    let (a, b) = two_servers().await;
+    let jobs = [submit_kind(&a, JobKind::Erase, "one").await, submit_kind(&a, JobKind::Merge, "two").await];
+    let first = a.claim(Lane::Erasure).await.unwrap().unwrap();
+    let second = b.claim(Lane::Erasure).await.unwrap().unwrap();
+    assert_eq!([first.job().id, second.job().id], [jobs[0].id, jobs[1].id]);
+    assert!(a.claim(Lane::Erasure).await.unwrap().is_none());
+    let refused = a.cancel(jobs[0].id).await;
+    assert!(matches!(refused, Err(JobError::NotCancellable { kind: JobKind::Erase, .. })));
+    second.succeed(json!({})).await.unwrap();
+    // However often servers die over it.
+    for attempt in 2..2 + MOST_SETBACKS + 2 {
+        let lease = loop {
+            match b.claim(Lane::Erasure).await.unwrap() {
+                Some(lease) => break lease,
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        };
+        assert_eq!((lease.job().id, lease.job().attempts), (jobs[0].id, attempt));
+    }
+}
+
+#[tokio::test]
+async fn there_is_one_of_each_job_that_never_ends() {
+    let (a, b) = two_servers().await;
+    tokio::join!(async { a.ensure_recurring().await.unwrap() }, async { b.ensure_recurring().await.unwrap() });
+    let jobs = a.list(PageRequest::new(None, None).unwrap()).await.unwrap().items;
+    let mut kinds: Vec<&str> = jobs.iter().map(|job| job.kind.name()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["embed", "index", "measure", "review"]);
+    assert!(matches!(a.cancel(jobs[0].id).await, Err(JobError::NotCancellable { .. })));
+    let lease = a.claim(Lane::Review).await.unwrap().unwrap();
+    assert!(b.claim(Lane::Review).await.unwrap().is_none());
+    // How far it is is told, but what it was leaves no story.
+    lease.report(&json!({"stage": "reviewing"})).await.unwrap();
+    lease.explain(Some("a reason")).await.unwrap();
+    let job = a.job(lease.job().id).await.unwrap();
+    assert_eq!((job.progress, job.error.as_deref()), (Some(json!({"stage": "reviewing"})), Some("a reason")));
+    assert_eq!(kinds_of_events(&a, job.id).await, ["queued", "running"]);
+}

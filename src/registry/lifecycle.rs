@@ -1,4 +1,4 @@
-//! How a model becomes active, a former one again, and how it is retired.
+//! How a model becomes active, and a former one again.
 //!
 //! Which model is active is a word of the database. While a promotion embeds the enrolled faces, and while a model
 //! answers in the shadow, that model is the *target*: enrolments embed new faces by it as well. The switch is one transaction that no enrolment overlaps: each
@@ -6,18 +6,14 @@
 //! that no face lacks an embedding.
 
 use serde_json::{Value, json};
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::note;
 use super::news::announce;
-use super::shadow;
 use super::{Actor, Model, ModelState, Registry, RegistryError};
-use crate::db::{MODELS_LOCK, lock, lock_shared};
+use crate::db::{MODELS_LOCK, Transaction, lock};
 use crate::types::ModelId;
-
-/// Subjects whose embeddings are deleted in one transaction.
-const CHUNK: i64 = 500;
 
 /// Models that servers hold ready.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,14 +52,6 @@ impl Purpose {
             Self::Shadow => "shadow.end",
         }
     }
-}
-
-/// What retiring a model deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Retirement {
-    pub embeddings: u64,
-    /// Faces of which nothing is left to find them by: they had no chip.
-    pub lost_faces: u64,
 }
 
 impl Registry {
@@ -176,7 +164,9 @@ impl Registry {
     pub async fn count_without_chip(&self, id: ModelId) -> Result<u64, RegistryError> {
         let count: i64 = sqlx::query_scalar(
             "select count(*) from faces f where f.chip is null \
-             and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
+             and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1) \
+             and exists (select from subjects s join galleries g on g.id = s.gallery_id \
+               where s.id = f.subject_id and s.erased_at is null and g.erased_at is null)",
         )
         .bind(id.0)
         .fetch_one(&self.pool)
@@ -194,81 +184,7 @@ impl Registry {
         Ok(count.unsigned_abs())
     }
 
-    /// Retires a model and deletes its embeddings. It must not be active or about to be, nor, unless `even_rollback`, be
-    /// what a rollback would make active. Can be done again, if it was broken off.
-    pub async fn retire(&self, id: ModelId, even_rollback: bool, actor: Actor) -> Result<Retirement, RegistryError> {
-        let mut transaction = self.begin_exclusively().await?;
-        let model: Option<Model> =
-            sqlx::query_as("select * from models where id = $1").bind(id.0).fetch_optional(&mut *transaction).await?;
-        let model = model.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))?;
-        let in_use = |role| Err(RegistryError::ModelInUse { name: model.name.clone(), role });
-        model.not_active()?;
-        if model.is_target {
-            return in_use("being promoted, or in the shadow");
-        }
-        let rollback = rollback_target(&mut transaction).await?;
-        if !even_rollback && rollback.is_some_and(|rollback| rollback.id == id) {
-            return in_use("what a rollback would make active; `force` retires it all the same");
-        }
-        sqlx::query(
-            "update models set state = 'retired', format = null, file_bytes = null, verdict = null where id = $1",
-        )
-        .bind(id.0)
-        .execute(&mut *transaction)
-        .await?;
-        shadow::forget(&mut transaction, id).await?;
-        note(&mut transaction, actor, "model.retire", Some(id), json!({"state": model.state.as_str()})).await?;
-        announce(&mut transaction).await?;
-        transaction.commit().await?;
-        self.delete_embeddings(id).await
-    }
-
-    /// Deletes what is left of a model, if it is retired.
-    pub async fn delete_embeddings(&self, id: ModelId) -> Result<Retirement, RegistryError> {
-        let mut retirement = Retirement::default();
-        loop {
-            let mut transaction = self.pool.begin().await?;
-            // While it lasts, nobody imports the model again.
-            lock_shared(&mut transaction, MODELS_LOCK).await?;
-            // In the order of ids and before their embeddings, as everyone locks them who changes both.
-            let subjects: Vec<Uuid> = sqlx::query_scalar(
-                "select id from subjects where id in (select subject_id from templates where model_id = $1 \
-                   and exists (select from models where id = $1 and state = 'retired') limit $2) \
-                 order by id for no key update",
-            )
-            .bind(id.0)
-            .bind(CHUNK)
-            .fetch_all(&mut *transaction)
-            .await?;
-            if subjects.is_empty() {
-                break;
-            }
-            let (deleted, lost): (i64, i64) = sqlx::query_as(
-                "with deleted as ( \
-                   delete from embeddings where model_id = $1 and subject_id = any($2) returning face_id \
-                 ) select count(*), count(*) filter (where f.chip is null and not exists ( \
-                   select from embeddings e where e.face_id = f.id and e.model_id <> $1)) \
-                 from deleted d join faces f on f.id = d.face_id",
-            )
-            .bind(id.0)
-            .bind(&subjects)
-            .fetch_one(&mut *transaction)
-            .await?;
-            transaction.commit().await?;
-            retirement.embeddings += deleted.unsigned_abs();
-            retirement.lost_faces += lost.unsigned_abs();
-        }
-        for rest in [
-            "delete from findings where model_id = (select id from models where id = $1 and state = 'retired')",
-            "delete from search_indexes where model_id = (select id from models where id = $1 and state = 'retired')",
-            "delete from gallery_rates where model_id = (select id from models where id = $1 and state = 'retired')",
-        ] {
-            sqlx::query(rest).bind(id.0).execute(&self.pool).await?;
-        }
-        Ok(retirement)
-    }
-
-    pub(super) async fn begin_exclusively(&self) -> Result<Transaction<'static, Postgres>, RegistryError> {
+    pub(super) async fn begin_exclusively(&self) -> Result<Transaction, RegistryError> {
         let mut transaction = self.pool.begin().await?;
         hold_exclusively(&mut transaction).await?;
         Ok(transaction)
@@ -280,36 +196,21 @@ pub(super) async fn hold_exclusively(connection: &mut PgConnection) -> Result<()
     Ok(lock(connection, MODELS_LOCK).await?)
 }
 
-/// Refuses a retired model whose embeddings are not all deleted yet: it may come back reading its chips otherwise.
-pub(super) async fn refuse_while_retiring(connection: &mut PgConnection, model: &Model) -> Result<(), RegistryError> {
-    if model.state != ModelState::Retired {
-        return Ok(());
-    }
-    let left: bool = sqlx::query_scalar("select exists (select from templates where model_id = $1)")
-        .bind(model.id.0)
-        .fetch_one(connection)
-        .await?;
-    match left {
-        true => {
-            let role = "being retired; import it again when its embeddings are deleted";
-            Err(RegistryError::ModelInUse { name: model.name.clone(), role })
-        }
-        false => Ok(()),
-    }
-}
-
-async fn rollback_target(connection: &mut PgConnection) -> Result<Option<Model>, RegistryError> {
+pub(super) async fn rollback_target(connection: &mut PgConnection) -> Result<Option<Model>, RegistryError> {
     let former = sqlx::query_as(
         "select * from models where state = 'former' and format is not null order by activated_at desc nulls last, id desc limit 1",
     );
     Ok(former.fetch_optional(connection).await?)
 }
 
-/// Faces with a chip but no embedding of the model.
+/// Faces with a chip but no embedding of the model, but for those that were set aside and those that are being erased.
 pub(super) async fn count_missing(connection: &mut PgConnection, id: ModelId) -> Result<u64, RegistryError> {
     let count: i64 = sqlx::query_scalar(
         "select count(*) from faces f where f.chip is not null \
-         and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
+         and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1) \
+         and not exists (select from quarantine q where q.face_id = f.id and q.model_id = $1 and q.work = 'embed') \
+         and exists (select from subjects s join galleries g on g.id = s.gallery_id \
+           where s.id = f.subject_id and s.erased_at is null and g.erased_at is null)",
     )
     .bind(id.0)
     .fetch_one(connection)

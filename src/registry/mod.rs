@@ -8,6 +8,7 @@ mod manifest;
 mod measured;
 mod model;
 mod news;
+mod retirement;
 mod shadow;
 #[cfg(test)]
 mod tests;
@@ -24,10 +25,11 @@ use crate::types::{ModelId, hex};
 pub use audit::{Actor, AuditEntry};
 pub use calibration::{Calibration, Fidelity, Logistic, NormScale};
 pub use files::Unneeded;
-pub use lifecycle::{Lineup, Purpose, Ready, Retirement};
+pub use lifecycle::{Lineup, Purpose, Ready};
 pub use manifest::{ChannelOrder, Manifest, ManifestError};
 pub use model::{GateVerdict, Model, ModelFormat, ModelSource, ModelState};
 pub use news::ModelNews;
+pub use retirement::{Retirement, RetirementPlace};
 pub use shadow::{Comparison, Disagreement, DisagreementKind, NamedOpinion, Opinion, ShadowTally};
 
 #[derive(Debug, Error)]
@@ -83,7 +85,7 @@ pub struct NewModel<'a> {
 #[derive(Debug, Clone)]
 pub struct Registry {
     pool: Pool,
-    /// For listening.
+    /// For listening, and for work in the background.
     beside: PgPool,
 }
 
@@ -127,7 +129,7 @@ impl Registry {
                 known.is_as_described(new)?;
                 return Ok((known, false));
             }
-            lifecycle::refuse_while_retiring(&mut transaction, &known).await?;
+            retirement::refuse_while_retiring(&mut transaction, &known).await?;
         }
         let model = self.describe(&mut transaction, new).await?;
         let details = json!({"name": model.name, "sha256": hex(&new.sha256), "source": new.source.as_str()});

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 pub use decision::{Basis, Decision, FpirThreshold, Strangers};
-pub use jobs::Job;
+pub use jobs::{Job, SetAside};
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
 pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
 

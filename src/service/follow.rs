@@ -5,16 +5,12 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::serving::{Loaded, Serving, Target};
+use super::serving::{Serving, Target};
 use super::{ServiceError, Services};
-use crate::gallery::Turn;
 use crate::registry::Model;
 
 /// How often the database is asked without being told to.
 const INTERVAL: Duration = Duration::from_secs(2);
-
-/// How often is looked for faces without an embedding, without being told to.
-const LOOK_INTERVAL: Duration = Duration::from_secs(600);
 
 impl Services {
     /// Serves the model that the database says is active, for as long as the service lives.
@@ -95,43 +91,5 @@ impl Services {
                 warn!(%error, model = %target.name, "cannot load the model that faces are to be embedded by as well");
             }
         }
-    }
-
-    /// Embeds faces that came without an embedding of the active model, or of the one in the shadow, for as long as the
-    /// service lives.
-    pub(super) async fn keep_embedding(self) {
-        loop {
-            if let Err(error) = self.embed_what_came().await {
-                warn!(%error, "cannot embed the faces that came without an embedding; trying again later");
-            }
-            tokio::select! {
-                () = self.0.faces_came.notified() => {}
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
-            }
-        }
-    }
-
-    async fn embed_what_came(&self) -> Result<(), ServiceError> {
-        let shadow = self.0.stage.target().filter(|target| target.shadow.is_some()).map(|target| target.serving);
-        for serving in [Some(self.serving()), shadow].into_iter().flatten() {
-            if self.0.galleries.count_missing_embeddings(serving.id()).await? == 0 {
-                continue;
-            }
-            let Some(_turn) = self.0.galleries.take_turn(Turn::Embedding).await? else { return Ok(()) };
-            self.embed_missing(&serving.loaded, self.0.reembed_share, |done, total| {
-                info!(done, total, model = %serving.name(), "embedding the faces that came without an embedding");
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
-    /// Embeds every face that has no embedding of the model in use, at full speed: for before requests come.
-    pub async fn embed_missing_faces(&self) -> Result<u64, ServiceError> {
-        let loaded: Loaded = self.serving().loaded.clone();
-        self.embed_missing(&loaded, 1.0, |done, total| {
-            info!(done, total, model = %loaded.model.name, "embedding the faces that this embedder has not seen");
-        })
-        .await
     }
 }

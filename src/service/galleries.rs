@@ -69,13 +69,6 @@ impl Services {
         Ok(changed.into())
     }
 
-    /// Erases the gallery with everything in it.
-    pub async fn delete_gallery(&self, gallery: &str) -> Result<Erased, ServiceError> {
-        let erased = self.0.galleries.delete_gallery(gallery).await?;
-        self.settle().await;
-        Ok(erased.into())
-    }
-
     pub async fn create_subject(&self, new: NewSubject) -> Result<Subject, ServiceError> {
         let NewSubject { gallery, name, metadata } = new;
         Ok(self.0.galleries.create_subject(gallery.as_str(), &name, &metadata).await?.into())
@@ -101,20 +94,6 @@ impl Services {
         Ok(changed.into())
     }
 
-    /// Gives the faces of `from` to `into` and erases `from`.
-    pub async fn merge_subjects(&self, gallery: &Name, into: &str, from: &str) -> Result<Subject, ServiceError> {
-        let merged = self.0.galleries.merge_subjects(gallery.as_str(), into, from).await?;
-        self.settle().await;
-        Ok(merged.into())
-    }
-
-    /// Erases the subject with all its faces.
-    pub async fn delete_subject(&self, gallery: &Name, subject: &str) -> Result<Erased, ServiceError> {
-        let erased = self.0.galleries.delete_subject(gallery.as_str(), subject).await?;
-        self.settle().await;
-        Ok(erased.into())
-    }
-
     pub async fn list_faces(&self, gallery: &Name, page: PageRequest) -> Result<Page<EnrolledFace>, ServiceError> {
         Ok(self.0.galleries.list_faces(gallery.as_str(), page).await?.into())
     }
@@ -135,12 +114,6 @@ impl Services {
     /// The chip of a face as a JPEG.
     pub async fn get_chip(&self, face: FaceId) -> Result<Vec<u8>, ServiceError> {
         Ok(self.0.galleries.chip(face).await?)
-    }
-
-    pub async fn delete_face(&self, face: FaceId) -> Result<Erased, ServiceError> {
-        let erased = self.0.galleries.delete_face(face).await?;
-        self.settle().await;
-        Ok(erased.into())
     }
 
     /// Gives a face to another subject of its gallery, who is created if there is none of that name.

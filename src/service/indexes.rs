@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use half::f16;
+use serde_json::{Value, json};
 use tracing::warn;
 
+use super::scheduler::Failure;
 use super::serving::Serving;
 use super::{ServiceError, Services};
+use crate::db::DbError;
 use crate::evaluation::Random;
-use crate::gallery::{IndexDue, Turn};
+use crate::gallery::{GalleryError, IndexDue, Item, Work};
+use crate::jobs::Lease;
 use crate::types::{Embedding, StoredEmbedding};
 
 /// How often galleries are looked at.
@@ -21,28 +25,44 @@ const PROBES: u32 = 1000;
 const MATE_SIMILARITY: f32 = 0.6;
 
 impl Services {
-    /// Builds and measures the indexes that are due, for as long as the service lives. With galleries in memory none
-    /// is.
-    pub(super) async fn keep_indexes(self) {
+    /// Works on the job that builds and measures the indexes that are due. With galleries in memory none is.
+    pub(super) async fn run_indexes(&self, lease: &Lease) -> Result<Value, Failure> {
         loop {
-            tokio::time::sleep(INTERVAL).await;
-            if self.serving().resident.is_on() {
-                continue;
+            if !self.serving().resident.is_on()
+                && let Err(error) = self.build_indexes(lease).await
+            {
+                warn!(%error, "cannot build the indexes of galleries; trying again");
             }
-            if let Err(error) = self.build_indexes().await {
-                warn!(%error, "cannot build the index of a gallery; it is searched exactly");
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => (),
+                _ = lease.stopped() => return Err(Failure::Stopped),
             }
         }
     }
 
-    async fn build_indexes(&self) -> Result<(), ServiceError> {
-        let galleries = &self.0.galleries;
-        let Some(_turn) = galleries.take_turn(Turn::Indexes).await? else { return Ok(()) };
-        let serving = self.serving();
+    async fn build_indexes(&self, lease: &Lease) -> Result<(), ServiceError> {
+        let (galleries, serving) = (&self.0.galleries, self.serving());
         galleries.drop_stale_indexes().await?;
         for due in galleries.indexes_due(serving.id()).await? {
+            if lease.stop().is_some() {
+                break;
+            }
+            let progress = json!({"stage": "building", "gallery": due.gallery, "templates": due.templates});
+            let told = lease.report(&progress).await;
             let probes = self.probes(&serving, &due).await?;
-            galleries.build_index(due, serving.id(), &probes).await?;
+            match galleries.build_index(due, serving.id(), &probes).await {
+                Ok(_) => {}
+                // Whatever the matter is, it would be the same the next time.
+                Err(GalleryError::Db(DbError::Statement(error))) => {
+                    warn!(%error, gallery = %due.gallery, "cannot build an index; the gallery is searched exactly");
+                    let (work, item) = (Work::Index, Item::Gallery(due.gallery));
+                    galleries.set_aside(work, serving.id(), item, &error.to_string()).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if let Err(error) = told.and(lease.report(&json!({"stage": "idle"})).await) {
+                warn!(%error, "cannot note the progress of a job");
+            }
         }
         Ok(())
     }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use futures_util::Stream;
 use tokio::sync::watch;
 use tracing::debug;
+use uuid::Uuid;
 
-use super::answers::{Job, Page};
+use super::answers::{Job, Page, SetAside};
 use super::{ServiceError, Services};
 use crate::db::PageRequest;
+use crate::gallery::GalleryError;
 use crate::jobs::{JobEvent, JobState};
 use crate::types::JobId;
 
@@ -35,6 +37,19 @@ impl Services {
             self.forget_dataset(&job).await;
         }
         Ok(job.into())
+    }
+
+    /// What work in the background could not be done on, latest first.
+    pub async fn list_set_aside(&self, page: PageRequest) -> Result<Page<SetAside>, ServiceError> {
+        Ok(self.0.galleries.list_set_aside(page).await?.into())
+    }
+
+    /// Has it tried again.
+    pub async fn retry_set_aside(&self, item: Uuid) -> Result<(), ServiceError> {
+        match self.0.galleries.try_again(item).await? {
+            true => Ok(()),
+            false => Err(GalleryError::SetAsideNotFound(item).into()),
+        }
     }
 
     /// The events of a job after the one of the number `after`, those to come as well; ends after the last one, or when

@@ -1,7 +1,6 @@
 //! What faceid does, without a word of HTTP: one file per use case.
 
 pub mod answers;
-mod background;
 mod calibrate;
 mod datasets;
 mod embed;
@@ -20,12 +19,10 @@ mod photo;
 mod promote;
 mod promotions;
 mod ready;
-mod reembed;
-mod report;
 mod resident;
-mod retire;
 mod retrain;
 mod review;
+mod scheduler;
 mod search;
 mod serving;
 mod shadow;
@@ -34,7 +31,6 @@ mod thresholds;
 mod trial;
 mod usability;
 mod verify;
-mod work;
 mod worth;
 
 use std::sync::Arc;
@@ -65,6 +61,7 @@ use crate::engine::{Depth, Device, Engine};
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
 use crate::registry::Registry;
+pub use scheduler::Deleted;
 pub use serving::Loaded;
 use serving::{Serving, Stage};
 use shadow::Sampler;
@@ -103,7 +100,6 @@ struct Parts {
     faces_came: Notify,
     recognition: RecognitionConfig,
     search_device: Option<Device>,
-    reembed_share: f64,
     requests: Arc<Semaphore>,
 }
 
@@ -137,7 +133,6 @@ impl Services {
             requests: Arc::new(Semaphore::new(recognition.max_requests)),
             recognition,
             search_device,
-            reembed_share: config.models.reembed_share,
         }))
     }
 
@@ -145,14 +140,9 @@ impl Services {
     pub fn start_upkeep(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().keep_looking());
-        tasks.spawn(self.clone().keep_reviewing());
-        tasks.spawn(self.clone().keep_indexes());
         tasks.spawn(self.clone().keep_following());
-        tasks.spawn(self.clone().keep_embedding());
         tasks.spawn(self.clone().keep_comparing());
-        tasks.spawn(self.clone().keep_retiring());
         tasks.spawn(self.clone().keep_known());
-        tasks.spawn(self.clone().keep_measuring());
         tasks
     }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tracing::info;
 use utoipa::ToSchema;
 
+use super::scheduler::EmbeddedAll;
 use super::{Loaded, ServiceError, Services};
 use crate::evaluation::GateOutcome;
 use crate::registry::{Actor, Model, ModelState, Purpose, Ready, RegistryError};
@@ -29,6 +30,9 @@ pub struct Promoted {
     pub former: Option<String>,
     /// Faces that were embedded, beside those that had an embedding.
     pub embedded: u64,
+    /// Faces that cannot be found now, as their chips cannot be embedded: `GET /admin/quarantine` lists them.
+    #[serde(default)]
+    pub set_aside: u64,
     /// Faces that cannot be found now: they have neither a chip nor an embedding of the model.
     pub left_behind: u64,
     /// What the gate said of the model, which compares it with the one that was active.
@@ -98,14 +102,24 @@ impl Services {
             self.follow().await?;
             let left_behind = self.0.registry.count_without_chip(id).await?;
             let (enrolled, figures) = (GateState::NotNeeded, Value::Null);
-            return Ok(Promoted { model: model.name, former: None, embedded: 0, left_behind, gate, enrolled, figures });
+            let (former, embedded, set_aside) = (None, 0, 0);
+            return Ok(Promoted {
+                model: model.name,
+                former,
+                embedded,
+                set_aside,
+                left_behind,
+                gate,
+                enrolled,
+                figures,
+            });
         }
         let begun = json!({"force": force, "gate": gate});
         self.0.registry.set_target(id, Purpose::Promotion, actor, begun).await?;
         // Loads it, so that new faces need no second look.
         self.follow().await?;
         let loaded = self.load(&model).await?;
-        let first = self.embed_missing(&loaded, self.0.reembed_share, &mut progress).await?;
+        let first = self.embed_missing(&loaded, &mut progress).await?;
         // Before it is calibrated on the same people, which would make it keep any promise.
         let (enrolled, figures) = match gate {
             GateState::NotNeeded => (GateState::NotNeeded, Value::Null),
@@ -114,37 +128,39 @@ impl Services {
         let former = self.0.registry.active().await?.name;
         let details = json!({"force": force, "gate": gate, "enrolled": enrolled});
         let switch = || self.0.registry.switch(id, actor, details.clone());
-        let (more, _) =
-            self.embed_until_ready(&loaded, actor, switch, |done, total| progress(first + done, first + total)).await?;
-        let embedded = first + more;
+        let before = first.embedded + first.set_aside;
+        let (more, _) = self
+            .embed_until_ready(&loaded, actor, switch, |done, total| progress(before + done, before + total))
+            .await?;
+        let EmbeddedAll { embedded, set_aside } = first + more;
         self.follow().await?;
         let left_behind = self.0.registry.count_without_chip(id).await?;
-        info!(model = %model.name, %former, embedded, "promoted");
-        Ok(Promoted { model: model.name, former: Some(former), embedded, left_behind, gate, enrolled, figures })
+        info!(model = %model.name, %former, embedded, set_aside, "promoted");
+        let (model, former) = (model.name, Some(former));
+        Ok(Promoted { model, former, embedded, set_aside, left_behind, gate, enrolled, figures })
     }
 
     /// Embeds by a model, which is calibrated if it was not, until `attempt` finds that no face lacks an embedding; how many
-    /// it embedded, and what came of it.
+    /// it embedded and set aside, and what came of it.
     pub(super) async fn embed_until_ready<T, F: Future<Output = Result<Ready<T>, RegistryError>>>(
         &self,
         loaded: &Loaded,
         actor: Actor,
         attempt: impl Fn() -> F,
         mut progress: impl FnMut(u64, u64),
-    ) -> Result<(u64, T), ServiceError> {
-        let mut embedded = self.embed_missing(loaded, self.0.reembed_share, &mut progress).await?;
+    ) -> Result<(EmbeddedAll, T), ServiceError> {
+        let mut all = self.embed_missing(loaded, &mut progress).await?;
         self.calibrate(loaded.model.id, actor).await?;
         loop {
             match attempt().await? {
-                Ready::Done(done) => return Ok((embedded, done)),
+                Ready::Done(done) => return Ok((all, done)),
                 Ready::Missing(faces) => {
                     info!(faces, model = %loaded.model.name, "more faces came; embedding them as well");
                 }
             }
-            let before = embedded;
-            embedded += self
-                .embed_missing(loaded, self.0.reembed_share, |done, total| progress(before + done, before + total))
-                .await?;
+            let before = all.embedded + all.set_aside;
+            let more = self.embed_missing(loaded, |done, total| progress(before + done, before + total)).await?;
+            all = all + more;
         }
     }
 

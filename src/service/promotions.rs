@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::answers::Job;
 use super::promote::{Promoted, Promotion};
-use super::work::{Failure, settings_of};
+use super::scheduler::{Failure, settings_of};
 use super::{ServiceError, Services};
 use crate::jobs::{JobKind, Lease, NewJob};
 use crate::registry::{Actor, Model, Purpose};

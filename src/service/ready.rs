@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 use utoipa::ToSchema;
 
-use super::{ServiceError, Services};
+use super::{Loaded, ServiceError, Services};
 use crate::types::{Chip, Landmarks, Point};
 use crate::vision;
 
@@ -75,7 +75,9 @@ impl Services {
 
     /// Looks at the parts for ever, at each by itself: one that hangs does not hide what becomes of the other.
     pub(super) async fn keep_looking(self) {
-        let engine = look_again("engine", &self.0.health.engine, || async { self.try_embedder().await.is_ok() });
+        let engine = look_again("engine", &self.0.health.engine, || async {
+            self.try_embedder(&self.serving().loaded).await.is_ok()
+        });
         let gallery = look_again("gallery", &self.0.health.gallery, || async { self.0.galleries.ping().await.is_ok() });
         tokio::join!(engine, gallery);
     }
@@ -84,7 +86,7 @@ impl Services {
     /// photo does not get further.
     pub async fn try_chain(&self) -> Result<(), ChainError> {
         self.0.photos.try_detector().await.map_err(ChainError::Detector)?;
-        self.try_embedder().await.map_err(ChainError::Other)?;
+        self.try_embedder(&self.serving().loaded).await.map_err(ChainError::Other)?;
         self.0.galleries.ping().await.map_err(|error| ChainError::Other(error.into()))?;
         let seen = Some(Seen { at: Instant::now(), works: true });
         for part in [&self.0.health.engine, &self.0.health.gallery] {
@@ -94,8 +96,8 @@ impl Services {
     }
 
     /// Aligns and embeds a face that is always the same.
-    async fn try_embedder(&self) -> Result<(), ServiceError> {
-        self.embedding(&self.serving().loaded, fixed_chip()?).await.map(drop)
+    pub(super) async fn try_embedder(&self, loaded: &Loaded) -> Result<(), ServiceError> {
+        self.embedding(loaded, fixed_chip()?).await.map(drop)
     }
 }
 

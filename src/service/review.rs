@@ -1,6 +1,6 @@
 //! The review of galleries, in the background: who is enrolled twice, and what looks wrong.
 //!
-//! The database keeps a queue of subjects whose templates changed. One server at a time works it off, batch by batch, so a
+//! The database keeps a queue of subjects whose templates changed. A job works it off, batch by batch, so a
 //! new gallery is reviewed as a whole and later only what changed: the faces of changed subjects are compared with all
 //! templates, and subjects of others with faces near a changed template are looked at again.
 
@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tracing::{debug, warn};
 
-use super::background::patiently;
+use super::scheduler::{Progress, Step, patiently};
 use super::serving::Serving;
 use super::thresholds::Authority;
 use super::{ServiceError, Services};
-use crate::engine::Step;
-use crate::gallery::{FaceToReview, FindingKind, NewFinding};
+use crate::db::DbError;
+use crate::engine::{EngineError, Step as EngineStep};
+use crate::gallery::{FaceToReview, FindingKind, GalleryError, Item, NewFinding, ReviewBatch, Work};
 use crate::index::{Hit, Query};
 use crate::types::{GalleryId, StoredEmbedding, SubjectId};
 use examine::{Examined, Nearness, Seen, examine};
@@ -35,12 +36,11 @@ const ALIKE: usize = 20;
 /// Faces of a subject that are looked at, the latest: all pairs of them are compared.
 const MOST_FACES: u32 = 500;
 
-/// How long to wait when there is nothing to do, or it failed.
+/// How long to wait when there is nothing to do.
 const PAUSE: Duration = Duration::from_secs(1);
-const RETRY: Duration = Duration::from_secs(10);
 
-/// The longest rest after a batch.
-const LONGEST_REST: Duration = Duration::from_secs(10);
+/// How often those that wait are counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Templates of a gallery that change within a [`PAUSE`] in an import. Who is reviewed before its end is compared with all
 /// who come after, so the review of that gallery waits for the end, but not for ever.
@@ -99,43 +99,88 @@ impl Rules {
     }
 }
 
-impl Services {
-    /// Reviews what is due, for as long as the service lives.
-    pub(super) async fn keep_reviewing(self) {
-        let mut round = Round::new();
-        loop {
-            let began = Instant::now();
-            match self.review_some(&mut round).await {
-                // Half of the time, by and large: requests come first.
-                Ok(true) => tokio::time::sleep(began.elapsed().min(LONGEST_REST)).await,
-                Ok(false) => tokio::time::sleep(PAUSE).await,
-                Err(error) => {
-                    warn!(%error, "the review of galleries failed; trying again");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        }
+/// The job that reviews galleries.
+pub(super) struct Reviewing {
+    round: Round,
+    /// Subjects that were reviewed since nothing was due.
+    done: u64,
+    /// When those that wait were counted last, and how many there were in all.
+    counted: Option<(Instant, u64)>,
+}
+
+impl Reviewing {
+    pub fn new() -> Self {
+        Self { round: Round::new(), done: 0, counted: None }
     }
 
-    /// Reviews a batch of the next gallery that is due. `false`: nothing is due, or another server is at it.
-    async fn review_some(&self, round: &mut Round) -> Result<bool, ServiceError> {
-        let (galleries, serving) = (&self.0.galleries, self.serving());
-        let Some(_turn) = galleries.take_turn(crate::gallery::Turn::Review).await? else { return Ok(false) };
-        round.look(galleries.review_tickets().await?, Instant::now());
-        let Some(gallery) = self.next_to_review(&serving, round).await? else { return Ok(false) };
-        let Some(batch) = galleries.next_review(gallery, serving.id(), BATCH).await? else { return Ok(false) };
+    /// Reviews a batch of the next gallery that is due.
+    pub async fn step(&mut self, services: &Services) -> Result<Step, ServiceError> {
+        let (galleries, serving) = (&services.0.galleries, services.serving());
+        self.round.look(galleries.review_tickets().await?, Instant::now());
+        let batch = match services.next_to_review(&serving, &mut self.round).await? {
+            Some(gallery) => galleries.next_review(gallery, serving.id(), BATCH).await?,
+            None => None,
+        };
+        let Some(batch) = batch else {
+            (self.done, self.counted) = (0, None);
+            return Ok(Step::Idle(PAUSE));
+        };
+        match services.review(&serving, &batch).await {
+            Err(error) if is_of_input(&error) => services.review_one_by_one(&serving, &batch).await?,
+            reviewed => reviewed?,
+        }
+        self.done += batch.subjects.len() as u64;
+        if self.counted.is_none_or(|(at, _)| at.elapsed() > COUNT_INTERVAL) {
+            let waiting = galleries.count_to_review(serving.id()).await?;
+            self.counted = Some((Instant::now(), self.done + waiting));
+        }
+        Ok(Step::More(Progress { stage: "reviewing", done: self.done, total: self.counted.map(|(_, total)| total) }))
+    }
+}
+
+/// Whether what was reviewed may be to blame, rather than the server or its database.
+fn is_of_input(error: &ServiceError) -> bool {
+    matches!(
+        error,
+        ServiceError::Engine(EngineError::Panicked)
+            | ServiceError::Internal(_)
+            | ServiceError::Gallery(GalleryError::Db(DbError::Statement(_)))
+    )
+}
+
+impl Services {
+    /// Reviews subjects of a gallery.
+    async fn review(&self, serving: &Serving, batch: &ReviewBatch) -> Result<(), ServiceError> {
+        let (galleries, gallery) = (&self.0.galleries, batch.gallery);
         // Searches must see at least what the batch counts as seen.
         serving.resident.settle().await;
         let subjects: Vec<SubjectId> = batch.subjects.iter().map(|due| due.subject).collect();
         let changed: Vec<SubjectId> = batch.subjects.iter().filter(|due| due.changed).map(|due| due.subject).collect();
-        let faces = galleries.faces_to_review(batch.gallery, serving.id(), &subjects, MOST_FACES).await?;
-        let rules = Rules::of(&self.authority(&serving, gallery).await?);
-        let findings = self.look_at(&serving, &rules, gallery, faces).await?;
+        let faces = galleries.faces_to_review(gallery, serving.id(), &subjects, MOST_FACES).await?;
+        let rules = Rules::of(&self.authority(serving, gallery).await?);
+        let findings = self.look_at(serving, &rules, gallery, faces).await?;
         let nearest = rules.pair.min(rules.nearness.other);
-        galleries.recheck_near(batch.gallery, serving.id(), &changed, nearest).await?;
-        galleries.finish_review(serving.id(), &batch, &findings).await?;
+        galleries.recheck_near(gallery, serving.id(), &changed, nearest).await?;
+        galleries.finish_review(serving.id(), batch, &findings).await?;
         debug!(subjects = subjects.len(), findings = findings.len(), "reviewed a part of a gallery");
-        Ok(true)
+        Ok(())
+    }
+
+    /// Reviews each subject of a batch by itself, and sets those aside that cannot be reviewed.
+    async fn review_one_by_one(&self, serving: &Serving, batch: &ReviewBatch) -> Result<(), ServiceError> {
+        for one in batch.each() {
+            match self.review(serving, &one).await {
+                Err(error) if is_of_input(&error) => {
+                    for due in &one.subjects {
+                        warn!(%error, subject = %due.subject, "a subject cannot be reviewed; it is set aside");
+                        let (work, item) = (Work::Review, Item::Subject(due.subject));
+                        self.0.galleries.set_aside(work, serving.id(), item, &error.to_string()).await?;
+                    }
+                }
+                reviewed => reviewed?,
+            }
+        }
+        Ok(())
     }
 
     /// The next gallery in turn that is not in the middle of an import.
@@ -199,7 +244,7 @@ impl Services {
             let examine =
                 move |(subject, seen): (&SubjectId, &Vec<Seen>)| (*subject, examine(*subject, seen, nearness));
             let work = move || by_subject.iter().map(examine).collect();
-            async { Ok(self.0.engine.on_cpu(Step::Statistics, work).await?) }
+            async { Ok(self.0.engine.on_cpu(EngineStep::Statistics, work).await?) }
         })
         .await
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::work::Failure;
+use super::scheduler::Failure;
 use super::{ServiceError, Services};
 use crate::jobs::{JobError, JobKind, Lease, Stop};
 use crate::registry::{Actor, Model, Purpose};

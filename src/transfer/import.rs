@@ -230,7 +230,10 @@ impl Outline {
         let blamed = self.lines.iter().rfind(|(_, face, subject)| match &error {
             IntakeError::FaceExists(id) | IntakeError::FaceElsewhere { id, .. } => *face == Some(*id),
             IntakeError::SubjectExists { id, .. } => *subject == Some(*id),
-            IntakeError::NameIsId { .. } | IntakeError::ModelRetired | IntakeError::Gallery(_) => false,
+            IntakeError::BeingErased
+            | IntakeError::NameIsId { .. }
+            | IntakeError::ModelRetired
+            | IntakeError::Gallery(_) => false,
         });
         match blamed {
             Some((number, ..)) => TransferError::Refused { number: *number, source: error },

@@ -12,7 +12,7 @@ use super::super::client::Progress;
 use crate::db::PageRequest;
 use crate::jobs::Lane;
 use crate::registry::Actor;
-use crate::service::answers::{AuditEntry, Disagreement, Job, ModelDetails, ModelEntry, Page, Retired, ShadowReport};
+use crate::service::answers::{AuditEntry, Disagreement, Job, ModelDetails, ModelEntry, Page, ShadowReport};
 use crate::service::{ManifestFields, ShadowRequest};
 use crate::types::JobId;
 
@@ -133,13 +133,18 @@ impl Backend {
         }
     }
 
-    pub async fn retire(&self, model: &str, force: bool) -> Result<Retired, CliError> {
+    /// Retires a model and submits the job that deletes what belongs to it; in this process it is worked on as well.
+    pub async fn retire(&mut self, model: &str, force: bool) -> Result<Job, CliError> {
         match self {
             Self::Server { .. } => {
                 let path = ["admin", "models", model, "retire"];
                 self.ask(Method::POST, &path, Some(json!({"force": force}))).await
             }
-            Self::Direct(app) => Ok(app.services.retire_model(model, force, Actor::Command).await?),
+            Self::Direct(app) => {
+                let (job, _) = app.services.retire_model(model, force, Actor::Command).await?;
+                app.work_on_jobs(&[Lane::Erasure]);
+                Ok(job)
+            }
         }
     }
 

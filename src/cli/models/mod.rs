@@ -18,7 +18,7 @@ use super::{CliError, print_json, progress_bar, say};
 use crate::evaluation::GateOutcome;
 use crate::jobs::JobState;
 use crate::registry::ChannelOrder;
-use crate::service::answers::{Job, ModelEntry};
+use crate::service::answers::{Job, ModelEntry, Retired};
 use crate::service::{GateState, ManifestFields, Promoted, ServiceError};
 
 /// How often a job is asked how far it is.
@@ -216,13 +216,15 @@ impl OneWithForce {
 
     async fn retire(self) -> Result<ExitCode, CliError> {
         let One { model, plain } = self.one;
-        let backend = plain.backend.open_as_admin().await?;
-        let retired = backend.retire(&model, self.force).await;
+        let mut backend = plain.backend.open_as_admin().await?;
+        let done = match backend.retire(&model, self.force).await {
+            Ok(job) => finished(&backend, job, plain.json).await,
+            Err(error) => Err(error),
+        };
         backend.close().await;
-        let retired = retired?;
-        if plain.json {
-            print_json(&retired)?;
-        } else {
+        if let Some(result) = done? {
+            let retired: Retired =
+                serde_json::from_value(result).map_err(|error| CliError::Render(error.to_string()))?;
             say(format_args!("retired {}: {} embeddings deleted", retired.model, retired.embeddings));
             if retired.lost_faces > 0 {
                 say(format_args!("  {} faces cannot be found any more", retired.lost_faces));
@@ -323,7 +325,7 @@ async fn finish(backend: &Backend, job: Job, json: bool) -> Result<ExitCode, Cli
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits until a job that embeds faces has succeeded, under a progress bar; its result, unless it was printed.
+/// Waits until a job has succeeded, under a progress bar; its result, unless it was printed.
 async fn finished(backend: &Backend, mut job: Job, json: bool) -> Result<Option<Value>, CliError> {
     let bar = progress_bar(Some(0), "{bar:30} {pos}/{len} faces  {per_sec}  {eta} left");
     while !job.state.is_final() {
@@ -347,7 +349,7 @@ async fn finished(backend: &Backend, mut job: Job, json: bool) -> Result<Option<
 }
 
 fn describe(promoted: &Promoted) {
-    let Promoted { model, former, embedded, left_behind, gate, enrolled, .. } = promoted;
+    let Promoted { model, former, embedded, set_aside, left_behind, gate, enrolled, .. } = promoted;
     match former {
         Some(former) => say(format_args!("{model} is active now, after {former}; {embedded} faces were embedded")),
         None => say(format_args!("{model} is active, as it was before")),
@@ -360,6 +362,11 @@ fn describe(promoted: &Promoted) {
     }
     if *enrolled == GateState::NotEvaluated {
         say(format_args!("  too few enrolled people have two photos to tell whether it is of any use"));
+    }
+    if *set_aside > 0 {
+        say(format_args!(
+            "  {set_aside} faces cannot be embedded, and are not found; GET /admin/quarantine lists them"
+        ));
     }
     if *left_behind > 0 {
         say(format_args!(

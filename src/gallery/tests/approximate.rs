@@ -32,7 +32,7 @@ async fn an_index_is_measured_used_and_dropped_with_its_gallery() {
 
     db.galleries.drop_stale_indexes().await.unwrap();
     assert_eq!(count_indexes(&db).await, 1);
-    db.galleries.delete_gallery("team").await.unwrap();
+    db.erase_gallery("team").await.unwrap();
     db.galleries.drop_stale_indexes().await.unwrap();
     assert_eq!(count_indexes(&db).await, 0);
 }

@@ -67,7 +67,7 @@ async fn a_feed_tells_of_every_kind_of_change() {
     assert!(memory.galleries.values().any(|name| name == "crew"));
 
     db.enroll("crew", "Eve", &axis(3)).await;
-    db.galleries.delete_gallery("crew").await.unwrap();
+    db.erase_gallery("crew").await.unwrap();
     memory.apply(feed.next().await.unwrap());
     assert_eq!(memory, Memory::load(&mut db.galleries.feed(db.model)).await);
     assert!(feed.next().await.unwrap().is_empty());

@@ -1,4 +1,5 @@
 use super::*;
+use crate::db::PageRequest;
 use crate::types::FaceId;
 
 #[tokio::test]
@@ -9,14 +10,26 @@ async fn another_model_is_filled_in_steps() {
         faces.push(db.enroll("default", "Ada", &axis(n)).await.face_id);
     }
     let next = db.registry.register("next", [2; 32], 8).await.unwrap().id;
-    assert_eq!(db.galleries.missing_embeddings(db.model, None, 10).await.unwrap(), []);
+    assert_eq!(db.galleries.missing_embeddings(db.model, None).await.unwrap(), (vec![], Some(faces[4])));
     assert_eq!(db.galleries.count_missing_embeddings(next).await.unwrap(), 5);
 
-    let first = db.galleries.missing_embeddings(next, None, 3).await.unwrap();
-    assert_eq!(first.iter().map(|(face, _)| *face).collect::<Vec<_>>(), faces[..3]);
-    assert_eq!(first[0].1, db.galleries.chip(faces[0]).await.unwrap());
-    let rest = db.galleries.missing_embeddings(next, Some(faces[2]), 3).await.unwrap();
-    assert_eq!(rest.iter().map(|(face, _)| *face).collect::<Vec<_>>(), faces[3..]);
+    assert_eq!(db.galleries.missing_embeddings(next, None).await.unwrap(), (faces.clone(), Some(faces[4])));
+    assert_eq!(db.galleries.missing_embeddings(next, Some(faces[2])).await.unwrap().0, faces[3..]);
+    assert_eq!(db.galleries.missing_embeddings(next, Some(faces[4])).await.unwrap(), (vec![], None));
+    let chips = db.galleries.chips_to_embed(&faces[..1]).await.unwrap();
+    assert_eq!(chips, [(faces[0], db.galleries.chip(faces[0]).await.unwrap())]);
+
+    // What is set aside is missed by nobody, until it is to be tried again.
+    db.galleries.set_aside(Work::Embed, next, Item::Face(faces[3]), "a reason\0").await.unwrap();
+    db.galleries.set_aside(Work::Embed, next, Item::Face(FaceId::new()), "of one that is gone").await.unwrap();
+    assert_eq!(db.galleries.count_missing_embeddings(next).await.unwrap(), 4);
+    let listed = db.galleries.list_set_aside(PageRequest::new(None, None).unwrap()).await.unwrap().items;
+    let [item] = listed.as_slice() else { panic!("{listed:?}") };
+    assert_eq!((item.face, item.work.as_str(), item.reason.as_str()), (Some(faces[3]), "embed", "a reason"));
+    assert_eq!((item.model.as_str(), item.gallery.as_str()), ("next", "default"));
+    assert!(db.galleries.try_again(item.id).await.unwrap());
+    assert!(!db.galleries.try_again(item.id).await.unwrap());
+    assert_eq!(db.galleries.count_missing_embeddings(next).await.unwrap(), 5);
 
     // One is deleted while its embedding is being made, one never was.
     db.galleries.delete_face(faces[1]).await.unwrap();

@@ -14,7 +14,7 @@ async fn two_galleries() -> (Fixture, Vec<Enrolled>) {
 async fn a_deleted_face_is_gone_and_its_subject_stays() {
     let (db, enrolled) = two_galleries().await;
     let bob = &enrolled[2];
-    let erased = db.galleries.delete_face(bob.face_id).await.unwrap();
+    let (erased, _) = db.galleries.delete_face(bob.face_id).await.unwrap();
     assert_eq!(erased, Erased { subjects: 0, faces: 1, embeddings: 1 });
     assert!(matches!(db.galleries.face(bob.face_id).await, Err(GalleryError::FaceNotFound(_))));
     assert!(matches!(db.galleries.chip(bob.face_id).await, Err(GalleryError::FaceNotFound(_))));
@@ -29,10 +29,10 @@ async fn a_deleted_face_is_gone_and_its_subject_stays() {
 #[tokio::test]
 async fn a_deleted_subject_leaves_no_row() {
     let (db, enrolled) = two_galleries().await;
-    let erased = db.galleries.delete_subject("team", &enrolled[0].subject_id.to_string()).await.unwrap();
+    let erased = db.erase_subject("team", &enrolled[0].subject_id.to_string()).await.unwrap();
     assert_eq!(erased, Erased { subjects: 1, faces: 2, embeddings: 2 });
     assert!(matches!(db.galleries.subject("team", "Ada").await, Err(GalleryError::SubjectNotFound(_))));
-    assert!(matches!(db.galleries.delete_subject("team", "Ada").await, Err(GalleryError::SubjectNotFound(_))));
+    assert!(matches!(db.erase_subject("team", "Ada").await, Err(GalleryError::SubjectNotFound(_))));
     let team = db.galleries.gallery_id("team").await.unwrap();
     let found = db.search(team, &[axis(0)], 5, None).await.remove(0);
     assert_eq!(found.iter().map(|found| &*found.about.name).collect::<Vec<_>>(), ["Bob"]);
@@ -46,7 +46,7 @@ async fn a_deleted_subject_leaves_no_row() {
 #[tokio::test]
 async fn a_deleted_gallery_takes_all_with_it() {
     let (db, _) = two_galleries().await;
-    let erased = db.galleries.delete_gallery("team").await.unwrap();
+    let erased = db.erase_gallery("team").await.unwrap();
     assert_eq!(erased, Erased { subjects: 2, faces: 3, embeddings: 3 });
     assert!(matches!(db.galleries.gallery("team").await, Err(GalleryError::GalleryNotFound(_))));
     for table in ["galleries", "subjects", "faces", "embeddings", "templates"] {
@@ -91,16 +91,180 @@ async fn enrolling_while_deleting_leaves_nothing_half_there() {
             })
         });
         let enrolments: Vec<_> = enrolments.collect();
-        match db.galleries.delete_subject(&gallery, "Ada").await {
+        match db.erase_subject(&gallery, "Ada").await {
             Ok(_) | Err(GalleryError::SubjectNotFound(_)) => {}
             Err(other) => panic!("{other}"),
         }
-        db.galleries.delete_gallery(&gallery).await.unwrap();
+        db.erase_gallery(&gallery).await.unwrap();
         for enrolment in enrolments {
             enrolment.await.unwrap();
         }
     }
     for table in ["subjects", "faces", "embeddings", "templates", "review_queue"] {
         assert_eq!(db.rows(table).await, 0, "{table}");
+    }
+}
+
+/// Far more than is erased at once: subjects, and faces of each.
+async fn large(db: &Fixture, gallery: &str, subjects: usize, each: usize) {
+    db.galleries.create_gallery(&name(gallery)).await.unwrap();
+    let mut random = Random(11);
+    for subject in 0..subjects {
+        for _ in 0..each {
+            db.enroll(gallery, &format!("subject {subject}"), &random.embedding()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_large_gallery_is_hidden_at_once_and_erased_in_pieces() {
+    let db = Fixture::new().await;
+    large(&db, "team", 400, 2).await;
+    let kept = db.enroll("default", "Ada", &axis(0)).await;
+    assert_eq!(db.galleries.erase_small_gallery("team").await.unwrap(), None);
+    let id = db.galleries.gallery_id("team").await.unwrap();
+    // An enrolment is under way, and does not hinder it.
+    let (subject, metadata, embedding) = (name("late"), Metadata::default(), axis(3));
+    let late = face(db.model, "team", &subject, &metadata, &embedding);
+    let under_way = db.galleries.begin_enrolment(&late).await.unwrap();
+    let mut transaction = db.galleries.begin().await.unwrap();
+    assert_eq!(db.galleries.hide_gallery(&mut transaction, "team").await.unwrap().gallery, id);
+    transaction.commit().await.unwrap();
+
+    // Nobody finds it, or anything of it, by name or by id; and the name is free.
+    for address in ["team".to_owned(), id.to_string()] {
+        assert!(matches!(db.galleries.gallery(&address).await, Err(GalleryError::GalleryNotFound(_))));
+        assert!(matches!(db.galleries.hide_gallery(&mut db.galleries.begin().await.unwrap(), &address).await, Err(GalleryError::GalleryNotFound(_))));
+        let refused = db.enroll_as(OnDoubt::Allow, &address, "Eve", &axis(1)).await;
+        assert!(matches!(refused, Err(GalleryError::GalleryNotFound(_))));
+    }
+    let listed = db.galleries.list_galleries(crate::db::PageRequest::new(None, None).unwrap()).await.unwrap().items;
+    assert_eq!(listed.iter().map(|gallery| gallery.name.as_str()).collect::<Vec<_>>(), ["default"]);
+    let some: uuid::Uuid =
+        sqlx::query_scalar("select id from faces where gallery_id = $1 limit 1").bind(id.0).fetch_one(&db.pool).await.unwrap();
+    for result in [db.galleries.face(FaceId(some)).await.map(drop), db.galleries.chip(FaceId(some)).await.map(drop)] {
+        assert!(matches!(result, Err(GalleryError::FaceNotFound(_))));
+    }
+    let next = db.registry.register("next", [2; 32], 8).await.unwrap().id;
+    assert_eq!(db.galleries.count_missing_embeddings(next).await.unwrap(), 1);
+    assert_eq!(db.galleries.next_gallery_to_review(db.model, id).await.unwrap(), Some(DEFAULT_GALLERY));
+    db.galleries.create_gallery(&name("team")).await.unwrap();
+    under_way.finish(&late, Vec::new()).await.unwrap();
+
+    // One server dies after a few pieces; another goes on.
+    sqlx::query("delete from changes").execute(&db.pool).await.unwrap();
+    let mut place = Place::default();
+    for _ in 0..2 {
+        assert!(!db.galleries.erase_gallery_piece(id, &mut place).await.unwrap().done);
+    }
+    let erased = db.erase_hidden(id).await.unwrap();
+    assert_eq!((erased.faces, erased.embeddings, erased.subjects), (201, 201, 401));
+    assert!(db.galleries.erase_gallery_piece(id, &mut Place::default()).await.unwrap().done);
+    for table in ["subjects", "faces", "embeddings", "templates", "review_queue"] {
+        assert_eq!(db.rows(table).await, 1, "{table}");
+    }
+    // What nobody can find is no change to anybody; the gallery itself is, that was made anew.
+    assert_eq!(db.rows("changes where subject_id is not null").await, 0);
+    assert_eq!(db.galleries.gallery("team").await.unwrap().faces, 0);
+    assert_eq!(db.galleries.face(kept.face_id).await.unwrap().subject, "Ada");
+}
+
+#[tokio::test]
+async fn a_subject_with_many_faces_is_hidden_at_once_and_erased_in_pieces() {
+    let db = Fixture::new().await;
+    large(&db, "team", 1, 650).await;
+    db.enroll("team", "Bob", &axis(0)).await;
+    assert_eq!(db.galleries.erase_small_subject("team", "subject 0").await.unwrap(), None);
+    assert_eq!(db.galleries.subject("team", "subject 0").await.unwrap().faces, 650);
+    let mut transaction = db.galleries.begin().await.unwrap();
+    let hidden = db.galleries.hide_subject(&mut transaction, "team", "subject 0").await.unwrap();
+    transaction.commit().await.unwrap();
+    let (gallery, subject) = (hidden.gallery, hidden.subject.unwrap());
+    let gone = db.galleries.subject("team", &subject.to_string()).await;
+    assert!(matches!(gone, Err(GalleryError::SubjectNotFound(_))));
+    let found = db.search(gallery, &[axis(0)], 5, None).await.remove(0);
+    assert_eq!(found.iter().map(|found| &*found.about.name).collect::<Vec<_>>(), ["Bob"]);
+    let contents = db.galleries.gallery("team").await.unwrap();
+    assert_eq!((contents.subjects, contents.faces), (1, 1));
+    assert_eq!(db.galleries.faces_with_chip(gallery).await.unwrap().len(), 1);
+    // Under the same name somebody else comes.
+    let other = db.enroll("team", "subject 0", &axis(5)).await;
+    assert!(other.subject_created && other.subject_id != subject);
+    let mut pieces = Vec::new();
+    while pieces.last().is_none_or(|piece: &Piece| !piece.done) {
+        pieces.push(db.galleries.erase_subject_piece(gallery, subject).await.unwrap());
+    }
+    assert_eq!(pieces.iter().map(|piece| piece.erased.faces).collect::<Vec<_>>(), [300, 300, 50]);
+    assert_eq!((db.rows("faces").await, db.rows("subjects").await, db.rows("templates").await), (2, 2, 2));
+}
+
+#[tokio::test]
+async fn a_subject_with_many_faces_goes_to_another_in_pieces() {
+    let db = Fixture::new().await;
+    large(&db, "team", 1, 650).await;
+    let bob = db.enroll("team", "Bob", &axis(0)).await;
+    let begin = async |into: &str, from: &str| {
+        assert_eq!(db.galleries.merge_small_subject("team", into, from).await.unwrap(), None);
+        let mut transaction = db.galleries.begin().await.unwrap();
+        let (hidden, from, _) = db.galleries.hide_merged(&mut transaction, "team", into, from).await.unwrap();
+        transaction.commit().await.unwrap();
+        (hidden.gallery, from)
+    };
+    let (gallery, from) = begin("Bob", "subject 0").await;
+    assert!(matches!(db.galleries.subject("team", "subject 0").await, Err(GalleryError::SubjectNotFound(_))));
+    let piece = db.galleries.erase_subject_piece(gallery, from).await.unwrap();
+    assert_eq!((piece.moved, piece.done), (300, false));
+    let template: i32 = sqlx::query_scalar("select faces from templates").fetch_one(&db.pool).await.unwrap();
+    assert_eq!(template, 301);
+    for moved in [300, 50] {
+        assert_eq!(db.galleries.erase_subject_piece(gallery, from).await.unwrap().moved, moved);
+    }
+    assert_eq!(db.galleries.subject("team", "Bob").await.unwrap().faces, 651);
+    assert_eq!((db.rows("subjects").await, db.rows("templates").await), (1, 1));
+
+    // Whoever gets the faces is erased meanwhile: so are they.
+    let (carl, mut random) = (db.enroll("team", "Carl", &axis(1)).await, Random(5));
+    let (gallery, from) = begin("Carl", "Bob").await;
+    assert_eq!(from, bob.subject_id);
+    db.galleries.erase_subject_piece(gallery, from).await.unwrap();
+    let mut transaction = db.galleries.begin().await.unwrap();
+    db.galleries.hide_subject(&mut transaction, "team", "Carl").await.unwrap();
+    transaction.commit().await.unwrap();
+    db.enroll("team", "Dora", &random.embedding()).await;
+    for subject in [from, carl.subject_id] {
+        while !db.galleries.erase_subject_piece(gallery, subject).await.unwrap().done {}
+    }
+    assert_eq!((db.rows("faces").await, db.rows("subjects").await, db.rows("templates").await), (1, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn faces_and_their_subject_are_deleted_at_once_without_a_deadlock() {
+    let db = std::sync::Arc::new(Fixture::new().await);
+    let next = db.registry.register("next", [2; 32], 8).await.unwrap().id;
+    for round in 0..12 {
+        let mut faces = Vec::new();
+        for n in 0..6 {
+            faces.push(db.enroll("default", "Ada", &axis(n)).await.face_id);
+        }
+        let mut calls = Vec::new();
+        for face in faces.clone() {
+            let db = db.clone();
+            calls.push(tokio::spawn(async move { db.galleries.delete_face(face).await.map(drop) }));
+        }
+        for chunk in faces.chunks(3) {
+            let made: Vec<_> = chunk.iter().map(|face| (*face, Random(round + 1).embedding_of(8))).collect();
+            let db = db.clone();
+            calls.push(tokio::spawn(async move { db.galleries.store_embeddings(next, &made).await.map(drop) }));
+        }
+        let moving = (db.clone(), faces[0]);
+        calls.push(tokio::spawn(async move { moving.0.galleries.move_face(moving.1, &name("Bob")).await.map(drop) }));
+        let subject = db.clone();
+        calls.push(tokio::spawn(async move { subject.erase_subject("default", "Ada").await.map(drop) }));
+        for call in calls {
+            match call.await.unwrap() {
+                Ok(()) | Err(GalleryError::FaceNotFound(_) | GalleryError::SubjectNotFound(_)) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
     }
 }

@@ -96,6 +96,34 @@ impl Fixture {
         self.galleries.search(gallery, model, &queries).await.unwrap()
     }
 
+    /// Erases a gallery as servers do, in pieces if it takes them.
+    async fn erase_gallery(&self, gallery: &str) -> Result<Erased, GalleryError> {
+        if let Some((_, erased)) = self.galleries.erase_small_gallery(gallery).await? {
+            return Ok(erased);
+        }
+        let mut transaction = self.galleries.begin().await?;
+        let id = self.galleries.hide_gallery(&mut transaction, gallery).await?.gallery;
+        transaction.commit().await?;
+        self.erase_hidden(id).await
+    }
+
+    /// Erases all pieces of a hidden gallery.
+    async fn erase_hidden(&self, gallery: GalleryId) -> Result<Erased, GalleryError> {
+        let (mut erased, mut place) = (Erased::default(), Place::default());
+        loop {
+            let piece = self.galleries.erase_gallery_piece(gallery, &mut place).await?;
+            erased += piece.erased;
+            if piece.done {
+                return Ok(erased);
+            }
+        }
+    }
+
+    /// Erases a subject that has few faces.
+    async fn erase_subject(&self, gallery: &str, subject: &str) -> Result<Erased, GalleryError> {
+        Ok(self.galleries.erase_small_subject(gallery, subject).await?.unwrap().1)
+    }
+
     async fn rows(&self, table: &'static str) -> i64 {
         sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from {table}")))
             .fetch_one(&self.pool)

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::registry::{Actor, Purpose, Ready};
+use crate::registry::{Actor, Purpose, Ready, Retirement, RetirementPlace};
 
 /// A second model, of 8 dimensions.
 async fn next(db: &Fixture) -> ModelId {
@@ -36,7 +36,7 @@ async fn a_face_needs_an_embedding_of_the_active_model() {
     assert_eq!(missing, Ready::Missing(1));
     enroll(&db, db.model, &axis(1), &small).await.unwrap();
     assert_eq!(db.rows("embeddings").await, 3);
-    let face = db.galleries.missing_embeddings(next, None, 10).await.unwrap()[0].0;
+    let face = db.galleries.missing_embeddings(next, None).await.unwrap().0[0];
     db.galleries.store_embeddings(next, &[(face, small[0].1.clone())]).await.unwrap();
     assert!(matches!(db.registry.switch(next, Actor::Server, json!({})).await.unwrap(), Ready::Done(_)));
 
@@ -91,13 +91,48 @@ async fn a_retired_model_leaves_nothing() {
         enroll(&db, db.model, &axis(n), &[(next, random.embedding_of(8))]).await.unwrap();
     }
     db.registry.clear_target(next, Purpose::Promotion, Actor::Server, "a test").await.unwrap();
-    let retired = db.registry.retire(next, false, Actor::Command).await.unwrap();
-    assert_eq!((retired.embeddings, retired.lost_faces), (3, 0));
+    let mut transaction = db.galleries.begin().await.unwrap();
+    db.registry.retire(&mut transaction, next, false, Actor::Command).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(delete_all(&db, next).await, Retirement { embeddings: 3, lost_faces: 0 });
     assert_eq!((db.rows("embeddings").await, db.rows("templates").await, db.rows("faces").await), (3, 1, 3));
     // Nobody takes it for retired that is not.
-    assert_eq!(db.registry.delete_embeddings(db.model).await.unwrap().embeddings, 0);
+    assert_eq!(delete_all(&db, db.model).await, Retirement::default());
     // As a server leaves it that is killed at once.
     sqlx::query("update models set state = 'retired' where id = $1").bind(db.model.0).execute(&db.pool).await.unwrap();
-    let rest = db.registry.delete_embeddings(db.model).await.unwrap();
-    assert_eq!((rest.embeddings, rest.lost_faces, db.rows("templates").await), (3, 0, 0));
+    assert_eq!(delete_all(&db, db.model).await, Retirement { embeddings: 3, lost_faces: 0 });
+    assert_eq!(db.rows("templates").await, 0);
+}
+
+/// All pieces of what is left of a retired model.
+async fn delete_all(db: &Fixture, model: ModelId) -> Retirement {
+    let (mut all, mut place) = (Retirement::default(), RetirementPlace::default());
+    while let Some(piece) = db.registry.delete_piece(model, &mut place).await.unwrap() {
+        all += piece;
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_model_is_retired_in_pieces_that_no_subject_is_split_over() {
+    let db = Fixture::new().await;
+    let (next, mut random) = (next(&db).await, Random(16));
+    db.registry.activate_first(db.model, Actor::Server).await.unwrap();
+    let mut faces = Vec::new();
+    for n in 0..700 {
+        faces.push(db.enroll("default", &format!("subject {}", n % 350), &random.embedding()).await.face_id);
+    }
+    let made: Vec<_> = faces.iter().map(|face| (*face, random.embedding_of(8))).collect();
+    db.galleries.store_embeddings(next, &made).await.unwrap();
+    sqlx::query("delete from changes").execute(&db.pool).await.unwrap();
+    sqlx::query("update models set state = 'retired' where id = $1").bind(next.0).execute(&db.pool).await.unwrap();
+    let (mut pieces, mut place) = (Vec::new(), RetirementPlace::default());
+    while let Some(piece) = db.registry.delete_piece(next, &mut place).await.unwrap() {
+        pieces.push(piece.embeddings);
+    }
+    // 150 subjects of two faces, twice, and the rest; then a pass that finds nothing.
+    assert_eq!(pieces, [300, 300, 100, 0]);
+    assert_eq!((db.rows("embeddings").await, db.rows("templates").await), (700, 350));
+    // Nobody has to read anything anew.
+    assert_eq!(db.rows("changes").await, 0);
 }

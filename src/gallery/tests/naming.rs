@@ -44,7 +44,7 @@ async fn unknown_names_are_not_found() {
     for unknown in ["nobody", "", "a\0b", &"x".repeat(10_000), &Uuid::now_v7().to_string()] {
         assert!(matches!(db.galleries.gallery(unknown).await, Err(GalleryError::GalleryNotFound(_))));
         assert!(matches!(db.galleries.subject("default", unknown).await, Err(GalleryError::SubjectNotFound(_))));
-        assert!(matches!(db.galleries.delete_subject("default", unknown).await, Err(GalleryError::SubjectNotFound(_))));
+        assert!(matches!(db.erase_subject("default", unknown).await, Err(GalleryError::SubjectNotFound(_))));
         assert!(matches!(db.galleries.gallery_id(unknown).await, Err(GalleryError::GalleryNotFound(_))));
         let enrolled = db.enroll_as(OnDoubt::Warn, unknown, "Ada", &axis(0)).await;
         assert!(matches!(enrolled, Err(GalleryError::GalleryNotFound(_))));
@@ -101,7 +101,7 @@ async fn the_default_gallery_stays() {
     assert_eq!((contents.gallery.id, contents.subjects, contents.faces), (DEFAULT_GALLERY, 0, 0));
     assert_eq!(contents.gallery.name, DEFAULT_GALLERY_NAME);
     for address in ["default", &DEFAULT_GALLERY.to_string()] {
-        assert!(matches!(db.galleries.delete_gallery(address).await, Err(GalleryError::DefaultGallery)));
+        assert!(matches!(db.erase_gallery(address).await, Err(GalleryError::DefaultGallery)));
         let renamed = db.galleries.update_gallery(address, &renamed_to("mine")).await;
         assert!(matches!(renamed, Err(GalleryError::DefaultGallery)));
     }

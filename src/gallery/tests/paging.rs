@@ -61,7 +61,7 @@ async fn changes_between_pages_shift_nothing() {
         // Deletes a row already seen, once the very row that the cursor names, and one not yet seen; adds one.
         if pages <= 2 {
             for n in [pages * 3 - 1, 12 - pages] {
-                db.galleries.delete_subject("default", &format!("old {n}")).await.unwrap();
+                db.erase_subject("default", &format!("old {n}")).await.unwrap();
             }
             create_subject(&db, &format!("new {pages}")).await;
         }

@@ -69,14 +69,15 @@ async fn moving_and_merging_take_templates_along() {
     let unknown = db.galleries.move_face(FaceId::new(), &name("Bob")).await;
     assert!(matches!(unknown, Err(GalleryError::FaceNotFound(_))));
 
-    let merged = db.galleries.merge_subjects("default", "Ada", "Bob").await.unwrap();
-    assert_eq!((merged.id, merged.faces), (ada.subject_id, 2));
+    let (hidden, into) = db.galleries.merge_small_subject("default", "Ada", "Bob").await.unwrap().unwrap();
+    assert_eq!((hidden.subject, into), (Some(stray.subject_id), ada.subject_id));
+    assert_eq!(db.galleries.subject_by_id(into).await.unwrap().faces, 2);
     let hit = best(wrong).await;
     assert_eq!((hit.about.subject_id, hit.about.faces), (ada.subject_id, 2));
     assert_eq!((db.rows("subjects").await, db.rows("templates").await), (1, 1));
-    let itself = db.galleries.merge_subjects("default", "Ada", &ada.subject_id.to_string()).await;
+    let itself = db.galleries.merge_small_subject("default", "Ada", &ada.subject_id.to_string()).await;
     assert!(matches!(itself, Err(GalleryError::SameSubject)));
-    let gone = db.galleries.merge_subjects("default", "Ada", "Bob").await;
+    let gone = db.galleries.merge_small_subject("default", "Ada", "Bob").await;
     assert!(matches!(gone, Err(GalleryError::SubjectNotFound(_))));
 }
 

@@ -137,7 +137,7 @@ async fn a_batch_is_stored_or_not() {
     let mut intake = db.galleries.intake(name("new"), Some(Policy::Fpir(0.01)), Some(db.model), Ids::Keep);
     intake.store(batch[..1].to_vec()).await.unwrap();
     assert_eq!(db.galleries.find_gallery("new").await.unwrap().policy, Some(Policy::Fpir(0.01)));
-    db.galleries.delete_gallery("new").await.unwrap();
+    db.erase_gallery("new").await.unwrap();
     let error = intake.store(batch[..1].to_vec()).await.unwrap_err();
     assert!(matches!(error, IntakeError::Gallery(GalleryError::GalleryNotFound(_))), "{error}");
 }

@@ -140,7 +140,7 @@ impl Intake {
             Ok((id, _)) => return Ok((id, false)),
             Err(GalleryError::GalleryNotFound(_)) => sqlx::query(
                 "insert into galleries (id, name, policy) values ($1, $2, $3) \
-                 on conflict on constraint gallery_name_key do nothing",
+                 on conflict (name) where erased_at is null do nothing",
             )
             .bind(GalleryId::new().0)
             .bind(self.gallery.as_str())
@@ -166,13 +166,17 @@ impl Intake {
         }
         let id_of = |record: &Record| record.face.as_ref().and_then(|face| face.id);
         let ids: Vec<Uuid> = records.iter().filter_map(id_of).map(|id| id.0).collect();
-        let taken: Vec<(Uuid, Uuid, String)> = sqlx::query_as(
-            "select f.id, f.gallery_id, g.name from faces f join galleries g on g.id = f.gallery_id where f.id = any($1)",
+        let taken: Vec<(Uuid, Uuid, String, bool)> = sqlx::query_as(
+            "select f.id, f.gallery_id, g.name, g.erased_at is not null or s.erased_at is not null from faces f \
+             join galleries g on g.id = f.gallery_id join subjects s on s.id = f.subject_id where f.id = any($1)",
         )
         .bind(ids)
         .fetch_all(connection)
         .await?;
-        if let Some((id, _, name)) = taken.iter().find(|(_, owner, _)| *owner != gallery.0) {
+        if taken.iter().any(|(.., is_being_erased)| *is_being_erased) {
+            return Err(IntakeError::BeingErased);
+        }
+        if let Some((id, _, name, _)) = taken.iter().find(|(_, owner, ..)| *owner != gallery.0) {
             return Err(IntakeError::FaceElsewhere { id: FaceId(*id), gallery: name.clone() });
         }
         let mut taken: HashSet<FaceId> = taken.into_iter().map(|(id, ..)| FaceId(id)).collect();
@@ -254,7 +258,8 @@ async fn subjects_named(
 ) -> Result<Vec<(Uuid, String)>, GalleryError> {
     let names: Vec<&str> = names.collect();
     Ok(sqlx::query_as(
-        "select id, name from subjects where gallery_id = $1 and name = any($2) order by id for no key update",
+        "select id, name from subjects where gallery_id = $1 and name = any($2) and erased_at is null \
+         order by id for no key update",
     )
     .bind(gallery.0)
     .bind(names)
@@ -277,16 +282,22 @@ async fn refuse_taken_ids(
     let by_name: HashMap<Uuid, (SubjectId, &Name)> =
         new.iter().filter_map(|(id, subject)| Some((as_id(subject.name.as_str())?, (*id, &subject.name)))).collect();
     let asked: Vec<Uuid> = ids.iter().chain(by_name.keys()).copied().collect();
-    let found: Vec<(Uuid, Uuid)> = sqlx::query_as("select id, gallery_id from subjects where id = any($1)")
-        .bind(asked)
-        .fetch_all(connection)
-        .await?;
-    for (taken, _) in &found {
+    let found: Vec<(Uuid, Uuid, bool)> = sqlx::query_as(
+        "select s.id, s.gallery_id, s.erased_at is not null or g.erased_at is not null from subjects s \
+         join galleries g on g.id = s.gallery_id where s.id = any($1)",
+    )
+    .bind(asked)
+    .fetch_all(connection)
+    .await?;
+    if found.iter().any(|(id, _, is_being_erased)| *is_being_erased && ids.contains(id)) {
+        return Err(IntakeError::BeingErased);
+    }
+    for (taken, ..) in &found {
         if let Some((id, subject)) = new.iter().find(|(id, _)| id.0 == *taken) {
             return Err(IntakeError::SubjectExists { id: *id, name: subject.name.to_string() });
         }
     }
-    let here = found.into_iter().filter(|(_, owner)| *owner == gallery.0).map(|(id, _)| id);
+    let here = found.into_iter().filter(|(_, owner, _)| *owner == gallery.0).map(|(id, ..)| id);
     for id in here.chain(ids) {
         if let Some((_, name)) = by_name.get(&id).filter(|(own, _)| own.0 != id) {
             return Err(IntakeError::NameIsId { name: name.to_string() });

@@ -67,6 +67,8 @@ pub enum IntakeError {
     FaceExists(FaceId),
     #[error("the face {id} exists already, in the gallery {gallery:?}; --new-ids gives new ids")]
     FaceElsewhere { id: FaceId, gallery: String },
+    #[error("some of these faces or subjects are just being erased; import them when that is done, or take --new-ids")]
+    BeingErased,
     #[error("the model whose embeddings these are was retired meanwhile, and they would be deleted; begin anew")]
     ModelRetired,
     #[error("the subject {id} exists already, not as {name:?} in this gallery; --new-ids gives new ids")]

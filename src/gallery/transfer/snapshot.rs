@@ -68,7 +68,7 @@ impl Galleries {
         let mut transaction = self.pool.begin_snapshot().await?;
         let found: Option<Gallery> = sqlx::query_as(
             "select id, name, policy, created_at from galleries \
-             where id = $1 or name = $2 order by id = $1 desc nulls last limit 1",
+             where (id = $1 or name = $2) and erased_at is null order by id = $1 desc nulls last limit 1",
         )
         .bind(as_id(gallery))
         .bind(as_name(gallery))
@@ -76,8 +76,9 @@ impl Galleries {
         .await?;
         let gallery = found.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))?;
         let (subjects, faces): (i64, i64) = sqlx::query_as(
-            "select (select count(*) from subjects where gallery_id = $1), \
-             (select count(*) from faces where gallery_id = $1)",
+            "select (select count(*) from subjects where gallery_id = $1 and erased_at is null), \
+             (select count(*) from faces f where gallery_id = $1 and not exists ( \
+               select from subjects s where s.id = f.subject_id and s.erased_at is not null))",
         )
         .bind(gallery.id.0)
         .fetch_one(&mut *transaction)
@@ -109,7 +110,8 @@ impl Snapshot {
 
     async fn read_subjects(&mut self) -> Result<(), GalleryError> {
         let rows: Vec<SubjectRow> = sqlx::query_as(
-            "select id, name, metadata, created_at from subjects where gallery_id = $1 and id > $2 \
+            "select id, name, metadata, created_at from subjects \
+             where gallery_id = $1 and id > $2 and erased_at is null \
              order by id limit $3",
         )
         .bind(self.gallery.id.0)
@@ -132,7 +134,9 @@ impl Snapshot {
             "select f.id, f.subject_id, f.metadata, f.created_at, f.image_sha256, f.bounding_box, f.landmarks, \
              f.detection_score, f.quality, e.embedding, e.norm, case when $4 then f.chip end as chip \
              from faces f left join embeddings e on e.face_id = f.id and e.model_id = $5 \
-             where f.gallery_id = $1 and (f.subject_id, f.id) > ($2, $3) order by f.subject_id, f.id limit $6",
+             where f.gallery_id = $1 and (f.subject_id, f.id) > ($2, $3) and not exists ( \
+               select from subjects s where s.id = f.subject_id and s.erased_at is not null) \
+             order by f.subject_id, f.id limit $6",
         )
         .bind(self.gallery.id.0)
         .bind(self.reading.last_face.0)

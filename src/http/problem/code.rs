@@ -37,6 +37,7 @@ pub enum Code {
     GalleryNotFound,
     SubjectNotFound,
     FaceNotFound,
+    SetAsideNotFound,
     DuplicateGallery,
     DuplicateSubject,
     DuplicateFace,
@@ -47,6 +48,7 @@ pub enum Code {
     TooFewSubjects,
     JobNotFound,
     JobFinished,
+    JobNotCancellable,
     // It does not fit the models.
     ModelNotFound,
     DuplicateModel,
@@ -86,6 +88,7 @@ impl Code {
             Self::GalleryNotFound
             | Self::SubjectNotFound
             | Self::FaceNotFound
+            | Self::SetAsideNotFound
             | Self::ModelNotFound
             | Self::NoChip
             | Self::NoShadow
@@ -100,6 +103,7 @@ impl Code {
             | Self::DefaultGallery
             | Self::SameSubject
             | Self::JobFinished
+            | Self::JobNotCancellable
             | Self::DuplicateModel
             | Self::ModelExists
             | Self::NoModelFile

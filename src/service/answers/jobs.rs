@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::gallery;
 use crate::jobs::{self, JobKind, JobState};
-use crate::types::JobId;
+use crate::types::{FaceId, JobId, SubjectId};
 
 /// A long task.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -25,6 +26,8 @@ pub struct Job {
     pub result: Option<Value>,
     /// Why it failed or, while it is queued or running, why its last attempt did.
     pub error: Option<String>,
+    /// Whether it never ends: it works whenever something is due.
+    pub recurring: bool,
     /// Whether it was asked to stop.
     pub cancel_requested: bool,
     /// How often a server began or went on with it.
@@ -33,6 +36,45 @@ pub struct Job {
     pub created_at: DateTime<Utc>,
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Something that work in the background could not be done on.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SetAside {
+    pub id: uuid::Uuid,
+    /// What was being done: `embed`, `review`, `measure` or `index`.
+    pub work: String,
+    /// The name of the model.
+    pub model: String,
+    /// The name of the gallery.
+    pub gallery: String,
+    /// Null: it is about the gallery.
+    #[schema(required)]
+    pub subject: Option<String>,
+    #[schema(required)]
+    pub subject_id: Option<SubjectId>,
+    /// Null: it is about the subject or the gallery.
+    #[schema(required)]
+    pub face_id: Option<FaceId>,
+    pub reason: String,
+    pub at: DateTime<Utc>,
+}
+
+impl From<gallery::SetAside> for SetAside {
+    fn from(item: gallery::SetAside) -> Self {
+        let (subject_id, subject) = item.subject.unzip();
+        Self {
+            id: item.id,
+            work: item.work,
+            model: item.model,
+            gallery: item.gallery,
+            subject,
+            subject_id,
+            face_id: item.face,
+            reason: item.reason,
+            at: item.at,
+        }
+    }
 }
 
 impl From<jobs::Job> for Job {
@@ -45,6 +87,7 @@ impl From<jobs::Job> for Job {
             progress: job.progress,
             result: job.result,
             error: job.error,
+            recurring: job.kind.is_recurring(),
             cancel_requested: job.cancel_requested,
             attempts: job.attempts,
             requested_by: job.requested_by,

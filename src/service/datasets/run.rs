@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use super::super::background::{breathe, rest};
-use super::super::report::Report;
-use super::super::work::{Failure, settings_of};
+use super::super::scheduler::Report;
+use super::super::scheduler::{Failure, settings_of};
+use super::super::scheduler::{breathe, rest};
 use super::super::{EnrollRequest, FaceChoice, PhotoBytes, QualityDemand, ServiceError, Services};
 use super::Settings;
 use super::archive::{Archive, Unreadable};
@@ -191,7 +191,7 @@ impl Services {
             report.progress(progress).await?;
             tokio::select! {
                 _ = lease.stopped() => return Err(Failure::Stopped),
-                () = rest(piece_began, self.0.reembed_share) => (),
+                () = rest(piece_began, self.0.work.share) => (),
             }
         }
         Ok(())

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::super::report::Report;
-use super::super::work::Failure;
+use super::super::scheduler::Failure;
+use super::super::scheduler::Report;
 use super::super::{ServiceError, Services};
 use super::LEAST_KEPT;
 use crate::evaluation::{Gate, Random};

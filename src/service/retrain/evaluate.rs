@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::super::answers::Job;
-use super::super::report::Report;
-use super::super::work::{Failure, settings_of};
+use super::super::scheduler::Report;
+use super::super::scheduler::{Failure, settings_of};
 use super::super::{ServiceError, Services};
 use super::gate::{MOST_FACES, MOST_OF_ONE, Sample};
 use super::{GalleryRef, LEAST_PROTECTED, too_few};

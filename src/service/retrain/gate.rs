@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
-use super::super::background::{PIECE, patiently};
-use super::super::report::Report;
+use super::super::scheduler::Failure;
+use super::super::scheduler::Report;
+use super::super::scheduler::{PIECE, patiently};
 use super::super::serving::Serving;
-use super::super::work::Failure;
 use super::super::{Loaded, ServiceError, Services};
 use super::chips::Faces;
 use super::run::Plan;

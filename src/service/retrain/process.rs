@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
-use super::super::work::Failure;
+use super::super::scheduler::Failure;
 use crate::config::{THIS_PROGRAM, secret_variables};
 
 /// Codes with which `faceid train` ends, beside 0 for success, 1 for any failure and 2 for arguments that make no sense.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::super::report::Report;
-use super::super::work::{Failure, settings_of};
+use super::super::scheduler::Report;
+use super::super::scheduler::{Failure, settings_of};
 use super::super::{NewModelFile, ServiceError, Services};
 use super::chips::{Faces, on_disk, remove};
 use super::folder::Folder;

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::super::Services;
-use super::super::report::Report;
-use super::super::work::Failure;
+use super::super::scheduler::Failure;
+use super::super::scheduler::Report;
 use super::chips::on_disk;
 use super::folder::{Folder, stamp};
 use super::process::{Exit, Training};

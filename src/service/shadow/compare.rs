@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Mutex, mpsc};
 use tracing::warn;
 
-use super::super::background::patiently;
 use super::super::identify::opinion;
+use super::super::scheduler::patiently;
 use super::super::serving::{Serving, Target};
 use super::super::{ServiceError, Services};
 use crate::gallery::{Gallery, GalleryError, Policy};

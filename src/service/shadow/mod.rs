@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub(super) use compare::{Sampler, Seen};
 
 use super::answers::{Disagreement, Job, Page, ShadowOpinion, ShadowReport, ShadowTally};
-use super::work::{Failure, settings_of};
+use super::scheduler::{EmbeddedAll, Failure, settings_of};
 use super::{ServiceError, Services};
 use crate::db::PageRequest;
 use crate::jobs::{JobKind, Lease, NewJob};
@@ -70,17 +70,19 @@ impl Services {
         let beginning = self.embed_for(lease, (settings.model, Purpose::Shadow, actor), |progress| {
             self.begin_shadow(&settings, actor, move |done, total| _ = progress.send_replace((done, total)))
         });
-        let embedded = beginning.await?;
-        Ok(json!({"model": settings.name, "share": settings.share, "embedded": embedded}))
+        let EmbeddedAll { embedded, set_aside } = beginning.await?;
+        Ok(json!({
+            "model": settings.name, "share": settings.share, "embedded": embedded, "set_aside": set_aside,
+        }))
     }
 
-    /// How many faces were embedded.
+    /// How many faces were embedded, and how many could not be.
     async fn begin_shadow(
         &self,
         settings: &Settings,
         actor: Actor,
         progress: impl FnMut(u64, u64),
-    ) -> Result<u64, ServiceError> {
+    ) -> Result<EmbeddedAll, ServiceError> {
         let model = self.0.registry.model(settings.model).await?;
         model.not_active()?;
         let details = json!({"share": settings.share});

@@ -1,27 +1,26 @@
 //! Galleries are measured in the background: some of their faces play the stranger, and the fit is kept in the database.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{debug, warn};
 
-use super::super::background::{patiently, rest};
+use super::super::scheduler::{Progress, Step, patiently};
 use super::super::serving::Serving;
 use super::super::{ServiceError, Services};
 use super::STRANGERS;
-use crate::engine::Step;
+use crate::engine::{EngineError, Step as EngineStep};
 use crate::evaluation::{LEAST_OBSERVATIONS, Strangers};
-use crate::gallery::{GallerySize, MeasuredRates, Turn};
+use crate::gallery::{GallerySize, Item, MeasuredRates, Work};
 use crate::index::Query;
-use crate::types::ModelId;
+use crate::types::{ModelId, StoredEmbedding, SubjectId};
 
-/// How long to wait when nothing is due, and how many times as long as the look for what is due took.
+/// How long to wait when nothing is due, and how many times as long as the look for what is due took, up to the longest.
 const PAUSE: Duration = Duration::from_secs(3);
 const RARELY: u32 = 50;
-const RETRY: Duration = Duration::from_secs(30);
-
-/// Share of the time that a measurement searches.
-const SHARE: f64 = 0.5;
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// By which factor a gallery may change before it is measured again, and how long a measurement holds if it changed at all.
 const GROWTH: f64 = 1.25;
@@ -34,97 +33,150 @@ const QUIET: Duration = Duration::from_secs(3600);
 const COMPARISONS: u64 = 200_000_000;
 const FEWEST: u64 = 500;
 
-/// Searches in one go: few where each is a query of its own.
+/// Searches in one step: few where each is a query of its own.
 const BATCH: usize = 32;
 const BATCH_IN_POSTGRES: usize = 4;
 
+/// The job that measures galleries.
+#[derive(Default)]
+pub(in super::super) struct Measuring {
+    /// The model and the last change when all that was due had been measured, and when that was.
+    seen: Option<((ModelId, i64), Instant)>,
+    due: VecDeque<GallerySize>,
+    current: Option<Measurement>,
+    /// Galleries that were measured, and that were due.
+    done: u64,
+    total: u64,
+}
+
+/// A gallery that is being measured.
+struct Measurement {
+    serving: Arc<Serving>,
+    size: GallerySize,
+    began_at: DateTime<Utc>,
+    /// Those that play the stranger, with their subject.
+    faces: Vec<(SubjectId, StoredEmbedding)>,
+    searched: usize,
+    /// Of each, the similarity of the most similar subject that is not its own.
+    largest: Vec<f32>,
+}
+
+impl Measuring {
+    /// Looks for what is due, begins to measure a gallery, or goes on with one.
+    pub async fn step(&mut self, services: &Services) -> Result<Step, ServiceError> {
+        let serving = services.serving();
+        if let Some(mut current) = self.current.take_if(|current| current.serving.id() == serving.id()) {
+            match services.go_on_measuring(&mut current).await {
+                Ok(true) => self.done += 1,
+                Ok(false) => self.current = Some(current),
+                Err(error) => self.set_aside(services, &current, error).await?,
+            }
+        } else if let Some(size) = self.due.pop_front() {
+            // Of a model that answers no more nothing goes on.
+            self.current = Some(services.begin_measuring(serving, size).await?);
+        } else {
+            return self.look(services, &serving).await;
+        }
+        Ok(Step::More(Progress { stage: "measuring", done: self.done, total: Some(self.total) }))
+    }
+
+    async fn look(&mut self, services: &Services, serving: &Serving) -> Result<Step, ServiceError> {
+        let began = Instant::now();
+        let now = (serving.id(), services.0.galleries.review_tickets().await?);
+        let is_quiet = self.seen.is_some_and(|(then, at)| then == now && at.elapsed() < QUIET);
+        if !is_quiet && serving.calibration().curve().is_some() {
+            let sizes = services.0.galleries.gallery_sizes(serving.id(), LEAST_OBSERVATIONS as u64 + 1).await?;
+            let mut due: Vec<GallerySize> = sizes.into_iter().filter(is_due).collect();
+            // What was never measured first, then what changed most.
+            due.sort_by(|a, b| change(b).total_cmp(&change(a)));
+            (self.due, self.done) = (due.into(), 0);
+            self.total = self.due.len() as u64;
+            self.seen = Some((now, Instant::now()));
+            if !self.due.is_empty() {
+                return Ok(Step::More(Progress { stage: "measuring", done: 0, total: Some(self.total) }));
+            }
+        }
+        Ok(Step::Idle(PAUSE.max(began.elapsed() * RARELY).min(LONGEST_PAUSE)))
+    }
+
+    /// One that cannot be measured holds up no other.
+    async fn set_aside(
+        &mut self,
+        services: &Services,
+        current: &Measurement,
+        error: ServiceError,
+    ) -> Result<(), ServiceError> {
+        let gallery = current.size.gallery;
+        match &error {
+            ServiceError::Engine(EngineError::Panicked) | ServiceError::Internal(_) => {
+                warn!(%error, %gallery, "cannot measure how often strangers are taken for somebody here; set aside");
+                let item = Item::Gallery(gallery);
+                let model = current.serving.id();
+                Ok(services.0.galleries.set_aside(Work::Measure, model, item, &error.to_string()).await?)
+            }
+            _ => {
+                self.due.push_back(current.size);
+                Err(error)
+            }
+        }
+    }
+}
+
 impl Services {
-    /// Measures the galleries that are due, for as long as the service lives.
-    pub(in super::super) async fn keep_measuring(self) {
-        let mut seen = None;
-        loop {
-            let began = Instant::now();
-            match self.measure_if_changed(&mut seen).await {
-                Ok(()) => tokio::time::sleep(PAUSE.max(began.elapsed() * RARELY).min(RETRY)).await,
-                Err(error) => {
-                    warn!(%error, "cannot measure how often strangers are taken for somebody of a gallery");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        }
+    async fn begin_measuring(&self, serving: Arc<Serving>, size: GallerySize) -> Result<Measurement, ServiceError> {
+        let probes = match serving.resident.is_on() {
+            true => STRANGERS,
+            false => (COMPARISONS / size.subjects.max(1)).clamp(FEWEST, STRANGERS),
+        };
+        let began_at = Utc::now();
+        let faces = self.0.galleries.sample_faces(size.gallery, serving.id(), probes as u32).await?;
+        let largest = Vec::with_capacity(faces.len());
+        Ok(Measurement { serving, size, began_at, faces, searched: 0, largest })
     }
 
-    /// Nothing is looked for while no template has changed since `seen`, which holds the model and the last change.
-    async fn measure_if_changed(&self, seen: &mut Option<((ModelId, i64), Instant)>) -> Result<(), ServiceError> {
-        let (galleries, serving) = (&self.0.galleries, self.serving());
-        let now = (serving.id(), galleries.review_tickets().await?);
-        let is_quiet = seen.is_some_and(|(then, at)| then == now && at.elapsed() < QUIET);
-        if is_quiet || serving.calibration().curve().is_none() {
-            return Ok(());
+    /// Searches for some of the faces, or keeps what came of all; whether it did that.
+    async fn go_on_measuring(&self, current: &mut Measurement) -> Result<bool, ServiceError> {
+        let batch = if current.serving.resident.is_on() { BATCH } else { BATCH_IN_POSTGRES };
+        let faces: Vec<_> = current.faces.iter().skip(current.searched).take(batch).collect();
+        if faces.is_empty() {
+            self.keep_measurement(current).await?;
+            return Ok(true);
         }
-        let Some(_turn) = galleries.take_turn(Turn::Rates).await? else { return Ok(()) };
-        let sizes = galleries.gallery_sizes(serving.id(), LEAST_OBSERVATIONS as u64 + 1).await?;
-        let mut due: Vec<GallerySize> = sizes.into_iter().filter(is_due).collect();
-        // What was never measured first, then what changed most.
-        due.sort_by(|a, b| change(b).total_cmp(&change(a)));
-        for gallery in due {
-            if self.serving().id() != serving.id() {
-                return Ok(());
-            }
-            // One that cannot be measured holds up no other; it is due again with the next change of any.
-            if let Err(error) = self.measure(&serving, gallery).await {
-                warn!(%error, gallery = %gallery.gallery.0, "cannot measure how often strangers are taken for somebody here");
-            }
-        }
-        *seen = Some((now, Instant::now()));
-        Ok(())
+        let query = |(subject, probe): &&(SubjectId, StoredEmbedding)| Query {
+            probe: probe.clone(),
+            top_k: 1,
+            min_similarity: None,
+            except: Some(*subject),
+        };
+        let queries: Vec<Query> = faces.iter().map(query).collect();
+        let searched = queries.len();
+        let found = patiently(|| self.search(&current.serving, current.size.gallery, queries.clone())).await?;
+        current.largest.extend(found.iter().filter_map(|hits| hits.first()).map(|hit| hit.similarity as f32));
+        current.searched += searched;
+        Ok(false)
     }
 
-    async fn measure(&self, serving: &Serving, size: GallerySize) -> Result<(), ServiceError> {
-        let measured_at = Utc::now();
-        let largest = self.largest_similarities(serving, size).await?;
+    async fn keep_measurement(&self, current: &Measurement) -> Result<(), ServiceError> {
+        let Measurement { serving, size, began_at, largest, .. } = current;
         let (curve, genuine) = (serving.calibration().curve().cloned(), serving.calibration().genuine().cloned());
         let (probes, subjects) = (largest.len() as u64, size.subjects);
+        let largest = largest.clone();
         let fit = move || {
             let strangers = Strangers::fit(&curve?, genuine.as_ref(), &largest, subjects)?;
             Some((strangers.twice(), strangers.curve()?))
         };
         let fitted = patiently(|| {
             let fit = fit.clone();
-            async { Ok(self.0.engine.on_cpu(Step::Statistics, fit).await?) }
+            async { Ok(self.0.engine.on_cpu(EngineStep::Statistics, fit).await?) }
         })
         .await?;
         let (twice, curve) = fitted.map_or((0.0, Vec::new()), |(twice, curve)| (twice, curve.points().to_vec()));
-        let (model, gallery) = (serving.id(), size.gallery);
+        let (model, gallery, measured_at) = (serving.id(), size.gallery, *began_at);
         let rates = MeasuredRates { model, gallery, subjects, probes, twice, curve, measured_at };
         self.0.galleries.save_rates(&rates).await?;
-        debug!(gallery = %gallery.0, subjects, probes, twice, "measured how often strangers are taken for somebody");
+        debug!(%gallery, subjects, probes, twice, "measured how often strangers are taken for somebody");
         self.0.known.take(vec![rates], false);
         Ok(())
-    }
-
-    /// Of each face that plays the stranger, the similarity of the most similar subject that is not its own.
-    async fn largest_similarities(&self, serving: &Serving, size: GallerySize) -> Result<Vec<f32>, ServiceError> {
-        let (probes, batch) = match serving.resident.is_on() {
-            true => (STRANGERS, BATCH),
-            false => ((COMPARISONS / size.subjects.max(1)).clamp(FEWEST, STRANGERS), BATCH_IN_POSTGRES),
-        };
-        let faces = self.0.galleries.sample_faces(size.gallery, serving.id(), probes as u32).await?;
-        let mut largest = Vec::with_capacity(faces.len());
-        for batch in faces.chunks(batch) {
-            let began = Instant::now();
-            let query = |(subject, probe): &(_, _)| Query {
-                probe: Clone::clone(probe),
-                top_k: 1,
-                min_similarity: None,
-                except: Some(*subject),
-            };
-            let queries: Vec<Query> = batch.iter().map(query).collect();
-            let found = patiently(|| self.search(serving, size.gallery, queries.clone())).await?;
-            largest.extend(found.iter().filter_map(|hits| hits.first()).map(|hit| hit.similarity as f32));
-            rest(began, SHARE).await;
-        }
-        Ok(largest)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::gallery::{Gallery, Policy};
 use crate::types::GalleryId;
 use known::GalleryCurve;
 pub(super) use known::Known;
+pub(super) use measure::Measuring;
 
 /// Standard errors of 95 %.
 const Z: f64 = 1.96;

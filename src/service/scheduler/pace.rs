@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::ServiceError;
+use super::super::ServiceError;
 use crate::engine::EngineError;
 
 /// Chips that are worked on in one go: few, as requests wait meanwhile.
-pub(super) const PIECE: usize = 8;
+pub(in super::super) const PIECE: usize = 8;
 
 /// How long to wait when the engine has no room.
 const BREATH: Duration = Duration::from_millis(200);
@@ -15,7 +15,7 @@ const BREATH: Duration = Duration::from_millis(200);
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// Does work, again for as long as the engine has no room for it.
-pub(super) async fn patiently<T, F>(mut work: impl FnMut() -> F) -> Result<T, ServiceError>
+pub(in super::super) async fn patiently<T, F>(mut work: impl FnMut() -> F) -> Result<T, ServiceError>
 where
     F: Future<Output = Result<T, ServiceError>>,
 {
@@ -28,12 +28,12 @@ where
 }
 
 /// Waits for a moment in which things may get better.
-pub(super) async fn breathe() {
+pub(in super::super) async fn breathe() {
     tokio::time::sleep(BREATH).await;
 }
 
 /// Rests after a piece of work that `began` then, so that work takes a `share` of the time, above 0 to 1.
-pub(super) async fn rest(began: Instant, share: f64) {
+pub(in super::super) async fn rest(began: Instant, share: f64) {
     let rest = began.elapsed().as_secs_f64() * (1.0 / share - 1.0);
     tokio::time::sleep(Duration::from_secs_f64(rest.min(LONGEST_REST.as_secs_f64()))).await;
 }

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::work::Failure;
+use super::Failure;
 use crate::jobs::{EventKind, JobError, Lease};
 
 /// Least time from one report to the next.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Says how far a job is, not too often.
-pub(super) struct Report<'a> {
+pub(in super::super) struct Report<'a> {
     lease: &'a Lease,
     stage: String,
     reported: Option<Instant>,
@@ -22,26 +22,26 @@ pub(super) struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(lease: &'a Lease) -> Self {
+    pub(in super::super) fn new(lease: &'a Lease) -> Self {
         Self { lease, stage: String::new(), reported: None, has_stepped: false }
     }
 
-    pub(super) fn lease(&self) -> &'a Lease {
+    pub(in super::super) fn lease(&self) -> &'a Lease {
         self.lease
     }
 
     /// Fails when work must end.
-    pub(super) fn check(&self) -> Result<(), Failure> {
+    pub(in super::super) fn check(&self) -> Result<(), Failure> {
         if self.lease.stop().is_some() { Err(Failure::Stopped) } else { Ok(()) }
     }
 
-    pub(super) async fn stage(&mut self, stage: &str) -> Result<(), Failure> {
+    pub(in super::super) async fn stage(&mut self, stage: &str) -> Result<(), Failure> {
         self.progress(json!({"stage": stage})).await?;
         Ok(())
     }
 
     /// Notes progress if it is a new stage, or the last report was a while ago; whether it did.
-    pub(super) async fn progress(&mut self, progress: Value) -> Result<bool, Failure> {
+    pub(in super::super) async fn progress(&mut self, progress: Value) -> Result<bool, Failure> {
         let stage = progress["stage"].as_str().unwrap_or_default();
         let is_new = stage != self.stage;
         if !is_new && self.reported.is_some_and(|at| at.elapsed() < INTERVAL) {
@@ -54,7 +54,7 @@ impl<'a> Report<'a> {
     }
 
     /// A line of `faceid train --events`.
-    pub(super) async fn event(&mut self, event: Value) -> Result<(), Failure> {
+    pub(in super::super) async fn event(&mut self, event: Value) -> Result<(), Failure> {
         match event["event"].as_str().unwrap_or_default() {
             "stage" => self.stage(event["stage"].as_str().unwrap_or_default()).await,
             "step" => self.step(&event).await,

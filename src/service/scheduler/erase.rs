@@ -1,0 +1,173 @@
+//! Erasing galleries and subjects, and giving the faces of one subject to another: at once where that is short, else as a job. The
+//! answer comes when nobody can find what is to go, at any server.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::super::answers::{self, Job};
+use super::super::{ServiceError, Services};
+use super::steps::{Progress, Step};
+use super::{Failure, settings_of};
+use crate::db::Transaction;
+use crate::gallery::{Erased, GalleryError, Hidden, Place};
+use crate::jobs::{JobKind, Lease, NewJob};
+use crate::types::{FaceId, GalleryId, Name, SubjectId};
+
+/// What came of a deletion: it was done, or a job does it.
+pub enum Deleted<T> {
+    Done(T),
+    Job(Box<Job>),
+}
+
+/// The settings of a job, as the database keeps them: ids alone, as names are to be forgotten.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Settings {
+    gallery: GalleryId,
+    /// `None`: the whole gallery.
+    subject: Option<SubjectId>,
+    /// Who gets the faces of the subject, if they are not erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    into: Option<SubjectId>,
+}
+
+impl Services {
+    /// Erases a gallery with everything in it.
+    pub async fn delete_gallery(&self, gallery: &str, by: &str) -> Result<Deleted<answers::Erased>, ServiceError> {
+        let galleries = &self.0.galleries;
+        if let Some((hidden, erased)) = galleries.erase_small_gallery(gallery).await? {
+            self.forget(&hidden).await?;
+            return Ok(Deleted::Done(erased.into()));
+        }
+        let mut transaction = galleries.begin().await?;
+        let hidden = galleries.hide_gallery(&mut transaction, gallery).await?;
+        self.leave_to_job(transaction, JobKind::Erase, (hidden, None), by).await
+    }
+
+    /// Erases a subject, given by name or id, with all its faces.
+    pub async fn delete_subject(
+        &self,
+        gallery: &Name,
+        subject: &str,
+        by: &str,
+    ) -> Result<Deleted<answers::Erased>, ServiceError> {
+        let galleries = &self.0.galleries;
+        if let Some((hidden, erased)) = galleries.erase_small_subject(gallery.as_str(), subject).await? {
+            self.forget(&hidden).await?;
+            return Ok(Deleted::Done(erased.into()));
+        }
+        let mut transaction = galleries.begin().await?;
+        let hidden = galleries.hide_subject(&mut transaction, gallery.as_str(), subject).await?;
+        self.leave_to_job(transaction, JobKind::Erase, (hidden, None), by).await
+    }
+
+    /// Gives the faces of `from` to `into`, both given by name or id, and erases `from`.
+    pub async fn merge_subjects(
+        &self,
+        gallery: &Name,
+        into: &str,
+        from: &str,
+        by: &str,
+    ) -> Result<Deleted<answers::Subject>, ServiceError> {
+        let galleries = &self.0.galleries;
+        if let Some((hidden, into)) = galleries.merge_small_subject(gallery.as_str(), into, from).await? {
+            self.forget(&hidden).await?;
+            return Ok(Deleted::Done(galleries.subject_by_id(into).await?.into()));
+        }
+        let mut transaction = galleries.begin().await?;
+        let (hidden, _, into) = galleries.hide_merged(&mut transaction, gallery.as_str(), into, from).await?;
+        self.leave_to_job(transaction, JobKind::Merge, (hidden, Some(into)), by).await
+    }
+
+    pub async fn delete_face(&self, face: FaceId) -> Result<answers::Erased, ServiceError> {
+        let (erased, _) = self.0.galleries.delete_face(face).await?;
+        self.settle().await;
+        Ok(erased.into())
+    }
+
+    /// Commits what hides something together with the job that does the rest.
+    async fn leave_to_job<T>(
+        &self,
+        mut transaction: Transaction,
+        kind: JobKind,
+        (hidden, into): (Hidden, Option<SubjectId>),
+        by: &str,
+    ) -> Result<Deleted<T>, ServiceError> {
+        let settings = Settings { gallery: hidden.gallery, subject: hidden.subject, into };
+        let key = hidden.subject.map_or(hidden.gallery.to_string(), |subject| subject.to_string());
+        let settings = serde_json::to_value(settings).map_err(|error| ServiceError::Internal(error.to_string()))?;
+        let new = NewJob { kind, key, settings, requested_by: by.to_owned() };
+        // What was hidden now has no such job yet.
+        let job = self.0.jobs.submit_within(&mut transaction, &new).await?;
+        let job = job.ok_or_else(|| ServiceError::Internal("there is a job for this already".to_owned()))?;
+        transaction.commit().await.map_err(GalleryError::from)?;
+        self.forget(&hidden).await?;
+        Ok(Deleted::Job(Box::new(job.into())))
+    }
+
+    /// Waits until nobody finds any more what was hidden.
+    async fn forget(&self, _hidden: &Hidden) -> Result<(), ServiceError> {
+        self.settle().await;
+        Ok(())
+    }
+}
+
+/// A job that erases or merges.
+pub(super) struct Erasing {
+    settings: Settings,
+    stage: &'static str,
+    place: Place,
+    /// Faces in all, counted at the first step.
+    total: Option<u64>,
+    /// By this attempt and those before it.
+    erased: Erased,
+    moved: u64,
+}
+
+impl Erasing {
+    pub fn begin(lease: &Lease) -> Result<Self, Failure> {
+        let settings = settings_of(lease)?;
+        let stage = if lease.job().kind == JobKind::Merge { "merging" } else { "erasing" };
+        // What earlier attempts did, as far as they said so.
+        let done = lease.job().progress.as_ref().and_then(|progress| progress["done"].as_u64()).unwrap_or_default();
+        let (faces, moved) = if lease.job().kind == JobKind::Merge { (0, done) } else { (done, 0) };
+        let erased = Erased { faces, ..Erased::default() };
+        Ok(Self { settings, stage, place: Place::default(), total: None, erased, moved })
+    }
+
+    pub async fn step(&mut self, services: &Services) -> Result<Step, Failure> {
+        let (galleries, Settings { gallery, subject, .. }) = (&services.0.galleries, self.settings.clone());
+        let Some(total) = self.total else {
+            let left = match subject {
+                Some(subject) => galleries.count_faces_of(gallery, subject).await?,
+                None => galleries.count_hidden(gallery).await?,
+            };
+            self.total = Some(left + self.erased.faces + self.moved);
+            return Ok(Step::More(self.progress()));
+        };
+        let piece = match subject {
+            Some(subject) => galleries.erase_subject_piece(gallery, subject).await?,
+            None => galleries.erase_gallery_piece(gallery, &mut self.place).await?,
+        };
+        self.erased += piece.erased;
+        self.moved += piece.moved;
+        self.total = Some(total.max(self.erased.faces + self.moved));
+        if !piece.done {
+            return Ok(Step::More(self.progress()));
+        }
+        services.settle().await;
+        Ok(Step::Done(self.result()))
+    }
+
+    fn progress(&self) -> Progress {
+        Progress { stage: self.stage, done: self.erased.faces + self.moved, total: self.total }
+    }
+
+    /// Embeddings and subjects are those of the last attempt, which is nearly always the only one.
+    fn result(&self) -> Value {
+        let Erased { subjects, faces, embeddings } = self.erased;
+        match self.settings.into {
+            Some(_) if faces == 0 => json!({"faces": self.moved}),
+            _ => json!({"subjects": subjects, "faces": faces, "embeddings": embeddings}),
+        }
+    }
+}

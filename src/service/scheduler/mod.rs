@@ -1,0 +1,210 @@
+//! The one loop in which a server works on the jobs of its database.
+//!
+//! Jobs of some lanes are worked on as a whole, one of each lane at a time in a database, beside each other. Those of the others are
+//! short steps: one step of one job at a time on each server, fairly among kinds and, within a kind, among jobs
+//! (`fairness.rs`), for a share of the time. Whoever holds the lease on a job works on it; nothing else elects.
+
+mod attempt;
+mod embed;
+mod erase;
+mod fairness;
+mod pace;
+mod report;
+mod retire;
+mod steps;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use super::{ServiceError, Services};
+use crate::engine::EngineError;
+use crate::gallery::GalleryError;
+use crate::jobs::{JobError, Lane, Lease};
+use crate::registry::RegistryError;
+pub(super) use embed::EmbeddedAll;
+pub use erase::Deleted;
+pub(super) use pace::{PIECE, breathe, patiently, rest};
+pub(super) use report::Report;
+use steps::Steps;
+pub(super) use steps::{Progress, Step};
+
+/// How often jobs are looked for without being told to, and how often at most.
+const INTERVAL: Duration = Duration::from_secs(1);
+const LEAST_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often finished jobs are tidied up after.
+const TIDY_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Why work on a job did not do it.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It will not be done by trying again.
+    Final(String),
+    /// It may be done another time.
+    Passing(String),
+    /// The lease said that work must end.
+    Stopped,
+}
+
+impl From<JobError> for Failure {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::LeaseLost => Self::Stopped,
+            error => Self::Passing(error.to_string()),
+        }
+    }
+}
+
+/// The settings of a job, as they were written down when it was submitted.
+pub(super) fn settings_of<T: DeserializeOwned>(lease: &Lease) -> Result<T, Failure> {
+    serde_json::from_value(lease.job().settings.clone())
+        .map_err(|error| Failure::Final(format!("the settings of this job cannot be read: {error}")))
+}
+
+/// Whether it is worth another try.
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::GateRefused { .. }
+            | ServiceError::FacesWithoutChips { .. }
+            | ServiceError::NoModelFile { .. }
+            | ServiceError::InvalidModel(_)
+            | ServiceError::InvalidDataset(_)
+            | ServiceError::ModelTooLarge { .. }
+            | ServiceError::CodeRefused
+            | ServiceError::Engine(EngineError::Embedder(_))
+            | ServiceError::Gallery(GalleryError::GalleryNotFound(_))
+            | ServiceError::Registry(
+                RegistryError::ModelNotFound(_)
+                | RegistryError::NotTheTarget
+                | RegistryError::ModelInUse { .. }
+                | RegistryError::DuplicateModel(_)
+                | RegistryError::ModelExists { .. }
+                | RegistryError::InvalidDimension(_),
+            ) => Self::Final(error.to_string()),
+            error => Self::Passing(error.to_string()),
+        }
+    }
+}
+
+impl From<GalleryError> for Failure {
+    fn from(error: GalleryError) -> Self {
+        ServiceError::from(error).into()
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        ServiceError::from(error).into()
+    }
+}
+
+impl Services {
+    /// Works on the database's jobs of these lanes until the server stops, and returns when what it works on is given back.
+    pub async fn work_on_jobs(self, lanes: &'static [Lane]) {
+        let jobs = self.0.jobs.clone();
+        tokio::select! {
+            () = self.clone().schedule(lanes) => (),
+            () = jobs.listen() => (),
+            () = self.tidy_jobs() => (),
+        }
+    }
+
+    /// Lets go of jobs and of those who follow them: the server is about to stop.
+    pub fn close(&self) {
+        self.0.closing.send_replace(true);
+    }
+
+    /// The loop.
+    async fn schedule(self, lanes: &'static [Lane]) {
+        let (mut bell, mut closing) = (self.0.jobs.bell().subscribe(), self.0.closing.subscribe());
+        let mut steps = Steps::new(&self, lanes.iter().copied().filter(|lane| lane.is_stepped()));
+        let mut attempts: JoinSet<Lane> = JoinSet::new();
+        let mut free: HashSet<Lane> = lanes.iter().copied().filter(|lane| !lane.is_stepped()).collect();
+        let mut ensured = false;
+        let mut looked: Option<Instant> = None;
+        while !*closing.borrow() {
+            let told = bell.has_changed().unwrap_or(false);
+            let next_look = looked.map(|at| at + if told { LEAST_INTERVAL } else { INTERVAL });
+            if next_look.is_none_or(|at| Instant::now() >= at) {
+                bell.mark_unchanged();
+                looked = Some(Instant::now());
+                ensured = ensured || self.ensure_recurring().await;
+                self.claim_whole(&mut free, &mut attempts).await;
+                steps.claim().await;
+            }
+            let next_look = looked.map_or_else(Instant::now, |at| at + INTERVAL);
+            if steps.has_ready() {
+                steps.step(&mut closing).await;
+            } else {
+                let ready = steps.ready_at().map_or(next_look, |at| at.min(next_look));
+                tokio::select! {
+                    () = sleep_until(ready) => (),
+                    _ = bell.changed() => bell.mark_changed(),
+                    () = self.0.faces_came.notified() => steps.wake_embedding(),
+                    Some(ended) = attempts.join_next() => free.extend(ended),
+                    _ = closing.wait_for(|closing| *closing) => (),
+                }
+            }
+            while let Some(ended) = attempts.try_join_next() {
+                free.extend(ended);
+            }
+        }
+        steps.give_back().await;
+        while attempts.join_next().await.is_some() {}
+    }
+
+    async fn ensure_recurring(&self) -> bool {
+        let ensured = self.0.jobs.ensure_recurring().await;
+        if let Err(error) = &ensured {
+            warn!(%error, "cannot submit the jobs that never end; trying again");
+        }
+        ensured.is_ok()
+    }
+
+    /// Begins to work on jobs of free lanes.
+    async fn claim_whole(&self, free: &mut HashSet<Lane>, attempts: &mut JoinSet<Lane>) {
+        for lane in free.clone() {
+            match self.0.jobs.claim(lane).await {
+                Ok(Some(lease)) => {
+                    free.remove(&lane);
+                    let services = self.clone();
+                    attempts.spawn(async move {
+                        services.attempt(lease).await;
+                        lane
+                    });
+                }
+                Ok(None) => {}
+                Err(error) => warn!(%error, "cannot look for jobs; trying again"),
+            }
+        }
+    }
+
+    /// Forgets what nobody needs of finished jobs; never returns.
+    async fn tidy_jobs(&self) {
+        loop {
+            if let Err(error) = self.0.jobs.prune().await {
+                warn!(%error, "cannot delete old events of jobs; trying again");
+            }
+            if let Err(error) = self.tidy_job_folders().await {
+                warn!(?error, "cannot delete what finished jobs left; trying again");
+            }
+            if let Err(error) = self.tidy_datasets().await {
+                warn!(%error, "cannot delete the archives of finished jobs; trying again");
+            }
+            tokio::time::sleep(TIDY_INTERVAL).await;
+        }
+    }
+}
+
+/// Waits until the server is about to stop.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    // Whoever sends lives as long as the service does.
+    let _ = closing.wait_for(|closing| *closing).await;
+}

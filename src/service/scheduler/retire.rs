@@ -1,0 +1,81 @@
+//! Retiring models.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::answers::{Job, Retired};
+use super::super::{ServiceError, Services};
+use super::steps::{Progress, Step};
+use super::{Failure, settings_of};
+use crate::gallery::GalleryError;
+use crate::jobs::{JobKind, Lease, NewJob};
+use crate::registry::{Actor, Retirement, RetirementPlace};
+use crate::types::ModelId;
+
+/// The settings of a job, as the database keeps them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Settings {
+    model: ModelId,
+    /// For people.
+    name: String,
+}
+
+impl Services {
+    /// Retires a model, given by id, sha256 or name, and submits the job that deletes its embeddings and its file. `force` takes
+    /// even the one that a rollback would make active. `false`: there is such a job already.
+    pub async fn retire_model(&self, model: &str, force: bool, actor: Actor) -> Result<(Job, bool), ServiceError> {
+        let model = self.find_model(model).await?;
+        let settings = Settings { model: model.id, name: model.name.clone() };
+        let new = NewJob {
+            kind: JobKind::Retire,
+            key: model.id.to_string(),
+            settings: serde_json::to_value(settings).map_err(|error| ServiceError::Internal(error.to_string()))?,
+            requested_by: actor.as_str().to_owned(),
+        };
+        let mut transaction = self.0.galleries.begin().await?;
+        self.0.registry.retire(&mut transaction, model.id, force, actor).await?;
+        let submitted = self.0.jobs.submit_within(&mut transaction, &new).await?;
+        transaction.commit().await.map_err(GalleryError::from)?;
+        match submitted {
+            Some(job) => Ok((job.into(), true)),
+            None => {
+                let (job, is_new) = self.0.jobs.submit(&new).await?;
+                Ok((job.into(), is_new))
+            }
+        }
+    }
+}
+
+/// A job that retires.
+pub(super) struct Retiring {
+    settings: Settings,
+    place: RetirementPlace,
+    total: Option<u64>,
+    /// By this attempt and those before it.
+    deleted: Retirement,
+}
+
+impl Retiring {
+    pub fn begin(lease: &Lease) -> Result<Self, Failure> {
+        let settings = settings_of(lease)?;
+        let done = lease.job().progress.as_ref().and_then(|progress| progress["done"].as_u64()).unwrap_or_default();
+        let deleted = Retirement { embeddings: done, lost_faces: 0 };
+        Ok(Self { settings, place: RetirementPlace::default(), total: None, deleted })
+    }
+
+    pub async fn step(&mut self, services: &Services) -> Result<Step, Failure> {
+        let registry = &services.0.registry;
+        if self.total.is_none() {
+            self.total = Some(registry.count_embeddings(self.settings.model).await? + self.deleted.embeddings);
+        } else if let Some(deleted) = registry.delete_piece(self.settings.model, &mut self.place).await? {
+            self.deleted += deleted;
+        } else {
+            let model = registry.model(self.settings.model).await?;
+            services.0.models.delete_unneeded(&model.sha256).await?;
+            let Retirement { embeddings, lost_faces } = self.deleted;
+            let result = Retired { model: model.name, embeddings, lost_faces };
+            let result = serde_json::to_value(result).map_err(|error| Failure::Final(error.to_string()))?;
+            return Ok(Step::Done(result));
+        }
+        Ok(Step::More(Progress { stage: "deleting", done: self.deleted.embeddings, total: self.total }))
+    }
+}
