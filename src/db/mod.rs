@@ -4,6 +4,7 @@ mod access;
 mod check;
 mod database;
 mod error;
+mod holding;
 mod page;
 mod pgvector;
 mod pool;
@@ -15,6 +16,7 @@ mod scope;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use sqlx::Connection;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -23,11 +25,13 @@ use sqlx::postgres::PgPool;
 pub use access::Access;
 pub use database::Database;
 pub use error::{DbError, NoPgvector, OnConstraint, violates};
+pub use holding::MayBeLocked;
 pub use page::{Page, PageError, PageRequest};
 pub use pgvector::has_sound_hnsw;
 pub use pool::Pool;
 pub use pools::{PoolSettings, Pools};
 pub use scope::{listen, lock, lock_shared, notify, try_lock};
+pub use transaction::Transaction;
 
 /// Advisory lock that every enrolment shares and that whoever changes which model is active holds alone. Any constant of
 /// ours serves.
@@ -51,7 +55,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), DbError> {
         }
         Err(MigrateError::Execute(error)) if error::is_forbidden(&error) => Err(forbidden(&error)),
         Err(MigrateError::Execute(error)) => Err(error.into()),
-        Err(MigrateError::ExecuteMigration(error, _)) if error::is_unavailable(&error) => Err(error.into()),
+        Err(MigrateError::ExecuteMigration(error, _)) if error::is_passing(&error) => Err(error.into()),
         Err(MigrateError::ExecuteMigration(error, _)) if error::is_forbidden(&error) => Err(forbidden(&error)),
         Err(error) => Err(DbError::Migration(error)),
     }

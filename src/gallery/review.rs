@@ -2,11 +2,11 @@
 
 use pgvector::HalfVector;
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::findings::NewFinding;
 use super::{Galleries, GalleryError};
+use crate::db::Transaction;
 use crate::types::{FaceId, GalleryId, ModelId, StoredEmbedding, SubjectId};
 
 /// Subjects of one gallery that are due for a review.
@@ -185,8 +185,8 @@ impl Galleries {
 
     /// A transaction whose statements find rows by index: their plans may be of a time when tables were small, and an
     /// import makes them a thousand times as large.
-    async fn begin_by_index(&self) -> Result<Transaction<'static, Postgres>, GalleryError> {
-        let mut transaction = self.pool.begin().await?;
+    async fn begin_by_index(&self) -> Result<Transaction, GalleryError> {
+        let mut transaction = self.pool.without_limits().begin().await?;
         // With a hash all faces would be read, with a merge those up to the last that is sought.
         sqlx::query("set local enable_seqscan = off").execute(&mut *transaction).await?;
         sqlx::query("set local enable_hashjoin = off").execute(&mut *transaction).await?;

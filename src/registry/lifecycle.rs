@@ -6,14 +6,14 @@
 //! that no face lacks an embedding.
 
 use serde_json::{Value, json};
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::note;
 use super::news::announce;
 use super::shadow;
 use super::{Actor, Model, ModelState, Registry, RegistryError};
-use crate::db::{MODELS_LOCK, lock, lock_shared};
+use crate::db::{MODELS_LOCK, Transaction, lock, lock_shared};
 use crate::types::ModelId;
 
 /// Subjects whose embeddings are deleted in one transaction.
@@ -268,8 +268,8 @@ impl Registry {
         Ok(retirement)
     }
 
-    pub(super) async fn begin_exclusively(&self) -> Result<Transaction<'static, Postgres>, RegistryError> {
-        let mut transaction = self.pool.begin().await?;
+    pub(super) async fn begin_exclusively(&self) -> Result<Transaction, RegistryError> {
+        let mut transaction = self.pool.without_limits().begin().await?;
         hold_exclusively(&mut transaction).await?;
         Ok(transaction)
     }
