@@ -5,12 +5,19 @@ use std::path::PathBuf;
 use sqlx::migrate::MigrateError;
 use thiserror::Error;
 
-/// The errors of the database layer. Only [`DbError::Unavailable`] may pass if the caller tries again.
+/// The errors of the database layer. Only [`DbError::Unavailable`], [`DbError::Locked`] and [`DbError::TooSlow`] may pass if
+/// the caller tries again.
 #[derive(Debug, Error)]
 pub enum DbError {
-    /// Down, unreachable, restarting, out of connections, or too slow to answer.
+    /// Down, unreachable, restarting, or out of connections.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// Somebody else held what a statement needed for longer than it may wait.
+    #[error("others are changing the same: {0}")]
+    Locked(String),
+    /// A statement took longer than it may, and was cancelled.
+    #[error("a database statement took too long: {0}")]
+    TooSlow(String),
     #[error("{setting} is not a Postgres URL: {reason}")]
     Url { setting: &'static str, reason: String },
     #[error("cannot read {}, which {setting} names as {parameter}: {source}", path.display())]
@@ -139,7 +146,15 @@ pub enum NoPgvector {
 
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
-        if is_unavailable(&error) { Self::Unavailable(error.to_string()) } else { Self::Statement(error) }
+        let code = error.as_database_error().and_then(|error| error.code());
+        match code.as_deref() {
+            // lock_not_available, deadlock_detected
+            Some("55P03" | "40P01") => Self::Locked(error.to_string()),
+            // query_canceled
+            Some("57014") => Self::TooSlow(error.to_string()),
+            _ if is_passing(&error) => Self::Unavailable(error.to_string()),
+            _ => Self::Statement(error),
+        }
     }
 }
 
@@ -151,7 +166,8 @@ impl DbError {
     }
 }
 
-pub(super) fn is_unavailable(error: &sqlx::Error) -> bool {
+/// Whether it may pass by itself.
+pub(super) fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -159,7 +175,7 @@ pub(super) fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing(&code)),
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing_code(&code)),
         _ => false,
     }
 }
@@ -167,7 +183,7 @@ pub(super) fn is_unavailable(error: &sqlx::Error) -> bool {
 /// SQLSTATEs that can pass by themselves (PostgreSQL manual, appendix A): connection exceptions, serialization
 /// failure and deadlock, insufficient resources, lock and statement timeouts, shutdown and start, and a server
 /// that is read-only because a failover is under way.
-fn is_passing(code: &str) -> bool {
+fn is_passing_code(code: &str) -> bool {
     const PASSING: [&str; 9] = ["25006", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "57P05"];
     code.starts_with("08") || code.starts_with("53") || PASSING.contains(&code)
 }

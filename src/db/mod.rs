@@ -4,6 +4,7 @@ mod access;
 mod check;
 mod database;
 mod error;
+mod holding;
 mod page;
 mod pgvector;
 mod pool;
@@ -15,6 +16,7 @@ mod scope;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use sqlx::Connection;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -23,11 +25,13 @@ use sqlx::postgres::PgPool;
 pub use access::Access;
 pub use database::Database;
 pub use error::{DbError, NoPgvector, OnConstraint, is_lock_timeout, violates};
+pub use holding::MayBeLocked;
 pub use page::{Page, PageError, PageRequest};
 pub use pgvector::has_sound_hnsw;
 pub use pool::Pool;
 pub use pools::{PoolSettings, Pools};
 pub use scope::{listen, lock, lock_shared, notify, try_lock};
+pub use transaction::Transaction;
 
 /// Advisory lock that every enrolment shares and that whoever changes which model is active holds alone. Any constant of
 /// ours serves.
@@ -35,9 +39,6 @@ pub const MODELS_LOCK: i64 = 0x6d6f_6465_6c73;
 
 /// Channel of the notifications that models changed, or that faces came without an embedding.
 pub const MODELS_CHANNEL: &str = "faceid_models";
-
-/// A transaction, whole or not at all; dropped, it leaves nothing.
-pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
@@ -54,7 +55,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), DbError> {
         }
         Err(MigrateError::Execute(error)) if error::is_forbidden(&error) => Err(forbidden(&error)),
         Err(MigrateError::Execute(error)) => Err(error.into()),
-        Err(MigrateError::ExecuteMigration(error, _)) if error::is_unavailable(&error) => Err(error.into()),
+        Err(MigrateError::ExecuteMigration(error, _)) if error::is_passing(&error) => Err(error.into()),
         Err(MigrateError::ExecuteMigration(error, _)) if error::is_forbidden(&error) => Err(forbidden(&error)),
         Err(error) => Err(DbError::Migration(error)),
     }

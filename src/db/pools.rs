@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::access::{Access, Way};
 use super::check::check;
+use super::transaction::limits_are;
 use super::{DbError, Pool};
 
 /// A connection that was idle for longer is asked whether it still works before it is used: less than a server that
@@ -18,27 +19,35 @@ const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 /// - 4 listen: for jobs, for models, and for changes of the templates of two models, that which serves and that which is
 ///   about to take its place;
 /// - 2 read those templates;
-/// - 4 hold a [`Turn`](crate::gallery::Turn) each;
+/// - 5 hold a [`Turn`](crate::gallery::Turn) each;
 /// - 6 are for a job in each of three [lanes](crate::jobs::Lane): one renews its lease while another writes;
-/// - 1 builds an index;
-/// - 1 asks for a model's dimension, now and then.
-const BESIDE: u32 = 18;
+/// - 1 builds and measures an index;
+/// - 1 measures how often strangers are taken for somebody;
+/// - 1 asks for a model's dimension, or for what others measured, now and then;
+/// - 1 cancels what requests left behind.
+const BESIDE: u32 = 21;
 
 /// Connections that the check opens one after the other: each may take as long as one of a pool.
 const CHECK_CONNECTIONS: u32 = 4;
 
-/// How the pool of the requests behaves; the time-out is that of the other pool as well.
+/// How the pool of the requests behaves. That beside it has the same time-out for connections, and no limits for
+/// statements.
 #[derive(Debug, Clone)]
 pub struct PoolSettings {
     /// Connections at most; the private Postgres allows 100 in all.
     pub max_connections: u32,
     /// How long a caller waits for a connection before [`DbError::Unavailable`]; the check waits four times as long.
     pub acquire_timeout: Duration,
+    /// How long a statement of a request waits for a lock before [`DbError::Locked`].
+    pub lock_timeout: Duration,
+    /// How long a statement of a request may take before [`DbError::TooSlow`].
+    pub statement_timeout: Duration,
 }
 
 impl Default for PoolSettings {
     fn default() -> Self {
-        Self { max_connections: 16, acquire_timeout: Duration::from_secs(5) }
+        let (waiting, working) = (Duration::from_secs(5), Duration::from_secs(30));
+        Self { max_connections: 16, acquire_timeout: waiting, lock_timeout: waiting, statement_timeout: working }
     }
 }
 
@@ -62,15 +71,20 @@ impl Pools {
         let search_path = tokio::time::timeout(patience, check(&access))
             .await
             .map_err(|_| DbError::Unavailable(format!("no answer within {} seconds", patience.as_secs())))??;
-        let sessions = |connections, options| sessions(pool(connections, timeout), options, &search_path);
+        let settings_of = |limits: &[String]| statements(limits.iter().cloned().chain(session_settings(&search_path)));
+        let beside = sessions(pool(BESIDE, timeout), access.by(Way::Sessions).clone(), settings_of(&[]));
+        let connections = pool(settings.max_connections, timeout);
         let requests = match &access.sessions {
-            None => Pool::direct(sessions(settings.max_connections, access.requests.clone())),
+            None => {
+                let limited = settings_of(&limits_are(&settings));
+                Pool::direct(sessions(connections, access.requests.clone(), limited), &beside, settings)
+            }
             Some(_) => {
                 let options = access.requests.clone().statement_cache_capacity(0);
-                Pool::behind_pooler(pool(settings.max_connections, timeout).connect_lazy_with(options), &search_path)
+                Pool::behind_pooler(connections.connect_lazy_with(options), &beside, settings, &search_path)
             }
         };
-        Ok(Self { requests, beside: sessions(BESIDE, access.by(Way::Sessions).clone()) })
+        Ok(Self { requests, beside })
     }
 
     /// Waits until all connections are given back, and closes them.
@@ -93,11 +107,19 @@ fn pool(connections: u32, acquire_timeout: Duration) -> PgPoolOptions {
         })
 }
 
-/// A pool of sessions, each of which keeps its settings.
-fn sessions(pool: PgPoolOptions, options: PgConnectOptions, search_path: &str) -> PgPool {
+/// What every session is set to, each as `set` takes it.
+pub(super) fn session_settings(search_path: &str) -> [String; 2] {
     // Galleries differ in size by orders of magnitude, so that a plan for all of them is wrong for most: an index scan for
     // a small one, a parallel scan for one that fills the table.
-    let settings = format!("set plan_cache_mode = force_custom_plan; set search_path = {search_path}");
+    ["plan_cache_mode = force_custom_plan".to_owned(), format!("search_path = {search_path}")]
+}
+
+fn statements(settings: impl Iterator<Item = String>) -> String {
+    settings.map(|setting| format!("set {setting};")).collect()
+}
+
+/// A pool of sessions, each of which keeps its settings.
+fn sessions(pool: PgPoolOptions, options: PgConnectOptions, settings: String) -> PgPool {
     pool.after_connect(move |connection, _| {
         let settings = settings.clone();
         Box::pin(async move {

@@ -32,9 +32,15 @@ pub async fn lock_shared(connection: &mut PgConnection, key: i64) -> Result<(), 
     sqlx::query(sql).bind(key).execute(connection).await.map(drop)
 }
 
-/// As [`lock`], if nobody has it; whether it was had.
+/// As [`lock`], if nobody has it or waits for it; whether it was had.
 pub async fn try_lock(connection: &mut PgConnection, key: i64) -> Result<bool, sqlx::Error> {
     let sql = concat!("select pg_try_advisory_xact_lock(", key!(), ")");
+    sqlx::query_scalar(sql).bind(key).fetch_one(connection).await
+}
+
+/// As [`lock_shared`], if nobody has it alone or waits for that; whether it was had.
+pub(super) async fn try_lock_shared(connection: &mut PgConnection, key: i64) -> Result<bool, sqlx::Error> {
+    let sql = concat!("select pg_try_advisory_xact_lock_shared(", key!(), ")");
     sqlx::query_scalar(sql).bind(key).fetch_one(connection).await
 }
 

@@ -38,7 +38,11 @@ pub(crate) async fn empty_database() -> PgConnectOptions {
 
 /// Pools on a new, migrated database.
 pub(crate) async fn database() -> Pools {
-    let settings = PoolSettings { max_connections: 5, ..PoolSettings::default() };
+    database_with(PoolSettings { max_connections: 5, ..PoolSettings::default() }).await
+}
+
+/// As [`database`], with other limits.
+pub(crate) async fn database_with(settings: PoolSettings) -> Pools {
     let pools = Pools::connect(empty_database().await, settings).await.unwrap();
     migrate(&pools.beside).await.unwrap();
     pools

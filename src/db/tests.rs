@@ -143,7 +143,9 @@ async fn faceids_in_two_schemas_do_not_meet() {
     lock(&mut held, MODELS_LOCK).await.unwrap();
     let is_free = async |pools: &Pools| {
         let mut transaction = pools.requests.begin().await.unwrap();
-        try_lock(&mut transaction, MODELS_LOCK).await.unwrap()
+        let is_free = try_lock(&mut transaction, MODELS_LOCK).await.unwrap();
+        transaction.rollback().await.unwrap();
+        is_free
     };
     assert_eq!((is_free(&one).await, is_free(&other).await, is_free(&plain).await), (false, true, true));
     // In `public`, as servers had them that knew of no schemas.
@@ -257,7 +259,8 @@ async fn nobody_listening_is_unavailable() {
 
 #[tokio::test]
 async fn a_full_pool_is_unavailable() {
-    let settings = PoolSettings { max_connections: 1, acquire_timeout: Duration::from_millis(500) };
+    let acquire_timeout = Duration::from_millis(500);
+    let settings = PoolSettings { max_connections: 1, acquire_timeout, ..PoolSettings::default() };
     let pool = Pools::connect(empty_database().await, settings).await.unwrap().requests;
     let _held = pool.acquire().await.unwrap();
     assert!(matches!(ping(&pool).await, Err(DbError::Unavailable(_))));
@@ -284,5 +287,5 @@ async fn violations_are_told_apart_by_constraint() {
     assert!(matches!(other, Err(Outcome::Other(DbError::Statement(_)))));
     let cancelled = sqlx::raw_sql("set statement_timeout = 20; select pg_sleep(5)").execute(&pool).await;
     let cancelled: Result<_, Outcome> = cancelled.on_constraint("gallery_pkey", || Outcome::Duplicate);
-    assert!(matches!(cancelled, Err(Outcome::Other(DbError::Unavailable(_)))));
+    assert!(matches!(cancelled, Err(Outcome::Other(DbError::TooSlow(_)))));
 }

@@ -4,9 +4,14 @@
 //! way of another's. How far it must be searched is found by asking: for probes that each have a mate in the gallery, the
 //! best match of the index is compared with that of an exact search.
 
+mod build;
+mod room;
+
 use sqlx::{AssertSqlSafe, PgConnection};
 use tracing::{info, warn};
 
+use self::build::Wanted;
+use self::room::{Effort, room};
 use super::search::Plan;
 use super::{Galleries, GalleryError};
 use crate::db::has_sound_hnsw;
@@ -78,7 +83,7 @@ impl Galleries {
     /// Galleries that are large enough for an index and have none that was measured at about their size. None, if the
     /// database has a pgvector whose indexes lose templates.
     pub async fn indexes_due(&self, model: ModelId) -> Result<Vec<IndexDue>, GalleryError> {
-        if !has_sound_hnsw(&self.pool).await? {
+        if !has_sound_hnsw(&self.beside).await? {
             return Ok(Vec::new());
         }
         let rows: Vec<(uuid::Uuid, i64)> = sqlx::query_as(
@@ -93,7 +98,7 @@ impl Galleries {
         .bind(model.0)
         .bind(INDEX_FROM.cast_signed())
         .bind(REMEASURE)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.beside)
         .await?;
         let due = |(gallery, count): (uuid::Uuid, i64)| IndexDue {
             gallery: GalleryId(gallery),
@@ -109,13 +114,10 @@ impl Galleries {
         model: ModelId,
         probes: &[StoredEmbedding],
     ) -> Result<SearchIndex, GalleryError> {
-        // Of a session, whose memory it sets.
-        let mut session = self.beside.acquire().await?;
-        let dimension = self.known_dimension(&mut session, model).await?;
         let name = index_name(due.gallery, model);
-        create_index(&mut session, &name, due.gallery, model, dimension).await?;
-        drop(session);
-        let mut transaction = self.pool.begin().await?;
+        self.create_index(&name, due, model).await?;
+        // Beside the requests, as it takes minutes.
+        let mut transaction = self.beside.begin().await?;
         let found = self.measure(&mut transaction, due, model, probes).await?;
         sqlx::query(
             "insert into search_indexes (model_id, gallery_id, name, ef_search, recall, templates) \
@@ -138,6 +140,20 @@ impl Galleries {
             info!(gallery = %due.gallery, ef_search = found.ef_search, recall = found.recall, "a gallery has an index");
         }
         Ok(found)
+    }
+
+    /// Builds the index if there is none.
+    async fn create_index(&self, name: &str, due: IndexDue, model: ModelId) -> Result<(), GalleryError> {
+        let mut session = self.beside.acquire().await?;
+        let dimension = self.known_dimension(&mut session, model).await?;
+        let wanted = Wanted { name, gallery: due.gallery, model, dimension };
+        if wanted.exists(&mut session).await? {
+            return Ok(());
+        }
+        // Nobody else wants the settings that it leaves behind.
+        session.close_on_drop();
+        let effort = Effort::of(due.templates, dimension, room(&mut session).await?);
+        Ok(wanted.build(&mut session, effort).await?)
     }
 
     async fn measure(
@@ -172,16 +188,16 @@ impl Galleries {
     /// Drops indexes of galleries and models that are gone; all, if the database has a pgvector whose indexes lose
     /// templates.
     pub async fn drop_stale_indexes(&self) -> Result<(), GalleryError> {
-        if !has_sound_hnsw(&self.pool).await? {
+        if !has_sound_hnsw(&self.beside).await? {
             // First: from here on galleries are searched exactly.
-            sqlx::query("delete from search_indexes").execute(&self.pool).await?;
+            sqlx::query("delete from search_indexes").execute(&self.beside).await?;
         }
         let stale: Vec<String> = sqlx::query_scalar(
             "select c.relname::text from pg_index i join pg_class c on c.oid = i.indexrelid \
              where i.indrelid = 'templates'::regclass and c.relname like 'template\\_hnsw\\_%' \
              and (not i.indisvalid or not exists (select from search_indexes s where s.name = c.relname))",
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.beside)
         .await?;
         for name in stale {
             // The name is one of ours: letters, digits and underscores.
@@ -216,28 +232,4 @@ async fn read_index(
 fn index_name(gallery: GalleryId, model: ModelId) -> String {
     let (_, model) = model.0.as_u64_pair();
     format!("template_hnsw_{:032x}_{:012x}", gallery.0.as_u128(), model & 0xffff_ffff_ffff)
-}
-
-/// Without locking out enrolments, which takes two passes.
-async fn create_index(
-    connection: &mut PgConnection,
-    name: &str,
-    gallery: GalleryId,
-    model: ModelId,
-    dimension: usize,
-) -> Result<(), GalleryError> {
-    // The graph is built in memory as far as this reaches, which is several times faster.
-    sqlx::query("set maintenance_work_mem = '2GB'").execute(&mut *connection).await?;
-    // Ids and a number: nothing that would need quoting beyond this.
-    let create = format!(
-        "create index concurrently if not exists {name} on templates \
-         using hnsw ((embedding::halfvec({dimension})) halfvec_ip_ops) \
-         with (m = {NEIGHBOURS}, ef_construction = {CONSIDERED}) \
-         where model_id = '{}' and gallery_id = '{}'",
-        model.0, gallery.0
-    );
-    let created = sqlx::query(AssertSqlSafe(create)).execute(&mut *connection).await;
-    sqlx::query("reset maintenance_work_mem").execute(&mut *connection).await?;
-    created?;
-    Ok(())
 }

@@ -1,12 +1,13 @@
 //! Enrolment: a face of a subject, all of it or nothing.
 
+use futures_util::FutureExt;
 use pgvector::HalfVector;
+use sqlx::PgConnection;
 use sqlx::types::Json;
-use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, Metadata, as_id, as_name, check_dimension};
-use crate::db::{MODELS_LOCK, lock, lock_shared};
+use crate::db::{MODELS_LOCK, Transaction};
 use crate::index::{Hit, Query};
 use crate::types::{
     BoundingBox, Embedding, FaceId, GalleryId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId,
@@ -98,7 +99,12 @@ pub struct Enrolled {
 /// An enrolment under way: a transaction that keeps its place among those of the gallery. Dropped, it leaves nothing.
 pub struct Enrolment<'a> {
     galleries: &'a Galleries,
-    transaction: Transaction<'static, Postgres>,
+    transaction: Transaction,
+    held: Locked,
+}
+
+/// What an enrolment has locked.
+struct Locked {
     gallery_id: GalleryId,
     gallery: String,
     subject_id: SubjectId,
@@ -113,29 +119,29 @@ impl Galleries {
     /// the commit, however the other is enrolled. Until the commit no other model becomes active;
     /// [`GalleryError::OtherModel`] if one did already, of which the face has no embedding.
     pub async fn begin_enrolment(&self, face: &NewFace<'_>) -> Result<Enrolment<'_>, GalleryError> {
-        let mut transaction = self.pool.begin().await?;
+        let (transaction, held) = self.pool.begin_holding(|transaction| self.hold(transaction, face).boxed()).await?;
+        Ok(Enrolment { galleries: self, transaction, held })
+    }
+
+    /// Takes the locks of an enrolment, in the order in which everybody takes them.
+    async fn hold(
+        &self,
+        mut transaction: Transaction,
+        face: &NewFace<'_>,
+    ) -> Result<(Transaction, Locked), GalleryError> {
         let wanted = hold_models(&mut transaction, face).await?;
         check_dimension(self.known_dimension(&mut transaction, face.model).await?, face.embedding.dimension())?;
         let (gallery_id, gallery) = hold_gallery(&mut transaction, face.gallery).await?;
         await_turn(&mut transaction, gallery_id, face.on_duplicate).await?;
         let (subject_id, subject, subject_created) =
             find_or_create_subject(&mut transaction, gallery_id, face.subject).await?;
-        Ok(Enrolment {
-            galleries: self,
-            transaction,
-            gallery_id,
-            gallery,
-            subject_id,
-            subject,
-            subject_created,
-            wanted,
-        })
+        Ok((transaction, Locked { gallery_id, gallery, subject_id, subject, subject_created, wanted }))
     }
 }
 
 impl Enrolment<'_> {
     pub fn gallery_id(&self) -> GalleryId {
-        self.gallery_id
+        self.held.gallery_id
     }
 
     /// What to look for in search of duplicates; `None` if nobody wants to know.
@@ -144,15 +150,16 @@ impl Enrolment<'_> {
             probe: StoredEmbedding::from(face.embedding),
             top_k: MAX_DUPLICATES,
             min_similarity: Some(f64::from(face.duplicate_threshold)),
-            except: Some(self.subject_id),
+            except: Some(self.held.subject_id),
         })
     }
 
     /// Runs a query in Postgres, as part of the enrolment.
     pub async fn search(&mut self, model: ModelId, query: &Query) -> Result<Vec<Hit>, GalleryError> {
-        let plan = self.galleries.plan(&mut self.transaction, self.gallery_id, model).await?;
+        let plan = self.galleries.plan(&mut self.transaction, self.held.gallery_id, model).await?;
         let queries = std::slice::from_ref(query);
-        let found = self.galleries.search_with(&mut self.transaction, plan, self.gallery_id, model, queries).await?;
+        let found =
+            self.galleries.search_with(&mut self.transaction, plan, self.held.gallery_id, model, queries).await?;
         Ok(found.into_iter().flatten().collect())
     }
 
@@ -160,7 +167,7 @@ impl Enrolment<'_> {
     pub async fn finish(mut self, face: &NewFace<'_>, similar: Vec<Hit>) -> Result<Enrolled, GalleryError> {
         let mut duplicates = match face.on_duplicate {
             OnDoubt::Allow => Vec::new(),
-            OnDoubt::Warn | OnDoubt::Reject => same_images(&mut self.transaction, self.gallery_id, face).await?,
+            OnDoubt::Warn | OnDoubt::Reject => same_images(&mut self.transaction, self.held.gallery_id, face).await?,
         };
         for hit in similar {
             if duplicates.iter().all(|known| known.subject_id != hit.about.subject_id) {
@@ -175,25 +182,25 @@ impl Enrolment<'_> {
         let mismatch = self.mismatch(face).await?;
         if let (OnDoubt::Reject, Some(Mismatch { similarity, threshold })) = (face.on_mismatch, mismatch) {
             self.transaction.rollback().await?;
-            return Err(GalleryError::SubjectMismatch { subject: self.subject, similarity, threshold });
+            return Err(GalleryError::SubjectMismatch { subject: self.held.subject, similarity, threshold });
         }
         let face_id = FaceId::new();
-        insert_face(&mut self.transaction, face_id, self.gallery_id, self.subject_id, face).await?;
-        let others = face.others.iter().filter(|(model, _)| self.wanted.contains(&model.0));
+        insert_face(&mut self.transaction, face_id, self.held.gallery_id, self.held.subject_id, face).await?;
+        let others = face.others.iter().filter(|(model, _)| self.held.wanted.contains(&model.0));
         for (model, embedding) in others.map(|(model, embedding)| (*model, embedding)) {
             let expected = self.galleries.known_dimension(&mut self.transaction, model).await?;
             check_dimension(expected, embedding.dimension())?;
-            let ids = (face_id, self.gallery_id, self.subject_id);
+            let ids = (face_id, self.held.gallery_id, self.held.subject_id);
             insert_embedding(&mut self.transaction, ids, model, embedding).await?;
         }
         self.transaction.commit().await?;
         Ok(Enrolled {
             face_id,
-            subject_id: self.subject_id,
-            subject: self.subject,
-            subject_created: self.subject_created,
-            gallery_id: self.gallery_id,
-            gallery: self.gallery,
+            subject_id: self.held.subject_id,
+            subject: self.held.subject,
+            subject_created: self.held.subject_created,
+            gallery_id: self.held.gallery_id,
+            gallery: self.held.gallery,
             duplicates,
             mismatch,
         })
@@ -201,12 +208,12 @@ impl Enrolment<'_> {
 
     /// Whether the face does not resemble those that its subject has.
     async fn mismatch(&mut self, face: &NewFace<'_>) -> Result<Option<Mismatch>, GalleryError> {
-        if face.on_mismatch == OnDoubt::Allow || self.subject_created {
+        if face.on_mismatch == OnDoubt::Allow || self.held.subject_created {
             return Ok(None);
         }
         let template: Option<HalfVector> =
             sqlx::query_scalar("select embedding from templates where subject_id = $1 and model_id = $2")
-                .bind(self.subject_id.0)
+                .bind(self.held.subject_id.0)
                 .bind(face.model.0)
                 .fetch_optional(&mut *self.transaction)
                 .await?;
@@ -262,12 +269,12 @@ async fn same_images(
 /// Keeps the active model what it is until the transaction ends, and checks that the face has an embedding of it. Returns
 /// the models of which embeddings are wanted beside the face's own: the active one and one that is being promoted, if there
 /// are such.
-async fn hold_models(connection: &mut PgConnection, face: &NewFace<'_>) -> Result<Vec<Uuid>, GalleryError> {
-    lock_shared(connection, MODELS_LOCK).await?;
+async fn hold_models(transaction: &mut Transaction, face: &NewFace<'_>) -> Result<Vec<Uuid>, GalleryError> {
+    transaction.lock_shared(MODELS_LOCK).await?;
     // A statement of its own, so that it sees what whoever held the lock before has done.
     let models: Vec<(Uuid, bool)> =
         sqlx::query_as("select id, state = 'active' from models where state = 'active' or is_target")
-            .fetch_all(connection)
+            .fetch_all(&mut **transaction)
             .await?;
     let has = |id: Uuid| face.model.0 == id || face.others.iter().any(|(model, _)| model.0 == id);
     let active = models.iter().find(|(_, is_active)| *is_active).map(|(id, _)| *id);
@@ -295,7 +302,7 @@ pub(super) async fn hold_gallery(
 
 /// Enrolments that reject duplicates go one at a time in a gallery, and not beside others, which go together.
 pub(super) async fn await_turn(
-    connection: &mut PgConnection,
+    transaction: &mut Transaction,
     gallery: GalleryId,
     on_duplicate: OnDoubt,
 ) -> Result<(), GalleryError> {
@@ -303,8 +310,8 @@ pub(super) async fn await_turn(
     let (high, low) = gallery.0.as_u64_pair();
     let key = (high ^ low).cast_signed();
     match on_duplicate {
-        OnDoubt::Allow | OnDoubt::Warn => lock_shared(connection, key).await?,
-        OnDoubt::Reject => lock(connection, key).await?,
+        OnDoubt::Allow | OnDoubt::Warn => transaction.lock_shared(key).await?,
+        OnDoubt::Reject => transaction.lock(key).await?,
     }
     Ok(())
 }

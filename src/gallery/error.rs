@@ -4,7 +4,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::Duplicate;
-use crate::db::{DbError, PageError};
+use crate::db::{DbError, MayBeLocked, PageError};
 use crate::types::{FaceId, ModelId};
 
 #[derive(Debug, Error)]
@@ -61,6 +61,12 @@ pub enum GalleryError {
 impl From<sqlx::Error> for GalleryError {
     fn from(error: sqlx::Error) -> Self {
         Self::Db(error.into())
+    }
+}
+
+impl MayBeLocked for GalleryError {
+    fn is_locked(&self) -> bool {
+        matches!(self, Self::Db(error) if error.is_locked())
     }
 }
 

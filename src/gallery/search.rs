@@ -79,7 +79,7 @@ impl Galleries {
         .bind(model.0)
         .bind(gallery.0)
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.beside)
         .await?;
         let face =
             |(subject, embedding): (Uuid, HalfVector)| (SubjectId(subject), StoredEmbedding::new(embedding.to_vec()));

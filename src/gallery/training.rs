@@ -77,7 +77,7 @@ impl Galleries {
                group by subject_id) s",
         )
         .bind(gallery.0)
-        .fetch_one(&self.pool)
+        .fetch_one(&self.pool.without_limits())
         .await?;
         Ok(TrainingStock {
             mated: mated.unsigned_abs(),
@@ -132,7 +132,7 @@ impl Galleries {
             .bind(most as i64)
             .bind(looked_at as i64)
             .bind(LOOKED_AT)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool.without_limits())
             .await?;
         Ok(galleries)
     }
@@ -148,7 +148,7 @@ impl Galleries {
              order by subject_id, id",
         )
         .bind(gallery.0)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.pool.without_limits())
         .await?;
         Ok(rows.into_iter().map(KnownFace::from).collect())
     }
@@ -177,7 +177,7 @@ impl Galleries {
         .bind(gallery.0)
         .bind(i64::from(subjects))
         .bind(i64::from(each))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.pool.without_limits())
         .await?;
         Ok(rows.into_iter().map(KnownFace::from).collect())
     }

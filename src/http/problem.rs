@@ -11,7 +11,7 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tracing::error;
+use tracing::{error, warn};
 use utoipa::ToSchema;
 
 pub use code::Code;
@@ -240,6 +240,14 @@ impl From<DbError> for Problem {
             DbError::Unavailable(reason) => {
                 error!(%reason, "the database is unavailable");
                 Self::new(Code::DatabaseUnavailable, "the database is unavailable at present")
+            }
+            DbError::Locked(reason) => {
+                warn!(%reason, "others are changing the same in the database");
+                Self::new(Code::DatabaseUnavailable, "others are changing the same at present, and it takes too long")
+            }
+            DbError::TooSlow(reason) => {
+                warn!(%reason, "the database took too long");
+                Self::new(Code::Timeout, "the database took too long over this request")
             }
             other => Self::internal(other),
         }

@@ -1,14 +1,10 @@
 //! Which files of the model store nobody needs.
 
-use sqlx::{Postgres, Transaction};
-
 use super::{Registry, RegistryError};
-use crate::db::{MODELS_LOCK, lock_shared};
+use crate::db::{MODELS_LOCK, Transaction, lock_shared};
 
 /// As long as it lives, no model gets a file.
-pub struct Unneeded(
-    #[allow(dead_code, reason = "its end lets models be imported again")] Transaction<'static, Postgres>,
-);
+pub struct Unneeded(#[allow(dead_code, reason = "its end lets models be imported again")] Transaction);
 
 impl Registry {
     /// `None` if a model has the file with this sha256.

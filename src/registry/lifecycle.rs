@@ -185,7 +185,7 @@ impl Registry {
     }
 
     pub(super) async fn begin_exclusively(&self) -> Result<Transaction, RegistryError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.pool.without_limits().begin().await?;
         hold_exclusively(&mut transaction).await?;
         Ok(transaction)
     }

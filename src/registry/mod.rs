@@ -118,8 +118,7 @@ impl Registry {
     /// than it is known is refused. One of which there is no file, because it was retired or because only embeddings of
     /// it came so far, is what the import says.
     pub async fn import(&self, new: &NewModel<'_>, actor: Actor) -> Result<(Model, bool), RegistryError> {
-        let mut transaction = self.pool.begin().await?;
-        lifecycle::hold_exclusively(&mut transaction).await?;
+        let mut transaction = self.begin_exclusively().await?;
         let known: Option<Model> = sqlx::query_as("select * from models where sha256 = $1")
             .bind(new.sha256.as_slice())
             .fetch_optional(&mut *transaction)

@@ -12,6 +12,7 @@ mod paging;
 mod search;
 mod training;
 mod transfer;
+mod waiting;
 
 use super::*;
 use crate::db::testing::{database, empty_database};

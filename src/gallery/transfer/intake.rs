@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 use sqlx::types::Json;
-use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::super::changes::CHANNEL;
@@ -12,7 +12,7 @@ use super::super::enroll::{OnDoubt, await_turn, hold_gallery};
 use super::super::{Galleries, GalleryError, Metadata, Policy, as_id, check_dimension};
 use super::copy::Rows;
 use super::{FaceRecord, Ids, IntakeError, Record, SubjectRecord};
-use crate::db::{MODELS_CHANNEL, MODELS_LOCK, lock, lock_shared, notify};
+use crate::db::{MODELS_CHANNEL, MODELS_LOCK, Transaction, notify};
 use crate::types::{FaceId, GalleryId, ModelId, Name, SubjectId};
 
 /// From this many faces on, Postgres is asked to look anew at what its tables hold: plans made for an empty table
@@ -69,12 +69,14 @@ impl Galleries {
 impl Intake {
     /// Stores a batch. Faces are added to the subjects of the gallery that have their subject's name, or to new ones.
     pub async fn store(&mut self, mut records: Vec<Record>) -> Result<Stored, IntakeError> {
-        let mut transaction = self.galleries.pool.begin().await?;
+        // A batch may be large, and others of this gallery are waited for. Only few imports go on at a time.
+        let mut transaction = self.galleries.pool.without_limits().begin().await?;
         self.check_embeddings(&mut transaction, &records).await?;
+        // Locks in the order in which everybody takes them.
+        self.hold_model(&mut transaction).await?;
         let (gallery, gallery_created) = self.hold(&mut transaction).await?;
         await_turn(&mut transaction, gallery, OnDoubt::Allow).await?;
         await_other_batches(&mut transaction, gallery).await?;
-        self.hold_model(&mut transaction).await?;
         let skipped = self.settle_face_ids(&mut transaction, gallery, &mut records).await?;
         let (subjects, subjects_created) = self.settle_subjects(&mut transaction, gallery, &records).await?;
         let placed: Vec<Placed> =
@@ -101,7 +103,7 @@ impl Intake {
         if self.faces >= ANALYZE_FROM {
             // A table whose index is being built would hold up the import for minutes; autovacuum comes to it later.
             let analyze = "analyze (skip_locked) subjects, faces, embeddings, templates";
-            sqlx::query(analyze).execute(&self.galleries.pool).await?;
+            sqlx::query(analyze).execute(&self.galleries.pool.without_limits()).await?;
         }
         Ok(())
     }
@@ -117,14 +119,14 @@ impl Intake {
     }
 
     /// Keeps the model from being retired until the transaction ends: what is left of a retired one is deleted.
-    async fn hold_model(&self, connection: &mut PgConnection) -> Result<(), IntakeError> {
+    async fn hold_model(&self, transaction: &mut Transaction) -> Result<(), IntakeError> {
         let Some(model) = self.model else { return Ok(()) };
-        lock_shared(connection, MODELS_LOCK).await?;
+        transaction.lock_shared(MODELS_LOCK).await.map_err(GalleryError::from)?;
         // A statement of its own, so that it sees what whoever held the lock before has done.
         let retired: bool =
             sqlx::query_scalar("select exists (select from models where id = $1 and state = 'retired')")
                 .bind(model.0)
-                .fetch_one(connection)
+                .fetch_one(&mut **transaction)
                 .await?;
         if retired { Err(IntakeError::ModelRetired) } else { Ok(()) }
     }
@@ -243,11 +245,11 @@ impl Intake {
 
 /// Batches go one at a time into a gallery. Those of two imports that share subjects could otherwise block each other
 /// for good: each holds many, and some come into being while it looks for them.
-async fn await_other_batches(connection: &mut PgConnection, gallery: GalleryId) -> Result<(), GalleryError> {
+async fn await_other_batches(transaction: &mut Transaction, gallery: GalleryId) -> Result<(), GalleryError> {
     let (high, low) = gallery.0.as_u64_pair();
     // Two galleries that fall on one key merely wait for each other.
     let key = (high ^ low).cast_signed() ^ INTAKE_LOCK;
-    Ok(lock(connection, key).await?)
+    Ok(transaction.lock(key).await?)
 }
 
 /// The subjects of a gallery that have one of the names, locked in the order of their ids, as elsewhere.
@@ -332,11 +334,7 @@ async fn insert_subjects(
     .rows_affected())
 }
 
-async fn copy_faces(
-    transaction: &mut Transaction<'static, Postgres>,
-    gallery: GalleryId,
-    placed: &[Placed],
-) -> Result<u64, GalleryError> {
+async fn copy_faces(connection: &mut PgConnection, gallery: GalleryId, placed: &[Placed]) -> Result<u64, GalleryError> {
     if placed.is_empty() {
         return Ok(0);
     }
@@ -357,7 +355,7 @@ async fn copy_faces(
         rows.timestamptz(face.created_at.unwrap_or(now));
     }
     rows.send(
-        transaction,
+        connection,
         "copy faces (id, gallery_id, subject_id, chip, image_sha256, bounding_box, landmarks, detection_score, \
          quality, metadata, created_at) from stdin (format binary)",
     )
@@ -365,7 +363,7 @@ async fn copy_faces(
 }
 
 async fn copy_embeddings(
-    transaction: &mut Transaction<'static, Postgres>,
+    connection: &mut PgConnection,
     gallery: GalleryId,
     model: ModelId,
     placed: &[Placed],
@@ -387,7 +385,7 @@ async fn copy_embeddings(
         return Ok(0);
     }
     rows.send(
-        transaction,
+        connection,
         "copy embeddings (face_id, model_id, gallery_id, subject_id, embedding, norm) from stdin (format binary)",
     )
     .await

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
 use pgvector::HalfVector;
+use sqlx::FromRow;
 use sqlx::types::Json;
-use sqlx::{FromRow, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::super::{Galleries, Gallery, GalleryError, Metadata, as_id, as_name};
 use super::{FaceRecord, Record, SubjectRecord};
+use crate::db::Transaction;
 use crate::types::{BoundingBox, FaceId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId};
 
 /// Subjects, and faces, that are read at once.
@@ -18,7 +19,7 @@ const CHUNK: i64 = 1000;
 /// A gallery as it was when this began, whatever is written meanwhile: one transaction, which reads it from front to
 /// back.
 pub struct Snapshot {
-    transaction: Transaction<'static, Postgres>,
+    transaction: Transaction,
     pub gallery: Gallery,
     pub subjects: u64,
     pub faces: u64,
@@ -65,7 +66,7 @@ struct FaceRow {
 impl Galleries {
     /// Begins to read a gallery, given by id or name.
     pub async fn snapshot(&self, gallery: &str) -> Result<Snapshot, GalleryError> {
-        let mut transaction = self.pool.begin_snapshot().await?;
+        let mut transaction = self.pool.without_limits().begin_snapshot().await?;
         let found: Option<Gallery> = sqlx::query_as(
             "select id, name, policy, created_at from galleries \
              where (id = $1 or name = $2) and erased_at is null order by id = $1 desc nulls last limit 1",
