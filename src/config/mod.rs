@@ -204,8 +204,6 @@ pub struct SearchConfig {
     pub place: SearchChoice,
     /// Bytes that templates may take in memory.
     pub resident_memory: u64,
-    /// Threads that one search may use.
-    pub threads: usize,
 }
 
 /// Long tasks.
@@ -321,7 +319,6 @@ impl Settings {
                 search: SearchConfig {
                     place: said(s.search),
                     resident_memory: in_range("resident_memory", s.resident_memory, 1 << 20..=1 << 44)?,
-                    threads,
                 },
             },
             models: ModelsConfig {

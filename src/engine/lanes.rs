@@ -1,20 +1,25 @@
 //! What waits for the engine's threads, and what they take next.
 //!
-//! There are four lanes, in the order in which a photo passes them: `first` steps on pixels (decoding), detection,
-//! `later` steps on pixels (alignment), embedding. Other work of the processor waits with the later steps. A lane is bounded in entries and in age. A thread that is free takes
+//! There are five lanes, in the order in which a photo passes them: `first` steps on pixels (decoding), detection,
+//! `later` steps on pixels (alignment), embedding, search. Other work of the processor waits with the later steps. A lane
+//! is bounded in entries and in age. A thread that is free takes
 //!
-//! 1. a batch that is full or has waited `max_wait`, of the latest stage first, so that begun requests end;
-//! 2. else work on pixels, later steps first, which fills the batches;
-//! 3. else whatever batch there is: nothing waits while a thread has nothing better to do.
+//! 1. a search: it ends requests, is short beside a pass of a network, and need not wait for others to share it, since
+//!    they gather while the threads are busy;
+//! 2. else a batch that is full or has waited `max_wait`, of the later stage first, so that begun requests end;
+//! 3. else work on pixels, later steps first, which fills the batches;
+//! 4. else whatever batch there is: nothing waits while a thread has nothing better to do.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::Span;
 
 use super::{DetectorInput, EngineError, LoadedEmbedder};
-use crate::types::{Chip, DetectorOutput, Embedding};
+use crate::index::{Hits, Index, MOST_QUERIES, Query};
+use crate::types::{Chip, DetectorOutput, Embedding, GalleryId};
 
 /// Which step of a photo some work on pixels is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +30,6 @@ pub enum Step {
     Align,
     /// Chips become files, or come from them.
     Chips,
-    /// Embeddings are compared with galleries.
-    Search,
     /// Numbers are made of many numbers.
     Statistics,
 }
@@ -37,19 +40,19 @@ impl Step {
             Self::Decode => "decode",
             Self::Align => "align",
             Self::Chips => "chips",
-            Self::Search => "scan",
             Self::Statistics => "statistics",
         }
     }
 }
 
-/// Entries that wait, by lane; in `detect` images, in `embed` chips.
+/// Entries that wait, by lane; in `detect` images, in `embed` chips, in `search` queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Depth {
     pub first: usize,
     pub detect: usize,
     pub later: usize,
     pub embed: usize,
+    pub search: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +67,7 @@ pub(super) struct Limits {
     pub max_entries: usize,
 }
 
-/// What waits for a network: its input, and whom to tell.
+/// What waits for a pass together with others: its input, and whom to tell.
 pub(super) struct Entry<I, O> {
     pub input: I,
     pub queued: Instant,
@@ -76,6 +79,15 @@ pub(super) struct Entry<I, O> {
 pub(super) type Answer<O> = oneshot::Receiver<Result<O, EngineError>>;
 pub(super) type DetectEntry = Entry<DetectInput, Vec<DetectorOutput>>;
 pub(super) type EmbedEntry = Entry<EmbedInput, Vec<Embedding>>;
+pub(super) type SearchEntry = Entry<SearchInput, Hits>;
+
+pub(super) trait Input {
+    /// Images, chips or queries.
+    fn items(&self) -> usize;
+
+    /// Whether one pass can be for both.
+    fn shares_pass_with(&self, other: &Self) -> bool;
+}
 
 /// Images of one size.
 pub(super) struct DetectInput {
@@ -83,10 +95,49 @@ pub(super) struct DetectInput {
     pub images: Vec<DetectorInput>,
 }
 
+impl Input for DetectInput {
+    fn items(&self) -> usize {
+        self.images.len()
+    }
+
+    fn shares_pass_with(&self, other: &Self) -> bool {
+        self.size == other.size
+    }
+}
+
 /// Chips, and what is to embed them.
 pub(super) struct EmbedInput {
     pub embedder: LoadedEmbedder,
     pub chips: Vec<Chip>,
+}
+
+impl Input for EmbedInput {
+    fn items(&self) -> usize {
+        self.chips.len()
+    }
+
+    fn shares_pass_with(&self, other: &Self) -> bool {
+        self.embedder.is(&other.embedder)
+    }
+}
+
+/// What to look for in a gallery.
+pub(super) struct SearchInput {
+    pub index: Arc<Index>,
+    pub gallery: GalleryId,
+    pub queries: Vec<Query>,
+    /// Threads that the search has work for, at least 1.
+    pub most_threads: usize,
+}
+
+impl Input for SearchInput {
+    fn items(&self) -> usize {
+        self.queries.len()
+    }
+
+    fn shares_pass_with(&self, other: &Self) -> bool {
+        self.gallery == other.gallery && Arc::ptr_eq(&self.index, &other.index)
+    }
 }
 
 impl<I, O> Entry<I, O> {
@@ -126,6 +177,15 @@ pub(super) enum Work {
     Pixels(Task),
     Detect(Vec<DetectEntry>),
     Embed(Vec<EmbedEntry>),
+    Search(Vec<SearchEntry>),
+}
+
+impl Work {
+    /// How many idle threads of the engine are taken by it, given the `threads` that it may use. A scan starts threads
+    /// of its own, in whose place threads of the engine stay idle; those that help a network do not count.
+    pub fn takes(&self, threads: usize) -> usize {
+        if matches!(self, Self::Search(_)) { threads } else { 1 }
+    }
 }
 
 /// Which lanes a thread takes from.
@@ -142,15 +202,17 @@ pub(super) struct Lanes {
     detect: VecDeque<DetectEntry>,
     later: VecDeque<Task>,
     embed: VecDeque<EmbedEntry>,
+    search: VecDeque<SearchEntry>,
 }
 
 impl Lanes {
     pub fn depth(&self) -> Depth {
         Depth {
             first: self.first.len(),
-            detect: images_of(&self.detect),
+            detect: items(&self.detect),
             later: self.later.len(),
-            embed: chips_of(&self.embed),
+            embed: items(&self.embed),
+            search: items(&self.search),
         }
     }
 
@@ -167,18 +229,31 @@ impl Lanes {
         push(&mut self.embed, entry, limits)
     }
 
-    /// Drops entries whose callers left, and refuses those that are too old: how many of each.
-    pub fn sweep(&mut self, limits: &Limits, now: Instant) -> (usize, usize) {
-        let (a, b) = (sweep(&mut self.detect, limits, now), sweep(&mut self.embed, limits, now));
-        (a.0 + b.0, a.1 + b.1)
+    pub fn push_search(&mut self, entry: SearchEntry, limits: &Limits) -> Result<(), EngineError> {
+        push(&mut self.search, entry, limits)
     }
 
-    /// The next work of a thread of `role`, and the threads that it may use; `idle` threads, this one counted, could
-    /// run networks now.
+    /// Drops entries whose callers left, and refuses those that are too old: how many of each.
+    pub fn sweep(&mut self, limits: &Limits, now: Instant) -> (usize, usize) {
+        let swept = [
+            sweep(&mut self.detect, limits, now),
+            sweep(&mut self.embed, limits, now),
+            sweep(&mut self.search, limits, now),
+        ];
+        swept.into_iter().fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1))
+    }
+
+    /// The next work of a thread of `role`, and the threads that it may use; `idle` threads of that role, this one
+    /// counted, have nothing to do now.
     pub fn take(&mut self, role: Role, idle: usize, limits: &Limits, now: Instant) -> Option<(Work, usize)> {
         let networks = role != Role::Pixels;
         let embeds_due = is_due(&self.embed, self.chips_for_next(), limits, now);
-        let detects_due = is_due(&self.detect, images_of(&self.detect), limits, now);
+        let detects_due = is_due(&self.detect, items(&self.detect), limits, now);
+        if role != Role::Networks
+            && let Some(search) = self.take_search(idle)
+        {
+            return Some(search);
+        }
         if networks && embeds_due {
             return self.take_embed(idle, limits);
         }
@@ -198,55 +273,57 @@ impl Lanes {
 
     /// Chips that could be in a batch with the oldest: those for its embedder.
     fn chips_for_next(&self) -> usize {
-        let Some(oldest) = self.embed.front() else { return 0 };
-        let together = self.embed.iter().filter(|entry| entry.input.embedder.is(&oldest.input.embedder));
-        together.map(|entry| entry.input.chips.len()).sum()
+        like_oldest(&self.embed).map(|entry| entry.input.items()).sum()
     }
 
-    /// The oldest entry and as many others for its embedder as make a batch; an entry is never split, so its chips run
-    /// together.
     fn take_embed(&mut self, idle: usize, limits: &Limits) -> Option<(Work, usize)> {
-        let embedder = self.embed.front()?.input.embedder.clone();
-        let waiting = self.embed.iter().filter(|entry| entry.input.embedder.is(&embedder)).count();
-        let (most, threads) = share(waiting, idle)?;
-        let (mut batch, mut rest): (Vec<EmbedEntry>, _) = (Vec::new(), VecDeque::new());
-        let (mut chips, mut full) = (0, false);
-        for entry in self.embed.drain(..) {
-            let own = entry.input.embedder.is(&embedder);
-            let more = chips + entry.input.chips.len();
-            // Once one does not fit, no later one goes before it.
-            full |= own && !batch.is_empty() && (batch.len() >= most || more > limits.max_batch);
-            if own && !full {
-                chips = more;
-                batch.push(entry);
-            } else {
-                rest.push_back(entry);
-            }
-        }
-        self.embed = rest;
-        Some((Work::Embed(batch), threads))
+        let (most, threads) = share(like_oldest(&self.embed).count(), idle)?;
+        Some((Work::Embed(take_batch(&mut self.embed, most, limits.max_batch)), threads))
     }
 
-    /// The oldest entry and others with images of its size: only those fit into one pass. An entry is never split.
     fn take_detect(&mut self, idle: usize, limits: &Limits) -> Option<(Work, usize)> {
         let (most, threads) = share(self.detect.len(), idle)?;
-        let size = self.detect.front()?.input.size;
-        let (mut batch, mut rest): (Vec<DetectEntry>, _) = (Vec::new(), VecDeque::new());
-        let (mut images, mut full) = (0, false);
-        for entry in self.detect.drain(..) {
-            let own = entry.input.size == size;
-            let more = images + entry.input.images.len();
-            full |= own && !batch.is_empty() && (batch.len() >= most || more > limits.max_batch);
-            if own && !full {
-                images = more;
-                batch.push(entry);
-            } else {
-                rest.push_back(entry);
-            }
-        }
-        self.detect = rest;
-        Some((Work::Detect(batch), threads))
+        Some((Work::Detect(take_batch(&mut self.detect, most, limits.max_batch)), threads))
     }
+
+    /// The oldest search and others of its gallery, for all idle threads that it has work for: of scans one after the
+    /// other the first ends sooner than side by side, and the last no later.
+    fn take_search(&mut self, idle: usize) -> Option<(Work, usize)> {
+        let most_threads = self.search.front()?.input.most_threads;
+        let batch = take_batch(&mut self.search, usize::MAX, MOST_QUERIES);
+        Some((Work::Search(batch), idle.min(most_threads).max(1)))
+    }
+}
+
+/// The oldest entry of a lane and those that could share its pass.
+fn like_oldest<I: Input, O>(lane: &VecDeque<Entry<I, O>>) -> impl Iterator<Item = &Entry<I, O>> {
+    let oldest = lane.front();
+    lane.iter().filter(move |entry| oldest.is_some_and(|oldest| oldest.input.shares_pass_with(&entry.input)))
+}
+
+/// Takes the oldest entry of a lane and those that can share its pass, up to so many entries and items. An entry is
+/// never split, so what belongs to one photo runs together.
+fn take_batch<I: Input, O>(
+    lane: &mut VecDeque<Entry<I, O>>,
+    most_entries: usize,
+    most_items: usize,
+) -> Vec<Entry<I, O>> {
+    let (mut batch, mut rest): (Vec<Entry<I, O>>, _) = (Vec::new(), VecDeque::new());
+    let (mut items, mut full) = (0, false);
+    for entry in lane.drain(..) {
+        let own = batch.first().is_none_or(|oldest| oldest.input.shares_pass_with(&entry.input));
+        let more = items + entry.input.items();
+        // Once one does not fit, no later one goes before it.
+        full |= own && !batch.is_empty() && (batch.len() >= most_entries || more > most_items);
+        if own && !full {
+            items = more;
+            batch.push(entry);
+        } else {
+            rest.push_back(entry);
+        }
+    }
+    *lane = rest;
+    batch
 }
 
 fn push<T>(lane: &mut VecDeque<T>, entry: T, limits: &Limits) -> Result<(), EngineError> {
@@ -270,12 +347,8 @@ fn sweep<I, O>(lane: &mut VecDeque<Entry<I, O>>, limits: &Limits, now: Instant) 
     (abandoned, late)
 }
 
-fn chips_of(entries: &VecDeque<EmbedEntry>) -> usize {
-    entries.iter().map(|entry| entry.input.chips.len()).sum()
-}
-
-fn images_of(entries: &VecDeque<DetectEntry>) -> usize {
-    entries.iter().map(|entry| entry.input.images.len()).sum()
+fn items<I: Input, O>(lane: &VecDeque<Entry<I, O>>) -> usize {
+    lane.iter().map(|entry| entry.input.items()).sum()
 }
 
 fn is_due<I, O>(lane: &VecDeque<Entry<I, O>>, items: usize, limits: &Limits, now: Instant) -> bool {

@@ -1,8 +1,8 @@
 //! The inference engine: threads that own the cores and the networks; everyone else holds a cheap handle.
 //!
-//! Pixels go in, plain numbers come out; no tensor leaves this module. Work waits in lanes, one for each network and
-//! two for what is done to pixels (`lanes` says which goes first); as many threads as the machine has cores for us take it from
-//! there, so that decoding and inference never fight for a core.
+//! Pixels go in, plain numbers come out; no tensor leaves this module. Work waits in lanes, one for each network, two for
+//! what is done to pixels and one for searches in memory (`lanes` says which goes first); as many threads as the machine
+//! has cores for us take it from there, so that decoding, inference and scans never fight for a core.
 
 mod device;
 mod embedders;
@@ -30,9 +30,10 @@ pub use lanes::{Depth, Step};
 pub use memory::{Held, MemoryBudget};
 
 use crate::config::EngineConfig;
+use crate::index::{Hits, Index, Query};
 use crate::nn::{Detector, Target};
-use crate::types::{Chip, DetectorOutput, Embedding, InvalidValue};
-use lanes::{DetectInput, EmbedInput, Entry, Task};
+use crate::types::{Chip, DetectorOutput, Embedding, GalleryId, InvalidValue};
+use lanes::{DetectInput, EmbedInput, Entry, SearchInput, Task};
 use pool::{Pool, Role};
 
 #[derive(Debug, Error)]
@@ -55,8 +56,8 @@ pub enum EngineError {
     /// A pass through a network failed.
     #[error("inference failed: {0}")]
     Inference(String),
-    /// Work on pixels panicked.
-    #[error("work on an image failed unexpectedly")]
+    /// Work on pixels or a search panicked.
+    #[error("work on an image or a search failed unexpectedly")]
     Panicked,
     #[error("loading a network failed unexpectedly")]
     Loading,
@@ -215,6 +216,26 @@ impl Engine {
         answer.await.map_err(|_| EngineError::Stopped)?
     }
 
+    /// Searches a gallery in memory, in one pass with others that wait for it in the same index. For each query its hits,
+    /// in order.
+    ///
+    /// All searches at once use at most as many threads as the engine has for the processor. Fails with `Overloaded` if
+    /// the lane is full or the search waited too long, and with `Panicked` if this search panics.
+    pub async fn search(
+        &self,
+        index: &Arc<Index>,
+        gallery: GalleryId,
+        queries: Vec<Query>,
+    ) -> Result<Hits, EngineError> {
+        if queries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (index, most_threads) = (Arc::clone(index), index.most_threads(gallery));
+        let (entry, answer) = Entry::new(SearchInput { index, gallery, queries, most_threads });
+        self.0.pool.push_search(entry)?;
+        answer.await.map_err(|_| EngineError::Stopped)?
+    }
+
     /// Does CPU work on a thread of the engine. It does not begin once its caller has gone.
     pub async fn on_cpu<T: Send + 'static>(
         &self,
@@ -245,14 +266,13 @@ fn start(
     networks: Vec<Networks>,
 ) -> Result<(Engine, EngineThreads), EngineError> {
     let on_gpu = targets.iter().any(|target| target.is_gpu());
-    let network_threads = if on_gpu { networks.len() } else { config.threads };
     let limits = lanes::Limits {
         max_batch: config.max_batch.unwrap_or(if on_gpu { GPU_BATCH } else { CPU_BATCH }),
         max_wait: config.max_wait,
         max_age: config.queue_timeout,
         max_entries: config.queue_len,
     };
-    let pool = Arc::new(Pool::new(limits, network_threads, on_gpu));
+    let pool = Arc::new(Pool::new(limits, config.threads, if on_gpu { networks.len() } else { 0 }));
     let mut threads = Vec::new();
     let mut spawn = |name: String, role: Role, networks: Option<Networks>| {
         let pool = Arc::clone(&pool);

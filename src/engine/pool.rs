@@ -5,29 +5,45 @@ use std::time::Instant;
 
 use super::EngineError;
 pub(super) use super::lanes::Role;
-use super::lanes::{Depth, DetectEntry, EmbedEntry, Lanes, Limits, Step, Task, Work};
+use super::lanes::{Depth, DetectEntry, EmbedEntry, Lanes, Limits, SearchEntry, Step, Task, Work};
 
 pub(super) struct Pool {
     state: Mutex<State>,
     work: Condvar,
     limits: Limits,
-    /// Threads that run networks.
-    network_threads: usize,
     /// Not every thread takes from every lane.
     has_roles: bool,
 }
 
 struct State {
     lanes: Lanes,
-    /// Threads that run networks and are at work.
-    busy: usize,
+    idle: Idle,
     open: bool,
 }
 
+/// Threads that may take work.
+struct Idle {
+    /// Those that run the networks of a GPU.
+    gpu: usize,
+    /// All others.
+    cpu: usize,
+}
+
+impl Idle {
+    fn of(&mut self, role: Role) -> &mut usize {
+        match role {
+            Role::Networks => &mut self.gpu,
+            Role::Everything | Role::Pixels => &mut self.cpu,
+        }
+    }
+}
+
 impl Pool {
-    pub fn new(limits: Limits, network_threads: usize, has_roles: bool) -> Self {
-        let state = State { lanes: Lanes::default(), busy: 0, open: true };
-        Self { state: Mutex::new(state), work: Condvar::new(), limits, network_threads, has_roles }
+    /// Lanes for `cpu_threads` threads, which do everything unless there are `gpu_threads` for the networks.
+    pub fn new(limits: Limits, cpu_threads: usize, gpu_threads: usize) -> Self {
+        let idle = Idle { gpu: gpu_threads, cpu: cpu_threads };
+        let state = State { lanes: Lanes::default(), idle, open: true };
+        Self { state: Mutex::new(state), work: Condvar::new(), limits, has_roles: gpu_threads > 0 }
     }
 
     pub fn max_batch(&self) -> usize {
@@ -50,6 +66,10 @@ impl Pool {
         self.push(|lanes, limits| lanes.push_embed(entry, limits))
     }
 
+    pub fn push_search(&self, entry: SearchEntry) -> Result<(), EngineError> {
+        self.push(|lanes, limits| lanes.push_search(entry, limits))
+    }
+
     fn push(&self, push: impl FnOnce(&mut Lanes, &Limits) -> Result<(), EngineError>) -> Result<(), EngineError> {
         push(&mut self.lock().lanes, &self.limits)?;
         // A single one could wake a thread that has no use for this lane.
@@ -67,7 +87,8 @@ impl Pool {
         self.work.notify_all();
     }
 
-    /// Waits for work; `None` when there is none and never will be. Call [`Pool::done`] after it.
+    /// Waits for work, and for the threads of scans that take the place of this one; `None` when there is no work and
+    /// never will be. Call [`Pool::done`] after it with what [`Work::takes`].
     pub fn take(&self, role: Role) -> Option<(Work, usize)> {
         let mut state = self.lock();
         loop {
@@ -75,21 +96,27 @@ impl Pool {
             let (abandoned, late) = state.lanes.sweep(&self.limits, now);
             count("abandoned", abandoned);
             count("late", late);
-            let idle = self.network_threads.saturating_sub(state.busy);
-            if let Some(taken) = state.lanes.take(role, idle, &self.limits, now) {
-                state.busy += usize::from(role != Role::Pixels);
-                return Some(taken);
-            }
-            if !state.open {
-                return None;
+            let idle = *state.idle.of(role);
+            if idle > 0 {
+                if let Some((work, threads)) = state.lanes.take(role, idle, &self.limits, now) {
+                    *state.idle.of(role) -= work.takes(threads);
+                    return Some((work, threads));
+                }
+                if !state.open {
+                    return None;
+                }
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Ends what [`Pool::take`] began.
-    pub fn done(&self, role: Role) {
-        self.lock().busy -= usize::from(role != Role::Pixels);
+    /// Ends what [`Pool::take`] began and `taken` threads were needed for.
+    pub fn done(&self, role: Role, taken: usize) {
+        *self.lock().idle.of(role) += taken;
+        if taken > 1 {
+            // Others may have found work and had to leave it.
+            self.work.notify_all();
+        }
     }
 
     /// Nothing that holds the lock can leave the lanes half changed.

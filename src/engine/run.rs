@@ -5,17 +5,20 @@ use std::time::Instant;
 
 use tracing::{error, trace};
 
-use super::lanes::{DetectEntry, EmbedEntry, Entry, Work};
+use super::lanes::{DetectEntry, EmbedEntry, Entry, Input, SearchEntry, Work};
 use super::pool::{Pool, Role};
 use super::{EngineError, LoadedEmbedder, Networks};
+use crate::index::{Hits, MOST_QUERIES, Query};
 use crate::nn::{self, NetworkError};
 use crate::types::{Chip, Embedding};
 
 /// Serves until every handle is gone and the lanes are empty.
 pub(super) fn serve(pool: &Pool, role: Role, networks: Option<&Networks>) {
     while let Some((work, threads)) = pool.take(role) {
+        let taken = work.takes(threads);
         match (work, networks) {
             (Work::Pixels(task), _) => pixels(task),
+            (Work::Search(entries), _) => search(entries, threads),
             (Work::Detect(entries), Some(networks)) => {
                 nn::use_threads(threads);
                 detect(networks, entries);
@@ -27,7 +30,7 @@ pub(super) fn serve(pool: &Pool, role: Role, networks: Option<&Networks>) {
             // A thread without networks takes none of their work.
             (Work::Detect(_) | Work::Embed(_), None) => {}
         }
-        pool.done(role);
+        pool.done(role, taken);
     }
 }
 
@@ -50,17 +53,42 @@ pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(value) => Some(value),
         Err(_) => {
-            error!("work on an image panicked");
+            error!("work of a request panicked");
             None
         }
     }
+}
+
+/// Entries for one gallery of one index.
+fn search(entries: Vec<SearchEntry>, threads: usize) {
+    let queries: Vec<Query> = entries.iter().flat_map(|entry| entry.input.queries.iter().cloned()).collect();
+    let began = note_waits("search", &entries);
+    match caught(|| scan(&entries, &queries, threads)) {
+        Some(hits) => {
+            measured("scan", began);
+            let mut hits = hits.into_iter();
+            for entry in entries {
+                let own = hits.by_ref().take(entry.input.queries.len()).collect();
+                entry.answer(Ok(own));
+            }
+        }
+        None if entries.len() > 1 => entries.into_iter().for_each(|entry| search(vec![entry], threads)),
+        None => entries.into_iter().for_each(|entry| entry.answer(Err(EngineError::Panicked))),
+    }
+}
+
+/// Only a photo with more faces than a pass may have needs several.
+fn scan(entries: &[SearchEntry], queries: &[Query], threads: usize) -> Hits {
+    let Some(first) = entries.first().map(|first| &first.input) else { return Vec::new() };
+    let pass = |queries| first.index.search(first.gallery, queries, threads);
+    queries.chunks(MOST_QUERIES).flat_map(pass).collect()
 }
 
 /// Entries for one embedder.
 fn embed(device: usize, entries: Vec<EmbedEntry>, max_batch: usize) {
     let Some(embedder) = entries.first().map(|first| first.input.embedder.clone()) else { return };
     let chips: Vec<Chip> = entries.iter().flat_map(|entry| entry.input.chips.iter().cloned()).collect();
-    let began = begin("embed", &entries, chips.len());
+    let began = begin("embed", &entries);
     match guarded(|| embed_chips(&embedder, device, &chips, max_batch)) {
         Ok(rows) => {
             measured("embed", began);
@@ -103,7 +131,7 @@ fn detect(networks: &Networks, entries: Vec<DetectEntry>) {
     };
     let images: Vec<&[u8]> =
         entries.iter().flat_map(|entry| entry.input.images.iter().map(|image| image.rgb.as_slice())).collect();
-    let began = begin("detect", &entries, images.len());
+    let began = begin("detect", &entries);
     match guarded(|| networks.detector.forward(&images, width, height)) {
         Ok(outputs) => {
             measured("detect", began);
@@ -118,16 +146,26 @@ fn detect(networks: &Networks, entries: Vec<DetectEntry>) {
     }
 }
 
-/// Notes what a pass is about to do, also in the story of each request in it.
-fn begin<I, O>(stage: &'static str, entries: &[Entry<I, O>], items: usize) -> Instant {
-    let now = Instant::now();
-    metrics::histogram!("faceid_batch_size", "network" => stage).record(items as f64);
+/// Notes what a pass through a network is about to do.
+fn begin<I: Input, O>(stage: &'static str, entries: &[Entry<I, O>]) -> Instant {
+    metrics::histogram!("faceid_batch_size", "network" => stage).record(items(entries) as f64);
+    note_waits(stage, entries)
+}
+
+/// Notes how long the entries of a pass that begins now have waited, also in the story of each request in it.
+fn note_waits<I: Input, O>(stage: &'static str, entries: &[Entry<I, O>]) -> Instant {
+    let (now, items) = (Instant::now(), items(entries));
     for entry in entries {
         let waited = now.duration_since(entry.queued);
         metrics::histogram!("faceid_queue_wait_seconds", "stage" => stage).record(waited);
-        trace!(parent: &entry.span, stage, batch = items, waited_ms = waited.as_secs_f64() * 1e3, "inference");
+        trace!(parent: &entry.span, stage, batch = items, waited_ms = waited.as_secs_f64() * 1e3, "a pass begins");
     }
     now
+}
+
+/// Images, chips or queries in a pass.
+fn items<I: Input, O>(entries: &[Entry<I, O>]) -> usize {
+    entries.iter().map(|entry| entry.input.items()).sum()
 }
 
 /// One failed pass, or a panic in it, must neither end the thread nor leave a caller without an answer.

@@ -1,5 +1,7 @@
 //! The lanes, and the engine with real networks: what is batched, refused, dropped.
 
+mod search;
+
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -42,6 +44,7 @@ fn take(lanes: &mut Lanes, role: Role, idle: usize, now: Instant) -> Option<(&'s
         }
         Work::Detect(entries) => ("detect", entries.len(), threads),
         Work::Embed(entries) => ("embed", entries.len(), threads),
+        Work::Search(entries) => ("search", entries.len(), threads),
     })
 }
 
@@ -251,17 +254,23 @@ async fn embedders_come_and_go_beside_one_another() {
     assert_eq!(engine.embed(&rgb, vec![colourful]).await.unwrap()[0].as_slice(), both[0].as_slice());
 }
 
+/// Keeps a thread busy until what it returns is dropped: with one thread, everything else waits.
+async fn hold_up(engine: &Engine) -> std::sync::mpsc::Sender<()> {
+    let (release, released) = std::sync::mpsc::channel();
+    let (began, held) = tokio::sync::oneshot::channel();
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        let wait = move || began.send(()).is_ok() && released.recv().is_err();
+        engine.on_cpu(Step::Align, wait).await
+    });
+    held.await.unwrap();
+    release
+}
+
 #[tokio::test]
 async fn work_of_callers_who_left_is_never_begun() {
     let (engine, threads, embedder) = engine(|_| ()).await;
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    // The only thread is held up, so that everything else waits.
-    let (began, held) = tokio::sync::oneshot::channel();
-    let holder = tokio::spawn({
-        let engine = engine.clone();
-        async move { engine.on_cpu(Step::Align, move || began.send(()).is_ok() && released.recv().is_ok()).await }
-    });
-    held.await.unwrap();
+    let release = hold_up(&engine).await;
     let begun = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let abandoned = {
         let (engine, embedder, begun) = (engine.clone(), embedder.clone(), begun.clone());
@@ -276,8 +285,7 @@ async fn work_of_callers_who_left_is_never_begun() {
     }
     abandoned.abort();
     assert!(abandoned.await.unwrap_err().is_cancelled());
-    release.send(()).unwrap();
-    assert!(holder.await.unwrap().unwrap());
+    drop(release);
     assert_eq!(engine.embed(&embedder, vec![chip(2)]).await.unwrap().len(), 1);
     drop(engine);
     tokio::task::spawn_blocking(|| threads.join()).await.unwrap();

@@ -53,6 +53,11 @@ impl DeviceSearch {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Whether it searches galleries of so many rows.
+    pub fn takes(&self, rows: usize) -> bool {
+        rows >= self.least_rows && !self.has_failed()
+    }
+
     /// Searches a gallery whose rows are these. `None`: the processor should.
     pub fn search(&self, gallery: GalleryId, rows: &[Arc<Chunk>], dimension: usize, queries: &[Query]) -> Option<Hits> {
         let total: usize = rows.iter().map(|chunk| chunk.len()).sum();

@@ -8,25 +8,23 @@
 
 mod chunk;
 mod device;
+mod gallery_rows;
 mod pages;
 mod quantised;
 mod scan;
-mod shelf;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
-
-use tokio::sync::oneshot;
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use device::DeviceSearch;
 
 use crate::types::{FaceId, GalleryId, StoredEmbedding, SubjectId};
-use shelf::Shelf;
+use gallery_rows::GalleryRows;
 
 /// Queries that share a scan: more make it no cheaper for each, and wait longer for the first.
-const MOST_QUERIES: usize = 32;
+pub const MOST_QUERIES: usize = 32;
 
 /// What is known of a subject beside its template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,22 +64,14 @@ pub type Hits = Vec<Vec<Hit>>;
 /// The templates of one model. Searches see each change whole or not at all, and never wait for one.
 pub struct Index {
     dimension: usize,
-    shelves: RwLock<HashMap<GalleryId, Shelf>>,
-    waiting: Mutex<VecDeque<Waiting>>,
+    galleries: RwLock<HashMap<GalleryId, GalleryRows>>,
     device: Option<DeviceSearch>,
-}
-
-/// Queries whose caller waits.
-struct Waiting {
-    gallery: GalleryId,
-    queries: Vec<Query>,
-    reply: oneshot::Sender<Hits>,
 }
 
 impl Index {
     /// Templates of so many components. Large galleries are searched by the device, if one is given.
     pub fn new(dimension: usize, device: Option<DeviceSearch>) -> Self {
-        Self { dimension, shelves: RwLock::default(), waiting: Mutex::default(), device }
+        Self { dimension, galleries: RwLock::default(), device }
     }
 
     /// Memory that a subject takes, in bytes, about: vectors, numbers, name and the place in the index.
@@ -92,31 +82,31 @@ impl Index {
     /// Puts a template in, in place of the subject's former one. An embedding of another dimension is left out.
     pub fn put(&self, gallery: GalleryId, about: About, embedding: &StoredEmbedding) {
         if embedding.dimension() == self.dimension {
-            self.write().entry(gallery).or_insert_with(|| Shelf::new(self.dimension)).put(about, embedding);
+            self.write().entry(gallery).or_insert_with(|| GalleryRows::new(self.dimension)).put(about, embedding);
         }
     }
 
     pub fn remove(&self, gallery: GalleryId, subject: SubjectId) {
-        if let Some(shelf) = self.write().get_mut(&gallery) {
-            shelf.remove(subject);
+        if let Some(rows) = self.write().get_mut(&gallery) {
+            rows.remove(subject);
         }
     }
 
     pub fn remove_gallery(&self, gallery: GalleryId) {
-        let shelf = self.write().remove(&gallery);
+        let rows = self.write().remove(&gallery);
         // Gigabytes may be freed here, and not while others wait.
-        drop(shelf);
+        drop(rows);
         self.device.iter().for_each(|device| device.remove(gallery));
     }
 
     /// Templates of one gallery.
     pub fn len_of(&self, gallery: GalleryId) -> usize {
-        self.read().get(&gallery).map_or(0, Shelf::len)
+        self.read().get(&gallery).map_or(0, GalleryRows::len)
     }
 
     /// Templates of all galleries.
     pub fn len(&self) -> usize {
-        self.read().values().map(Shelf::len).sum()
+        self.read().values().map(GalleryRows::len).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -128,9 +118,20 @@ impl Index {
         self.device.as_ref()
     }
 
-    /// Searches a gallery, scanning it once for all queries: on the device, or with up to `threads` threads.
+    /// Threads that a search of the gallery has work for, at least 1: the device needs no others.
+    pub fn most_threads(&self, gallery: GalleryId) -> usize {
+        let rows = self.len_of(gallery);
+        if self.device.as_ref().is_some_and(|device| device.takes(rows)) { 1 } else { scan::most_threads(rows) }
+    }
+
+    /// Searches a gallery, scanning it once for all queries: on the device, or with up to `threads` threads, the
+    /// caller's counted.
+    ///
+    /// Panics if a probe has another dimension than the templates: to find nobody would be a wrong answer.
     pub fn search(&self, gallery: GalleryId, queries: &[Query], threads: usize) -> Hits {
-        let rows = self.read().get(&gallery).map(Shelf::rows).unwrap_or_default();
+        let is_comparable = |query: &Query| query.probe.dimension() == self.dimension;
+        assert!(queries.iter().all(is_comparable), "a probe of another model");
+        let rows = self.read().get(&gallery).map(GalleryRows::rows).unwrap_or_default();
         let Some(device) = &self.device else { return scan::search(&rows, self.dimension, queries, threads) };
         let hits = device.search(gallery, &rows, self.dimension, queries);
         if !self.read().contains_key(&gallery) {
@@ -140,56 +141,12 @@ impl Index {
         hits.unwrap_or_else(|| scan::search(&rows, self.dimension, queries, threads))
     }
 
-    /// Leaves queries to whoever calls [`Self::run_waiting`] next: the caller itself should, unless another was
-    /// first and took these along.
-    pub fn submit(&self, gallery: GalleryId, queries: Vec<Query>) -> oneshot::Receiver<Hits> {
-        let (reply, answer) = oneshot::channel();
-        self.queue().push_back(Waiting { gallery, queries, reply });
-        answer
-    }
-
-    /// Searches for the callers who waited longest and for others who wait for the same gallery, in one scan.
-    pub fn run_waiting(&self, threads: usize) {
-        let batch = self.take_batch();
-        let Some(gallery) = batch.first().map(|waiting| waiting.gallery) else { return };
-        let queries: Vec<Query> = batch.iter().flat_map(|waiting| waiting.queries.iter().cloned()).collect();
-        let mut hits = self.search(gallery, &queries, threads).into_iter();
-        for waiting in batch {
-            let own = hits.by_ref().take(waiting.queries.len()).collect();
-            // A caller who left meanwhile needs no answer.
-            let _ = waiting.reply.send(own);
-        }
-    }
-
-    fn take_batch(&self) -> Vec<Waiting> {
-        let mut queue = self.queue();
-        queue.retain(|waiting| !waiting.reply.is_closed());
-        let Some(first) = queue.pop_front() else { return Vec::new() };
-        let mut room = MOST_QUERIES.saturating_sub(first.queries.len());
-        let mut batch = vec![first];
-        let mut rest = VecDeque::new();
-        for waiting in queue.drain(..) {
-            if waiting.gallery == batch[0].gallery && waiting.queries.len() <= room {
-                room -= waiting.queries.len();
-                batch.push(waiting);
-            } else {
-                rest.push_back(waiting);
-            }
-        }
-        *queue = rest;
-        batch
-    }
-
     // A panic while one of these was held leaves data that is whole: rows are added and taken away last.
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<GalleryId, Shelf>> {
-        self.shelves.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<GalleryId, GalleryRows>> {
+        self.galleries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<GalleryId, Shelf>> {
-        self.shelves.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<GalleryId, GalleryRows>> {
+        self.galleries.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -20,12 +20,17 @@ const ROWS_PER_THREAD: usize = 8192;
 /// Open candidates from which on those that fell behind are cleared away.
 const CLEAR_AT: usize = 4096;
 
-/// Searches `rows` for all queries.
+/// Threads that a scan of so many rows has work for, at least 1.
+pub fn most_threads(rows: usize) -> usize {
+    (rows / ROWS_PER_THREAD).max(1)
+}
+
+/// Searches `rows` for all queries, with up to `threads` threads.
 pub fn search(rows: &[Arc<Chunk>], dimension: usize, queries: &[Query], threads: usize) -> Hits {
     let quantised = Queries::new(queries.iter().map(|query| query.probe.as_slice()));
     let scan = Scan { rows, dimension, queries, quantised, next: AtomicUsize::new(0) };
     let total: usize = rows.iter().map(|chunk| chunk.len()).sum();
-    let threads = threads.min(total / ROWS_PER_THREAD).max(1);
+    let threads = threads.clamp(1, most_threads(total));
     let found = if threads == 1 {
         vec![scan.work()]
     } else {

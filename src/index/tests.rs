@@ -1,6 +1,7 @@
 //! The index against a plain loop over all rows.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::prelude::*;
 
@@ -126,24 +127,39 @@ fn equal_rows_are_ordered_by_subject() {
     }
 }
 
-#[tokio::test]
-async fn those_who_wait_for_one_gallery_share_a_scan() {
-    let (index, mut random) = (Index::new(64, None), Random::new(9, 0));
-    let other = GalleryId(uuid::Uuid::from_u128(2));
-    let (a, b) = (embedding(&mut random, 64), embedding(&mut random, 64));
-    index.put(GALLERY, about(1), &a);
-    index.put(other, about(2), &b);
-    let first = index.submit(GALLERY, vec![query(&a, 1), query(&b, 1)]);
-    let elsewhere = index.submit(other, vec![query(&a, 1)]);
-    let gone = index.submit(GALLERY, vec![query(&a, 1)]);
-    let second = index.submit(GALLERY, vec![query(&a, 0)]);
-    drop(gone);
-    index.run_waiting(1);
-    assert_eq!(first.await.unwrap().len(), 2);
-    assert_eq!(second.await.unwrap(), [[]]);
-    index.run_waiting(1);
-    assert_eq!(elsewhere.await.unwrap()[0][0].about.subject_id, subject(2));
-    index.run_waiting(1);
+#[test]
+fn a_search_uses_only_threads_that_it_has_work_for() {
+    let ([index, by_device], mut random) = (both(64), Random::new(9, 0));
+    assert_eq!(index.most_threads(GALLERY), 1);
+    let row = embedding(&mut random, 64);
+    for number in 0..3 * 8192 {
+        index.put(GALLERY, about(number), &row);
+        by_device.put(GALLERY, about(number), &row);
+    }
+    assert_eq!(index.most_threads(GALLERY), 3);
+    assert_eq!(by_device.most_threads(GALLERY), 1);
+}
+
+#[test]
+fn a_search_that_panics_leaves_the_index_and_the_device_usable() {
+    let mut random = Random::new(9, 0);
+    let row = embedding(&mut random, 64);
+    let of_another_model = query(&embedding(&mut random, 128), 1);
+    for index in both(64) {
+        for number in 0..2 * 8192 {
+            index.put(GALLERY, about(number), &row);
+        }
+        let refused = || search(&index, &[query(&row, 1), of_another_model.clone()]);
+        assert!(catch_unwind(AssertUnwindSafe(refused)).is_err());
+        assert_eq!(search(&index, &[query(&row, 1)])[0][0].about, about(0));
+        // Whichever thread of a scan panics, the caller hears of it.
+        let rows = index.read().get(&GALLERY).map(GalleryRows::rows).unwrap();
+        for threads in [1, 2] {
+            let scan = || scan::search(&rows, 64, std::slice::from_ref(&of_another_model), threads);
+            assert!(catch_unwind(AssertUnwindSafe(scan)).is_err());
+        }
+        assert_eq!(search(&index, &[query(&row, 1)])[0][0].about, about(0));
+    }
 }
 
 proptest! {

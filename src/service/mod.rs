@@ -164,8 +164,9 @@ impl Services {
         metrics::gauge!("faceid_requests_in_work").set(in_work as f64);
         let resident = self.serving().resident.current().map_or(0, |view| view.index.len());
         metrics::gauge!("faceid_resident_templates").set(resident as f64);
-        let Depth { first, detect, later, embed } = self.0.engine.depth();
-        for (stage, depth) in [("decode", first), ("detect", detect), ("align", later), ("embed", embed)] {
+        let Depth { first, detect, later, embed, search } = self.0.engine.depth();
+        let depths = [("decode", first), ("detect", detect), ("align", later), ("embed", embed), ("search", search)];
+        for (stage, depth) in depths {
             metrics::gauge!("faceid_queue_depth", "stage" => stage).set(depth as f64);
         }
     }

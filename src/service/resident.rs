@@ -36,7 +36,7 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// What is in memory.
 pub struct View {
-    pub index: Index,
+    pub index: Arc<Index>,
     directory: RwLock<Directory>,
 }
 
@@ -62,7 +62,7 @@ impl Directory {
 
 impl View {
     fn new(dimension: usize, device: Option<Device>) -> Self {
-        Self { index: Index::new(dimension, device.map(DeviceSearch::new)), directory: RwLock::default() }
+        Self { index: Arc::new(Index::new(dimension, device.map(DeviceSearch::new))), directory: RwLock::default() }
     }
 
     /// A gallery given by id or name; the id wins.

@@ -7,7 +7,6 @@ use tracing::{Instrument, debug_span};
 
 use super::serving::Serving;
 use super::{ServiceError, Services};
-use crate::engine::Step;
 use crate::gallery::Gallery;
 use crate::index::{Hit, Hits, Query};
 use crate::types::{GalleryId, StoredEmbedding};
@@ -36,10 +35,7 @@ impl Services {
             let Some(view) = serving.resident.current() else {
                 return Ok(self.0.galleries.search(gallery, serving.id(), &queries).await?);
             };
-            let answer = view.index.submit(gallery, queries);
-            let threads = self.0.recognition.search.threads;
-            self.0.engine.on_cpu(Step::Search, move || view.index.run_waiting(threads)).await?;
-            answer.await.map_err(|_| ServiceError::Internal("a search failed".to_owned()))
+            Ok(self.0.engine.search(&view.index, gallery, queries).await?)
         };
         let found: Result<Hits, ServiceError> = search.instrument(debug_span!("search")).await;
         metrics::histogram!("faceid_stage_seconds", "stage" => "search").record(began.elapsed());

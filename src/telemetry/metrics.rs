@@ -33,9 +33,13 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     describe_histogram!("faceid_http_request_seconds", Unit::Seconds, "From a request's head to its answer, by route.");
     describe_gauge!("faceid_requests_in_work", "Recognition requests in work or waiting.");
     describe_counter!("faceid_rejected_total", "Requests refused because of overload, by where.");
-    describe_gauge!("faceid_queue_depth", "Photos and chips that wait, by stage.");
+    describe_gauge!("faceid_queue_depth", "Photos, chips and queries that wait, by stage.");
     describe_histogram!("faceid_queue_wait_seconds", Unit::Seconds, "How long work waited, by stage.");
-    describe_histogram!("faceid_stage_seconds", Unit::Seconds, "How long a stage took; for networks, a whole batch.");
+    describe_histogram!(
+        "faceid_stage_seconds",
+        Unit::Seconds,
+        "How long a stage took; for networks and scans, a whole batch."
+    );
     describe_histogram!("faceid_batch_size", "Images or chips in a pass, by network.");
     describe_counter!("faceid_dropped_total", "Work that was dropped before it began, by reason.");
     describe_counter!("faceid_faces_total", "Faces that were embedded; its rate is faces per second.");

@@ -1,4 +1,4 @@
-//! The rows of one gallery.
+//! The templates of one gallery, a row for each subject.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::About;
 use super::chunk::{Chunk, capacity};
 use crate::types::{StoredEmbedding, SubjectId};
 
-pub struct Shelf {
+pub struct GalleryRows {
     dimension: usize,
     /// Rows of a full chunk.
     capacity: usize,
@@ -17,7 +17,7 @@ pub struct Shelf {
     places: HashMap<SubjectId, usize>,
 }
 
-impl Shelf {
+impl GalleryRows {
     pub fn new(dimension: usize) -> Self {
         Self { dimension, capacity: capacity(dimension), chunks: Vec::new(), places: HashMap::new() }
     }
