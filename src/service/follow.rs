@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::serving::{Loaded, Serving, Target};
+use super::serving::{Serving, Target};
 use super::{ServiceError, Services};
 use crate::gallery::Turn;
 use crate::registry::Model;
@@ -124,14 +124,5 @@ impl Services {
             .await?;
         }
         Ok(())
-    }
-
-    /// Embeds every face that has no embedding of the model in use, at full speed: for before requests come.
-    pub async fn embed_missing_faces(&self) -> Result<u64, ServiceError> {
-        let loaded: Loaded = self.serving().loaded.clone();
-        self.embed_missing(&loaded, 1.0, |done, total| {
-            info!(done, total, model = %loaded.model.name, "embedding the faces that this embedder has not seen");
-        })
-        .await
     }
 }
