@@ -18,7 +18,9 @@ use crate::gallery::Galleries;
 use crate::jobs::{Jobs, Lane};
 use crate::nn::NetworkError;
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
-use crate::service::{ChainError, ModelFiles, ServiceError, Services, Stores, normalisation};
+use crate::service::{
+    ChainError, ModelFiles, ServiceError, Services, StartProgress, StartStage, Stores, normalisation,
+};
 use crate::telemetry::metrics;
 use crate::types::hex;
 
@@ -65,9 +67,10 @@ pub struct App {
 }
 
 impl App {
-    /// Starts a server: as [`Self::open`], then promotes the configured embedder if it is new to the database.
-    pub async fn start(config: &Config) -> Result<Self, AppError> {
-        let app = Self::open(config).await?;
+    /// Starts a server: as [`Self::open`], then promotes the configured embedder if it is new to the database. `progress` says
+    /// meanwhile what it is at.
+    pub async fn start(config: &Config, progress: &StartProgress) -> Result<Self, AppError> {
+        let app = Self::open(config, progress).await?;
         let services = &app.services;
         let (active, registry, files) = (services.active_model(), services.registry(), services.model_files());
         match models::newcomer(config, &active, registry, files).await {
@@ -85,10 +88,17 @@ impl App {
         Ok(app)
     }
 
-    /// Starts the database and the engine side by side, brings the schema up to date and loads the active model.
-    pub async fn open(config: &Config) -> Result<Self, AppError> {
+    /// Starts the database and the engine side by side, brings the schema up to date, loads the active model and tries all
+    /// that a photo needs. Faces that lack an embedding are embedded in the background afterwards.
+    pub async fn open(config: &Config, progress: &StartProgress) -> Result<Self, AppError> {
         metrics::start();
-        let (engine, database) = tokio::join!(Engine::start(config.engine.clone()), open_database(&config.database));
+        let database = async {
+            progress.reach(StartStage::Database);
+            let database = open_database(&config.database).await;
+            progress.reach(StartStage::Networks);
+            database
+        };
+        let (engine, database) = tokio::join!(Engine::start(config.engine.clone()), database);
         // Whichever failed, the other must still be stopped.
         let (engine, inference) = match engine {
             Ok(started) => started,
@@ -100,7 +110,7 @@ impl App {
             }
         };
         let database = database?;
-        match serve_model(config, engine, &database).await {
+        match serve_model(config, engine, &database, progress).await {
             Ok(services) => {
                 let mut upkeep = services.start_upkeep();
                 upkeep.spawn(metrics::upkeep());
@@ -158,8 +168,14 @@ async fn migrated(database: Database) -> Result<Database, DbError> {
     }
 }
 
-/// Loads the active model and completes its embeddings, which an import may have left out; then tries all that a photo needs.
-async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Result<Services, AppError> {
+/// Loads the active model, then tries all that a photo needs.
+async fn serve_model(
+    config: &Config,
+    engine: Engine,
+    database: &Database,
+    progress: &StartProgress,
+) -> Result<Services, AppError> {
+    progress.reach(StartStage::Model);
     let search_device = search_device(config.engine.clone()).await?;
     let registry = Registry::new(database.pools());
     let galleries = Galleries::new(database.pools());
@@ -168,6 +184,7 @@ async fn serve_model(config: &Config, engine: Engine, database: &Database) -> Re
     let jobs = Jobs::new(database.pools(), config.jobs.lease);
     let stores = Stores { galleries, registry, jobs };
     let services = Services::new(engine, search_device, stores, files, active, config);
+    progress.reach(StartStage::SelfTest);
     match services.try_chain().await {
         Ok(()) => Ok(services),
         Err(ChainError::Detector(source)) => Err(AppError::Detector { path: config.engine.detector.clone(), source }),

@@ -16,7 +16,9 @@ use crate::db::DbError;
 use crate::gallery::{Metadata, OnDoubt, Policy};
 use crate::http::Problem;
 use crate::service::answers::{Enrolled, Identified, Verified};
-use crate::service::{EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, QualityDemand, VerifyRequest};
+use crate::service::{
+    EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, QualityDemand, StartProgress, VerifyRequest,
+};
 use crate::types::{Name, Threshold};
 use crate::vision::Wanted;
 
@@ -66,7 +68,7 @@ impl BackendArgs {
                 // A progress bar and a log do not go well together, unless the log was asked for.
                 args.settings.log.get_or_insert_with(|| "warn".to_owned());
                 let config = configure(args)?;
-                match App::open(&config).await {
+                match App::open(&config, &StartProgress::default()).await {
                     Ok(app) => Ok(Backend::Direct(Box::new(app))),
                     Err(AppError::Db(error @ DbError::DataDirInUse { .. })) => {
                         Err(CliError::Usage(format!("{error}; or let the server do the work: --server URL")))

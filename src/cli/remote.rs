@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt, stream};
-use reqwest::{Body, Method, RequestBuilder, Response, header};
+use reqwest::{Body, Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::fs::File;
@@ -123,22 +123,26 @@ impl Remote {
         loop {
             let request = self.request(Method::GET, path).header("last-event-id", &last);
             let failed = match request.send().await {
+                // It starts, or its database does.
+                Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                    check(response, &self.url).await.err()
+                }
                 Ok(response) => {
                     let mut response = check(response, &self.url).await?;
                     away = Duration::ZERO;
                     match hear(&mut response, &mut last, &mut heard).await {
                         Ok(true) => return Ok(()),
                         Ok(false) => None,
-                        Err(error) => Some(error),
+                        Err(error) => Some(CliError::unreachable(&self.url, &error)),
                     }
                 }
-                Err(error) => Some(error),
+                Err(error) => Some(CliError::unreachable(&self.url, &error)),
             };
             away += RETRY;
             if let Some(error) = failed
                 && away > PATIENCE
             {
-                return Err(CliError::unreachable(&self.url, &error));
+                return Err(error);
             }
             tokio::time::sleep(RETRY).await;
         }

@@ -1,15 +1,19 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::CliError;
 use crate::app::App;
 use crate::config::{Config, ConfigArgs, HttpConfig};
-use crate::http::{AppState, router};
+use crate::http::{AppState, Routes, router, starting};
 use crate::jobs::Lane;
+use crate::service::StartProgress;
 
 /// Start the server
 ///
@@ -40,27 +44,33 @@ impl Serve {
 }
 
 async fn serve(config: Config) -> Result<(), CliError> {
-    // Before the slow parts start: a port that is taken shows at once.
+    // Before the slow parts start: a port that is taken shows at once, and so does that the server lives.
     let listener = TcpListener::bind(config.http.bind)
         .await
         .map_err(CliError::io(format!("cannot listen on {}", config.http.bind)))?;
     let address = listener.local_addr().map_err(CliError::io("cannot read the listening address"))?;
     let mut shutdown = Shutdown::new()?;
-    let start = App::start(&config);
+    let progress = StartProgress::default();
+    let door = Door::open(listener, starting(progress.clone(), &config.http).into(), &config.http);
+    let start = App::start(&config, &progress);
     tokio::pin!(start);
     let mut app = tokio::select! {
         app = &mut start => app?,
-        // What has been started is best stopped in order, so the start is finished, unless that takes too long or the user
-        // insists.
-        () = shutdown.requested() => tokio::select! {
-            app = &mut start => return stop(app?, &mut shutdown).await,
-            () = tokio::time::sleep(config.http.shutdown_timeout) => return Ok(()),
-            () = shutdown.requested() => return Ok(()),
-        },
+        () = shutdown.requested() => {
+            door.stop.notify_one();
+            // What has been started is best stopped in order, so the start is finished, unless that takes too long or the user
+            // insists.
+            tokio::select! {
+                app = &mut start => return stop(app?, &mut shutdown).await,
+                () = tokio::time::sleep(config.http.shutdown_timeout) => return Ok(()),
+                () = shutdown.requested() => return Ok(()),
+            }
+        }
     };
     app.work_on_jobs(&Lane::ALL);
+    door.routes.replace(router(AppState::new(app.services.clone(), &config.http)));
     announce(address, &config.http);
-    answer(listener, &app, &config.http, &mut shutdown).await;
+    answer(door, &app, &config.http, &mut shutdown).await;
     stop(app, &mut shutdown).await
 }
 
@@ -73,27 +83,45 @@ async fn stop(app: App, shutdown: &mut Shutdown) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What answers at the port: a task of its own, so that nothing holds it up. It ends when this is dropped.
+struct Door {
+    routes: Routes,
+    /// Once notified, the server takes no more connections and ends when the accepted requests are answered.
+    stop: Arc<Notify>,
+    server: JoinSet<()>,
+}
+
+impl Door {
+    fn open(listener: TcpListener, routes: Routes, config: &HttpConfig) -> Self {
+        let (stop, mut server) = (Arc::new(Notify::new()), JoinSet::new());
+        let (shown, stopping, config) = (routes.clone(), Arc::clone(&stop), config.clone());
+        server.spawn(async move { crate::http::serve(listener, shown, &config, stopping.notified()).await });
+        Self { routes, stop, server }
+    }
+}
+
 /// Serves until asked to stop, then finishes what was accepted, within the time for it.
-async fn answer(listener: TcpListener, app: &App, config: &HttpConfig, shutdown: &mut Shutdown) {
-    let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
-    let service = router(AppState::new(app.services.clone(), config));
-    let server = crate::http::serve(listener, service, config, async {
-        // Either way, sent or dropped, it is time to stop.
-        let _ = stopping.await;
-    });
+async fn answer(mut door: Door, app: &App, config: &HttpConfig, shutdown: &mut Shutdown) {
     let deadline = async {
         shutdown.requested().await;
         info!("stopping: finishing the accepted requests; once more to stop at once");
         app.services.close();
-        drop(stop);
+        door.stop.notify_one();
         tokio::select! {
             () = tokio::time::sleep(config.shutdown_timeout) => warn!("some requests took too long and are dropped"),
             () = shutdown.requested() => warn!("dropping the requests in work"),
         }
     };
-    tokio::select! {
-        () = server => (),
-        () = deadline => (),
+    let ended = tokio::select! {
+        ended = door.server.join_next() => ended,
+        () = deadline => None,
+    };
+    // With it end all clones of the services that it holds.
+    door.server.shutdown().await;
+    if let Some(Err(error)) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 

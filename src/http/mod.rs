@@ -24,9 +24,12 @@ mod quarantine;
 mod retrain;
 mod server;
 mod shadow;
+mod starting;
 mod state;
 mod subjects;
 mod verify;
+
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
@@ -42,7 +45,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use problem::{Code, Problem};
-pub use server::serve;
+pub use server::{Routes, serve};
+pub use starting::starting;
 pub use state::AppState;
 
 use crate::service::{DEFAULT_GALLERY_NAME, PhotoBytes};
@@ -124,14 +128,20 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)))
         .merge(uploads().route_layer(admin))
         .split_for_parts();
-    let (longest, patience) = (state.max_body_bytes, state.request_timeout);
-    routes
+    let routes = routes
         .merge(SwaggerUi::new("/docs/api").url("/openapi.json", document))
         .merge(pages::routes())
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         // `body::limited` does it.
-        .layer(DefaultBodyLimit::disable())
+        .layer(DefaultBodyLimit::disable());
+    guarded(routes, state.max_body_bytes, state.request_timeout).with_state(state)
+}
+
+/// What every request passes, whatever answers it. `longest` is in bytes: of a body that nobody wants, a few times as much is
+/// thrown away, for as long as `patience`.
+fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, longest: usize, patience: Duration) -> Router<S> {
+    routes
         .layer(from_fn(connections::refuse_beyond_limit))
         .layer(from_fn(problem::no_bare_failure))
         .layer(from_fn(move |request: Request, next| body::drain_refused(longest, patience, request, next)))
@@ -146,7 +156,6 @@ pub fn router(state: AppState) -> Router {
                 .on_failure(()),
         )
         .layer(SetRequestIdLayer::new(REQUEST_ID.clone(), MakeRequestUuid))
-        .with_state(state)
 }
 
 /// What every log line of a request carries. Path and query may name people, so the route stands for them.

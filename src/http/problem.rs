@@ -77,7 +77,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.code {
-            Code::Overloaded | Code::DatabaseUnavailable | Code::ModelUnavailable | Code::Timeout => {
+            Code::Starting | Code::Overloaded | Code::DatabaseUnavailable | Code::ModelUnavailable | Code::Timeout => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Code::Unauthorized => {

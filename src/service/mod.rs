@@ -48,7 +48,7 @@ pub use models::ManifestFields;
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub use promote::{GateState, Promoted, Promotion};
 use ready::Health;
-pub use ready::{ChainError, Readiness};
+pub use ready::{ChainError, Readiness, StartProgress, StartStage, Starting};
 pub use retrain::{EvaluateRequest, RetrainBase, RetrainRequest, training_exit};
 pub use shadow::ShadowRequest;
 pub use trial::{TrialAnswer, TrialFormat};

@@ -1,20 +1,26 @@
 //! Can the service serve? A state that a task in the background keeps: each part is asked to do a little real work, again and
-//! again. Probes only read it, so that nobody can make the server work by asking.
+//! again. Probes only read it, so that nobody can make the server work by asking. Before there is a service, probes read at what
+//! its start is.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 use utoipa::ToSchema;
 
+use super::resident::Resident;
 use super::{Loaded, ServiceError, Services};
 use crate::types::{Chip, Landmarks, Point};
 use crate::vision;
 
 /// How long a part rests between two looks at it.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often is looked whether the memory is filled, until it is.
+const FILL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a part may take before it counts as down.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,6 +36,8 @@ pub struct Readiness {
     pub engine: PartState,
     /// Asks the database.
     pub gallery: PartState,
+    /// Whether searches are done in memory; not ready while that is filled.
+    pub memory: MemoryState,
     /// The model that answers.
     pub model: String,
 }
@@ -41,11 +49,91 @@ pub enum PartState {
     Down,
 }
 
+/// Whether what is searched is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryState {
+    /// It is, and is kept true.
+    Ok,
+    /// It is being read from the database.
+    Filling,
+    /// It is not and will not be, by the configuration or for want of room: searches are done in PostgreSQL.
+    Off,
+}
+
+impl MemoryState {
+    fn of(resident: &Resident) -> Self {
+        match (resident.is_on(), resident.is_filled()) {
+            (false, _) => Self::Off,
+            (true, false) => Self::Filling,
+            (true, true) => Self::Ok,
+        }
+    }
+}
+
+/// The state of a server that starts.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Starting {
+    /// Always false.
+    pub ready: bool,
+    /// Always true.
+    pub starting: bool,
+    pub stage: StartStage,
+}
+
+/// What a server that starts is at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StartStage {
+    /// Waits for PostgreSQL, which may be recovering, and brings the schema up to date.
+    #[default]
+    Database,
+    /// Loads the detector.
+    Networks,
+    /// Loads the active model.
+    Model,
+    /// Tries the whole way of a photo.
+    SelfTest,
+}
+
+impl StartStage {
+    /// For people: "it ...".
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Database => "waits for its database",
+            Self::Networks => "loads the detector",
+            Self::Model => "loads the active model",
+            Self::SelfTest => "tries the way of a photo",
+        }
+    }
+}
+
+/// How far a start is: the start writes it down, probes read it. Clones share it.
+#[derive(Clone, Default)]
+pub struct StartProgress(watch::Sender<StartStage>);
+
+impl StartProgress {
+    /// The start is at `stage` from now on.
+    pub fn reach(&self, stage: StartStage) {
+        self.0.send_replace(stage);
+    }
+
+    pub fn stage(&self) -> StartStage {
+        *self.0.borrow()
+    }
+
+    pub fn state(&self) -> Starting {
+        Starting { ready: false, starting: true, stage: self.stage() }
+    }
+}
+
 /// When each part was last seen to work or not.
 #[derive(Default)]
 pub(super) struct Health {
     engine: Mutex<Option<Seen>>,
     gallery: Mutex<Option<Seen>>,
+    /// `None`: nobody has looked yet.
+    memory: Mutex<Option<MemoryState>>,
 }
 
 #[derive(Clone, Copy)]
@@ -69,8 +157,10 @@ impl Services {
     pub fn readiness(&self) -> Readiness {
         let engine = Seen::state(&self.0.health.engine);
         let gallery = Seen::state(&self.0.health.gallery);
-        let ready = engine == PartState::Ok && gallery == PartState::Ok;
-        Readiness { ready, engine, gallery, model: self.serving().name().to_owned() }
+        let memory = *self.0.health.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = memory.unwrap_or(MemoryState::Filling);
+        let ready = engine == PartState::Ok && gallery == PartState::Ok && memory != MemoryState::Filling;
+        Readiness { ready, engine, gallery, memory, model: self.serving().name().to_owned() }
     }
 
     /// Looks at the parts for ever, at each by itself: one that hangs does not hide what becomes of the other.
@@ -79,7 +169,17 @@ impl Services {
             self.try_embedder(&self.serving().loaded).await.is_ok()
         });
         let gallery = look_again("gallery", &self.0.health.gallery, || async { self.0.galleries.ping().await.is_ok() });
-        tokio::join!(engine, gallery);
+        tokio::join!(engine, gallery, self.look_at_memory());
+    }
+
+    /// Writes down how far the memory of the model that answers is. One that another model fills does not count before that
+    /// model answers.
+    async fn look_at_memory(&self) {
+        loop {
+            let state = MemoryState::of(&self.serving().resident);
+            *self.0.health.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+            sleep(if state == MemoryState::Filling { FILL_INTERVAL } else { INTERVAL }).await;
+        }
     }
 
     /// Tries the way of a photo up to the embedding and asks the database, as the first look. The error is of the detector if the

@@ -156,6 +156,11 @@ impl Resident {
         self.0.task.as_ref().is_some_and(|task| !task.is_finished())
     }
 
+    /// Whether everything is in memory, be it late.
+    pub fn is_filled(&self) -> bool {
+        self.0.shared.view().is_some()
+    }
+
     /// Waits until everything is in memory, or will not be.
     pub async fn filled(&self) {
         while self.is_on() && self.0.shared.view().is_none() {

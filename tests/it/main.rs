@@ -34,6 +34,7 @@ mod replicas;
 mod review;
 mod serve;
 mod shadow;
+mod start;
 mod support;
 mod training;
 mod transfer;

@@ -54,7 +54,8 @@ pub struct PrivatePostgres {
 }
 
 impl PrivatePostgres {
-    /// Makes the cluster if there is none, recovers it if the last run was killed, and returns when it answers.
+    /// Makes the cluster if there is none, lets it recover if the last run was killed, however long that takes, and returns
+    /// when it answers.
     pub async fn start(options: PrivateOptions) -> Result<Self, DbError> {
         let data_dir = DataDir::open(&options.data_dir)?;
         let cluster = Cluster::prepare(&options.install_dir, data_dir).await?;

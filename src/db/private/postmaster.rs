@@ -22,6 +22,10 @@ const SHUTDOWN: [(Signal, Duration); 3] = [
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];
 
+/// Where a postmaster writes its process id and, further down, what it is at (pidfile.h of PostgreSQL).
+const PID_FILE: &str = "postmaster.pid";
+const STATUS_LINE: usize = 7;
+
 /// Waits for the end of its input, which is the end of our process, then stops Postgres ("fast").
 const GUARD: &str = r#"read -r _; kill -INT "$1""#;
 
@@ -71,6 +75,15 @@ impl Postmaster {
         }
     }
 
+    /// Whether Postgres itself says that it is starting, of which recovering is a part: in the file with its process id.
+    pub fn says_that_it_starts(&self, cluster: &Path) -> bool {
+        let file = fs::read_to_string(cluster.join(PID_FILE)).unwrap_or_default();
+        let lines: Vec<&str> = file.lines().map(str::trim).collect();
+        // An earlier run may have left its own file.
+        let is_ours = self.child.id().is_some_and(|pid| lines.first() == Some(&pid.to_string().as_str()));
+        is_ours && lines.get(STATUS_LINE) == Some(&"starting")
+    }
+
     /// Stops Postgres, the gentle way first.
     pub async fn stop(mut self) {
         for (signal, patience) in SHUTDOWN {
@@ -105,7 +118,7 @@ fn describe(status: std::io::Result<ExitStatus>) -> String {
 /// Ends what an earlier run left: a postmaster that is still alive (or is just being stopped by its guard), and
 /// backends that outlived theirs. We hold the lock, so whatever runs on this cluster belongs to a dead owner.
 pub(super) async fn end_leftovers(cluster: &Path) -> Result<(), DbError> {
-    let pid_file = cluster.join("postmaster.pid");
+    let pid_file = cluster.join(PID_FILE);
     let Some(pid) = first_line_pid(&pid_file) else { return Ok(()) };
     if works_on(pid, cluster) {
         tracing::warn!(%pid, "stopping the private Postgres that an earlier run left behind");
@@ -125,26 +138,6 @@ pub(super) async fn end_leftovers(cluster: &Path) -> Result<(), DbError> {
         fs::remove_file(&pid_file).map_err(DbError::io("remove", pid_file))?;
     }
     Ok(())
-}
-
-/// Ticks of the processor (10 ms, as a rule) that the processes which recover a cluster have had, so that it can be seen
-/// whether they get on.
-pub(super) fn work_of_recovery(cluster: &Path) -> u64 {
-    let recovers = |pid: &Pid| {
-        // Postgres writes there what a process does.
-        let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        title.starts_with(b"postgres: startup") || title.starts_with(b"postgres: checkpointer")
-    };
-    processes().filter(|pid| works_on(*pid, cluster) && recovers(pid)).filter_map(ticks).sum()
-}
-
-/// User and system time of a process, the 14th and 15th field of its `stat` (proc(5)); the second may hold spaces.
-fn ticks(pid: Pid) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let number = |field: &str| field.parse::<u64>().ok();
-    let mut times = fields.split(' ').skip(11).map(number);
-    Some(times.next()?? + times.next()??)
 }
 
 fn first_line_pid(pid_file: &Path) -> Option<Pid> {

@@ -7,12 +7,18 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster::Cluster;
-use super::postmaster::{Postmaster, end_leftovers, work_of_recovery};
+use super::postmaster::{Postmaster, end_leftovers};
 use super::{DbError, ROLE};
 
-/// How long Postgres may go without a sign of progress until it answers. After a crash it replays its log first, which
-/// takes as long as there is log.
+/// How long Postgres may say nothing until it lets us in. One that says that it is starting is waited for without an end:
+/// after a crash it replays its log first, which takes as long as there is log.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long one attempt to connect may take.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// `cannot_connect_now`: it is starting, it recovers, or it does not accept connections yet (PostgreSQL manual, appendix A).
+const STARTING: &str = "57P03";
 
 /// How often is said that it is waited for.
 const SAY_EVERY: Duration = Duration::from_secs(10);
@@ -24,7 +30,7 @@ pub(super) async fn start(cluster: &Cluster) -> Result<Postmaster, DbError> {
     start_patiently(cluster, PATIENCE).await
 }
 
-/// As [`start`]; gives up when there was no progress for `patience`.
+/// As [`start`]; gives up when Postgres has said nothing for `patience`.
 pub(super) async fn start_patiently(cluster: &Cluster, patience: Duration) -> Result<Postmaster, DbError> {
     end_leftovers(&cluster.path()).await?;
     let mut postmaster = Postmaster::spawn(cluster)?;
@@ -85,16 +91,26 @@ async fn ready(cluster: &Cluster, postmaster: &mut Postmaster, patience: Duratio
     let maintenance = cluster.connect_options("postgres");
     let mut wait = Wait::new(patience, Instant::now());
     let mut connection = loop {
-        match timeout(patience, PgConnection::connect_with(&maintenance)).await {
+        let attempt = timeout(ATTEMPT.min(patience), PgConnection::connect_with(&maintenance)).await;
+        let refusal = match attempt {
             Ok(Ok(connection)) => break connection,
-            // Each attempt is a line in its log.
-            Ok(Err(_)) | Err(_) => sleep(wait.pause(Instant::now())).await,
-        }
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        };
         if let Some(end) = postmaster.has_ended().await {
             return Err(DbError::NotStarted { reason: end, log: cluster.log_tail() });
         }
-        wait.go_on(Instant::now(), || work_of_recovery(&cluster.path()))
-            .map_err(|reason| DbError::NotStarted { reason, log: cluster.log_tail() })?;
+        let starts =
+            refusal.as_ref().is_some_and(says_that_it_starts) || postmaster.says_that_it_starts(&cluster.path());
+        if let Err(silence) = wait.go_on(Instant::now(), starts) {
+            let reason = match refusal {
+                Some(refusal) => format!("{silence} ({refusal})"),
+                None => silence,
+            };
+            return Err(DbError::NotStarted { reason, log: cluster.log_tail() });
+        }
+        // Each attempt is a line in its log.
+        sleep(wait.pause(Instant::now())).await;
     };
     let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
         .bind(ROLE)
@@ -107,47 +123,45 @@ async fn ready(cluster: &Cluster, postmaster: &mut Postmaster, patience: Duratio
     Ok(connection.close().await?)
 }
 
-/// A wait that lasts for as long as something moves.
+/// Whether Postgres refuses a connection because it is starting.
+fn says_that_it_starts(refusal: &sqlx::Error) -> bool {
+    refusal.as_database_error().is_some_and(|error| error.code().as_deref() == Some(STARTING))
+}
+
+/// A wait that lasts for as long as who is waited for says that it is starting.
 struct Wait {
     patience: Duration,
     began: Instant,
-    /// What was done when something last moved.
-    done: u64,
-    moved: Instant,
-    looked: Instant,
+    /// When it last said so.
+    heard: Instant,
+    /// When we last said that we wait.
     said: Instant,
 }
 
 impl Wait {
-    /// Looks for progress in the time that may pass without any; each costs more than a connection.
-    const LOOKS: u32 = 20;
-
     fn new(patience: Duration, now: Instant) -> Self {
-        Self { patience, began: now, done: 0, moved: now, looked: now, said: now }
+        Self { patience, began: now, heard: now, said: now }
     }
 
-    /// Until the next attempt: a start takes a fraction of a second, a recovery may take minutes.
+    /// Until the next attempt: a start takes a fraction of a second, a recovery may take hours.
     fn pause(&self, now: Instant) -> Duration {
         (now.duration_since(self.began) / 10).clamp(Duration::from_millis(25), Duration::from_millis(500))
     }
 
-    /// `done` says how much has been done so far. An error once nothing has moved for too long.
-    fn go_on(&mut self, now: Instant, done: impl FnOnce() -> u64) -> Result<(), String> {
-        if now.duration_since(self.looked) >= self.patience / Self::LOOKS {
-            self.looked = now;
-            let done = done();
-            if done != self.done {
-                (self.done, self.moved) = (done, self.looked);
-            }
+    /// `starts`: whether it says now that it is starting. An error once it has not said so for too long.
+    fn go_on(&mut self, now: Instant, starts: bool) -> Result<(), String> {
+        if starts {
+            self.heard = now;
         }
         if now.duration_since(self.said) >= SAY_EVERY {
             self.said = now;
-            tracing::info!("waiting for the private Postgres, which recovers from its log after it was killed");
+            let seconds = now.duration_since(self.began).as_secs();
+            tracing::info!(seconds, "waiting for the private Postgres; after a crash it replays its log first");
         }
-        if now.duration_since(self.moved) < self.patience {
+        if now.duration_since(self.heard) < self.patience {
             return Ok(());
         }
-        Err(format!("no answer, and no progress for {} seconds", self.patience.as_secs()))
+        Err(format!("it has not answered for {} seconds, nor said that it is starting", self.patience.as_secs()))
     }
 }
 
@@ -156,19 +170,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_lasts_for_as_long_as_something_moves() {
+    fn a_wait_lasts_for_as_long_as_it_is_said_to_start() {
         let began = Instant::now();
         let at = |seconds: u64| began + Duration::from_secs(seconds);
         let mut wait = Wait::new(Duration::from_secs(60), began);
-        // An hour, in which something happens every 50 seconds.
+        // An hour, in which it says so every 50 seconds.
         for second in (0..3600).step_by(5) {
-            wait.go_on(at(second), || 1 + second / 50).unwrap();
+            wait.go_on(at(second), second % 50 == 0).unwrap();
         }
-        wait.go_on(at(3600), || 73).unwrap();
-        wait.go_on(at(3655), || 73).unwrap();
-        let gave_up = wait.go_on(at(3661), || 73).unwrap_err();
-        assert!(gave_up.contains("no progress for 60 seconds"), "{gave_up}");
-        // One that moves after all is waited for on.
-        wait.go_on(at(3665), || 74).unwrap();
+        wait.go_on(at(3600), true).unwrap();
+        wait.go_on(at(3655), false).unwrap();
+        let gave_up = wait.go_on(at(3661), false).unwrap_err();
+        assert!(gave_up.contains("not answered for 60 seconds"), "{gave_up}");
+        // One that says so after all is waited for on.
+        wait.go_on(at(3665), true).unwrap();
     }
 }

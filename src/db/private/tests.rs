@@ -1,4 +1,5 @@
 use std::fs::Permissions;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -263,38 +264,71 @@ async fn a_broken_cluster_reports_the_log() {
     assert!(matches!(&error, DbError::NotStarted { log, .. } if log.contains("pg_control")), "{error}");
 }
 
-#[tokio::test]
-async fn a_recovery_is_seen_to_get_on_and_brings_everything_back() {
-    let folder = data_dir();
-    let postgres = start(folder.path()).await.unwrap();
-    let mut connection = PgConnection::connect_with(&postgres.connect_options()).await.unwrap();
-    sqlx::raw_sql("create table filled (n int, text text)").execute(&mut connection).await.unwrap();
-    let path = folder.path().canonicalize().unwrap().join("postgres");
-    let fill = "insert into filled select n, repeat(md5(n::text), 8) from generate_series(1, 50000) n";
-    // What counts as work of a recovery is what a checkpoint costs as well.
-    let mut rows = 0;
-    while postmaster::work_of_recovery(&path) == 0 {
-        sqlx::query(fill).execute(&mut connection).await.unwrap();
-        rows += 50_000;
-        sqlx::query("checkpoint").execute(&mut connection).await.unwrap();
-        assert!(rows < 10_000_000, "the work of checkpoints is not seen");
-    }
-    sqlx::query(fill).execute(&mut connection).await.unwrap();
-    kill(postmaster_pid(folder.path()), Signal::SIGKILL).unwrap();
-    postgres.stop().await;
-    let postgres = start(folder.path()).await.unwrap();
-    let mut connection = PgConnection::connect_with(&postgres.connect_options()).await.unwrap();
-    let found: i64 = sqlx::query_scalar("select count(*) from filled").fetch_one(&mut connection).await.unwrap();
-    assert_eq!(found, rows + 50_000);
-    postgres.stop().await;
+/// Makes the next start recover until the returned file is gone: PostgreSQL asks this command for more of its log.
+fn hold_recovery(data_dir: &Path) -> PathBuf {
+    let held = data_dir.canonicalize().unwrap().join("held");
+    std::fs::write(&held, "").unwrap();
+    let command = format!("while [ -e \"{}\" ]; do sleep 0.1; done; exit 1", held.display());
+    let settings = data_dir.join("postgres/postgresql.auto.conf");
+    let mut settings = std::fs::OpenOptions::new().append(true).open(settings).unwrap();
+    // Without hot standby nobody is let in before the end.
+    writeln!(settings, "hot_standby = off\nrestore_command = '{command}'").unwrap();
+    std::fs::write(data_dir.join("postgres/recovery.signal"), "").unwrap();
+    held
+}
+
+/// A postmaster of the cluster that says it is starting, unless it is `former`.
+fn is_starting(data_dir: &Path, former: Pid) -> bool {
+    let file = std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")).unwrap_or_default();
+    let lines: Vec<&str> = file.lines().map(str::trim).collect();
+    lines.first() != Some(&former.to_string().as_str()) && lines.get(7) == Some(&"starting")
 }
 
 #[tokio::test]
-async fn a_start_without_progress_is_given_up() {
+async fn a_recovery_is_waited_for_beyond_all_patience_and_brings_everything_back() {
+    let folder = data_dir();
+    let postgres = start(folder.path()).await.unwrap();
+    let mut connection = PgConnection::connect_with(&postgres.connect_options()).await.unwrap();
+    let fill = "create table filled (n int); insert into filled select generate_series(1, 50000)";
+    sqlx::raw_sql(fill).execute(&mut connection).await.unwrap();
+    kill(postmaster_pid(folder.path()), Signal::SIGKILL).unwrap();
+    postgres.stop().await;
+
+    let held = hold_recovery(folder.path());
+    let cluster = Cluster::prepare(&install_dir(), DataDir::open(folder.path()).unwrap()).await.unwrap();
+    let patience = Duration::from_secs(5);
+    let released = async {
+        tokio::time::sleep(patience * 2).await;
+        assert!(is_starting(folder.path(), Pid::from_raw(0)), "it should be recovering for this test");
+        std::fs::remove_file(held).unwrap();
+    };
+    let (postmaster, ()) = tokio::join!(supervisor::start_patiently(&cluster, patience), released);
+    let postmaster = postmaster.unwrap();
+    let mut connection = PgConnection::connect_with(&cluster.connect_options(ROLE)).await.unwrap();
+    let found: i64 = sqlx::query_scalar("select count(*) from filled").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(found, 50_000);
+    postmaster.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_recovery_after_a_crash() {
+    let folder = data_dir();
+    let postgres = start(folder.path()).await.unwrap();
+    let _held = hold_recovery(folder.path());
+    let first = postmaster_pid(folder.path());
+    kill(first, Signal::SIGKILL).unwrap();
+    eventually(Duration::from_secs(60), "the recovery", async || is_starting(folder.path(), first)).await;
+    assert!(!answers(&postgres).await);
+    tokio::time::timeout(Duration::from_secs(120), postgres.stop()).await.expect("the end");
+    assert!(!folder.path().join("postgres/postmaster.pid").exists(), "Postgres still runs");
+}
+
+#[tokio::test]
+async fn a_start_without_a_word_is_given_up() {
     let folder = data_dir();
     start(folder.path()).await.unwrap().stop().await;
     let cluster = Cluster::prepare(&install_dir(), DataDir::open(folder.path()).unwrap()).await.unwrap();
-    // Nothing moves in so short a time.
+    // Nobody answers in so short a time.
     let error = supervisor::start_patiently(&cluster, Duration::ZERO).await.unwrap_err();
-    assert!(matches!(&error, DbError::NotStarted { reason, .. } if reason.contains("no progress")), "{error}");
+    assert!(matches!(&error, DbError::NotStarted { reason, .. } if reason.contains("not answered")), "{error}");
 }

@@ -67,6 +67,7 @@ pub enum Code {
     RouteNotFound,
     MethodNotAllowed,
     // The server.
+    Starting,
     Overloaded,
     DatabaseUnavailable,
     ModelUnavailable,
@@ -126,7 +127,7 @@ impl Code {
             | Self::InvalidDataset
             | Self::InvalidModel
             | Self::CodeRefused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
+            Self::Starting | Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

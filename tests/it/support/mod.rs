@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use faceid::app::App;
 use faceid::config::Settings;
 use faceid::http::{AppState, Code, Problem, router, serve};
+use faceid::service::StartProgress;
 use faceid::service::answers::Enrolled;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -50,7 +51,9 @@ fn start_shared() -> Shared {
             let mut config = settings.into_config().unwrap();
             // This program is that of the tests.
             config.models.trial.program = env!("CARGO_BIN_EXE_faceid").into();
-            let mut app = App::start(&config).await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
+            let mut app = App::start(&config, &StartProgress::default())
+                .await
+                .unwrap_or_else(|error| panic!("the server did not start: {error}"));
             app.work_on_jobs(&faceid::jobs::Lane::ALL);
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             started.send(format!("http://{}", listener.local_addr().unwrap())).unwrap();

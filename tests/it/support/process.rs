@@ -58,7 +58,14 @@ impl Server {
     }
 
     /// As [`Self::start_logging_to`], by a command that has more in its environment.
-    pub async fn start_from(mut faceid: Command, log: impl Into<Stdio>, data_dir: &Path, arguments: &[&str]) -> Self {
+    pub async fn start_from(faceid: Command, log: impl Into<Stdio>, data_dir: &Path, arguments: &[&str]) -> Self {
+        let mut server = Self::spawn(faceid, log, data_dir, arguments);
+        server.until_ready().await;
+        server
+    }
+
+    /// As [`Self::start_from`], but does not wait.
+    pub fn spawn(mut faceid: Command, log: impl Into<Stdio>, data_dir: &Path, arguments: &[&str]) -> Self {
         let bind = format!("127.0.0.1:{}", free_port());
         let child = faceid
             .args(["serve", "--log", "warn", "--bind", &bind, "--data-dir"])
@@ -68,12 +75,11 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut server = Self { url: format!("http://{bind}"), child };
-        server.until_ready().await;
-        server
+        Self { url: format!("http://{bind}"), child }
     }
 
-    async fn until_ready(&mut self) {
+    /// Waits until the server is ready.
+    pub async fn until_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         let client = reqwest::Client::new();
         loop {
