@@ -206,6 +206,8 @@ pub struct SearchConfig {
     pub place: SearchChoice,
     /// Bytes that templates may take in memory.
     pub resident_memory: u64,
+    /// How old templates in memory may be that answer an identification, if they are not up to date; 0: then they do not.
+    pub max_staleness: Duration,
     /// Threads that one search may use.
     pub threads: usize,
 }
@@ -320,6 +322,7 @@ impl Settings {
                 search: SearchConfig {
                     place: said(s.search),
                     resident_memory: in_range("resident_memory", s.resident_memory, 1 << 20..=1 << 44)?,
+                    max_staleness: Duration::from_secs(in_range("max_staleness", s.max_staleness, 0..=3600)?),
                     threads,
                 },
             },

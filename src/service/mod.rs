@@ -105,6 +105,8 @@ struct Parts {
     search_device: Option<Device>,
     reembed_share: f64,
     requests: Arc<Semaphore>,
+    /// Searches in the database while galleries should be in memory.
+    database_searches: Arc<Semaphore>,
 }
 
 impl Services {
@@ -135,6 +137,8 @@ impl Services {
             following: Mutex::new(()),
             faces_came: Notify::new(),
             requests: Arc::new(Semaphore::new(recognition.max_requests)),
+            // Whatever else requests need the database for finds connections left.
+            database_searches: Arc::new(Semaphore::new((config.database.connections as usize / 2).max(1))),
             recognition,
             search_device,
             reembed_share: config.models.reembed_share,
@@ -172,8 +176,11 @@ impl Services {
     pub fn record_load(&self) {
         let in_work = self.0.recognition.max_requests - self.0.requests.available_permits();
         metrics::gauge!("faceid_requests_in_work").set(in_work as f64);
-        let resident = self.serving().resident.current().map_or(0, |view| view.index.len());
+        let serving = self.serving();
+        let resident = serving.resident.current().map_or(0, |held| held.view.index.len());
         metrics::gauge!("faceid_resident_templates").set(resident as f64);
+        let age = serving.resident.age().unwrap_or_default();
+        metrics::gauge!("faceid_resident_age_seconds").set(age.as_secs_f64());
         let Depth { first, detect, later, embed } = self.0.engine.depth();
         for (stage, depth) in [("decode", first), ("detect", detect), ("align", later), ("embed", embed)] {
             metrics::gauge!("faceid_queue_depth", "stage" => stage).set(depth as f64);

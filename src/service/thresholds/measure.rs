@@ -120,7 +120,7 @@ impl Services {
                 except: Some(*subject),
             };
             let queries: Vec<Query> = batch.iter().map(query).collect();
-            let found = patiently(|| self.search(serving, size.gallery, queries.clone())).await?;
+            let found = patiently(|| self.search_fresh(serving, size.gallery, queries.clone())).await?;
             largest.extend(found.iter().filter_map(|hits| hits.first()).map(|hit| hit.similarity as f32));
             rest(began, SHARE).await;
         }
