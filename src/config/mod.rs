@@ -204,6 +204,8 @@ pub struct SearchConfig {
     pub place: SearchChoice,
     /// Bytes that templates may take in memory.
     pub resident_memory: u64,
+    /// How old templates in memory may be that answer an identification, if they are not up to date; 0: then they do not.
+    pub max_staleness: Duration,
 }
 
 /// Long tasks.
@@ -319,6 +321,7 @@ impl Settings {
                 search: SearchConfig {
                     place: said(s.search),
                     resident_memory: in_range("resident_memory", s.resident_memory, 1 << 20..=1 << 44)?,
+                    max_staleness: Duration::from_secs(in_range("max_staleness", s.max_staleness, 0..=3600)?),
                 },
             },
             models: ModelsConfig {

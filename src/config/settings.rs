@@ -188,6 +188,10 @@ settings! {
     /// Bytes of memory that galleries may take for searches, about 1.7 KB a subject of 512 dimensions [default: 2 GiB]
     #[arg(long, env = "FACEID_RESIDENT_MEMORY", value_name = "N")]
     resident_memory: u64,
+    /// Seconds for which galleries in memory go on answering identifications, which then say how old they are, while the
+    /// database is slow or away; 0: never [default: 60]
+    #[arg(long, env = "FACEID_MAX_STALENESS", value_name = "SECONDS")]
+    max_staleness: u64,
     /// Seconds after which another server takes over the jobs of one that died [default: 30]
     #[arg(long, env = "FACEID_JOB_LEASE", value_name = "SECONDS")]
     job_lease: u64,
@@ -349,6 +353,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         search: Some(SearchChoice::Auto),
         search_device: Some(DeviceChoice::Cpu),
         resident_memory: Some(2 << 30),
+        max_staleness: Some(60),
         job_lease: Some(30),
         train_threads: Some((cores() / 2).max(1)),
         train_memory: Some(4 << 30),

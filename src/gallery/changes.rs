@@ -2,19 +2,28 @@
 //!
 //! Triggers write to the table `changes` which subjects changed. A reader takes those of transactions that it has not
 //! seen yet and reads their templates anew, so the order of changes does not matter and reading one twice does no harm.
+//! Whether changes can have been missed never depends on clocks: the database says how far its log was [pruned](readers),
+//! and a reader compares the [identity](identity) of the database with that which it began with.
+
+mod identity;
+mod readers;
 
 use std::collections::{BTreeSet, HashSet};
-use std::time::Duration;
+use std::time::Instant;
 
 use futures_util::TryStreamExt;
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgListener, PgPool};
 use uuid::Uuid;
 
 use super::search::TemplateRow;
 use super::{Galleries, Gallery, GalleryError};
-use crate::db::{listen, notify};
+use crate::db::{DbError, listen, notify};
 use crate::index::About;
 use crate::types::{GalleryId, ModelId, StoredEmbedding, SubjectId};
+use identity::Identity;
+pub use readers::CHANGES_KEPT;
+use readers::SEEN_WITHIN;
 
 /// Channel of the notifications. They only save waiting: what they announce is in the table.
 pub(super) const CHANNEL: &str = "faceid_changes";
@@ -22,8 +31,14 @@ pub(super) const CHANNEL: &str = "faceid_changes";
 /// Templates that are read at once.
 const CHUNK: usize = 1000;
 
-/// Changes are kept for this long; a reader that was away for longer starts over.
-pub const CHANGES_KEPT: Duration = Duration::from_secs(3600);
+/// Galleries that exist: all, or those of `$1`.
+const GALLERIES: &str = "select id, name, policy, created_at from galleries where ($1::uuid[] is null or id = any($1)) \
+    and erased_at is null";
+
+/// Templates of the model `$1`: all, or those of the subjects `$2`.
+const TEMPLATES: &str = "select t.gallery_id, t.subject_id, s.name as subject, t.faces, t.face_id, t.embedding \
+    from templates t join subjects s on s.id = t.subject_id \
+    where t.model_id = $1 and ($2::uuid[] is null or t.subject_id = any($2)) and s.erased_at is null";
 
 /// A template with what belongs to it.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,18 +69,44 @@ impl Changes {
 pub struct Feed {
     pool: PgPool,
     model: ModelId,
+    /// Among the readers that the database knows.
+    id: Uuid,
     /// Every transaction below was seen.
     cursor: u64,
     /// Changes of later transactions that were seen.
     seen: HashSet<i64>,
-    /// When the PostgreSQL that counts the transactions was started.
-    server: String,
-    lost: bool,
+    /// Of the database that counts the transactions.
+    identity: Identity,
+    /// Galleries that exist. Templates of others are left out: whatever brings their gallery brings them as well.
+    galleries: HashSet<Uuid>,
+    /// The state of the database that was read last, and a moment that was not later.
+    snapshot: String,
+    taken: Instant,
+    /// Whether what was read last brought changes that have not been [confirmed](Self::confirm).
+    is_news: bool,
+    /// Whether those who erase waited for this reader when it read last.
+    is_counted: bool,
+    confirmed: Option<Instant>,
+    is_lost: bool,
 }
 
 impl Galleries {
     pub fn feed(&self, model: ModelId) -> Feed {
-        Feed { pool: self.beside.clone(), model, cursor: 0, seen: HashSet::new(), server: String::new(), lost: false }
+        Feed {
+            pool: self.beside.clone(),
+            model,
+            id: Uuid::now_v7(),
+            cursor: 0,
+            seen: HashSet::new(),
+            identity: Identity::default(),
+            galleries: HashSet::new(),
+            snapshot: String::new(),
+            taken: Instant::now(),
+            is_news: false,
+            is_counted: false,
+            confirmed: None,
+            is_lost: false,
+        }
     }
 
     /// Templates of a model in one gallery.
@@ -95,108 +136,150 @@ impl Feed {
         mut gallery: impl FnMut(Gallery),
         mut template: impl FnMut(Template),
     ) -> Result<(), GalleryError> {
-        let (cursor, server): (String, String) =
-            sqlx::query_as("select pg_snapshot_xmin(pg_current_snapshot())::text, pg_postmaster_start_time()::text")
-                .fetch_one(&self.pool)
-                .await?;
-        // What is committed from here on comes again as a change.
-        self.cursor = cursor.parse().map_err(|_| GalleryError::Inconsistent("a transaction id is no number"))?;
-        (self.server, self.lost) = (server, false);
-        self.seen.clear();
-        let mut galleries =
-            sqlx::query_as("select id, name, policy, created_at from galleries where erased_at is null")
-                .fetch(&self.pool);
+        self.start_over().await?;
+        let all: Option<Vec<Uuid>> = None;
+        let mut galleries = sqlx::query_as::<_, Gallery>(GALLERIES).bind(&all).fetch(&self.pool);
+        let mut known = HashSet::new();
         while let Some(row) = galleries.try_next().await? {
+            known.insert(row.id.0);
             gallery(row);
         }
         drop(galleries);
-        let mut rows = sqlx::query_as::<_, FedRow>(
-            "select t.gallery_id, t.subject_id, s.name as subject, t.faces, t.face_id, t.embedding \
-             from templates t join subjects s on s.id = t.subject_id join galleries g on g.id = t.gallery_id \
-             where t.model_id = $1 and g.erased_at is null",
-        )
-        .bind(self.model.0)
-        .fetch(&self.pool);
+        let mut rows = sqlx::query_as::<_, FedRow>(TEMPLATES).bind(self.model.0).bind(&all).fetch(&self.pool);
         while let Some(row) = rows.try_next().await? {
-            template(row.into());
+            if known.contains(&row.gallery_id) {
+                template(row.into());
+            }
         }
+        drop(rows);
+        self.galleries = known;
         Ok(())
     }
 
-    /// Whether changes may have been missed, so that only [`Self::load`] helps.
+    /// Notes which database this is and where its log ends: what is committed from here on comes again as a change.
+    async fn start_over(&mut self) -> Result<(), GalleryError> {
+        let mut connection = self.pool.acquire().await?;
+        let identity = identity::settle_ids(&mut connection).await?;
+        let sql = format!(
+            "select pg_snapshot_xmin(now.snapshot)::text, now.snapshot::text, {identity} \
+             from (select pg_current_snapshot() as snapshot) now"
+        );
+        let taken = Instant::now();
+        let (oldest, snapshot, is): (String, String, String) =
+            sqlx::query_as(AssertSqlSafe(sql)).fetch_one(&mut *connection).await?;
+        self.identity = Identity { sql: identity, is };
+        (self.cursor, self.snapshot, self.taken) = (transaction(&oldest)?, snapshot, taken);
+        self.seen.clear();
+        (self.is_news, self.is_counted, self.confirmed, self.is_lost) = (false, false, None, false);
+        Ok(())
+    }
+
+    /// Whether changes may have been missed, so that only [`Self::load`] helps: they were deleted before they were read, the
+    /// database is another one or an earlier state of it, or reading them failed for a reason that does not pass.
     ///
     /// A server that crashed, or a standby that took over, gives numbers of transactions again that left no trace in what
     /// was written down: changes of such transactions would count as seen.
     pub fn is_lost(&self) -> bool {
-        self.lost
+        self.is_lost
+    }
+
+    /// A moment not later than the state of the database that [`Self::next`] gave last: how old a memory is that has it counts
+    /// from here, however long reading and applying it took.
+    pub fn taken(&self) -> Instant {
+        self.taken
     }
 
     /// What was committed since the last call, or since [`Self::load`]. Fails from the moment on in which it [is
-    /// lost](Self::is_lost).
+    /// lost](Self::is_lost). Called again after a failure that passes, it gives the same and more.
     pub async fn next(&mut self) -> Result<Changes, GalleryError> {
-        let rows: Vec<ChangeRow> = sqlx::query_as(
-            "with now as materialized (select pg_snapshot_xmin(pg_current_snapshot()) as oldest) \
-             select now.oldest::text as oldest, pg_postmaster_start_time()::text as server, \
-             c.sequence, c.gallery_id, c.subject_id \
-             from now left join changes c on c.transaction >= $1::text::xid8",
-        )
-        .bind(self.cursor.to_string())
-        .fetch_all(&self.pool)
-        .await?;
-        let mut seen = HashSet::new();
+        if self.is_lost {
+            return Err(GalleryError::Inconsistent("changes may have been missed"));
+        }
+        let changes = self.read_on().await;
+        let passes = matches!(&changes, Ok(_) | Err(GalleryError::Db(DbError::Unavailable(_))));
+        self.is_lost |= !passes;
+        changes
+    }
+
+    async fn read_on(&mut self) -> Result<Changes, GalleryError> {
+        let (log, taken) = self.read_log().await?;
+        let oldest = transaction(&log.oldest)?;
+        if !log.is_same || oldest < self.cursor {
+            return Err(GalleryError::Inconsistent("PostgreSQL was started anew, or another one took its place"));
+        }
+        if !log.is_whole {
+            return Err(GalleryError::Inconsistent("changes were deleted before they were read"));
+        }
+        let sequences = log.sequences.unwrap_or_default();
         let (mut galleries, mut subjects) = (BTreeSet::new(), BTreeSet::new());
-        let mut oldest = self.cursor;
-        for row in rows {
-            oldest = row.oldest.parse().map_err(|_| GalleryError::Inconsistent("a transaction id is no number"))?;
-            if oldest < self.cursor || row.server != self.server {
-                self.lost = true;
-                return Err(GalleryError::Inconsistent("PostgreSQL was started anew, or another one took its place"));
-            }
-            let (Some(sequence), Some(gallery)) = (row.sequence, row.gallery_id) else { continue };
-            seen.insert(sequence);
-            if self.seen.contains(&sequence) {
-                continue;
-            }
-            match row.subject_id {
+        let about = log.galleries.unwrap_or_default().into_iter().zip(log.subjects.unwrap_or_default());
+        for (_, (gallery, subject)) in sequences.iter().zip(about).filter(|(n, _)| !self.seen.contains(n)) {
+            match subject {
                 Some(subject) => _ = subjects.insert((gallery, subject)),
                 None => _ = galleries.insert(gallery),
             }
         }
         let changes = self.read(galleries, subjects).await?;
-        (self.cursor, self.seen) = (oldest, seen);
+        (self.cursor, self.seen) = (oldest, sequences.into_iter().collect());
+        (self.snapshot, self.taken, self.is_counted) = (log.snapshot, taken, log.is_counted);
+        self.is_news |= !changes.is_empty();
         Ok(changes)
     }
 
-    async fn read(&self, galleries: BTreeSet<Uuid>, subjects: BTreeSet<(Uuid, Uuid)>) -> Result<Changes, GalleryError> {
+    /// The end of the log with all that says whether it can be relied upon, in one state of the database.
+    async fn read_log(&self) -> Result<(LogRow, Instant), GalleryError> {
+        let sql = format!(
+            "with now as materialized (select pg_current_snapshot() as snapshot), \
+             log as (select array_agg(sequence) as sequences, array_agg(gallery_id) as galleries, \
+               array_agg(subject_id) as subjects from changes where transaction >= $1::text::xid8) \
+             select now.snapshot::text as snapshot, pg_snapshot_xmin(now.snapshot)::text as oldest, \
+               {identity} = $2 as is_same, \
+               coalesce((select pruned_to <= $1::text::xid8 from change_log), false) as is_whole, \
+               exists (select from readers where id = $3 \
+                 and seen_at > clock_timestamp() - $4::float8 * interval '1 second') as is_counted, \
+               log.sequences, log.galleries, log.subjects \
+             from now cross join log",
+            identity = self.identity.sql
+        );
+        let mut connection = self.pool.acquire().await?;
+        let taken = Instant::now();
+        let row = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(self.cursor.to_string())
+            .bind(&self.identity.is)
+            .bind(self.id)
+            .bind(SEEN_WITHIN.as_secs_f64())
+            .fetch_one(&mut *connection)
+            .await?;
+        Ok((row, taken))
+    }
+
+    async fn read(
+        &mut self,
+        galleries: BTreeSet<Uuid>,
+        subjects: BTreeSet<(Uuid, Uuid)>,
+    ) -> Result<Changes, GalleryError> {
         let mut changes = Changes::default();
+        // First, as they tell which of the subjects count.
+        if !galleries.is_empty() {
+            let ids: Vec<Uuid> = galleries.iter().copied().collect();
+            changes.galleries = sqlx::query_as::<_, Gallery>(GALLERIES).bind(Some(ids)).fetch_all(&self.pool).await?;
+            let present: BTreeSet<Uuid> = changes.galleries.iter().map(|gallery| gallery.id.0).collect();
+            self.galleries.extend(&present);
+            for gone in galleries.difference(&present) {
+                self.galleries.remove(gone);
+                changes.galleries_gone.push(GalleryId(*gone));
+            }
+        }
         let subjects: Vec<(Uuid, Uuid)> = subjects.into_iter().collect();
         for chunk in subjects.chunks(CHUNK) {
             let ids: Vec<Uuid> = chunk.iter().map(|(_, subject)| *subject).collect();
-            let rows: Vec<FedRow> = sqlx::query_as(
-                "select t.gallery_id, t.subject_id, s.name as subject, t.faces, t.face_id, t.embedding \
-                 from templates t join subjects s on s.id = t.subject_id join galleries g on g.id = t.gallery_id \
-                 where t.model_id = $1 and t.subject_id = any($2) and g.erased_at is null",
-            )
-            .bind(self.model.0)
-            .bind(ids)
-            .fetch_all(&self.pool)
-            .await?;
+            let mut rows: Vec<FedRow> =
+                sqlx::query_as(TEMPLATES).bind(self.model.0).bind(Some(ids)).fetch_all(&self.pool).await?;
+            rows.retain(|row| self.galleries.contains(&row.gallery_id));
             let present: HashSet<Uuid> = rows.iter().map(|row| row.template.subject_id).collect();
             let gone = chunk.iter().filter(|(_, subject)| !present.contains(subject));
             changes.gone.extend(gone.map(|(gallery, subject)| (GalleryId(*gallery), SubjectId(*subject))));
             changes.templates.extend(rows.into_iter().map(Template::from));
-        }
-        if !galleries.is_empty() {
-            let ids: Vec<Uuid> = galleries.iter().copied().collect();
-            changes.galleries = sqlx::query_as(
-                "select id, name, policy, created_at from galleries where id = any($1) and erased_at is null",
-            )
-            .bind(ids)
-            .fetch_all(&self.pool)
-            .await?;
-            let present: HashSet<Uuid> = changes.galleries.iter().map(|gallery| gallery.id.0).collect();
-            changes.galleries_gone =
-                galleries.difference(&present.into_iter().collect()).map(|id| GalleryId(*id)).collect();
         }
         Ok(changes)
     }
@@ -206,18 +289,15 @@ impl Feed {
         Ok(notify(&self.pool, CHANNEL).await?)
     }
 
-    /// Forgets changes that every reader has seen or is too late for.
-    pub async fn prune(&self) -> Result<(), GalleryError> {
-        sqlx::query("delete from changes where changed_at < now() - $1::float8 * interval '1 second'")
-            .bind(CHANGES_KEPT.as_secs_f64())
-            .execute(&self.pool)
-            .await?;
-        Ok(())
-    }
-
     /// Hears of changes that other servers announce.
     pub async fn listen(&self) -> Result<Announcements, GalleryError> {
         Ok(Announcements(listen(&self.pool, CHANNEL).await?))
+    }
+
+    /// As if transactions up to there had been seen.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, transaction: u64) {
+        self.cursor = transaction;
     }
 }
 
@@ -232,14 +312,23 @@ impl Announcements {
     }
 }
 
-/// A change, with the oldest transaction that was running when it was read; without one if nothing changed.
+fn transaction(text: &str) -> Result<u64, GalleryError> {
+    text.parse().map_err(|_| GalleryError::Inconsistent("a transaction id is no number"))
+}
+
+/// What the log holds from the cursor on, in columns of equal length; without any if nothing changed.
 #[derive(sqlx::FromRow)]
-struct ChangeRow {
+struct LogRow {
+    snapshot: String,
+    /// The oldest transaction that was running.
     oldest: String,
-    server: String,
-    sequence: Option<i64>,
-    gallery_id: Option<Uuid>,
-    subject_id: Option<Uuid>,
+    is_same: bool,
+    /// Whether nothing from the cursor on has been deleted.
+    is_whole: bool,
+    is_counted: bool,
+    sequences: Option<Vec<i64>>,
+    galleries: Option<Vec<Uuid>>,
+    subjects: Option<Vec<Option<Uuid>>>,
 }
 
 #[derive(sqlx::FromRow)]

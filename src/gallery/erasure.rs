@@ -43,8 +43,8 @@ pub struct Hidden {
     pub gallery: GalleryId,
     /// `None`: the gallery as a whole.
     pub subject: Option<SubjectId>,
-    /// The transaction, a number as text.
-    pub transaction: String,
+    /// The id of the transaction.
+    pub transaction: u64,
 }
 
 /// How far a pass through the faces of a gallery is: the last that was erased.
@@ -251,8 +251,8 @@ impl Galleries {
         Ok((hidden, from_id, into_id))
     }
 
-    /// Erases the face with its embeddings. Its subject stays, even without a face.
-    pub async fn delete_face(&self, id: FaceId) -> Result<(Erased, String), GalleryError> {
+    /// Erases the face with its embeddings, and says by which transaction. Its subject stays, even without a face.
+    pub async fn delete_face(&self, id: FaceId) -> Result<(Erased, u64), GalleryError> {
         let mut transaction = self.pool.begin().await?;
         self.hold_subject_of(&mut transaction, id).await?;
         let erased = erase_faces_of_kept(&mut transaction, id).await?;
@@ -312,14 +312,15 @@ pub(super) async fn hold_subjects(connection: &mut PgConnection, ids: &[Uuid]) -
 
 /// `None`: it is gone already.
 async fn hide_gallery(connection: &mut PgConnection, id: GalleryId) -> Result<Option<Hidden>, sqlx::Error> {
-    let transaction: Option<String> = sqlx::query_scalar(
+    let transaction: Option<i64> = sqlx::query_scalar(
         "update galleries set erased_at = now(), name = id::text where id = $1 and erased_at is null \
-         returning pg_current_xact_id()::text",
+         returning pg_current_xact_id()::text::bigint",
     )
     .bind(id.0)
     .fetch_optional(connection)
     .await?;
-    Ok(transaction.map(|transaction| Hidden { gallery: id, subject: None, transaction }))
+    let hidden = |transaction: i64| Hidden { gallery: id, subject: None, transaction: transaction.unsigned_abs() };
+    Ok(transaction.map(hidden))
 }
 
 /// Takes away by what the subject is found, and its name. `None`: it is gone already.
@@ -329,9 +330,9 @@ async fn hide_subject(
     id: SubjectId,
     into: Option<SubjectId>,
 ) -> Result<Option<Hidden>, sqlx::Error> {
-    let transaction: Option<String> = sqlx::query_scalar(
+    let transaction: Option<i64> = sqlx::query_scalar(
         "update subjects set erased_at = now(), merged_into = $2, name = id::text, metadata = '{}' \
-         where id = $1 and erased_at is null returning pg_current_xact_id()::text",
+         where id = $1 and erased_at is null returning pg_current_xact_id()::text::bigint",
     )
     .bind(id.0)
     .bind(into.map(|into| into.0))
@@ -339,7 +340,7 @@ async fn hide_subject(
     .await?;
     let Some(transaction) = transaction else { return Ok(None) };
     execute(connection, "delete from templates where subject_id = $1", id.0).await?;
-    Ok(Some(Hidden { gallery, subject: Some(id), transaction }))
+    Ok(Some(Hidden { gallery, subject: Some(id), transaction: transaction.unsigned_abs() }))
 }
 
 /// Locks a hidden subject, and the one that its faces go to; the latter, if there is one that is not being erased.
@@ -455,8 +456,9 @@ async fn set_patience(connection: &mut PgConnection, patience: &'static str) -> 
     sqlx::query("select set_config('lock_timeout', $1, true)").bind(patience).execute(connection).await.map(drop)
 }
 
-async fn transaction_id(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
-    sqlx::query_scalar("select pg_current_xact_id()::text").fetch_one(connection).await
+async fn transaction_id(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+    let id: i64 = sqlx::query_scalar("select pg_current_xact_id()::text::bigint").fetch_one(connection).await?;
+    Ok(id.unsigned_abs())
 }
 
 async fn execute(connection: &mut PgConnection, sql: &'static str, id: Uuid) -> Result<u64, sqlx::Error> {

@@ -151,6 +151,10 @@ pub struct Duplicate {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Identified {
     pub model: String,
+    /// The answer shows the gallery as it was so many seconds ago: the server has not got at its database since, or not in
+    /// time, and whoever came or changed later is missing. Absent from an answer that is up to date.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stale_seconds: Option<f64>,
     /// The similarity from which on a face is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
@@ -163,6 +167,10 @@ pub struct Identified {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct IdentifiedEmbedding {
     pub model: String,
+    /// The answer shows the gallery as it was so many seconds ago: the server has not got at its database since, or not in
+    /// time, and whoever came or changed later is missing. Absent from an answer that is up to date.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stale_seconds: Option<f64>,
     /// The similarity from which on it is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
@@ -199,7 +207,8 @@ pub struct IdentifiedFace {
 pub struct Match {
     pub subject: String,
     pub subject_id: SubjectId,
-    /// The subject's face that is most similar; null if it was deleted at this moment.
+    /// The subject's face that is most similar; null if it was deleted at this moment, or if the answer is stale and the
+    /// database did not tell in time.
     #[schema(required)]
     pub face_id: Option<FaceId>,
     /// Cosine, -1..1, of the face and the subject's template.

@@ -185,9 +185,10 @@ impl Services {
                     // The enrolment holds the gallery, so this sees every other that came before it.
                     serving.resident.settle().await;
                 }
-                match serving.resident.current() {
-                    Some(_) => {
-                        let found = self.search(serving, enrolment.gallery_id(), vec![query]).await?;
+                match serving.resident.fresh() {
+                    Some(view) => {
+                        let gallery = enrolment.gallery_id();
+                        let found = self.search_in(Some(view), serving, gallery, vec![query]).await?;
                         found.into_iter().flatten().collect()
                     }
                     None => enrolment.search(face.model, &query).await?,

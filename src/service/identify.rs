@@ -1,12 +1,12 @@
 //! Whom do the faces of a photo resemble?
 
 use super::answers::{Decision, Identified, IdentifiedEmbedding, IdentifiedFace, Match};
-use super::search::one_face_per_subject;
+use super::search::{Found, one_face_per_subject};
 use super::serving::Serving;
 use super::shadow::Seen;
 use super::{PhotoBytes, ServiceError, Services};
 use crate::gallery::Policy;
-use crate::index::{Hit, Hits, Query};
+use crate::index::{Hit, Query};
 use crate::registry::Opinion;
 use crate::types::{Embedding, GalleryId, Name, StoredEmbedding};
 use crate::vision::Wanted;
@@ -58,12 +58,14 @@ impl Services {
         let top_k = request.top_k as usize;
         let query = Query { probe: probe.clone(), top_k: top_k.max(RIVALS), min_similarity: None, except: None };
         let mut found = self.search(&serving, gallery.id, vec![query]).await?;
-        let standing = standing(&serving, found.first().map_or(&[], Vec::as_slice), &decision);
-        found.iter_mut().for_each(|hits| hits.truncate(top_k));
+        let standing = standing(&serving, found.hits.first().map_or(&[], Vec::as_slice), &decision);
+        found.hits.iter_mut().for_each(|hits| hits.truncate(top_k));
         self.fill_faces(&serving, gallery.id, std::slice::from_ref(&probe), &mut found).await?;
-        let hits = found.pop().unwrap_or_default();
+        let stale_seconds = stale_seconds(&found);
+        let hits = found.hits.pop().unwrap_or_default();
         Ok(IdentifiedEmbedding {
             model: serving.name().to_owned(),
+            stale_seconds,
             threshold: decision.threshold,
             known: standing == Standing::Known,
             ambiguous: standing == Standing::Ambiguous,
@@ -91,13 +93,14 @@ impl Services {
             policy: request.policy,
             unique_subjects: unique,
             chips: photo.faces.iter().map(|face| face.chip.clone()).collect(),
-            opinions: found.iter().map(|hits| opinion(hits, decision.threshold)).collect(),
+            opinions: found.hits.iter().map(|hits| opinion(hits, decision.threshold)).collect(),
             by: serving.id(),
         });
-        let standings: Vec<Standing> = found.iter().map(|hits| standing(&serving, hits, &decision)).collect();
-        found.iter_mut().for_each(|hits| hits.truncate(top_k));
+        let standings: Vec<Standing> = found.hits.iter().map(|hits| standing(&serving, hits, &decision)).collect();
+        found.hits.iter_mut().for_each(|hits| hits.truncate(top_k));
         self.fill_faces(&serving, gallery.id, &probes, &mut found).await?;
-        let found = standings.into_iter().zip(found);
+        let stale_seconds = stale_seconds(&found);
+        let found = standings.into_iter().zip(found.hits);
         let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), (standing, hits))| {
             IdentifiedFace {
                 face: face.found(),
@@ -111,6 +114,7 @@ impl Services {
         let faces = faces.collect();
         Ok(Identified {
             model: serving.name().to_owned(),
+            stale_seconds,
             threshold: decision.threshold,
             decision,
             searched: photo.searched.into(),
@@ -127,7 +131,7 @@ impl Services {
         top_k: usize,
         unique: bool,
         threshold: f32,
-    ) -> Result<Hits, ServiceError> {
+    ) -> Result<Found, ServiceError> {
         let unique = unique && probes.len() > 1;
         let spare = if unique { (probes.len() - 1).min(MOST_SPARE) } else { 0 };
         let query = |probe: &StoredEmbedding| Query {
@@ -138,9 +142,9 @@ impl Services {
         };
         let mut found = self.search(serving, gallery, probes.iter().map(query).collect()).await?;
         if unique {
-            one_face_per_subject(&mut found, threshold);
+            one_face_per_subject(&mut found.hits, threshold);
         }
-        found.iter_mut().for_each(|hits| hits.truncate(top_k));
+        found.hits.iter_mut().for_each(|hits| hits.truncate(top_k));
         Ok(found)
     }
 }
@@ -150,6 +154,13 @@ impl Serving {
     pub(super) fn anomaly(&self, embedding: &Embedding) -> Option<f32> {
         self.calibration().anomaly(embedding.norm())
     }
+}
+
+/// How old the answer is, if it is not fresh; counted.
+fn stale_seconds(found: &Found) -> Option<f64> {
+    let stale = found.stale?;
+    metrics::counter!("faceid_stale_answers_total").increment(1);
+    Some((stale.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 fn match_answer(serving: &Serving, decision: &Decision, hit: Hit) -> Match {

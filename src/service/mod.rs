@@ -101,6 +101,8 @@ struct Parts {
     recognition: RecognitionConfig,
     search_device: Option<Device>,
     requests: Arc<Semaphore>,
+    /// Searches in the database while galleries should be in memory.
+    database_searches: Arc<Semaphore>,
 }
 
 impl Services {
@@ -131,6 +133,8 @@ impl Services {
             following: Mutex::new(()),
             faces_came: Notify::new(),
             requests: Arc::new(Semaphore::new(recognition.max_requests)),
+            // Whatever else requests need the database for finds connections left.
+            database_searches: Arc::new(Semaphore::new((config.database.connections as usize / 2).max(1))),
             recognition,
             search_device,
         }))
@@ -162,8 +166,11 @@ impl Services {
     pub fn record_load(&self) {
         let in_work = self.0.recognition.max_requests - self.0.requests.available_permits();
         metrics::gauge!("faceid_requests_in_work").set(in_work as f64);
-        let resident = self.serving().resident.current().map_or(0, |view| view.index.len());
+        let serving = self.serving();
+        let resident = serving.resident.current().map_or(0, |held| held.view.index.len());
         metrics::gauge!("faceid_resident_templates").set(resident as f64);
+        let age = serving.resident.age().unwrap_or_default();
+        metrics::gauge!("faceid_resident_age_seconds").set(age.as_secs_f64());
         let Depth { first, detect, later, embed, search } = self.0.engine.depth();
         let depths = [("decode", first), ("detect", detect), ("align", later), ("embed", embed), ("search", search)];
         for (stage, depth) in depths {

@@ -298,7 +298,7 @@ impl Services {
     ) -> Result<Vec<Vec<Hit>>, ServiceError> {
         let mut found = Vec::with_capacity(queries.len());
         for part in queries.chunks(QUERIES) {
-            found.extend(self.search(serving, gallery, part.to_vec()).await?);
+            found.extend(self.search_fresh(serving, gallery, part.to_vec()).await?);
         }
         Ok(found)
     }

@@ -1,28 +1,73 @@
 //! Finding subjects, wherever galleries are searched at present, and giving each subject to one face.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tracing::{Instrument, debug_span};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::{Instrument, debug, debug_span};
 
+use super::resident::View;
 use super::serving::Serving;
-use super::{ServiceError, Services};
+use super::{ServiceError, Services, rejected};
 use crate::gallery::Gallery;
 use crate::index::{Hit, Hits, Query};
 use crate::types::{GalleryId, StoredEmbedding};
 
+/// How long a search waits for a place in the database, where the memory should have answered and is too old.
+const PLACE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long the database may take to name faces while the memory that answers is old, which mostly means that it is slow.
+const FACES_WITHIN: Duration = Duration::from_millis(500);
+
+/// What a search found.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Of each query.
+    pub hits: Hits,
+    /// The age of the memory that answered, if it was not fresh.
+    pub stale: Option<Duration>,
+}
+
 impl Services {
     /// The gallery that is given by id or name.
     pub(super) async fn find_gallery(&self, serving: &Serving, gallery: &str) -> Result<Gallery, ServiceError> {
-        if let Some(found) = serving.resident.current().and_then(|view| view.gallery(gallery)) {
+        if let Some(found) = serving.resident.current().and_then(|held| held.view.gallery(gallery)) {
             return Ok(found);
         }
         Ok(self.0.galleries.find_gallery(gallery).await?)
     }
 
-    /// For each query its hits, best first. In memory all that wait for a gallery share one scan.
+    /// For each query its hits, best first: in memory, even if that is somewhat old, else in the database. There few search at
+    /// once while galleries should be in memory: that many cannot be answered at its pace, and all else needs it as well.
     pub(super) async fn search(
         &self,
+        serving: &Serving,
+        gallery: GalleryId,
+        queries: Vec<Query>,
+    ) -> Result<Found, ServiceError> {
+        let Some(held) = serving.resident.current() else {
+            let _place = self.place_in_database(serving).await?;
+            return Ok(Found { hits: self.search_in(None, serving, gallery, queries).await?, stale: None });
+        };
+        let hits = self.search_in(Some(held.view), serving, gallery, queries).await?;
+        Ok(Found { hits, stale: held.stale })
+    }
+
+    /// As [`Self::search`], for what must not rest on an old state.
+    pub(super) async fn search_fresh(
+        &self,
+        serving: &Serving,
+        gallery: GalleryId,
+        queries: Vec<Query>,
+    ) -> Result<Hits, ServiceError> {
+        self.search_in(serving.resident.fresh(), serving, gallery, queries).await
+    }
+
+    /// Searches in a view, or without one in the database. In memory all that wait for a gallery share one scan.
+    pub(super) async fn search_in(
+        &self,
+        view: Option<Arc<View>>,
         serving: &Serving,
         gallery: GalleryId,
         queries: Vec<Query>,
@@ -32,7 +77,7 @@ impl Services {
         }
         let began = Instant::now();
         let search = async {
-            let Some(view) = serving.resident.current() else {
+            let Some(view) = view else {
                 return Ok(self.0.galleries.search(gallery, serving.id(), &queries).await?);
             };
             Ok(self.0.engine.search(&view.index, gallery, queries).await?)
@@ -42,15 +87,37 @@ impl Services {
         found
     }
 
-    /// Names the face that each hit's probe resembles most, of those of the subject.
+    /// A place among those who search in the database, if galleries should be in memory.
+    async fn place_in_database(&self, serving: &Serving) -> Result<Option<OwnedSemaphorePermit>, ServiceError> {
+        if !serving.resident.is_on() {
+            return Ok(None);
+        }
+        let place = Arc::clone(&self.0.database_searches).acquire_owned();
+        match tokio::time::timeout(PLACE_WITHIN, place).await {
+            Ok(Ok(place)) => Ok(Some(place)),
+            _ => Err(rejected("search")),
+        }
+    }
+
+    /// Names the face that each hit's probe resembles most, of those of the subject. Where an old memory answered, none if the
+    /// database does not tell in time.
     pub(super) async fn fill_faces(
         &self,
         serving: &Serving,
         gallery: GalleryId,
         probes: &[StoredEmbedding],
-        found: &mut [Vec<Hit>],
+        found: &mut Found,
     ) -> Result<(), ServiceError> {
-        Ok(self.0.galleries.fill_faces(gallery, serving.id(), probes, found).await?)
+        let filling = self.0.galleries.fill_faces(gallery, serving.id(), probes, &mut found.hits);
+        if found.stale.is_none() {
+            return Ok(filling.await?);
+        }
+        match tokio::time::timeout(FACES_WITHIN, filling).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "faces are not named"),
+            Err(_) => debug!("faces are not named: the database is slow"),
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::{RecognitionConfig, SearchChoice, SearchConfig};
 use crate::engine::{Device, LoadedEmbedder};
 use crate::gallery::Galleries;
 use crate::registry::{Calibration, Manifest, Model, Registry};
-use crate::types::{ModelId, Threshold};
+use crate::types::{GalleryId, ModelId, SubjectId, Threshold};
 
 /// A model that is loaded, and what its similarities mean.
 #[derive(Clone)]
@@ -192,6 +192,21 @@ impl Stage {
             Some(incoming) => _ = tokio::join!(serving.resident.settle(), incoming.resident.settle()),
             None => serving.resident.settle().await,
         }
+    }
+
+    /// Takes a gallery that has been deleted out of memory, for good and at once.
+    pub fn forget_gallery(&self, gallery: GalleryId) {
+        self.memories().for_each(|resident| resident.forget_gallery(gallery));
+    }
+
+    /// Takes a subject that has been deleted out of memory, for good and at once.
+    pub fn forget_subject(&self, gallery: GalleryId, subject: SubjectId) {
+        self.memories().for_each(|resident| resident.forget_subject(gallery, subject));
+    }
+
+    fn memories(&self) -> impl Iterator<Item = Resident> {
+        let Onstage { serving, incoming, .. } = self.read();
+        std::iter::once(serving).chain(incoming).map(|serving| serving.resident.clone())
     }
 }
 

@@ -1,8 +1,11 @@
 //! Erasing galleries and subjects, and giving the faces of one subject to another: at once where that is short, else as a job. The
 //! answer comes when nobody can find what is to go, at any server.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::super::answers::{self, Job};
 use super::super::{ServiceError, Services};
@@ -12,6 +15,9 @@ use crate::db::Transaction;
 use crate::gallery::{Erased, GalleryError, Hidden, Place};
 use crate::jobs::{JobKind, Lease, NewJob};
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
+
+/// How long other servers may take to forget what was erased before the answer comes without them.
+const ERASED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What came of a deletion: it was done, or a job does it.
 pub enum Deleted<T> {
@@ -79,8 +85,8 @@ impl Services {
     }
 
     pub async fn delete_face(&self, face: FaceId) -> Result<answers::Erased, ServiceError> {
-        let (erased, _) = self.0.galleries.delete_face(face).await?;
-        self.settle().await;
+        let (erased, transaction) = self.0.galleries.delete_face(face).await?;
+        self.await_servers(transaction).await?;
         Ok(erased.into())
     }
 
@@ -105,8 +111,24 @@ impl Services {
     }
 
     /// Waits until nobody finds any more what was hidden.
-    async fn forget(&self, _hidden: &Hidden) -> Result<(), ServiceError> {
-        self.settle().await;
+    async fn forget(&self, hidden: &Hidden) -> Result<(), ServiceError> {
+        match hidden.subject {
+            Some(subject) => self.0.stage.forget_subject(hidden.gallery, subject),
+            None => self.0.stage.forget_gallery(hidden.gallery),
+        }
+        self.await_servers(hidden.transaction).await
+    }
+
+    /// Waits until what a transaction erased is in no server's memory any more. It is erased all the same if a server that was cut
+    /// off from the database, or killed, does not say so.
+    async fn await_servers(&self, transaction: u64) -> Result<(), ServiceError> {
+        let ((), behind) =
+            tokio::join!(self.settle(), self.0.galleries.await_readers(transaction, ERASED_WITHIN));
+        let behind = behind?;
+        if behind > 0 {
+            metrics::counter!("faceid_erasures_behind_total").increment(1);
+            warn!(servers = behind, "a server that cannot be reached may still find what was erased, for max_staleness at most");
+        }
         Ok(())
     }
 }

@@ -94,7 +94,7 @@ impl Services {
         let decision = self.decide(candidate, &gallery, policy).await?;
         let probes: Vec<StoredEmbedding> = embeddings.iter().map(StoredEmbedding::from).collect();
         let found = self.best_subjects(candidate, gallery.id, &probes, 1, unique_subjects, decision.threshold).await?;
-        for (by_active, hits) in opinions.into_iter().zip(found) {
+        for (by_active, hits) in opinions.into_iter().zip(found.hits) {
             let by_candidate = opinion(&hits, decision.threshold);
             let comparison =
                 Comparison { candidate: candidate.id(), against: by, gallery: gallery.id, by_active, by_candidate };

@@ -106,8 +106,8 @@ impl Services {
 
     /// Subjects with faces. Where PostgreSQL has to count them, as they were some seconds ago.
     pub(super) async fn count_subjects(&self, serving: &Serving, gallery: GalleryId) -> Result<u64, ServiceError> {
-        if let Some(view) = serving.resident.current() {
-            return Ok(view.index.len_of(gallery) as u64);
+        if let Some(held) = serving.resident.current() {
+            return Ok(held.view.index.len_of(gallery) as u64);
         }
         let key = (serving.id(), gallery);
         let counted = self.0.known.counts().get(&key).copied();

@@ -150,7 +150,7 @@ impl Services {
         };
         let queries: Vec<Query> = faces.iter().map(query).collect();
         let searched = queries.len();
-        let found = patiently(|| self.search(&current.serving, current.size.gallery, queries.clone())).await?;
+        let found = patiently(|| self.search_fresh(&current.serving, current.size.gallery, queries.clone())).await?;
         current.largest.extend(found.iter().filter_map(|hits| hits.first()).map(|hit| hit.similarity as f32));
         current.searched += searched;
         Ok(false)
