@@ -53,7 +53,7 @@ class Client:
 
 def start(binary, data_dir, share):
     command = [binary, "serve", "--embedder", "fast", "--log", "warn", "--bind", f"127.0.0.1:{PORT}", "--data-dir", data_dir, "--search", "resident"]
-    command += ["--reembed-share", share, "--job-lease", 3]
+    command += ["--background-share", share, "--job-lease", 3]
     server = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
     until(lambda: Client().ask("GET", "/readyz")[0] == 200 or server.poll() is not None, 0.1)
     if server.poll() is not None:
@@ -174,7 +174,7 @@ def main():
     parser.add_argument("--photos", type=Path, required=True, help="a folder with folders of JPEGs")
     parser.add_argument("--chips", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--share", type=float, default=0.5, help="--reembed-share of the server")
+    parser.add_argument("--share", type=float, default=0.5, help="--background-share of the server")
     parser.add_argument("--kill", action="store_true", help="kill the server once, in the middle of the first promotion")
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/faceid")
     parser.add_argument("--weights", type=Path, default=ROOT / ".deps/weights/mobilefacenet-512.onnx")

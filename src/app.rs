@@ -114,6 +114,8 @@ impl App {
             Ok(services) => {
                 let mut upkeep = services.start_upkeep();
                 upkeep.spawn(metrics::upkeep());
+                let pools = database.pools().clone();
+                upkeep.spawn(async move { pools.listen().await });
                 Ok(Self { services, database, inference, upkeep, worker: None })
             }
             Err(error) => {

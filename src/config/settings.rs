@@ -74,7 +74,7 @@ settings! {
     /// Schema of the tables; created if it is missing [default: the first of the database role's search_path]
     #[arg(long, env = "FACEID_DATABASE_SCHEMA", value_name = "NAME")]
     database_schema: String,
-    /// Most connections to Postgres for requests; up to 21 more are for jobs and for what goes on in the background
+    /// Most connections to Postgres for requests; up to 17 more are for jobs and for what goes on in the background
     /// [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,

@@ -5,6 +5,7 @@ mod check;
 mod database;
 mod error;
 mod holding;
+mod notifications;
 mod page;
 mod pgvector;
 mod pool;
@@ -26,19 +27,17 @@ pub use access::Access;
 pub use database::Database;
 pub use error::{DbError, NoPgvector, OnConstraint, is_lock_timeout, violates};
 pub use holding::MayBeLocked;
+pub use notifications::{Notifications, Topic};
 pub use page::{Page, PageError, PageRequest};
 pub use pgvector::has_sound_hnsw;
 pub use pool::Pool;
 pub use pools::{PoolSettings, Pools};
-pub use scope::{listen, lock, lock_shared, notify, try_lock};
+pub use scope::{lock, lock_shared, notify, try_lock};
 pub use transaction::Transaction;
 
 /// Advisory lock that every enrolment shares and that whoever changes which model is active holds alone. Any constant of
 /// ours serves.
 pub const MODELS_LOCK: i64 = 0x6d6f_6465_6c73;
-
-/// Channel of the notifications that models changed, or that faces came without an embedding.
-pub const MODELS_CHANNEL: &str = "faceid_models";
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 use super::access::{Access, Way};
 use super::check::check;
 use super::transaction::limits_are;
-use super::{DbError, Pool};
+use super::{DbError, Notifications, Pool};
 
 /// A connection that was idle for longer is asked whether it still works before it is used: less than a server that
 /// died needs to come back, so that nobody gets a connection to the one before.
@@ -16,16 +16,15 @@ const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 
 /// Connections of [`Pools::beside`]: as many as its users hold at once, so that none of them waits for another.
 ///
-/// - 4 listen: for jobs, for models, and for changes of the templates of two models, that which serves and that which is
-///   about to take its place;
-/// - 2 read those templates;
-/// - 5 hold a [`Turn`](crate::gallery::Turn) each;
-/// - 6 are for a job in each of three [lanes](crate::jobs::Lane): one renews its lease while another writes;
+/// - 1 hears what other servers announce;
+/// - 2 read templates: those of the model that serves and of one that is about to take its place;
+/// - 8 are for a job in each of the four [lanes](crate::jobs::Lane) whose jobs are worked on as a whole: one renews its lease
+///   while another writes;
+/// - 3 are for jobs in steps: one works on a step, the others renew leases and say how far the jobs are;
 /// - 1 builds and measures an index;
-/// - 1 measures how often strangers are taken for somebody;
 /// - 1 asks for a model's dimension, or for what others measured, now and then;
 /// - 1 cancels what requests left behind.
-const BESIDE: u32 = 21;
+const BESIDE: u32 = 17;
 
 /// Connections that the check opens one after the other: each may take as long as one of a pool.
 const CHECK_CONNECTIONS: u32 = 4;
@@ -58,6 +57,8 @@ pub struct Pools {
     /// For what needs a session or is held for long, and for what must not wait until requests, which may be waiting for
     /// it, let go of their connections.
     pub beside: PgPool,
+    /// What other servers announce, while [`Self::listen`] runs.
+    pub notifications: Notifications,
 }
 
 impl Pools {
@@ -84,7 +85,12 @@ impl Pools {
                 Pool::behind_pooler(connections.connect_lazy_with(options), &beside, settings, &search_path)
             }
         };
-        Ok(Self { requests, beside })
+        Ok(Self { requests, beside, notifications: Notifications::default() })
+    }
+
+    /// Hears what other servers announce; never returns.
+    pub async fn listen(&self) {
+        self.notifications.listen(&self.beside).await;
     }
 
     /// Waits until all connections are given back, and closes them.

@@ -3,8 +3,10 @@
 //!
 //! In the schema `public` keys and names are the plain ones, as they were before there were others.
 
-use sqlx::postgres::{PgListener, PgPool};
+use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
+
+use super::Topic;
 
 /// What changes the key of a lock, in SQL. Another hash would part servers of different versions.
 macro_rules! key {
@@ -44,17 +46,17 @@ pub(super) async fn try_lock_shared(connection: &mut PgConnection, key: i64) -> 
     sqlx::query_scalar(sql).bind(key).fetch_one(connection).await
 }
 
-/// Wakes who listens to the channel, once the transaction has committed.
-pub async fn notify<'e>(executor: impl PgExecutor<'e>, channel: &'static str) -> Result<(), sqlx::Error> {
+/// Wakes who waits for such announcements, once the transaction has committed.
+pub async fn notify<'e>(executor: impl PgExecutor<'e>, topic: Topic) -> Result<(), sqlx::Error> {
     let sql = concat!("select pg_notify(", channel!(), ", '')");
-    sqlx::query(sql).bind(channel).execute(executor).await.map(drop)
+    sqlx::query(sql).bind(topic.channel()).execute(executor).await.map(drop)
 }
 
-/// Hears what is notified on a channel from now on. Keeps one connection of the pool.
-pub async fn listen(pool: &PgPool, channel: &'static str) -> Result<PgListener, sqlx::Error> {
-    let sql = concat!("select ", channel!());
-    let name: String = sqlx::query_scalar(sql).bind(channel).fetch_one(pool).await?;
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(&name).await?;
-    Ok(listener)
+/// What channels are called in this schema, in their order.
+pub(super) async fn channel_names(pool: &PgPool, channels: &[&'static str]) -> Result<Vec<String>, sqlx::Error> {
+    let mut names = Vec::with_capacity(channels.len());
+    for channel in channels {
+        names.push(sqlx::query_scalar(concat!("select ", channel!())).bind(channel).fetch_one(pool).await?);
+    }
+    Ok(names)
 }

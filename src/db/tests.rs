@@ -153,14 +153,25 @@ async fn faceids_in_two_schemas_do_not_meet() {
     assert_eq!((is_free(&other).await, is_free(&plain).await), (true, false));
     drop(held);
     // Notifications.
-    let mut heard = listen(&other.beside, MODELS_CHANNEL).await.unwrap();
-    let mut heard_plainly = listen(&plain.beside, MODELS_CHANNEL).await.unwrap();
-    notify(&one.requests, MODELS_CHANNEL).await.unwrap();
-    notify(&other.requests, MODELS_CHANNEL).await.unwrap();
-    sqlx::query("select pg_notify($1, 'as before')").bind(MODELS_CHANNEL).execute(&one.requests).await.unwrap();
-    assert_eq!(heard_plainly.recv().await.unwrap().payload(), "as before");
-    heard.recv().await.unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(300), heard.recv()).await.is_err(), "heard of another schema");
+    let [mut heard, mut heard_plainly] = [&other, &plain].map(|pools| pools.notifications.subscribe(Topic::Models));
+    let listeners = [&other, &plain].map(|pools| {
+        let pools = pools.clone();
+        tokio::spawn(async move { pools.listen().await })
+    });
+    // For what was announced before they listened.
+    heard.changed().await.unwrap();
+    heard_plainly.changed().await.unwrap();
+    notify(&one.requests, Topic::Models).await.unwrap();
+    notify(&plain.requests, Topic::Jobs).await.unwrap();
+    let silent = tokio::time::timeout(Duration::from_millis(300), async {
+        tokio::select! { _ = heard.changed() => (), _ = heard_plainly.changed() => () }
+    });
+    assert!(silent.await.is_err(), "heard of another schema, or of something else");
+    notify(&other.requests, Topic::Models).await.unwrap();
+    sqlx::query("select pg_notify('faceid_models', 'as before')").execute(&one.requests).await.unwrap();
+    heard.changed().await.unwrap();
+    heard_plainly.changed().await.unwrap();
+    listeners.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 /// Pools whose requests are served as behind a pooler: each statement is a transaction that sets all it needs.

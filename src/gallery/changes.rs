@@ -13,20 +13,18 @@ use std::time::Instant;
 
 use futures_util::TryStreamExt;
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::{PgListener, PgPool};
+use sqlx::postgres::PgPool;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::search::TemplateRow;
 use super::{Galleries, Gallery, GalleryError};
-use crate::db::{DbError, listen, notify};
+use crate::db::{DbError, Notifications, Topic, notify};
 use crate::index::About;
 use crate::types::{GalleryId, ModelId, StoredEmbedding, SubjectId};
 use identity::Identity;
 pub use readers::CHANGES_KEPT;
 use readers::SEEN_WITHIN;
-
-/// Channel of the notifications. They only save waiting: what they announce is in the table.
-pub(super) const CHANNEL: &str = "faceid_changes";
 
 /// Templates that are read at once.
 const CHUNK: usize = 1000;
@@ -68,6 +66,7 @@ impl Changes {
 /// a request that holds one can wait for it.
 pub struct Feed {
     pool: PgPool,
+    notifications: Notifications,
     model: ModelId,
     /// Among the readers that the database knows.
     id: Uuid,
@@ -94,6 +93,7 @@ impl Galleries {
     pub fn feed(&self, model: ModelId) -> Feed {
         Feed {
             pool: self.beside.clone(),
+            notifications: self.notifications.clone(),
             model,
             id: Uuid::now_v7(),
             cursor: 0,
@@ -114,7 +114,7 @@ impl Galleries {
         let count: i64 = sqlx::query_scalar("select count(*) from templates where model_id = $1 and gallery_id = $2")
             .bind(model.0)
             .bind(gallery.0)
-            .fetch_one(&self.pool)
+            .fetch_one(&self.pool.cancellable())
             .await?;
         Ok(count.unsigned_abs())
     }
@@ -123,7 +123,7 @@ impl Galleries {
     pub async fn count_templates(&self, model: ModelId) -> Result<u64, GalleryError> {
         let count: i64 = sqlx::query_scalar("select count(*) from templates where model_id = $1")
             .bind(model.0)
-            .fetch_one(&self.pool)
+            .fetch_one(&self.pool.cancellable())
             .await?;
         Ok(count.unsigned_abs())
     }
@@ -286,29 +286,18 @@ impl Feed {
 
     /// Wakes whoever listens at other servers.
     pub async fn announce(&self) -> Result<(), GalleryError> {
-        Ok(notify(&self.pool, CHANNEL).await?)
+        Ok(notify(&self.pool, Topic::Changes).await?)
     }
 
-    /// Hears of changes that other servers announce.
-    pub async fn listen(&self) -> Result<Announcements, GalleryError> {
-        Ok(Announcements(listen(&self.pool, CHANNEL).await?))
+    /// Sees a change whenever another server announces changes.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.notifications.subscribe(Topic::Changes)
     }
 
     /// As if transactions up to there had been seen.
     #[cfg(test)]
     pub(super) fn skip_to(&mut self, transaction: u64) {
         self.cursor = transaction;
-    }
-}
-
-/// Announcements of changes.
-pub struct Announcements(PgListener);
-
-impl Announcements {
-    /// Waits for the next.
-    pub async fn next(&mut self) -> Result<(), GalleryError> {
-        self.0.recv().await?;
-        Ok(())
     }
 }
 

@@ -84,7 +84,7 @@ impl Galleries {
                select from subjects s where s.id = f.subject_id and s.erased_at is not null))",
         )
         .bind(gallery.id.0)
-        .fetch_one(&self.pool)
+        .fetch_one(&self.pool.cancellable())
         .await?;
         Ok(GalleryContents { gallery, subjects: subjects.unsigned_abs(), faces: faces.unsigned_abs() })
     }

@@ -29,11 +29,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::db::{Pool, Pools};
+use crate::db::{Notifications, Pool, Pools};
 use crate::types::{GalleryId, ModelId, SubjectId};
 
 pub use approximate::{IndexDue, SearchIndex};
-pub use changes::{Announcements, CHANGES_KEPT, Changes, Feed, Template};
+pub use changes::{CHANGES_KEPT, Changes, Feed, Template};
 pub use enroll::{Duplicate, Enrolled, Enrolment, Mismatch, NewFace, OnDoubt};
 pub use erasure::{Erased, Hidden, Piece, Place};
 pub use error::GalleryError;
@@ -55,14 +55,15 @@ pub struct Galleries {
     pool: Pool,
     /// For what follows changes, and for work in the background.
     beside: PgPool,
+    notifications: Notifications,
     /// Of the models that were asked for; a model never changes its dimension.
     dimensions: Arc<Mutex<HashMap<ModelId, usize>>>,
 }
 
 impl Galleries {
     pub fn new(pools: &Pools) -> Self {
-        let Pools { requests: pool, beside } = pools.clone();
-        Self { pool, beside, dimensions: Arc::default() }
+        let Pools { requests: pool, beside, notifications } = pools.clone();
+        Self { pool, beside, notifications, dimensions: Arc::default() }
     }
 
     /// Whether the database answers at all.

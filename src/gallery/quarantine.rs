@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError};
-use crate::db::{Page, PageRequest};
+use crate::db::{Page, PageRequest, Topic, notify};
 use crate::types::{FaceId, GalleryId, ModelId, SubjectId};
 
 /// What was being done when it failed.
@@ -153,7 +153,7 @@ impl Galleries {
             .await?;
         }
         if tried.is_some() {
-            crate::db::notify(&mut *transaction, crate::db::MODELS_CHANNEL).await?;
+            notify(&mut *transaction, Topic::Models).await?;
         }
         transaction.commit().await?;
         Ok(tried.is_some())

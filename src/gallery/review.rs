@@ -319,7 +319,7 @@ impl Galleries {
         )
         .bind(model.0)
         .bind(gallery.0)
-        .fetch_one(&self.pool)
+        .fetch_one(&self.pool.cancellable())
         .await?;
         Ok(ReviewProgress { waiting: waiting.unsigned_abs(), subjects: subjects.unsigned_abs() })
     }

@@ -107,7 +107,7 @@ impl Galleries {
             .bind(gallery.0)
             .bind(request.after())
             .bind(request.rows_to_fetch())
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool.cancellable())
             .await?;
         Ok(request.page(rows.into_iter().map(Subject::from).collect(), |subject| subject.id.0))
     }

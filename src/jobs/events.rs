@@ -6,9 +6,8 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::bell::CHANNEL;
 use super::{JobError, Jobs};
-use crate::db::notify;
+use crate::db::{Topic, notify};
 use crate::types::JobId;
 
 /// For how long events are kept after the end of their job.
@@ -67,14 +66,14 @@ impl Jobs {
     /// Forgets the events of jobs that were finished [`KEPT_FOR`] ago, and files that came after their job had ended.
     pub async fn prune(&self) -> Result<(), JobError> {
         sqlx::query("delete from job_files f using jobs j where j.id = f.job_id and j.finished_at is not null")
-            .execute(&self.pool)
+            .execute(&self.beside)
             .await?;
         sqlx::query(
             "delete from job_events where job_id in \
              (select id from jobs where finished_at < now() - $1::float8 * interval '1 second')",
         )
         .bind(KEPT_FOR.as_secs_f64())
-        .execute(&self.pool)
+        .execute(&self.beside)
         .await?;
         Ok(())
     }
@@ -93,5 +92,5 @@ pub(super) async fn add(
         .bind(data)
         .execute(&mut *connection)
         .await?;
-    notify(connection, CHANNEL).await
+    notify(connection, Topic::Jobs).await
 }

@@ -86,7 +86,7 @@ impl Lease {
     /// Renews the lease for as long as this is polled, hears of a cancellation, and returns when the lease is lost.
     pub async fn keep(&self) {
         let interval = self.jobs.lease_for / 4;
-        let mut bell = self.jobs.bell().subscribe();
+        let mut told = self.jobs.subscribe();
         loop {
             let asked_at = Instant::now();
             match tokio::time::timeout(interval, self.renew()).await {
@@ -106,11 +106,11 @@ impl Lease {
             if Instant::now() >= until {
                 break;
             }
-            // A cancellation rings, and so does much else: it is enough to look once in a while.
+            // A cancellation is announced, and so is much else: it is enough to look once in a while.
             let next = (asked_at + interval).min(until);
             tokio::select! {
                 () = tokio::time::sleep_until(next) => (),
-                _ = async { sleep(Duration::from_millis(200)).await; bell.changed().await } => (),
+                _ = async { sleep(Duration::from_millis(200)).await; told.changed().await } => (),
             }
         }
         if self.ended.load(Ordering::Relaxed) {

@@ -5,7 +5,6 @@
 //! same statement, so that a server that lost it, because it was stopped or cut off for too long, changes nothing any more.
 //! Notifications only save waiting: what they announce is in the tables, which are polled as well.
 
-mod bell;
 mod error;
 mod events;
 mod lease;
@@ -20,15 +19,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{FromRow, Row};
+use tokio::sync::watch;
 use utoipa::ToSchema;
 
-pub use bell::Bell;
 pub use error::JobError;
 pub use events::{EventKind, JobEvent, KEPT_FOR};
 pub use lease::{Lease, Saved, Stop};
 pub use queue::{MOST_SETBACKS, NewJob};
 
-use crate::db::{Pool, Pools};
+use crate::db::{Notifications, Pool, Pools, Topic};
 use crate::types::JobId;
 
 /// What a job does.
@@ -245,20 +244,20 @@ pub struct Jobs {
     pool: Pool,
     /// For the leases: requests that fill the other pool must not cost one.
     beside: PgPool,
-    bell: Bell,
+    notifications: Notifications,
     lease_for: Duration,
 }
 
 impl Jobs {
     /// A lease lasts for `lease_for` from when it was last renewed.
     pub fn new(pools: &Pools, lease_for: Duration) -> Self {
-        let Pools { requests: pool, beside } = pools.clone();
-        Self { pool, beside, bell: Bell::default(), lease_for }
+        let Pools { requests: pool, beside, notifications } = pools.clone();
+        Self { pool, beside, notifications, lease_for }
     }
 
-    /// Rings when something happened to a job, if [`Self::listen`] runs.
-    pub fn bell(&self) -> &Bell {
-        &self.bell
+    /// Sees a change whenever something happened to a job, if [`Pools::listen`] runs.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.notifications.subscribe(Topic::Jobs)
     }
 }
 

@@ -245,11 +245,11 @@ async fn jobs_are_cancelled_wherever_they_are() {
 }
 
 #[tokio::test]
-async fn the_bell_rings_at_every_server_and_old_events_go() {
-    let (a, b) = two_servers().await;
-    let mut heard = b.bell().subscribe();
-    let listening = b.clone();
-    let listener = tokio::spawn(async move { listening.listen().await });
+async fn what_happens_is_heard_at_every_server_and_old_events_go() {
+    let (one, other) = (database().await, Duration::from_secs(30));
+    let (a, b) = (Jobs::new(&one, other), Jobs::new(&one, other));
+    let mut heard = b.subscribe();
+    let listener = tokio::spawn(async move { one.listen().await });
     heard.changed().await.unwrap();
     let id = submit(&a, "staff").await.id;
     heard.changed().await.unwrap();

@@ -10,8 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::note;
-use super::news::announce;
-use super::{Actor, Model, ModelState, Registry, RegistryError};
+use super::{Actor, Model, ModelState, Registry, RegistryError, announce};
 use crate::db::{MODELS_LOCK, Transaction, lock};
 use crate::types::ModelId;
 
@@ -169,7 +168,7 @@ impl Registry {
                where s.id = f.subject_id and s.erased_at is null and g.erased_at is null)",
         )
         .bind(id.0)
-        .fetch_one(&self.pool)
+        .fetch_one(&self.pool.without_limits())
         .await?;
         Ok(count.unsigned_abs())
     }
@@ -179,7 +178,7 @@ impl Registry {
         let count: i64 =
             sqlx::query_scalar("select coalesce(sum(faces), 0)::bigint from templates where model_id = $1")
                 .bind(id.0)
-                .fetch_one(&self.pool)
+                .fetch_one(&self.pool.without_limits())
                 .await?;
         Ok(count.unsigned_abs())
     }

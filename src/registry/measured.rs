@@ -4,8 +4,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 
 use super::audit::note;
-use super::news::announce;
-use super::{Actor, Logistic, Manifest, ManifestError, Registry, RegistryError};
+use super::{Actor, Logistic, Manifest, ManifestError, Registry, RegistryError, announce};
 use crate::evaluation::{FmrPoint, GenuinePoint, LogisticFit, ThresholdPoint, Verification};
 use crate::types::{ModelId, Threshold};
 

@@ -7,7 +7,6 @@ mod lifecycle;
 mod manifest;
 mod measured;
 mod model;
-mod news;
 mod retirement;
 mod shadow;
 #[cfg(test)]
@@ -17,9 +16,10 @@ use serde_json::json;
 use sqlx::PgPool;
 use sqlx::types::Json;
 use thiserror::Error;
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::db::{DbError, Pool, Pools};
+use crate::db::{DbError, Notifications, Pool, Pools, Topic, notify};
 use crate::types::{ModelId, hex};
 
 pub use audit::{Actor, AuditEntry};
@@ -28,7 +28,6 @@ pub use files::Unneeded;
 pub use lifecycle::{Lineup, Purpose, Ready};
 pub use manifest::{ChannelOrder, Manifest, ManifestError};
 pub use model::{GateVerdict, Model, ModelFormat, ModelSource, ModelState};
-pub use news::ModelNews;
 pub use retirement::{Retirement, RetirementPlace};
 pub use shadow::{Comparison, Disagreement, DisagreementKind, NamedOpinion, Opinion, ShadowTally};
 
@@ -85,8 +84,9 @@ pub struct NewModel<'a> {
 #[derive(Debug, Clone)]
 pub struct Registry {
     pool: Pool,
-    /// For listening, and for work in the background.
+    /// For work in the background.
     beside: PgPool,
+    notifications: Notifications,
 }
 
 impl Registry {
@@ -94,8 +94,13 @@ impl Registry {
     pub const MAX_DIMENSION: u32 = 4000;
 
     pub fn new(pools: &Pools) -> Self {
-        let Pools { requests: pool, beside } = pools.clone();
-        Self { pool, beside }
+        let Pools { requests: pool, beside, notifications } = pools.clone();
+        Self { pool, beside, notifications }
+    }
+
+    /// Sees a change whenever models changed, or faces came without an embedding, if [`Pools::listen`] runs.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.notifications.subscribe(Topic::Models)
     }
 
     /// Registers weights, of which no file is at hand, as a candidate. Weights that are known already, by their hash,
@@ -133,7 +138,7 @@ impl Registry {
         let model = self.describe(&mut transaction, new).await?;
         let details = json!({"name": model.name, "sha256": hex(&new.sha256), "source": new.source.as_str()});
         audit::note(&mut transaction, actor, "model.import", Some(model.id), details).await?;
-        news::announce(&mut transaction).await?;
+        announce(&mut transaction).await?;
         transaction.commit().await?;
         Ok((model, true))
     }
@@ -250,4 +255,9 @@ impl Registry {
 fn columns(dimension: u32) -> Result<i32, RegistryError> {
     let columns = i32::try_from(dimension).ok().filter(|_| (1..=Registry::MAX_DIMENSION).contains(&dimension));
     columns.ok_or(RegistryError::InvalidDimension(dimension))
+}
+
+/// Tells all servers that models changed, when the transaction commits.
+async fn announce(connection: &mut sqlx::PgConnection) -> Result<(), RegistryError> {
+    Ok(notify(connection, Topic::Models).await?)
 }

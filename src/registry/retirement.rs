@@ -6,8 +6,7 @@ use uuid::Uuid;
 
 use super::audit::note;
 use super::lifecycle::{hold_exclusively, rollback_target};
-use super::news::announce;
-use super::{Actor, Model, ModelState, Registry, RegistryError, shadow};
+use super::{Actor, Model, ModelState, Registry, RegistryError, announce, shadow};
 use crate::db::{MODELS_LOCK, Transaction, lock_shared};
 use crate::types::ModelId;
 
@@ -65,6 +64,14 @@ impl Registry {
         shadow::forget(transaction, id).await?;
         note(transaction, actor, "model.retire", Some(id), json!({"state": model.state.as_str()})).await?;
         announce(transaction).await
+    }
+
+    /// Retired models that still have embeddings.
+    pub async fn half_retired(&self) -> Result<Vec<Model>, RegistryError> {
+        let models = sqlx::query_as(
+            "select * from models m where state = 'retired' and exists (select from templates where model_id = m.id)",
+        );
+        Ok(models.fetch_all(&self.beside).await?)
     }
 
     /// Deletes a piece of what is left of a model, if it is retired, after `place`, which it moves on. `None`: nothing is left.

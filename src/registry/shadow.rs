@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use super::audit::note;
 use super::lifecycle::{Ready, count_missing};
-use super::news::announce;
-use super::{Actor, Registry, RegistryError};
+use super::{Actor, Registry, RegistryError, announce};
 use crate::db::{DbError, Page, PageRequest, violates};
 use crate::types::{GalleryId, ModelId, SubjectId};
 

@@ -15,29 +15,15 @@ const INTERVAL: Duration = Duration::from_secs(2);
 impl Services {
     /// Serves the model that the database says is active, for as long as the service lives.
     pub(super) async fn keep_following(self) {
-        let mut news = None;
+        let mut told = self.0.registry.subscribe();
         loop {
+            told.mark_unchanged();
             if let Err(error) = self.follow().await {
                 metrics::counter!("faceid_follow_failures_total").increment(1);
                 warn!(%error, model = %self.model_name(), "cannot follow the active model; still serving the former");
             }
-            if news.is_none() {
-                news = self.0.registry.listen().await.ok();
-            }
-            let told = async {
-                match news.as_mut() {
-                    Some(news) => news.next().await.is_ok(),
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                heard = told => {
-                    if heard {
-                        self.0.faces_came.notify_one();
-                    } else {
-                        news = None;
-                    }
-                }
+                _ = told.changed() => self.0.faces_came.notify_one(),
                 () = tokio::time::sleep(INTERVAL) => {}
             }
         }

@@ -60,8 +60,8 @@ impl Services {
         after: i64,
     ) -> Result<impl Stream<Item = JobEvent> + Send + use<>, ServiceError> {
         self.0.jobs.job(job).await?;
-        let (bell, closing) = (self.0.jobs.bell().subscribe(), self.0.closing.subscribe());
-        let follower = Follower { services: self.clone(), job, after, read: VecDeque::new(), bell, closing };
+        let (told, closing) = (self.0.jobs.subscribe(), self.0.closing.subscribe());
+        let follower = Follower { services: self.clone(), job, after, read: VecDeque::new(), told, closing };
         Ok(futures_util::stream::unfold(follower, |mut follower| async {
             let event = follower.next().await?;
             Some((event, follower))
@@ -75,7 +75,7 @@ struct Follower {
     job: JobId,
     after: i64,
     read: VecDeque<JobEvent>,
-    bell: watch::Receiver<()>,
+    told: watch::Receiver<()>,
     closing: watch::Receiver<bool>,
 }
 
@@ -86,7 +86,7 @@ impl Follower {
                 self.after = event.sequence;
                 return Some(event);
             }
-            self.bell.mark_unchanged();
+            self.told.mark_unchanged();
             match self.read_more().await {
                 Ok(true) => return None,
                 Ok(false) if !self.read.is_empty() => continue,
@@ -96,7 +96,7 @@ impl Follower {
             }
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => (),
-                _ = self.bell.changed() => (),
+                _ = self.told.changed() => (),
                 _ = self.closing.wait_for(|closing| *closing) => return None,
             }
         }

@@ -10,10 +10,9 @@ use faceid::service::answers::Job;
 use futures_util::{StreamExt, stream};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use reqwest::{Body, Method, StatusCode};
+use reqwest::{Body, Method};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
-use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -119,9 +118,7 @@ async fn models_and_uploads_are_kept_in_a_bucket() {
     eventually(Duration::from_secs(60), "the archive is deleted", gone).await;
 
     assert_eq!(app.roll_back().await.state, JobState::Succeeded);
-    app.send(app.request(Method::POST, "/admin/models/bgr/retire").json(&json!({"force": true})))
-        .await
-        .expect(StatusCode::OK);
+    app.retire("bgr", true).await;
     let file = s3.folder.path().join(BUCKET).join("of/models").join(&bgr.sha256);
     eventually(Duration::from_secs(60), "the file is deleted", async || (!file.exists()).then_some(())).await;
 }

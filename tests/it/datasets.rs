@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use faceid::http::Code;
 use faceid::jobs::JobState;
-use faceid::service::answers::{Job, Page};
+use faceid::service::answers::Job;
 use futures_util::{StreamExt, stream};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Method, StatusCode};
@@ -78,7 +78,7 @@ async fn an_archive_becomes_a_gallery_that_is_learned_from() {
     let known = people(0..5, 3);
     let data = data_dir();
     let server =
-        Server::start(data.path(), &["--embedder", "fast", "--train-threads", "1", "--reembed-share", "1"]).await;
+        Server::start(data.path(), &["--embedder", "fast", "--train-threads", "1", "--background-share", "1"]).await;
     let app = TestApp::at(server.url.clone()).await;
     let mut files: Vec<(String, Vec<u8>)> =
         known.iter().map(|(path, photo)| (format!("set/{path}"), photo.clone())).collect();
@@ -161,7 +161,7 @@ async fn the_command_line_uploads_into_a_new_gallery() {
 async fn an_import_goes_on_after_kill_9_and_ends_when_it_is_cancelled() {
     let files = people(0..20, 10);
     let data = data_dir();
-    let flags = ["--job-lease", "2", "--reembed-share", "0.2"];
+    let flags = ["--job-lease", "2", "--background-share", "0.2"];
     let mut server = Server::start(data.path(), &flags).await;
     let app = TestApp::at(server.url.clone()).await;
     let answer = app.upload(zipped(&files)).await;
@@ -172,7 +172,7 @@ async fn an_import_goes_on_after_kill_9_and_ends_when_it_is_cancelled() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     server.kill();
-    let server = Server::start(data.path(), &["--job-lease", "2", "--reembed-share", "1"]).await;
+    let server = Server::start(data.path(), &["--job-lease", "2", "--background-share", "1"]).await;
     let app = TestApp { client: reqwest::Client::new(), url: server.url.clone(), gallery: app.gallery };
     let job = app.finished(job).await;
     assert_eq!((job.state, job.attempts), (JobState::Succeeded, 2), "{job:?}");
@@ -275,7 +275,7 @@ async fn what_is_no_data_set_is_refused_and_leaves_nothing() {
     let galleries = app.get("/galleries").await.value();
     let names: Vec<&str> = galleries["items"].as_array().unwrap().iter().filter_map(|it| it["name"].as_str()).collect();
     assert_eq!(names, ["default", "nobody's"], "only what was accepted made a gallery");
-    assert_eq!(app.get("/admin/jobs").await.json::<Page<Job>>().items.len(), 1);
+    assert_eq!(app.jobs().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

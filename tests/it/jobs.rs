@@ -352,8 +352,7 @@ async fn the_command_line_follows_a_training_from_nothing() {
     assert!(said.contains("too few to tell: 2 people") && said.contains("FNIR@5.0e-1"), "{said}");
     // What the gate does not let pass is not promoted.
     assert_eq!(app.answering().await, "mobilefacenet-512");
-    let listed: Page<Job> = app.get("/admin/jobs").await.json();
-    assert_eq!(listed.items.len(), 1);
+    assert_eq!(app.jobs().await.len(), 1);
 }
 
 #[tokio::test]

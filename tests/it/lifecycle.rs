@@ -184,7 +184,7 @@ async fn all_servers_of_a_database_follow() {
 #[ignore = "needs the test photos"]
 async fn a_server_that_dies_while_it_embeds_goes_on_when_it_is_back() {
     let data = data_dir();
-    let slow = ["--reembed-share", "0.02", "--job-lease", "1"];
+    let slow = ["--background-share", "0.02", "--job-lease", "1"];
     let mut server = Server::start(data.path(), &slow).await;
     let app = TestApp::at(server.url.clone()).await;
     let probes = enroll_people(&app, 8, 4).await;
@@ -205,7 +205,7 @@ async fn a_server_that_dies_while_it_embeds_goes_on_when_it_is_back() {
     server.kill();
     assert!(half_done < 32, "{half_done} were embedded before the kill");
 
-    let server = Server::start(data.path(), &["--reembed-share", "1", "--job-lease", "1"]).await;
+    let server = Server::start(data.path(), &["--background-share", "1", "--job-lease", "1"]).await;
     let app = TestApp { client: app.client.clone(), url: server.url.clone(), gallery: app.gallery };
     let job = app.finished(app.get(&format!("/admin/jobs/{}", job["id"].as_str().unwrap())).await.json()).await;
     assert_eq!(job.state, JobState::Succeeded, "{job:?}");
@@ -299,9 +299,7 @@ async fn faces_without_chips_are_not_left_behind_unasked_and_a_retired_model_is_
     app.post_json("/admin/models/bgr/retire", json!({})).await.expect_problem(409, Code::ModelInUse);
     let store = data.path().join("models");
     assert_eq!(std::fs::read_dir(&store).unwrap().count(), 2);
-    let retired = app.post_json("/admin/models/bgr/retire", json!({"force": true})).await;
-    retired.expect(StatusCode::OK);
-    assert_eq!(retired.value(), json!({"model": "bgr", "embeddings": 6, "lost_faces": 0}));
+    assert_eq!(app.retire("bgr", true).await, json!({"model": "bgr", "embeddings": 6, "lost_faces": 0}));
     assert_eq!(std::fs::read_dir(&store).unwrap().count(), 1);
     let details = app.model("bgr").await;
     assert_eq!((details.entry.state.as_str(), details.embeddings, details.entry.format), ("retired", 0, None));

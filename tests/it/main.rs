@@ -38,3 +38,4 @@ mod start;
 mod support;
 mod training;
 mod transfer;
+mod upkeep;

@@ -145,7 +145,7 @@ async fn importing_the_file_of_a_known_model_changes_nothing_of_it() {
     let right = [("name", "right"), ("threshold", "0.423"), ("mean", "0"), ("scale", "1")];
     let problem = import(other_weights(), &right).await.expect_problem(409, Code::ModelExists);
     assert!(problem.detail.ends_with("to describe it anew, retire it and import it again"), "{}", problem.detail);
-    app.post_json("/admin/models/nonsense/retire", json!({})).await.expect(StatusCode::OK);
+    app.retire("nonsense", false).await;
     let answer = import(other_weights(), &right).await;
     answer.expect(StatusCode::CREATED);
     let manifest = &known("right").await["manifest"];
@@ -180,7 +180,7 @@ async fn configured_promotion(app: &TestApp, model: &str) -> Job {
 #[ignore = "needs the test photos"]
 async fn a_model_that_enrolled_people_show_to_be_worthless_is_promoted_by_force_alone() {
     let (data, weights) = (data_dir(), data_dir());
-    let mut server = Server::start(data.path(), &["--reembed-share", "1"]).await;
+    let mut server = Server::start(data.path(), &["--background-share", "1"]).await;
     let app = TestApp::at(server.url.clone()).await;
     let people = app.enroll_people(10, 2).await;
     app.import_nonsense().await;
@@ -236,7 +236,7 @@ async fn a_model_that_enrolled_people_show_to_be_worthless_is_promoted_by_force_
 #[ignore = "needs the test photos"]
 async fn a_good_model_is_promoted_on_few_people() {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--reembed-share", "1"]).await;
+    let server = Server::start(data.path(), &["--background-share", "1"]).await;
     let app = TestApp::at(server.url.clone()).await;
     app.enroll_people(10, 3).await;
     let form =
@@ -257,7 +257,7 @@ async fn a_good_model_is_promoted_on_few_people() {
 #[ignore = "needs the test photos"]
 async fn copies_of_a_photo_are_one_photo() {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--reembed-share", "1"]).await;
+    let server = Server::start(data.path(), &["--background-share", "1"]).await;
     let app = TestApp::at(server.url.clone()).await;
     for _ in 0..3 {
         app.enroll_people(6, 1).await;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CHANNEL, Feed};
-use crate::db::notify;
+use super::Feed;
+use crate::db::{Topic, notify};
 use crate::gallery::{Galleries, GalleryError};
 
 /// Changes are kept for this long, and until every reader has seen them.
@@ -30,7 +30,7 @@ impl Galleries {
     /// so does one that was killed.
     pub async fn await_readers(&self, transaction: u64, patience: Duration) -> Result<u64, GalleryError> {
         let began = Instant::now();
-        notify(&self.pool, CHANNEL).await?;
+        notify(&self.pool, Topic::Changes).await?;
         loop {
             let behind: i64 = sqlx::query_scalar(
                 "select count(*) from readers where seen_at > now() - (answers_for + $2::float8) * interval '1 second' \

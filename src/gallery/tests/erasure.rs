@@ -134,14 +134,20 @@ async fn a_large_gallery_is_hidden_at_once_and_erased_in_pieces() {
     // Nobody finds it, or anything of it, by name or by id; and the name is free.
     for address in ["team".to_owned(), id.to_string()] {
         assert!(matches!(db.galleries.gallery(&address).await, Err(GalleryError::GalleryNotFound(_))));
-        assert!(matches!(db.galleries.hide_gallery(&mut db.galleries.begin().await.unwrap(), &address).await, Err(GalleryError::GalleryNotFound(_))));
+        assert!(matches!(
+            db.galleries.hide_gallery(&mut db.galleries.begin().await.unwrap(), &address).await,
+            Err(GalleryError::GalleryNotFound(_))
+        ));
         let refused = db.enroll_as(OnDoubt::Allow, &address, "Eve", &axis(1)).await;
         assert!(matches!(refused, Err(GalleryError::GalleryNotFound(_))));
     }
     let listed = db.galleries.list_galleries(crate::db::PageRequest::new(None, None).unwrap()).await.unwrap().items;
     assert_eq!(listed.iter().map(|gallery| gallery.name.as_str()).collect::<Vec<_>>(), ["default"]);
-    let some: uuid::Uuid =
-        sqlx::query_scalar("select id from faces where gallery_id = $1 limit 1").bind(id.0).fetch_one(&db.pool).await.unwrap();
+    let some: uuid::Uuid = sqlx::query_scalar("select id from faces where gallery_id = $1 limit 1")
+        .bind(id.0)
+        .fetch_one(&db.pool)
+        .await
+        .unwrap();
     for result in [db.galleries.face(FaceId(some)).await.map(drop), db.galleries.chip(FaceId(some)).await.map(drop)] {
         assert!(matches!(result, Err(GalleryError::FaceNotFound(_))));
     }

@@ -7,12 +7,11 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::super::changes::CHANNEL;
 use super::super::enroll::{OnDoubt, await_turn, hold_gallery};
 use super::super::{Galleries, GalleryError, Metadata, Policy, as_id, check_dimension};
 use super::copy::Rows;
 use super::{FaceRecord, Ids, IntakeError, Record, SubjectRecord};
-use crate::db::{MODELS_CHANNEL, MODELS_LOCK, Transaction, notify};
+use crate::db::{MODELS_LOCK, Topic, Transaction, notify};
 use crate::types::{FaceId, GalleryId, ModelId, Name, SubjectId};
 
 /// From this many faces on, Postgres is asked to look anew at what its tables hold: plans made for an empty table
@@ -87,7 +86,7 @@ impl Intake {
             Some(model) => copy_embeddings(&mut transaction, gallery, model, &placed).await?,
             None => 0,
         };
-        notify(&mut *transaction, CHANNEL).await?;
+        notify(&mut *transaction, Topic::Changes).await?;
         transaction.commit().await?;
         self.into = Some(gallery);
         self.faces += faces;
@@ -98,7 +97,7 @@ impl Intake {
     pub async fn finish(self) -> Result<(), GalleryError> {
         if self.faces > 0 {
             // Some may lack an embedding of the active model; servers make it from their chips.
-            notify(&self.galleries.pool, MODELS_CHANNEL).await?;
+            notify(&self.galleries.pool, Topic::Models).await?;
         }
         if self.faces >= ANALYZE_FROM {
             // A table whose index is being built would hold up the import for minutes; autovacuum comes to it later.

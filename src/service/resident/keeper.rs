@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 use super::View;
 use super::state::{Round, Shared};
 use crate::engine::Device;
-use crate::gallery::{Announcements, Feed, Galleries, GalleryError};
+use crate::gallery::{Feed, Galleries, GalleryError};
 use crate::types::ModelId;
 
 /// How often the change log is read without being told to.
@@ -109,8 +109,9 @@ impl Keeper {
 
     /// Applies changes as they come, until the memory is no longer of use.
     async fn follow(&mut self, view: &View) -> Ended {
-        let mut announcements = None;
+        let mut announced = self.feed.subscribe();
         loop {
+            announced.mark_unchanged();
             let round = self.shared.begin_round();
             match self.read(view, round).await {
                 Ok(true) => {}
@@ -123,7 +124,6 @@ impl Keeper {
                     }
                     warn!(%error, "cannot read what changed; what is in memory grows old");
                     tokio::time::sleep(RETRY).await;
-                    announcements = None;
                     continue;
                 }
             }
@@ -131,12 +131,9 @@ impl Keeper {
                 warn!("the galleries have outgrown resident_memory; searches go to the database from now on");
                 return Ended::Outgrown;
             }
-            if announcements.is_none() {
-                announcements = self.feed.listen().await.ok();
-            }
             tokio::select! {
                 () = self.shared.wanted() => {}
-                heard = announced(announcements.as_mut()) => if heard.is_err() { announcements = None },
+                _ = announced.changed() => {}
                 () = tokio::time::sleep(INTERVAL) => {}
             }
         }
@@ -160,13 +157,5 @@ impl Keeper {
             self.feed.prune().await?;
         }
         Ok(is_used)
-    }
-}
-
-/// Never, if nothing is listened to.
-async fn announced(announcements: Option<&mut Announcements>) -> Result<(), GalleryError> {
-    match announcements {
-        Some(announcements) => announcements.next().await,
-        None => std::future::pending().await,
     }
 }

@@ -1,11 +1,11 @@
 //! The memory against a real PostgreSQL that is slow, or held up.
 
 use pgvector::HalfVector;
-use sqlx::{AssertSqlSafe, Postgres, Transaction};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::*;
-use crate::db::Pools;
+use crate::db::{Pools, Transaction};
 use crate::db::testing::database;
 use crate::gallery::DEFAULT_GALLERY;
 use crate::index::Query;
@@ -63,7 +63,7 @@ impl World {
     }
 
     /// Keeps everybody else from a table until the transaction ends.
-    async fn hold(&self, table: &str) -> Transaction<'static, Postgres> {
+    async fn hold(&self, table: &str) -> Transaction {
         let mut transaction = self.pools.requests.begin().await.unwrap();
         let sql = format!("lock table {table} in access exclusive mode");
         sqlx::query(AssertSqlSafe(sql)).execute(&mut *transaction).await.unwrap();
@@ -88,7 +88,7 @@ impl World {
 
     async fn resident(&self, max_staleness: Duration) -> Resident {
         let place = SearchChoice::Resident;
-        let config = SearchConfig { place, resident_memory: 1 << 20, max_staleness, threads: 1 };
+        let config = SearchConfig { place, resident_memory: 1 << 20, max_staleness };
         let resident = Resident::start(&self.galleries, &self.model, &config, None);
         resident.filled().await;
         resident

@@ -122,12 +122,14 @@ impl Services {
     /// Waits until what a transaction erased is in no server's memory any more. It is erased all the same if a server that was cut
     /// off from the database, or killed, does not say so.
     async fn await_servers(&self, transaction: u64) -> Result<(), ServiceError> {
-        let ((), behind) =
-            tokio::join!(self.settle(), self.0.galleries.await_readers(transaction, ERASED_WITHIN));
+        let ((), behind) = tokio::join!(self.settle(), self.0.galleries.await_readers(transaction, ERASED_WITHIN));
         let behind = behind?;
         if behind > 0 {
             metrics::counter!("faceid_erasures_behind_total").increment(1);
-            warn!(servers = behind, "a server that cannot be reached may still find what was erased, for max_staleness at most");
+            warn!(
+                servers = behind,
+                "a server that cannot be reached may still find what was erased, for max_staleness at most"
+            );
         }
         Ok(())
     }

@@ -108,10 +108,8 @@ impl From<RegistryError> for Failure {
 impl Services {
     /// Works on the database's jobs of these lanes until the server stops, and returns when what it works on is given back.
     pub async fn work_on_jobs(self, lanes: &'static [Lane]) {
-        let jobs = self.0.jobs.clone();
         tokio::select! {
             () = self.clone().schedule(lanes) => (),
-            () = jobs.listen() => (),
             () = self.tidy_jobs() => (),
         }
     }
@@ -123,19 +121,19 @@ impl Services {
 
     /// The loop.
     async fn schedule(self, lanes: &'static [Lane]) {
-        let (mut bell, mut closing) = (self.0.jobs.bell().subscribe(), self.0.closing.subscribe());
+        let (mut told, mut closing) = (self.0.jobs.subscribe(), self.0.closing.subscribe());
         let mut steps = Steps::new(&self, lanes.iter().copied().filter(|lane| lane.is_stepped()));
         let mut attempts: JoinSet<Lane> = JoinSet::new();
         let mut free: HashSet<Lane> = lanes.iter().copied().filter(|lane| !lane.is_stepped()).collect();
         let mut ensured = false;
         let mut looked: Option<Instant> = None;
         while !*closing.borrow() {
-            let told = bell.has_changed().unwrap_or(false);
-            let next_look = looked.map(|at| at + if told { LEAST_INTERVAL } else { INTERVAL });
+            let is_told = told.has_changed().unwrap_or(false);
+            let next_look = looked.map(|at| at + if is_told { LEAST_INTERVAL } else { INTERVAL });
             if next_look.is_none_or(|at| Instant::now() >= at) {
-                bell.mark_unchanged();
+                told.mark_unchanged();
                 looked = Some(Instant::now());
-                ensured = ensured || self.ensure_recurring().await;
+                ensured = ensured || self.ensure_jobs().await;
                 self.claim_whole(&mut free, &mut attempts).await;
                 steps.claim().await;
             }
@@ -146,7 +144,7 @@ impl Services {
                 let ready = steps.ready_at().map_or(next_look, |at| at.min(next_look));
                 tokio::select! {
                     () = sleep_until(ready) => (),
-                    _ = bell.changed() => bell.mark_changed(),
+                    _ = told.changed() => told.mark_changed(),
                     () = self.0.faces_came.notified() => steps.wake_embedding(),
                     Some(ended) = attempts.join_next() => free.extend(ended),
                     _ = closing.wait_for(|closing| *closing) => (),
@@ -160,12 +158,13 @@ impl Services {
         while attempts.join_next().await.is_some() {}
     }
 
-    async fn ensure_recurring(&self) -> bool {
-        let ensured = self.0.jobs.ensure_recurring().await;
-        if let Err(error) = &ensured {
-            warn!(%error, "cannot submit the jobs that never end; trying again");
-        }
-        ensured.is_ok()
+    /// Sees to it that there are the jobs that nobody asks for.
+    async fn ensure_jobs(&self) -> bool {
+        let ensured = async {
+            self.0.jobs.ensure_recurring().await?;
+            self.finish_retirements().await
+        };
+        ensured.await.inspect_err(|error| warn!(%error, "cannot submit the jobs of a server; trying again")).is_ok()
     }
 
     /// Begins to work on jobs of free lanes.

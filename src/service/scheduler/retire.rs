@@ -8,7 +8,7 @@ use super::steps::{Progress, Step};
 use super::{Failure, settings_of};
 use crate::gallery::GalleryError;
 use crate::jobs::{JobKind, Lease, NewJob};
-use crate::registry::{Actor, Retirement, RetirementPlace};
+use crate::registry::{Actor, Model, Retirement, RetirementPlace};
 use crate::types::ModelId;
 
 /// The settings of a job, as the database keeps them.
@@ -24,13 +24,7 @@ impl Services {
     /// even the one that a rollback would make active. `false`: there is such a job already.
     pub async fn retire_model(&self, model: &str, force: bool, actor: Actor) -> Result<(Job, bool), ServiceError> {
         let model = self.find_model(model).await?;
-        let settings = Settings { model: model.id, name: model.name.clone() };
-        let new = NewJob {
-            kind: JobKind::Retire,
-            key: model.id.to_string(),
-            settings: serde_json::to_value(settings).map_err(|error| ServiceError::Internal(error.to_string()))?,
-            requested_by: actor.as_str().to_owned(),
-        };
+        let new = new_job(&model, actor)?;
         let mut transaction = self.0.galleries.begin().await?;
         self.0.registry.retire(&mut transaction, model.id, force, actor).await?;
         let submitted = self.0.jobs.submit_within(&mut transaction, &new).await?;
@@ -43,6 +37,26 @@ impl Services {
             }
         }
     }
+}
+
+impl Services {
+    /// Submits jobs for models that an earlier version began to retire, which knew no such jobs.
+    pub(super) async fn finish_retirements(&self) -> Result<(), ServiceError> {
+        for model in self.0.registry.half_retired().await? {
+            self.0.jobs.submit(&new_job(&model, Actor::Server)?).await?;
+        }
+        Ok(())
+    }
+}
+
+fn new_job(model: &Model, actor: Actor) -> Result<NewJob, ServiceError> {
+    let settings = Settings { model: model.id, name: model.name.clone() };
+    Ok(NewJob {
+        kind: JobKind::Retire,
+        key: model.id.to_string(),
+        settings: serde_json::to_value(settings).map_err(|error| ServiceError::Internal(error.to_string()))?,
+        requested_by: actor.as_str().to_owned(),
+    })
 }
 
 /// A job that retires.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use faceid::service::answers::{Job, ModelDetails, ModelEntry};
+use faceid::jobs::JobState;
+use faceid::service::answers::{Job, ModelDetails, ModelEntry, Page};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -71,6 +72,21 @@ impl TestApp {
             job = self.get(&format!("/admin/jobs/{}", job.id)).await.json();
         }
         job
+    }
+
+    /// Retires a model, and returns what the job that deletes it did.
+    pub async fn retire(&self, model: &str, force: bool) -> Value {
+        let answer = self.post_json(&format!("/admin/models/{model}/retire"), json!({"force": force})).await;
+        answer.expect(StatusCode::ACCEPTED);
+        let job = self.finished(answer.json()).await;
+        assert_eq!(job.state, JobState::Succeeded, "{job:?}");
+        job.result.unwrap()
+    }
+
+    /// The jobs that somebody asked for, newest first.
+    pub async fn jobs(&self) -> Vec<Job> {
+        let listed: Page<Job> = self.get("/admin/jobs").await.json();
+        listed.items.into_iter().filter(|job| !job.recurring).collect()
     }
 
     pub async fn model(&self, model: &str) -> ModelDetails {
