@@ -69,7 +69,7 @@ async fn a_large_gallery_is_gone_everywhere_at_once_and_erased_whoever_dies() {
             let answer = app.post_json("/identify/embedding", probe.clone()).await;
             (answer.status == StatusCode::OK).then(|| answer.value())
         });
-        assert_eq!(found.await["known"], true);
+        assert_eq!(found.await["matches"].as_array().unwrap().len(), 5);
     }
 
     let answer = app.send(app.request(Method::DELETE, &format!("/galleries/{}", app.gallery))).await;

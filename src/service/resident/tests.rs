@@ -5,8 +5,8 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::*;
-use crate::db::{Pools, Transaction};
 use crate::db::testing::database;
+use crate::db::{Pools, Transaction};
 use crate::gallery::DEFAULT_GALLERY;
 use crate::index::Query;
 use crate::registry::Registry;

@@ -53,7 +53,7 @@ pub(in super::super) struct Progress {
 enum Task {
     Erase(Erasing),
     Retire(Retiring),
-    Embed(Embedding),
+    Embed(Box<Embedding>),
     Review(Reviewing),
     Measure(Measuring),
 }
@@ -63,7 +63,7 @@ impl Task {
         Ok(match lease.job().kind {
             JobKind::Erase | JobKind::Merge => Self::Erase(Erasing::begin(lease)?),
             JobKind::Retire => Self::Retire(Retiring::begin(lease)?),
-            JobKind::Embed => Self::Embed(Embedding::default()),
+            JobKind::Embed => Self::Embed(Box::default()),
             JobKind::Review => Self::Review(Reviewing::new()),
             JobKind::Measure => Self::Measure(Measuring::default()),
             kind => return Err(Failure::Final(format!("a job of kind {} has no steps", kind.name()))),
