@@ -72,7 +72,7 @@ async fn what_a_candidate_would_have_said_is_listed() {
     app.get("/admin/models/bgr/shadow").await.expect_problem(404, Code::NoShadow);
     app.get("/admin/models/bgr/disagreements").await.expect_problem(404, Code::NoShadow);
     let job = app.begin_shadow("bgr", json!({"share": 1.0})).await;
-    assert_eq!(job.result, Some(json!({"model": "bgr", "share": 1.0, "embedded": 10})));
+    assert_eq!(job.result, Some(json!({"model": "bgr", "share": 1.0, "embedded": 10, "set_aside": 0})));
     assert_eq!(app.model("bgr").await.entry.shadow, Some(1.0));
 
     let mut known = Vec::new();
