@@ -47,7 +47,8 @@ impl Default for Notifications {
 }
 
 impl Notifications {
-    /// Sees a change with every announcement from now on, while [`Self::listen`] runs, and when that begins to hear.
+    /// Sees a change with every announcement from now on, while [`Pools::listen`](super::Pools::listen) runs, and when
+    /// that begins to hear.
     pub fn subscribe(&self, topic: Topic) -> watch::Receiver<()> {
         self.0[topic as usize].subscribe()
     }
