@@ -15,6 +15,7 @@ beside it do, with one server killed in the middle. The same for a merge of two 
 Needs numpy; `psql` of the private PostgreSQL loads the people.
 """
 import argparse
+import atexit
 import base64
 import http.client
 import json
@@ -51,7 +52,10 @@ class Client:
 
 def spawn(binary, port, data_dir, *arguments):
     command = [binary, "serve", "--log", "warn", "--bind", f"127.0.0.1:{port}", "--data-dir", data_dir, *arguments]
-    return subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+    # However this ends, nothing goes on.
+    atexit.register(server.kill)
+    return server
 
 
 def until_ready(server, port, path="/readyz"):
@@ -91,7 +95,7 @@ def make_people(data_dir, gallery, people, faces_each=1, models=None):
             alter table embeddings disable trigger user;
             alter table templates disable trigger user;
             create temp table base as select n, (select array_agg(random() - 0.5)::float4[]::vector
-                from generate_series(1, (select dimension from models where id = '{model}')) where n > 0) as v from generate_series(0, 999) n;
+                from generate_series(1, (select dimension from models where id = '{model}')) where n >= 0) as v from generate_series(0, 999) n;
             insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding)
                 select f.id, '{model}', f.gallery_id, f.subject_id, l2_normalize(a.v + b.v)::halfvec
                 from faces f join base a on a.n = abs(hashtext(f.id::text)) % 1000 join base b on b.n = abs(hashtext('x' || f.id::text)) % 1000

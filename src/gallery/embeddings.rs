@@ -112,19 +112,20 @@ impl Galleries {
             embeddings.iter().map(|(face, e)| (face.0, HalfVector::from_f32_slice(e.as_slice()))).unzip();
         let norms: Vec<f32> = embeddings.iter().map(|(_, e)| e.norm()).collect();
         let mut transaction = self.beside.begin().await?;
-        // Subjects first and in the order of ids, as everyone locks them who changes what they have.
-        sqlx::query(
-            "select from subjects where id in (select subject_id from faces where id = any($1)) \
+        // Subjects first and in the order of ids, as everyone locks them who changes what they have. A face that goes to another
+        // one meanwhile is left out.
+        let held: Vec<Uuid> = sqlx::query_scalar(
+            "select id from subjects where id in (select subject_id from faces where id = any($1)) \
              order by id for no key update",
         )
         .bind(&faces)
-        .execute(&mut *transaction)
+        .fetch_all(&mut *transaction)
         .await?;
         let stored = sqlx::query(
             "with present as ( \
                select f.id, f.gallery_id, f.subject_id from faces f join subjects s on s.id = f.subject_id \
                join galleries g on g.id = f.gallery_id \
-               where f.id = any($2) and s.erased_at is null and g.erased_at is null \
+               where f.id = any($2) and f.subject_id = any($5) and s.erased_at is null and g.erased_at is null \
                and exists (select from models where id = $1 and state <> 'retired') order by f.id for key share of f \
              ) \
              insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding, norm) \
@@ -136,6 +137,7 @@ impl Galleries {
         .bind(faces)
         .bind(vectors)
         .bind(norms)
+        .bind(held)
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;

@@ -13,6 +13,9 @@ use crate::types::{
     BoundingBox, Embedding, FaceId, GalleryId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId,
 };
 
+/// How often a subject is looked for whom others create and delete at the same time.
+const ATTEMPTS: usize = 5;
+
 /// How many duplicates are reported at most.
 const MAX_DUPLICATES: usize = 10;
 
@@ -334,18 +337,34 @@ pub(super) async fn find_or_create_subject(
             return Ok((SubjectId(id), name, false));
         }
     }
-    let new = SubjectId::new();
-    // The update changes nothing; it locks the row and makes it be returned.
-    let id: Uuid = sqlx::query_scalar(
-        "insert into subjects (id, gallery_id, name) values ($1, $2, $3) \
-         on conflict on constraint subject_name_key do update set name = excluded.name returning id",
-    )
-    .bind(new.0)
-    .bind(gallery.0)
-    .bind(name.as_str())
-    .fetch_one(connection)
-    .await?;
-    Ok((SubjectId(id), name.to_string(), id == new.0))
+    for _ in 0..ATTEMPTS {
+        // No stronger lock than this: the review, which keeps many subjects from being deleted, goes on beside it.
+        let found: Option<Uuid> = sqlx::query_scalar(
+            "select id from subjects where gallery_id = $1 and name = $2 and erased_at is null for no key update",
+        )
+        .bind(gallery.0)
+        .bind(name.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(id) = found {
+            return Ok((SubjectId(id), name.to_string(), false));
+        }
+        let new = SubjectId::new();
+        let created = sqlx::query(
+            "insert into subjects (id, gallery_id, name) values ($1, $2, $3) \
+             on conflict on constraint subject_name_key do nothing",
+        )
+        .bind(new.0)
+        .bind(gallery.0)
+        .bind(name.as_str())
+        .execute(&mut *connection)
+        .await?;
+        if created.rows_affected() == 1 {
+            return Ok((new, name.to_string(), true));
+        }
+        // Somebody else created it at the same moment.
+    }
+    Err(GalleryError::Inconsistent("a subject comes and goes"))
 }
 
 async fn insert_face(

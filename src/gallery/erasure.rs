@@ -6,23 +6,27 @@
 //!
 //! Locks are taken in one order by all who change several of these: gallery, subjects by id, faces, embeddings.
 
+use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
-use super::{DEFAULT_GALLERY, Galleries, GalleryError};
+use super::{DEFAULT_GALLERY, Galleries, GalleryError, as_id};
 use crate::db::{Transaction, is_lock_timeout};
-use crate::types::{FaceId, GalleryId, SubjectId};
+use crate::types::{FaceId, GalleryId, Name, SubjectId};
 
 /// Faces, or subjects, up to which something is erased at once; and those of a piece.
 const AT_ONCE: i64 = 300;
 const PIECE: i64 = 300;
+
+/// How often the locks on a face's subject are asked for that others move at the same time.
+const ATTEMPTS: usize = 5;
 
 /// How long enrolments under way are waited for, by who erases at once and by a piece, which is tried again.
 const PATIENCE: &str = "300ms";
 const PIECE_PATIENCE: &str = "5s";
 
 /// What was erased for good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Erased {
     pub subjects: u64,
     pub faces: u64,
@@ -101,13 +105,19 @@ impl Galleries {
         hidden.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
     }
 
-    /// How many faces and subjects a gallery holds that is being erased.
-    pub async fn count_hidden(&self, gallery: GalleryId) -> Result<u64, GalleryError> {
-        let faces: i64 = sqlx::query_scalar("select count(*) from faces where gallery_id = $1")
-            .bind(gallery.0)
-            .fetch_one(&self.beside)
-            .await?;
-        Ok(faces.unsigned_abs())
+    /// What is left of a gallery that is being erased, or of one of its subjects that is erased or merged into another.
+    pub async fn count_hidden(&self, gallery: GalleryId, subject: Option<SubjectId>) -> Result<Erased, GalleryError> {
+        let (subjects, faces, embeddings): (i64, i64, i64) = sqlx::query_as(
+            "select (select count(*) from subjects where gallery_id = $1 and ($2::uuid is null or id = $2)), \
+             (select count(*) from faces where gallery_id = $1 and ($2::uuid is null or subject_id = $2)), \
+             (select count(*) from embeddings where gallery_id = $1 and ($2::uuid is null or subject_id = $2))",
+        )
+        .bind(gallery.0)
+        .bind(subject.map(|subject| subject.0))
+        .fetch_one(&self.beside)
+        .await?;
+        let [subjects, faces, embeddings] = [subjects, faces, embeddings].map(i64::unsigned_abs);
+        Ok(Erased { subjects, faces, embeddings })
     }
 
     /// Erases a piece of a hidden gallery after `place`, which it moves on; at last the gallery itself.
@@ -172,16 +182,6 @@ impl Galleries {
         let (gallery, id) = self.subject_id(gallery, subject).await?;
         let hidden = hide_subject(transaction, gallery, id, None).await?;
         hidden.ok_or_else(|| GalleryError::SubjectNotFound(subject.to_owned()))
-    }
-
-    /// How many faces are left of a subject that is being erased or merged into another.
-    pub async fn count_faces_of(&self, gallery: GalleryId, subject: SubjectId) -> Result<u64, GalleryError> {
-        let faces: i64 = sqlx::query_scalar("select count(*) from faces where gallery_id = $1 and subject_id = $2")
-            .bind(gallery.0)
-            .bind(subject.0)
-            .fetch_one(&self.beside)
-            .await?;
-        Ok(faces.unsigned_abs())
     }
 
     /// Erases a piece of a hidden subject, or gives it to the subject that it was merged into, if that still exists; at last
@@ -253,8 +253,7 @@ impl Galleries {
 
     /// Erases the face with its embeddings, and says by which transaction. Its subject stays, even without a face.
     pub async fn delete_face(&self, id: FaceId) -> Result<(Erased, u64), GalleryError> {
-        let mut transaction = self.pool.begin().await?;
-        self.hold_subject_of(&mut transaction, id).await?;
+        let (mut transaction, _) = self.begin_with_subject_of(id, None).await?;
         let erased = erase_faces_of_kept(&mut transaction, id).await?;
         if erased.faces == 0 {
             return Err(GalleryError::FaceNotFound(id));
@@ -264,34 +263,27 @@ impl Galleries {
         Ok((erased, number))
     }
 
-    /// Locks the subject of a face until the transaction ends, which keeps the face from going to another one, and from being
-    /// erased; returns the subject and its gallery.
-    pub(super) async fn hold_subject_of(
+    /// Begins a transaction that holds the subject of a face, which keeps the face from going to another one and from being
+    /// erased, and `other`, a subject of the same gallery given by id or name, if there is one. Says which gallery that is.
+    pub(super) async fn begin_with_subject_of(
         &self,
-        connection: &mut PgConnection,
         face: FaceId,
-    ) -> Result<(GalleryId, SubjectId), GalleryError> {
-        loop {
-            let found: Option<(Uuid, Uuid)> = sqlx::query_as(
-                "select f.gallery_id, f.subject_id from faces f join subjects s on s.id = f.subject_id \
-                 join galleries g on g.id = f.gallery_id where f.id = $1 and s.erased_at is null and g.erased_at is null",
-            )
-            .bind(face.0)
-            .fetch_optional(&mut *connection)
-            .await?;
-            let (gallery, subject) = found.ok_or(GalleryError::FaceNotFound(face))?;
-            let held = hold_subjects(connection, &[subject]).await?;
-            let stayed: bool =
-                sqlx::query_scalar("select exists (select from faces where id = $1 and subject_id = $2)")
-                    .bind(face.0)
-                    .bind(subject)
-                    .fetch_one(&mut *connection)
-                    .await?;
-            if stayed && !held.is_empty() {
-                return Ok((GalleryId(gallery), SubjectId(subject)));
+        other: Option<&Name>,
+    ) -> Result<(Transaction, GalleryId), GalleryError> {
+        for _ in 0..ATTEMPTS {
+            let mut transaction = self.pool.begin().await?;
+            let (gallery, subject, other_subject) = subjects_of(&mut transaction, face, other).await?;
+            // Both in the order of ids, as everybody locks several.
+            let wanted: Vec<Uuid> = [Some(subject), other_subject].into_iter().flatten().collect();
+            let held = hold_subjects(&mut transaction, &wanted).await?;
+            let now = subjects_of(&mut transaction, face, other).await?;
+            if now == (gallery, subject, other_subject) && wanted.iter().all(|id| held.contains(id)) {
+                return Ok((transaction, GalleryId(gallery)));
             }
-            // It went to another subject while that lock was waited for, or is gone.
+            // It went to another subject while that lock was waited for, or the other one came.
+            transaction.rollback().await?;
         }
+        Err(GalleryError::Inconsistent("a face goes from one subject to another"))
     }
 
     async fn erasable_gallery(&self, gallery: &str) -> Result<GalleryId, GalleryError> {
@@ -300,6 +292,27 @@ impl Galleries {
             id => Ok(id),
         }
     }
+}
+
+/// Gallery and subject of a face, and another subject of the gallery, if there is one.
+async fn subjects_of(
+    connection: &mut PgConnection,
+    face: FaceId,
+    other: Option<&Name>,
+) -> Result<(Uuid, Uuid, Option<Uuid>), GalleryError> {
+    let other = other.map(Name::as_str);
+    let found = sqlx::query_as(
+        "select f.gallery_id, f.subject_id, (select o.id from subjects o where o.gallery_id = f.gallery_id \
+           and (o.id = $2 or o.name = $3) and o.erased_at is null order by o.id = $2 desc nulls last limit 1) \
+         from faces f join subjects s on s.id = f.subject_id join galleries g on g.id = f.gallery_id \
+         where f.id = $1 and s.erased_at is null and g.erased_at is null",
+    )
+    .bind(face.0)
+    .bind(other.and_then(as_id))
+    .bind(other)
+    .fetch_optional(connection)
+    .await?;
+    found.ok_or(GalleryError::FaceNotFound(face))
 }
 
 /// Locks subjects that are not being erased, in the order of ids, until the transaction ends: those that there are.

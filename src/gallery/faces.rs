@@ -157,8 +157,7 @@ impl Galleries {
     /// Gives the face to another subject of its gallery, who is made if there is none of that name. The former subject
     /// stays, perhaps without a face.
     pub async fn move_face(&self, id: FaceId, subject: &Name) -> Result<Face, GalleryError> {
-        let mut transaction = self.pool.begin().await?;
-        let (gallery, _) = self.hold_subject_of(&mut transaction, id).await?;
+        let (mut transaction, gallery) = self.begin_with_subject_of(id, Some(subject)).await?;
         let (subject, ..) = find_or_create_subject(&mut transaction, gallery, subject).await?;
         sqlx::query("update faces set subject_id = $2 where id = $1")
             .bind(id.0)

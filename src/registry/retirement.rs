@@ -1,5 +1,6 @@
 //! Retiring a model: from then on it is of no use to anybody, and its embeddings are deleted in pieces.
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -13,19 +14,12 @@ use crate::types::ModelId;
 /// Faces, and subjects, whose embeddings are deleted in one transaction; a subject is never split.
 const PIECE: i64 = 300;
 
-/// What retiring a model deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What retiring a model deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Retirement {
     pub embeddings: u64,
-    /// Faces of which nothing is left to find them by: they had no chip.
+    /// Faces of which nothing is left to find them by: they have no chip, and no embedding of another model.
     pub lost_faces: u64,
-}
-
-impl std::ops::AddAssign for Retirement {
-    fn add_assign(&mut self, more: Self) {
-        self.embeddings += more.embeddings;
-        self.lost_faces += more.lost_faces;
-    }
 }
 
 /// How far the pieces are: the gallery and the subject whose embeddings were deleted last.
@@ -74,12 +68,23 @@ impl Registry {
         Ok(models.fetch_all(&self.beside).await?)
     }
 
-    /// Deletes a piece of what is left of a model, if it is retired, after `place`, which it moves on. `None`: nothing is left.
-    pub async fn delete_piece(
-        &self,
-        id: ModelId,
-        place: &mut RetirementPlace,
-    ) -> Result<Option<Retirement>, RegistryError> {
+    /// What is left of a model that is retired.
+    pub async fn count_left(&self, id: ModelId) -> Result<Retirement, RegistryError> {
+        let (embeddings, lost_faces): (i64, i64) = sqlx::query_as(
+            "select (select coalesce(sum(faces), 0)::bigint from templates where model_id = $1), \
+             (select count(*) from faces f join embeddings e on e.face_id = f.id and e.model_id = $1 \
+              where f.chip is null and not exists ( \
+                select from embeddings other where other.face_id = f.id and other.model_id <> $1))",
+        )
+        .bind(id.0)
+        .fetch_one(&self.beside)
+        .await?;
+        Ok(Retirement { embeddings: embeddings.unsigned_abs(), lost_faces: lost_faces.unsigned_abs() })
+    }
+
+    /// Deletes a piece of the embeddings of a model, if it is retired, after `place`, which it moves on: how many. `None`:
+    /// nothing is left.
+    pub async fn delete_piece(&self, id: ModelId, place: &mut RetirementPlace) -> Result<Option<u64>, RegistryError> {
         let mut transaction = self.beside.begin().await?;
         // While it lasts, nobody imports the model again.
         lock_shared(&mut transaction, MODELS_LOCK).await?;
@@ -89,28 +94,25 @@ impl Registry {
         if place.0.is_none() {
             transaction.commit().await?;
             // What was added to subjects before `place` meanwhile is found in another pass.
-            return if passed { Ok(Some(Retirement::default())) } else { self.delete_rest(id).await.map(|()| None) };
+            return if passed { Ok(Some(0)) } else { self.delete_rest(id).await.map(|()| None) };
         }
         // In the order of ids and before their embeddings, as everyone locks them who changes both.
         sqlx::query("select from subjects where id = any($1) order by id for no key update")
             .bind(&subjects)
             .execute(&mut *transaction)
             .await?;
-        let (deleted, lost): (i64, i64) = sqlx::query_as(
-            "with deleted as ( \
-               delete from embeddings e using unnest($2::uuid[], $3::uuid[]) as k (gallery_id, subject_id) \
-               where e.gallery_id = k.gallery_id and e.subject_id = k.subject_id and e.model_id = $1 returning e.face_id \
-             ) select count(*), count(*) filter (where f.chip is null and not exists ( \
-               select from embeddings e where e.face_id = f.id and e.model_id <> $1)) \
-             from deleted d join faces f on f.id = d.face_id",
+        let deleted = sqlx::query(
+            "delete from embeddings e using unnest($2::uuid[], $3::uuid[]) as k (gallery_id, subject_id) \
+             where e.gallery_id = k.gallery_id and e.subject_id = k.subject_id and e.model_id = $1",
         )
         .bind(id.0)
         .bind(&galleries)
         .bind(&subjects)
-        .fetch_one(&mut *transaction)
-        .await?;
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
         transaction.commit().await?;
-        Ok(Some(Retirement { embeddings: deleted.unsigned_abs(), lost_faces: lost.unsigned_abs() }))
+        Ok(Some(deleted))
     }
 
     /// What is left beside embeddings.

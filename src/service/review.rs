@@ -134,7 +134,7 @@ impl Reviewing {
             let waiting = galleries.count_to_review(serving.id()).await?;
             self.counted = Some((Instant::now(), self.done + waiting));
         }
-        Ok(Step::More(Progress { stage: "reviewing", done: self.done, total: self.counted.map(|(_, total)| total) }))
+        Ok(Step::More(Progress::new("reviewing", self.done, self.counted.map(|(_, total)| total))))
     }
 }
 

@@ -109,6 +109,7 @@ async fn a_large_gallery_is_gone_everywhere_at_once_and_erased_whoever_dies() {
     let app = TestApp { url: server.url.clone(), ..app };
     let job = app.finished(app.get(&format!("/admin/jobs/{}", job.id)).await.json()).await;
     assert_eq!((job.state, job.attempts > 1), (JobState::Succeeded, true), "{job:?}");
+    assert_eq!(job.result, Some(json!({"subjects": 1500, "faces": 3000, "embeddings": 3000})));
     let mut database = self::database(data.path()).await;
     for table in ["faces", "embeddings", "templates", "subjects", "review_queue"] {
         assert_eq!(rows(&mut database, table).await, 0, "{table}");

@@ -83,7 +83,7 @@ impl Embedding {
                 return Ok(Step::Idle(LOOK_INTERVAL));
             };
             self.pass = Some(Pass::new(loaded));
-            return Ok(Step::More(Progress { stage: "looking", done: self.done, total: self.total }));
+            return Ok(Step::More(Progress::new("looking", self.done, self.total)));
         };
         match pass.go_on(services).await? {
             Some(embedded) => {
@@ -100,7 +100,7 @@ impl Embedding {
                 services.settle().await;
             }
         }
-        Ok(Step::More(Progress { stage: "embedding", done: self.done, total: self.total }))
+        Ok(Step::More(Progress::new("embedding", self.done, self.total)))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::warn;
 
 use super::super::answers::{self, Job};
@@ -140,58 +140,55 @@ pub(super) struct Erasing {
     settings: Settings,
     stage: &'static str,
     place: Place,
-    /// Faces in all, counted at the first step.
-    total: Option<u64>,
-    /// By this attempt and those before it.
-    erased: Erased,
-    moved: u64,
+    /// What there was when the first attempt began.
+    totals: Option<Erased>,
+    /// What is left now, once it has been counted.
+    left: Option<Erased>,
 }
 
 impl Erasing {
     pub fn begin(lease: &Lease) -> Result<Self, Failure> {
-        let settings = settings_of(lease)?;
         let stage = if lease.job().kind == JobKind::Merge { "merging" } else { "erasing" };
-        // What earlier attempts did, as far as they said so.
-        let done = lease.job().progress.as_ref().and_then(|progress| progress["done"].as_u64()).unwrap_or_default();
-        let (faces, moved) = if lease.job().kind == JobKind::Merge { (0, done) } else { (done, 0) };
-        let erased = Erased { faces, ..Erased::default() };
-        Ok(Self { settings, stage, place: Place::default(), total: None, erased, moved })
+        let (settings, totals) = (settings_of(lease)?, Progress::totals_of(lease));
+        Ok(Self { settings, stage, place: Place::default(), totals, left: None })
     }
 
     pub async fn step(&mut self, services: &Services) -> Result<Step, Failure> {
         let (galleries, Settings { gallery, subject, .. }) = (&services.0.galleries, self.settings.clone());
-        let Some(total) = self.total else {
-            let left = match subject {
-                Some(subject) => galleries.count_faces_of(gallery, subject).await?,
-                None => galleries.count_hidden(gallery).await?,
-            };
-            self.total = Some(left + self.erased.faces + self.moved);
+        let (Some(left), Some(totals)) = (&mut self.left, &mut self.totals) else {
+            let left = galleries.count_hidden(gallery, subject).await?;
+            self.left = Some(left);
+            self.totals.get_or_insert(left);
             return Ok(Step::More(self.progress()));
         };
         let piece = match subject {
             Some(subject) => galleries.erase_subject_piece(gallery, subject).await?,
             None => galleries.erase_gallery_piece(gallery, &mut self.place).await?,
         };
-        self.erased += piece.erased;
-        self.moved += piece.moved;
-        self.total = Some(total.max(self.erased.faces + self.moved));
+        let Erased { subjects, faces, embeddings } = piece.erased;
+        take(&mut left.subjects, &mut totals.subjects, subjects);
+        take(&mut left.faces, &mut totals.faces, faces + piece.moved);
+        take(&mut left.embeddings, &mut totals.embeddings, embeddings);
         if !piece.done {
             return Ok(Step::More(self.progress()));
         }
+        let (totals, merged) = (*totals, self.settings.into.is_some() && left.embeddings == totals.embeddings);
         services.settle().await;
-        Ok(Step::Done(self.result()))
+        Ok(Step::Done(match merged {
+            true => json!({"faces": totals.faces}),
+            false => json!(totals),
+        }))
     }
 
     fn progress(&self) -> Progress {
-        Progress { stage: self.stage, done: self.erased.faces + self.moved, total: self.total }
+        let (totals, left) = (self.totals.unwrap_or_default(), self.left.unwrap_or_default());
+        let done = totals.faces.saturating_sub(left.faces);
+        Progress { totals: Some(json!(totals)), ..Progress::new(self.stage, done, Some(totals.faces)) }
     }
+}
 
-    /// Embeddings and subjects are those of the last attempt, which is nearly always the only one.
-    fn result(&self) -> Value {
-        let Erased { subjects, faces, embeddings } = self.erased;
-        match self.settings.into {
-            Some(_) if faces == 0 => json!({"faces": self.moved}),
-            _ => json!({"subjects": subjects, "faces": faces, "embeddings": embeddings}),
-        }
-    }
+/// Takes what a piece did from what is left. What came by enrolments under way was not counted before.
+fn take(left: &mut u64, total: &mut u64, done: u64) {
+    *total += done.saturating_sub(*left);
+    *left = left.saturating_sub(done);
 }

@@ -1,6 +1,7 @@
 //! Retiring models.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::super::answers::{Job, Retired};
 use super::super::{ServiceError, Services};
@@ -63,33 +64,41 @@ fn new_job(model: &Model, actor: Actor) -> Result<NewJob, ServiceError> {
 pub(super) struct Retiring {
     settings: Settings,
     place: RetirementPlace,
-    total: Option<u64>,
-    /// By this attempt and those before it.
-    deleted: Retirement,
+    /// What there was when the first attempt began.
+    totals: Option<Retirement>,
+    /// Embeddings that are left, once they have been counted.
+    left: Option<u64>,
 }
 
 impl Retiring {
     pub fn begin(lease: &Lease) -> Result<Self, Failure> {
-        let settings = settings_of(lease)?;
-        let done = lease.job().progress.as_ref().and_then(|progress| progress["done"].as_u64()).unwrap_or_default();
-        let deleted = Retirement { embeddings: done, lost_faces: 0 };
-        Ok(Self { settings, place: RetirementPlace::default(), total: None, deleted })
+        let (settings, totals) = (settings_of(lease)?, Progress::totals_of(lease));
+        Ok(Self { settings, place: RetirementPlace::default(), totals, left: None })
     }
 
     pub async fn step(&mut self, services: &Services) -> Result<Step, Failure> {
-        let registry = &services.0.registry;
-        if self.total.is_none() {
-            self.total = Some(registry.count_embeddings(self.settings.model).await? + self.deleted.embeddings);
-        } else if let Some(deleted) = registry.delete_piece(self.settings.model, &mut self.place).await? {
-            self.deleted += deleted;
-        } else {
-            let model = registry.model(self.settings.model).await?;
-            services.0.models.delete_unneeded(&model.sha256).await?;
-            let Retirement { embeddings, lost_faces } = self.deleted;
-            let result = Retired { model: model.name, embeddings, lost_faces };
-            let result = serde_json::to_value(result).map_err(|error| Failure::Final(error.to_string()))?;
-            return Ok(Step::Done(result));
+        let (registry, id) = (&services.0.registry, self.settings.model);
+        let (Some(left), Some(totals)) = (&mut self.left, &mut self.totals) else {
+            let left = registry.count_left(id).await?;
+            self.left = Some(left.embeddings);
+            self.totals.get_or_insert(left);
+            return Ok(Step::More(self.progress()));
+        };
+        if let Some(deleted) = registry.delete_piece(id, &mut self.place).await? {
+            // What came while the model was being retired was not counted before.
+            totals.embeddings += deleted.saturating_sub(*left);
+            *left = left.saturating_sub(deleted);
+            return Ok(Step::More(self.progress()));
         }
-        Ok(Step::More(Progress { stage: "deleting", done: self.deleted.embeddings, total: self.total }))
+        let Retirement { embeddings, lost_faces } = *totals;
+        let model = registry.model(id).await?;
+        services.0.models.delete_unneeded(&model.sha256).await?;
+        Ok(Step::Done(json!(Retired { model: model.name, embeddings, lost_faces })))
+    }
+
+    fn progress(&self) -> Progress {
+        let totals = self.totals.unwrap_or_default();
+        let done = totals.embeddings.saturating_sub(self.left.unwrap_or_default());
+        Progress { totals: Some(json!(totals)), ..Progress::new("deleting", done, Some(totals.embeddings)) }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -47,6 +48,20 @@ pub(in super::super) struct Progress {
     pub done: u64,
     /// If it is known.
     pub total: Option<u64>,
+    /// What there was in all when the first attempt began, for later ones.
+    pub totals: Option<Value>,
+}
+
+impl Progress {
+    pub fn new(stage: &'static str, done: u64, total: Option<u64>) -> Self {
+        Self { stage, done, total, totals: None }
+    }
+
+    /// What the first attempt at a job counted, if this is a later one.
+    pub fn totals_of<T: DeserializeOwned>(lease: &Lease) -> Option<T> {
+        let totals = lease.job().progress.as_ref()?.get("totals")?;
+        serde_json::from_value(totals.clone()).ok()
+    }
 }
 
 /// A job, where it is.
@@ -121,11 +136,13 @@ impl Held {
         let seconds_left = left.filter(|_| done > 0);
         let seconds_left = seconds_left.map(|left| (began.elapsed().as_secs_f64() / done as f64 * left as f64).ceil());
         let total = progress.total.map(|total| total.max(progress.done));
-        self.lease
-            .report(&json!({
-                "stage": progress.stage, "done": progress.done, "total": total, "seconds_left": seconds_left,
-            }))
-            .await
+        let mut told = json!({
+            "stage": progress.stage, "done": progress.done, "total": total, "seconds_left": seconds_left,
+        });
+        if let Some(totals) = &progress.totals {
+            told["totals"] = totals.clone();
+        }
+        self.lease.report(&told).await
     }
 }
 

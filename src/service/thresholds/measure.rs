@@ -77,7 +77,7 @@ impl Measuring {
         } else {
             return self.look(services, &serving).await;
         }
-        Ok(Step::More(Progress { stage: "measuring", done: self.done, total: Some(self.total) }))
+        Ok(Step::More(Progress::new("measuring", self.done, Some(self.total))))
     }
 
     async fn look(&mut self, services: &Services, serving: &Serving) -> Result<Step, ServiceError> {
@@ -93,7 +93,7 @@ impl Measuring {
             self.total = self.due.len() as u64;
             self.seen = Some((now, Instant::now()));
             if !self.due.is_empty() {
-                return Ok(Step::More(Progress { stage: "measuring", done: 0, total: Some(self.total) }));
+                return Ok(Step::More(Progress::new("measuring", 0, Some(self.total))));
             }
         }
         Ok(Step::Idle(PAUSE.max(began.elapsed() * RARELY).min(LONGEST_PAUSE)))
