@@ -295,7 +295,14 @@ async fn a_recovery_is_waited_for_beyond_all_patience_and_brings_everything_back
     postgres.stop().await;
 
     let held = hold_recovery(folder.path());
-    let cluster = Cluster::prepare(&install_dir(), DataDir::open(folder.path()).unwrap()).await.unwrap();
+    // A process that another test starts at this moment shares the lock until it runs its own program.
+    let free = loop {
+        match DataDir::open(folder.path()) {
+            Err(DbError::DataDirInUse { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
+            opened => break opened.unwrap(),
+        }
+    };
+    let cluster = Cluster::prepare(&install_dir(), free).await.unwrap();
     let patience = Duration::from_secs(5);
     let released = async {
         tokio::time::sleep(patience * 2).await;
