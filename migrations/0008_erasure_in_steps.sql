@@ -9,6 +9,11 @@ alter table subjects add column erased_at timestamptz;
 alter table subjects add column merged_into uuid;
 create index subject_erased_idx on subjects (id) where erased_at is not null;
 
+-- Faces that nobody erases: what every query of faces reads. The list of marked subjects is short.
+create view present_faces as select * from faces f
+    where not exists (select from subjects s where s.id = f.subject_id and s.erased_at is not null)
+    and not exists (select from galleries g where g.id = f.gallery_id and g.erased_at is not null);
+
 -- In the order in which pieces are taken, so that none looks again at what those before it deleted.
 create index template_model_idx on templates (model_id, gallery_id, subject_id);
 drop index template_search_idx;
@@ -92,3 +97,9 @@ create unique index quarantine_item_key on quarantine (work, model_id, coalesce(
 create index quarantine_gallery_idx on quarantine (gallery_id);
 create index quarantine_subject_idx on quarantine (subject_id);
 create index quarantine_face_idx on quarantine (face_id);
+
+-- Faces that have a chip but no embedding of a model, of all models, but for those that cannot be embedded.
+create view faces_to_embed as select f.id, f.subject_id, m.id as model_id from present_faces f cross join models m
+    where f.chip is not null
+    and not exists (select from embeddings e where e.face_id = f.id and e.model_id = m.id)
+    and not exists (select from quarantine q where q.face_id = f.id and q.model_id = m.id and q.work = 'embed');

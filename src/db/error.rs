@@ -159,6 +159,11 @@ impl From<sqlx::Error> for DbError {
 }
 
 impl DbError {
+    /// Whether it may go better if the caller tries again.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Locked(_) | Self::TooSlow(_))
+    }
+
     /// For `map_err`: an I/O error with what was tried on which path.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::search::TemplateRow;
 use super::{Galleries, Gallery, GalleryError};
-use crate::db::{DbError, Notifications, Topic, notify};
+use crate::db::{Notifications, Topic, notify};
 use crate::index::About;
 use crate::types::{GalleryId, ModelId, StoredEmbedding, SubjectId};
 use identity::Identity;
@@ -196,7 +196,11 @@ impl Feed {
             return Err(GalleryError::Inconsistent("changes may have been missed"));
         }
         let changes = self.read_on().await;
-        let passes = matches!(&changes, Ok(_) | Err(GalleryError::Db(DbError::Unavailable(_))));
+        let passes = match &changes {
+            Ok(_) => true,
+            Err(GalleryError::Db(error)) => error.may_pass(),
+            Err(_) => false,
+        };
         self.is_lost |= !passes;
         changes
     }

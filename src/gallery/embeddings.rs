@@ -1,7 +1,6 @@
 //! Embeddings of another model: what is missing of them, and storing them.
 
 use pgvector::HalfVector;
-use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, PhotoId, check_dimension};
@@ -9,12 +8,6 @@ use crate::types::{Embedding, FaceId, GalleryId, ModelId, StoredEmbedding};
 
 /// Faces that are looked at in one go.
 const LOOKED_AT: i64 = 4096;
-
-/// Whether `f`, a face with a chip, is to be embedded by the model `$1`.
-const MISSING: &str = "not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1) \
-    and not exists (select from quarantine q where q.face_id = f.id and q.model_id = $1 and q.work = 'embed') \
-    and exists (select from subjects s join galleries g on g.id = s.gallery_id \
-      where s.id = f.subject_id and s.erased_at is null and g.erased_at is null)";
 
 impl Galleries {
     /// Which of the next faces of all galleries, by id from after `after` on, have a chip but no embedding of the model; and the
@@ -25,39 +18,37 @@ impl Galleries {
         model: ModelId,
         after: Option<FaceId>,
     ) -> Result<(Vec<FaceId>, Option<FaceId>), GalleryError> {
-        let sql = format!(
-            "with part as materialized (select id, subject_id, chip is not null as has_chip from faces \
-               where $2::uuid is null or id > $2 order by id limit $3) \
-             select coalesce((select array_agg(f.id order by f.id) from part f where has_chip and {MISSING}), '{{}}'), \
-               (select id from part order by id desc limit 1)"
-        );
-        let (missing, last): (Vec<Uuid>, Option<Uuid>) = sqlx::query_as(AssertSqlSafe(sql))
-            .bind(model.0)
-            .bind(after.map(|face| face.0))
-            .bind(LOOKED_AT)
-            .fetch_one(&self.beside)
-            .await?;
+        let (missing, last): (Vec<Uuid>, Option<Uuid>) = sqlx::query_as(
+            "with part as materialized (select id from faces where $2::uuid is null or id > $2 order by id limit $3) \
+             select coalesce((select array_agg(f.id order by f.id) from faces_to_embed f \
+               where f.model_id = $1 and f.id = any(array(select id from part))), '{}'), \
+               (select id from part order by id desc limit 1)",
+        )
+        .bind(model.0)
+        .bind(after.map(|face| face.0))
+        .bind(LOOKED_AT)
+        .fetch_one(&self.beside)
+        .await?;
         Ok((missing.into_iter().map(FaceId).collect(), last.map(FaceId)))
     }
 
     /// The chips (JPEG) of some faces; those that are gone, or are being erased, are missing.
     pub async fn chips_to_embed(&self, faces: &[FaceId]) -> Result<Vec<(FaceId, Vec<u8>)>, GalleryError> {
         let ids: Vec<Uuid> = faces.iter().map(|face| face.0).collect();
-        let rows: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
-            "select f.id, f.chip from faces f join subjects s on s.id = f.subject_id \
-             join galleries g on g.id = f.gallery_id \
-             where f.id = any($1) and f.chip is not null and s.erased_at is null and g.erased_at is null",
-        )
-        .bind(ids)
-        .fetch_all(&self.beside)
-        .await?;
+        let rows: Vec<(Uuid, Vec<u8>)> =
+            sqlx::query_as("select id, chip from present_faces where id = any($1) and chip is not null")
+                .bind(ids)
+                .fetch_all(&self.beside)
+                .await?;
         Ok(rows.into_iter().map(|(id, chip)| (FaceId(id), chip)).collect())
     }
 
     /// How many faces of all galleries have a chip but no embedding of the model. Reads all faces.
     pub async fn count_missing_embeddings(&self, model: ModelId) -> Result<u64, GalleryError> {
-        let sql = format!("select count(*) from faces f where f.chip is not null and {MISSING}");
-        let count: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).bind(model.0).fetch_one(&self.beside).await?;
+        let count: i64 = sqlx::query_scalar("select count(*) from faces_to_embed where model_id = $1")
+            .bind(model.0)
+            .fetch_one(&self.beside)
+            .await?;
         Ok(count.unsigned_abs())
     }
 

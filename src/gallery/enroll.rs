@@ -6,15 +6,13 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::subjects::find_or_create_subject;
 use super::{Galleries, GalleryError, Metadata, as_id, as_name, check_dimension};
 use crate::db::{MODELS_LOCK, Transaction};
 use crate::index::{Hit, Query};
 use crate::types::{
     BoundingBox, Embedding, FaceId, GalleryId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId,
 };
-
-/// How often a subject is looked for whom others create and delete at the same time.
-const ATTEMPTS: usize = 5;
 
 /// How many duplicates are reported at most.
 const MAX_DUPLICATES: usize = 10;
@@ -246,9 +244,9 @@ async fn same_images(
     face: &NewFace<'_>,
 ) -> Result<Vec<Duplicate>, GalleryError> {
     let rows: Vec<(Uuid, String, Option<HalfVector>)> = sqlx::query_as(
-        "select distinct on (s.id) s.id, s.name, e.embedding from faces f join subjects s on s.id = f.subject_id \
+        "select distinct on (s.id) s.id, s.name, e.embedding from present_faces f join subjects s on s.id = f.subject_id \
          left join embeddings e on e.face_id = f.id and e.model_id = $3 \
-         where f.gallery_id = $1 and f.image_sha256 = $2 and s.erased_at is null order by s.id limit $4",
+         where f.gallery_id = $1 and f.image_sha256 = $2 order by s.id limit $4",
     )
     .bind(gallery.0)
     .bind(face.image_sha256.as_slice())
@@ -317,54 +315,6 @@ pub(super) async fn await_turn(
         OnDoubt::Reject => transaction.lock(key).await?,
     }
     Ok(())
-}
-
-/// Returns the subject, its name and whether it is new; keeps it from being deleted until the transaction ends.
-pub(super) async fn find_or_create_subject(
-    connection: &mut PgConnection,
-    gallery: GalleryId,
-    name: &Name,
-) -> Result<(SubjectId, String, bool), GalleryError> {
-    if let Some(id) = as_id(name.as_str()) {
-        let found: Option<String> = sqlx::query_scalar(
-            "select name from subjects where gallery_id = $1 and id = $2 and erased_at is null for no key update",
-        )
-        .bind(gallery.0)
-        .bind(id)
-        .fetch_optional(&mut *connection)
-        .await?;
-        if let Some(name) = found {
-            return Ok((SubjectId(id), name, false));
-        }
-    }
-    for _ in 0..ATTEMPTS {
-        // No stronger lock than this: the review, which keeps many subjects from being deleted, goes on beside it.
-        let found: Option<Uuid> = sqlx::query_scalar(
-            "select id from subjects where gallery_id = $1 and name = $2 and erased_at is null for no key update",
-        )
-        .bind(gallery.0)
-        .bind(name.as_str())
-        .fetch_optional(&mut *connection)
-        .await?;
-        if let Some(id) = found {
-            return Ok((SubjectId(id), name.to_string(), false));
-        }
-        let new = SubjectId::new();
-        let created = sqlx::query(
-            "insert into subjects (id, gallery_id, name) values ($1, $2, $3) \
-             on conflict on constraint subject_name_key do nothing",
-        )
-        .bind(new.0)
-        .bind(gallery.0)
-        .bind(name.as_str())
-        .execute(&mut *connection)
-        .await?;
-        if created.rows_affected() == 1 {
-            return Ok((new, name.to_string(), true));
-        }
-        // Somebody else created it at the same moment.
-    }
-    Err(GalleryError::Inconsistent("a subject comes and goes"))
 }
 
 async fn insert_face(

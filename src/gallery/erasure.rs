@@ -6,13 +6,18 @@
 //!
 //! Locks are taken in one order by all who change several of these: gallery, subjects by id, faces, embeddings.
 
+mod rows;
+
 use serde::{Deserialize, Serialize};
-use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
-use super::{DEFAULT_GALLERY, Galleries, GalleryError, as_id};
+use super::{DEFAULT_GALLERY, Galleries, GalleryError};
 use crate::db::{Transaction, is_lock_timeout};
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
+use rows::{
+    erase_face, erase_faces, erase_rest_of_gallery, erase_subjects_of, execute, hide_gallery, hide_subject,
+    hold_subjects, hold_with_heir, is_hidden, move_faces, set_patience, some_faces, subjects_of, transaction_id,
+};
 
 /// Faces, or subjects, up to which something is erased at once; and those of a piece.
 const AT_ONCE: i64 = 300;
@@ -76,14 +81,15 @@ impl Galleries {
         let id = self.erasable_gallery(gallery).await?;
         let mut transaction = self.pool.begin().await?;
         let large: bool = sqlx::query_scalar(
-            "select (select count(*) from (select from faces where gallery_id = $1 limit $2) f) >= $2 \
-             or (select count(*) from (select from subjects where gallery_id = $1 limit $2) s) >= $2",
+            "select (select count(*) from (select from faces where gallery_id = $1 limit $2 + 1) f) > $2 \
+             or (select count(*) from (select from subjects where gallery_id = $1 limit $2 + 1) s) > $2",
         )
         .bind(id.0)
         .bind(AT_ONCE)
         .fetch_one(&mut *transaction)
         .await?;
         if large {
+            transaction.rollback().await?;
             return Ok(None);
         }
         let hidden = hide_gallery(&mut transaction, id).await?;
@@ -93,7 +99,10 @@ impl Galleries {
                 transaction.commit().await?;
                 Ok(Some((hidden, erased)))
             }
-            Err(error) if is_lock_timeout(&error) => Ok(None),
+            Err(error) if is_lock_timeout(&error) => {
+                transaction.rollback().await?;
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -164,6 +173,7 @@ impl Galleries {
         let hidden = hide_subject(&mut transaction, gallery, id, None).await?.ok_or_else(not_found)?;
         let faces = some_faces(&mut transaction, gallery, id, AT_ONCE + 1).await?;
         if faces.len() > AT_ONCE as usize {
+            transaction.rollback().await?;
             return Ok(None);
         }
         let mut erased = erase_faces(&mut transaction, &faces).await?;
@@ -219,6 +229,7 @@ impl Galleries {
         let (hidden, from, into) = self.hide_merged(&mut transaction, gallery, into, from).await?;
         let faces = some_faces(&mut transaction, hidden.gallery, from, AT_ONCE + 1).await?;
         if faces.len() > AT_ONCE as usize {
+            transaction.rollback().await?;
             return Ok(None);
         }
         move_faces(&mut transaction, &faces, (from, into)).await?;
@@ -254,7 +265,7 @@ impl Galleries {
     /// Erases the face with its embeddings, and says by which transaction. Its subject stays, even without a face.
     pub async fn delete_face(&self, id: FaceId) -> Result<(Erased, u64), GalleryError> {
         let (mut transaction, _) = self.begin_with_subject_of(id, None).await?;
-        let erased = erase_faces_of_kept(&mut transaction, id).await?;
+        let erased = erase_face(&mut transaction, id).await?;
         if erased.faces == 0 {
             return Err(GalleryError::FaceNotFound(id));
         }
@@ -292,192 +303,4 @@ impl Galleries {
             id => Ok(id),
         }
     }
-}
-
-/// Gallery and subject of a face, and another subject of the gallery, if there is one.
-async fn subjects_of(
-    connection: &mut PgConnection,
-    face: FaceId,
-    other: Option<&Name>,
-) -> Result<(Uuid, Uuid, Option<Uuid>), GalleryError> {
-    let other = other.map(Name::as_str);
-    let found = sqlx::query_as(
-        "select f.gallery_id, f.subject_id, (select o.id from subjects o where o.gallery_id = f.gallery_id \
-           and (o.id = $2 or o.name = $3) and o.erased_at is null order by o.id = $2 desc nulls last limit 1) \
-         from faces f join subjects s on s.id = f.subject_id join galleries g on g.id = f.gallery_id \
-         where f.id = $1 and s.erased_at is null and g.erased_at is null",
-    )
-    .bind(face.0)
-    .bind(other.and_then(as_id))
-    .bind(other)
-    .fetch_optional(connection)
-    .await?;
-    found.ok_or(GalleryError::FaceNotFound(face))
-}
-
-/// Locks subjects that are not being erased, in the order of ids, until the transaction ends: those that there are.
-pub(super) async fn hold_subjects(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
-    sqlx::query_scalar("select id from subjects where id = any($1) and erased_at is null order by id for update")
-        .bind(ids)
-        .fetch_all(connection)
-        .await
-}
-
-/// `None`: it is gone already.
-async fn hide_gallery(connection: &mut PgConnection, id: GalleryId) -> Result<Option<Hidden>, sqlx::Error> {
-    let transaction: Option<i64> = sqlx::query_scalar(
-        "update galleries set erased_at = now(), name = id::text where id = $1 and erased_at is null \
-         returning pg_current_xact_id()::text::bigint",
-    )
-    .bind(id.0)
-    .fetch_optional(connection)
-    .await?;
-    let hidden = |transaction: i64| Hidden { gallery: id, subject: None, transaction: transaction.unsigned_abs() };
-    Ok(transaction.map(hidden))
-}
-
-/// Takes away by what the subject is found, and its name. `None`: it is gone already.
-async fn hide_subject(
-    connection: &mut PgConnection,
-    gallery: GalleryId,
-    id: SubjectId,
-    into: Option<SubjectId>,
-) -> Result<Option<Hidden>, sqlx::Error> {
-    let transaction: Option<i64> = sqlx::query_scalar(
-        "update subjects set erased_at = now(), merged_into = $2, name = id::text, metadata = '{}' \
-         where id = $1 and erased_at is null returning pg_current_xact_id()::text::bigint",
-    )
-    .bind(id.0)
-    .bind(into.map(|into| into.0))
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(transaction) = transaction else { return Ok(None) };
-    execute(connection, "delete from templates where subject_id = $1", id.0).await?;
-    Ok(Some(Hidden { gallery, subject: Some(id), transaction: transaction.unsigned_abs() }))
-}
-
-/// Locks a hidden subject, and the one that its faces go to; the latter, if there is one that is not being erased.
-async fn hold_with_heir(connection: &mut PgConnection, subject: SubjectId) -> Result<Option<SubjectId>, sqlx::Error> {
-    let held: Vec<(Uuid, bool)> = sqlx::query_as(
-        "select h.id, h.erased_at is null from subjects h \
-         where h.id = $1 or h.id = (select merged_into from subjects where id = $1) order by h.id for update",
-    )
-    .bind(subject.0)
-    .fetch_all(connection)
-    .await?;
-    let heir = held.into_iter().find(|(id, stays)| *id != subject.0 && *stays);
-    Ok(heir.map(|(id, _)| SubjectId(id)))
-}
-
-async fn some_faces(
-    connection: &mut PgConnection,
-    gallery: GalleryId,
-    subject: SubjectId,
-    most: i64,
-) -> Result<Vec<Uuid>, sqlx::Error> {
-    sqlx::query_scalar("select id from faces where gallery_id = $1 and subject_id = $2 order by id limit $3")
-        .bind(gallery.0)
-        .bind(subject.0)
-        .bind(most)
-        .fetch_all(connection)
-        .await
-}
-
-/// Erases faces of subjects that are erased as a whole, without templates being computed for what is left.
-async fn erase_faces(connection: &mut PgConnection, faces: &[Uuid]) -> Result<Erased, sqlx::Error> {
-    sqlx::query("set local faceid.computes_templates = 'later'").execute(&mut *connection).await?;
-    let subjects: Vec<Uuid> = sqlx::query_scalar(
-        "select id from subjects where id in (select subject_id from faces where id = any($1)) order by id for update",
-    )
-    .bind(faces)
-    .fetch_all(&mut *connection)
-    .await?;
-    execute_all(connection, "delete from templates where subject_id = any($1)", &subjects).await?;
-    let embeddings = execute_all(connection, "delete from embeddings where face_id = any($1)", faces).await?;
-    let erased = execute_all(connection, "delete from faces where id = any($1)", faces).await?;
-    Ok(Erased { subjects: 0, faces: erased, embeddings })
-}
-
-/// Erases a face of a subject that stays, whose lock is held.
-async fn erase_faces_of_kept(connection: &mut PgConnection, face: FaceId) -> Result<Erased, sqlx::Error> {
-    let embeddings = execute(connection, "delete from embeddings where face_id = $1", face.0).await?;
-    let faces = execute(connection, "delete from faces where id = $1", face.0).await?;
-    Ok(Erased { subjects: 0, faces, embeddings })
-}
-
-/// Moves faces between two subjects whose locks are held, and computes the template of the one that gets them once.
-async fn move_faces(
-    connection: &mut PgConnection,
-    faces: &[Uuid],
-    (from, into): (SubjectId, SubjectId),
-) -> Result<u64, sqlx::Error> {
-    sqlx::query("set local faceid.computes_templates = 'later'").execute(&mut *connection).await?;
-    let moved = sqlx::query("update faces set subject_id = $3 where id = any($1) and subject_id = $2")
-        .bind(faces)
-        .bind(from.0)
-        .bind(into.0)
-        .execute(&mut *connection)
-        .await?
-        .rows_affected();
-    sqlx::query(
-        "select compute_templates(array_agg(model_id), array_agg($2)) from \
-         (select distinct model_id from embeddings where face_id = any($1)) moved",
-    )
-    .bind(faces)
-    .bind(into.0)
-    .execute(connection)
-    .await?;
-    Ok(moved)
-}
-
-/// Subjects of a hidden gallery, a piece of them.
-async fn erase_subjects_of(connection: &mut PgConnection, gallery: GalleryId) -> Result<u64, sqlx::Error> {
-    let erased = sqlx::query(
-        "delete from subjects where id in (select id from subjects where gallery_id = $1 order by id limit $2 for update)",
-    )
-    .bind(gallery.0)
-    .bind(PIECE)
-    .execute(connection)
-    .await?;
-    Ok(erased.rows_affected())
-}
-
-/// Waits for enrolments under way, then erases all that is left of a hidden gallery, and the gallery.
-async fn erase_rest_of_gallery(
-    connection: &mut PgConnection,
-    gallery: GalleryId,
-    patience: &'static str,
-) -> Result<Erased, sqlx::Error> {
-    set_patience(connection, patience).await?;
-    execute(connection, "select from galleries where id = $1 for update", gallery.0).await?;
-    let faces: Vec<Uuid> = sqlx::query_scalar("select id from faces where gallery_id = $1")
-        .bind(gallery.0)
-        .fetch_all(&mut *connection)
-        .await?;
-    let mut erased = erase_faces(connection, &faces).await?;
-    erased.subjects = execute(connection, "delete from subjects where gallery_id = $1", gallery.0).await?;
-    execute(connection, "delete from galleries where id = $1", gallery.0).await?;
-    Ok(erased)
-}
-
-async fn is_hidden(connection: &mut PgConnection, sql: &'static str, id: Uuid) -> Result<bool, sqlx::Error> {
-    Ok(sqlx::query_scalar(sql).bind(id).fetch_optional(connection).await?.unwrap_or(false))
-}
-
-/// How long locks are waited for until the transaction ends.
-async fn set_patience(connection: &mut PgConnection, patience: &'static str) -> Result<(), sqlx::Error> {
-    sqlx::query("select set_config('lock_timeout', $1, true)").bind(patience).execute(connection).await.map(drop)
-}
-
-async fn transaction_id(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
-    let id: i64 = sqlx::query_scalar("select pg_current_xact_id()::text::bigint").fetch_one(connection).await?;
-    Ok(id.unsigned_abs())
-}
-
-async fn execute(connection: &mut PgConnection, sql: &'static str, id: Uuid) -> Result<u64, sqlx::Error> {
-    Ok(sqlx::query::<Postgres>(sql).bind(id).execute(connection).await?.rows_affected())
-}
-
-async fn execute_all(connection: &mut PgConnection, sql: &'static str, ids: &[Uuid]) -> Result<u64, sqlx::Error> {
-    Ok(sqlx::query::<Postgres>(sql).bind(ids).execute(connection).await?.rows_affected())
 }

@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
-use super::enroll::find_or_create_subject;
+use super::subjects::find_or_create_subject;
 use super::{Galleries, GalleryError, as_id};
 use crate::db::{Page, PageRequest};
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Name, Quality, SubjectId};
@@ -56,8 +56,7 @@ struct FaceRow {
 /// Selects [`FaceRow`]s of `f`, a face.
 const SELECT: &str = "select f.id, f.subject_id, s.name as subject, f.gallery_id, g.name as gallery, f.bounding_box, \
     f.landmarks, f.detection_score, f.quality, f.image_sha256, f.metadata, f.created_at \
-    from faces f join subjects s on s.id = f.subject_id join galleries g on g.id = f.gallery_id \
-    where s.erased_at is null and g.erased_at is null";
+    from present_faces f join subjects s on s.id = f.subject_id join galleries g on g.id = f.gallery_id";
 
 impl From<FaceRow> for Face {
     fn from(row: FaceRow) -> Self {
@@ -87,7 +86,7 @@ impl From<FaceRow> for Face {
 impl Galleries {
     pub async fn list_faces(&self, gallery: &str, request: PageRequest) -> Result<Page<Face>, GalleryError> {
         let gallery = self.gallery_id(gallery).await?;
-        let sql = format!("{SELECT} and f.gallery_id = $1 and f.id > $2 order by f.id limit $3");
+        let sql = format!("{SELECT} where f.gallery_id = $1 and f.id > $2 order by f.id limit $3");
         let rows: Vec<FaceRow> = sqlx::query_as(AssertSqlSafe(sql))
             .bind(gallery.0)
             .bind(request.after())
@@ -105,8 +104,8 @@ impl Galleries {
         image_sha256: &[u8; 32],
     ) -> Result<bool, GalleryError> {
         let found = sqlx::query_scalar(
-            "select exists (select from faces f join subjects s on s.id = f.subject_id \
-             where f.gallery_id = $1 and f.image_sha256 = $2 and s.erased_at is null and (s.id = $3 or s.name = $4))",
+            "select exists (select from present_faces f join subjects s on s.id = f.subject_id \
+             where f.gallery_id = $1 and f.image_sha256 = $2 and (s.id = $3 or s.name = $4))",
         )
         .bind(gallery.0)
         .bind(image_sha256.as_slice())
@@ -124,7 +123,8 @@ impl Galleries {
         request: PageRequest,
     ) -> Result<Page<Face>, GalleryError> {
         let (gallery, subject) = self.subject_id(gallery, subject).await?;
-        let sql = format!("{SELECT} and f.gallery_id = $1 and f.subject_id = $2 and f.id > $3 order by f.id limit $4");
+        let sql =
+            format!("{SELECT} where f.gallery_id = $1 and f.subject_id = $2 and f.id > $3 order by f.id limit $4");
         let rows: Vec<FaceRow> = sqlx::query_as(AssertSqlSafe(sql))
             .bind(gallery.0)
             .bind(subject.0)
@@ -136,7 +136,7 @@ impl Galleries {
     }
 
     pub async fn face(&self, id: FaceId) -> Result<Face, GalleryError> {
-        let row: Option<FaceRow> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} and f.id = $1")))
+        let row: Option<FaceRow> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} where f.id = $1")))
             .bind(id.0)
             .fetch_optional(&self.pool)
             .await?;
@@ -146,7 +146,7 @@ impl Galleries {
     /// The chip of a face, in the bytes that it was enrolled with.
     pub async fn chip(&self, id: FaceId) -> Result<Vec<u8>, GalleryError> {
         let chip: Option<Option<Vec<u8>>> = sqlx::query_scalar(AssertSqlSafe(format!(
-            "select chip from ({SELECT} and f.id = $1) f join faces using (id)"
+            "select chip from ({SELECT} where f.id = $1) f join faces using (id)"
         )))
         .bind(id.0)
         .fetch_optional(&self.pool)

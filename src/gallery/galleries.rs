@@ -80,8 +80,7 @@ impl Galleries {
         let gallery = self.find_gallery(gallery).await?;
         let (subjects, faces): (i64, i64) = sqlx::query_as(
             "select (select count(*) from subjects where gallery_id = $1 and erased_at is null), \
-             (select count(*) from faces f where gallery_id = $1 and not exists ( \
-               select from subjects s where s.id = f.subject_id and s.erased_at is not null))",
+             (select count(*) from present_faces where gallery_id = $1)",
         )
         .bind(gallery.id.0)
         .fetch_one(&self.pool.cancellable())

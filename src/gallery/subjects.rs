@@ -2,13 +2,16 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, FromRow};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, Metadata, as_id};
 use crate::db::{OnConstraint, violates};
 use crate::db::{Page, PageRequest};
 use crate::types::{GalleryId, Name, SubjectId};
+
+/// How often a subject is looked for whom others create and delete at the same time.
+const ATTEMPTS: usize = 5;
 
 /// A person of a gallery.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,4 +155,52 @@ impl Galleries {
         .await?;
         row.map(Subject::from).ok_or_else(|| GalleryError::SubjectNotFound(id.to_string()))
     }
+}
+
+/// Returns the subject, its name and whether it is new; keeps it from being deleted until the transaction ends.
+pub(super) async fn find_or_create_subject(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    name: &Name,
+) -> Result<(SubjectId, String, bool), GalleryError> {
+    if let Some(id) = as_id(name.as_str()) {
+        let found: Option<String> = sqlx::query_scalar(
+            "select name from subjects where gallery_id = $1 and id = $2 and erased_at is null for no key update",
+        )
+        .bind(gallery.0)
+        .bind(id)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(name) = found {
+            return Ok((SubjectId(id), name, false));
+        }
+    }
+    for _ in 0..ATTEMPTS {
+        // No stronger lock than this: the review, which keeps many subjects from being deleted, goes on beside it.
+        let found: Option<Uuid> = sqlx::query_scalar(
+            "select id from subjects where gallery_id = $1 and name = $2 and erased_at is null for no key update",
+        )
+        .bind(gallery.0)
+        .bind(name.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(id) = found {
+            return Ok((SubjectId(id), name.to_string(), false));
+        }
+        let new = SubjectId::new();
+        let created = sqlx::query(
+            "insert into subjects (id, gallery_id, name) values ($1, $2, $3) \
+             on conflict on constraint subject_name_key do nothing",
+        )
+        .bind(new.0)
+        .bind(gallery.0)
+        .bind(name.as_str())
+        .execute(&mut *connection)
+        .await?;
+        if created.rows_affected() == 1 {
+            return Ok((new, name.to_string(), true));
+        }
+        // Somebody else created it at the same moment.
+    }
+    Err(GalleryError::Inconsistent("a subject comes and goes"))
 }

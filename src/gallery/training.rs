@@ -72,9 +72,7 @@ impl Galleries {
                coalesce(sum(chips - photos), 0)::bigint \
              from (select count(*) as faces, count(chip) as chips, \
                count(distinct coalesce(image_sha256, sha256(chip))) filter (where chip is not null) as photos \
-               from faces f where gallery_id = $1 and not exists ( \
-                 select from subjects gone where gone.id = f.subject_id and gone.erased_at is not null) \
-               group by subject_id) s",
+               from present_faces where gallery_id = $1 group by subject_id) s",
         )
         .bind(gallery.0)
         .fetch_one(&self.pool.without_limits())
@@ -121,7 +119,7 @@ impl Galleries {
         let query = format!(
             "select g.id, g.name, g.policy, g.created_at from ({candidates}) c join lateral ( \
                select * from galleries where id = c.id and erased_at is null and $1 <= (select count(*) from (select from ( \
-                 select subject_id, image_sha256, chip from faces where gallery_id = c.id \
+                 select subject_id, image_sha256, chip from present_faces where gallery_id = c.id \
                  order by gallery_id, subject_id, id limit $4) f \
                where chip is not null group by subject_id \
                having count(distinct coalesce(image_sha256, sha256(chip))) > 1) s)) g on true \
@@ -142,9 +140,7 @@ impl Galleries {
         let rows: Vec<KnownFaceRow> = sqlx::query_as(
             "select gallery_id, subject_id, id from (select distinct on (subject_id, photo) * from ( \
                select gallery_id, subject_id, id, coalesce(image_sha256, sha256(chip)) as photo \
-               from faces f where gallery_id = $1 and chip is not null and not exists ( \
-                 select from subjects gone where gone.id = f.subject_id and gone.erased_at is not null) \
-             ) f order by subject_id, photo, id) d \
+               from present_faces where gallery_id = $1 and chip is not null) f order by subject_id, photo, id) d \
              order by subject_id, id",
         )
         .bind(gallery.0)
@@ -162,12 +158,11 @@ impl Galleries {
         each: u32,
     ) -> Result<Vec<KnownFace>, GalleryError> {
         let rows: Vec<KnownFaceRow> = sqlx::query_as(
-            "with chosen as (select subject_id from faces f where gallery_id = $1 and chip is not null and not exists ( \
-                 select from subjects gone where gone.id = f.subject_id and gone.erased_at is not null) \
+            "with chosen as (select subject_id from present_faces where gallery_id = $1 and chip is not null \
                group by subject_id having count(distinct coalesce(image_sha256, sha256(chip))) > 1 \
                order by md5(subject_id::text) limit $2), \
              distinct_photos as (select distinct on (f.subject_id, coalesce(f.image_sha256, sha256(f.chip))) \
-               f.gallery_id, f.subject_id, f.id from faces f join chosen using (subject_id) \
+               f.gallery_id, f.subject_id, f.id from present_faces f join chosen using (subject_id) \
                where f.gallery_id = $1 and f.chip is not null \
                order by f.subject_id, coalesce(f.image_sha256, sha256(f.chip)), f.id) \
              select gallery_id, subject_id, id from (select *, \
@@ -186,9 +181,8 @@ impl Galleries {
     pub async fn chips_of(&self, faces: &[FaceId]) -> Result<Vec<StoredChip>, GalleryError> {
         let ids: Vec<Uuid> = faces.iter().map(|face| face.0).collect();
         let rows: Vec<(Uuid, Vec<u8>, Vec<u8>)> = sqlx::query_as(
-            "select f.id, coalesce(image_sha256, sha256(chip)), chip from faces f \
-             join subjects s on s.id = f.subject_id join galleries g on g.id = f.gallery_id \
-             where f.id = any($1) and chip is not null and s.erased_at is null and g.erased_at is null",
+            "select id, coalesce(image_sha256, sha256(chip)), chip from present_faces \
+             where id = any($1) and chip is not null",
         )
         .bind(ids)
         .fetch_all(&self.pool)

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::{JobError, Jobs};
+use super::{JobError, JobKind, Jobs};
 use crate::db::{Topic, notify};
 use crate::types::JobId;
 
@@ -63,16 +63,19 @@ impl Jobs {
         Ok(events)
     }
 
-    /// Forgets the events of jobs that were finished [`KEPT_FOR`] ago, and files that came after their job had ended.
+    /// Forgets the events of jobs that were finished [`KEPT_FOR`] ago, and as old ones of jobs that never end; and files that came
+    /// after their job had ended.
     pub async fn prune(&self) -> Result<(), JobError> {
         sqlx::query("delete from job_files f using jobs j where j.id = f.job_id and j.finished_at is not null")
             .execute(&self.beside)
             .await?;
         sqlx::query(
             "delete from job_events where job_id in \
-             (select id from jobs where finished_at < now() - $1::float8 * interval '1 second')",
+             (select id from jobs where finished_at < now() - $1::float8 * interval '1 second' \
+              or (kind = any($2) and at < now() - $1::float8 * interval '1 second'))",
         )
         .bind(KEPT_FOR.as_secs_f64())
+        .bind(JobKind::recurring().map(JobKind::name).collect::<Vec<_>>())
         .execute(&self.beside)
         .await?;
         Ok(())

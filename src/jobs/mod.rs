@@ -168,6 +168,11 @@ impl JobKind {
         matches!(self, Self::Embed | Self::Review | Self::Measure | Self::Index)
     }
 
+    /// The kinds of which there is always one job.
+    pub(super) fn recurring() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|kind| kind.is_recurring())
+    }
+
     /// Whether it can be ended before it is done. What was accepted to be erased is erased.
     pub fn can_be_cancelled(self) -> bool {
         self.lane() != Lane::Erasure && !self.is_recurring()

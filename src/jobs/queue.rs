@@ -53,7 +53,7 @@ impl Jobs {
 
     /// Sees to it that there is a job of each kind that never ends.
     pub async fn ensure_recurring(&self) -> Result<(), JobError> {
-        for kind in JobKind::ALL.into_iter().filter(|kind| kind.is_recurring()) {
+        for kind in JobKind::recurring() {
             let (key, settings, requested_by) = (String::new(), json!({}), "server".to_owned());
             self.submit(&NewJob { kind, key, settings, requested_by }).await?;
         }
@@ -114,6 +114,17 @@ impl Jobs {
         };
         transaction.commit().await?;
         Ok(cancelled)
+    }
+
+    /// The lanes that have a job to claim, or one whose lease ran out.
+    pub async fn lanes_with_work(&self) -> Result<Vec<Lane>, JobError> {
+        let names: Vec<String> = sqlx::query_scalar(
+            "select distinct lane from jobs where (state = 'running' and lease_until < now()) \
+             or (state = 'queued' and not_before <= now())",
+        )
+        .fetch_all(&self.beside)
+        .await?;
+        Ok(Lane::ALL.into_iter().filter(|lane| names.iter().any(|name| name == lane.name())).collect())
     }
 
     /// Takes the next job of a lane, unless one is running and that excludes others: one whose lease ran out before one that

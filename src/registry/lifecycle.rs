@@ -162,10 +162,8 @@ impl Registry {
     /// Faces that no switch to this model could keep: they have neither a chip nor an embedding of it.
     pub async fn count_without_chip(&self, id: ModelId) -> Result<u64, RegistryError> {
         let count: i64 = sqlx::query_scalar(
-            "select count(*) from faces f where f.chip is null \
-             and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1) \
-             and exists (select from subjects s join galleries g on g.id = s.gallery_id \
-               where s.id = f.subject_id and s.erased_at is null and g.erased_at is null)",
+            "select count(*) from present_faces f where f.chip is null \
+             and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
         )
         .bind(id.0)
         .fetch_one(&self.pool.without_limits())
@@ -204,16 +202,10 @@ pub(super) async fn rollback_target(connection: &mut PgConnection) -> Result<Opt
 
 /// Faces with a chip but no embedding of the model, but for those that were set aside and those that are being erased.
 pub(super) async fn count_missing(connection: &mut PgConnection, id: ModelId) -> Result<u64, RegistryError> {
-    let count: i64 = sqlx::query_scalar(
-        "select count(*) from faces f where f.chip is not null \
-         and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1) \
-         and not exists (select from quarantine q where q.face_id = f.id and q.model_id = $1 and q.work = 'embed') \
-         and exists (select from subjects s join galleries g on g.id = s.gallery_id \
-           where s.id = f.subject_id and s.erased_at is null and g.erased_at is null)",
-    )
-    .bind(id.0)
-    .fetch_one(connection)
-    .await?;
+    let count: i64 = sqlx::query_scalar("select count(*) from faces_to_embed where model_id = $1")
+        .bind(id.0)
+        .fetch_one(connection)
+        .await?;
     Ok(count.unsigned_abs())
 }
 

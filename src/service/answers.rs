@@ -1,22 +1,23 @@
 //! What the service answers with: the JSON of the HTTP surface and of the command line.
 
 mod decision;
+mod findings;
+mod galleries;
 mod jobs;
 mod models;
 mod shadow;
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 pub use decision::{Basis, Decision, FpirThreshold, Strangers};
+pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
+pub use galleries::{EnrolledFace, Erased, Gallery, GalleryEntry, GallerySearch, ReviewState, SearchPlace, Subject};
 pub use jobs::{Job, SetAside};
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
 pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
 
-use crate::gallery::Policy;
-use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};
+use crate::types::{BoundingBox, FaceId, Landmarks, Quality, SubjectId};
 use crate::vision::{self, Weakness};
 
 /// A face that was found in a photo.
@@ -254,167 +255,4 @@ pub struct Page<T> {
     /// Send it as `cursor` to get the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next_cursor: Option<String>,
-}
-
-/// A gallery.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct GalleryEntry {
-    pub id: GalleryId,
-    pub name: String,
-    /// By what a face is called known here; null: as the server is configured.
-    #[schema(required)]
-    pub policy: Option<Policy>,
-    pub created_at: DateTime<Utc>,
-}
-
-/// A gallery, its size and how it is searched.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Gallery {
-    #[serde(flatten)]
-    pub entry: GalleryEntry,
-    pub subjects: u64,
-    pub faces: u64,
-    pub search: GallerySearch,
-    pub review: ReviewState,
-    pub strangers: Strangers,
-}
-
-/// How a gallery is searched.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct GallerySearch {
-    pub place: SearchPlace,
-    /// Subjects with faces of the active model: the templates that a probe is compared with.
-    pub templates: u64,
-    /// Of `index`: how widely it is searched.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub ef_search: Option<u32>,
-    /// Of `index`: share of probes whose best match was the one of an exact search, as measured.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub recall: Option<f32>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SearchPlace {
-    /// In memory, exactly.
-    Resident,
-    /// In Postgres, exactly.
-    Exact,
-    /// In Postgres by an HNSW index.
-    Index,
-}
-
-/// How far the search for duplicates and anomalies is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ReviewState {
-    /// Subjects that were looked at since they last changed.
-    pub reviewed: u64,
-    /// Subjects with faces.
-    pub total: u64,
-}
-
-/// GET /duplicates
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct DuplicatePairs {
-    /// Most similar first.
-    pub items: Vec<DuplicatePair>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub next_cursor: Option<String>,
-    /// The least similarity that is listed.
-    pub min_similarity: f32,
-    pub review: ReviewState,
-}
-
-/// Two subjects that look like one person.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct DuplicatePair {
-    pub subject: String,
-    pub subject_id: SubjectId,
-    pub other: String,
-    pub other_id: SubjectId,
-    /// Cosine of the two templates, -1..1.
-    pub similarity: f32,
-    /// Probability that both are one person, 0..1, if the model is calibrated.
-    #[schema(required)]
-    pub probability: Option<f32>,
-    pub found_at: DateTime<Utc>,
-}
-
-/// GET /anomalies
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Anomalies {
-    /// Highest score first.
-    pub items: Vec<Anomaly>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub next_cursor: Option<String>,
-    pub review: ReviewState,
-}
-
-/// A face or a subject that looks wrong.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Anomaly {
-    pub kind: AnomalyKind,
-    pub subject: String,
-    pub subject_id: SubjectId,
-    /// Of `mislabelled` and `not_a_face`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub face_id: Option<FaceId>,
-    /// Of `mislabelled`: whom the face resembles more.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub other: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub other_id: Option<SubjectId>,
-    /// `mislabelled`: by how much the other is more similar. `two_people`: 1 - similarity of the groups. `not_a_face`: the
-    /// anomaly score.
-    pub score: f32,
-    /// The numbers behind it.
-    #[schema(value_type = Object)]
-    pub evidence: Value,
-    pub found_at: DateTime<Utc>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AnomalyKind {
-    /// A face that is nearer to another subject than to the other faces of its own.
-    Mislabelled,
-    /// A subject whose faces fall into two groups that do not look alike.
-    TwoPeople,
-    /// A face that is unlike any face, such as a bad crop.
-    NotAFace,
-}
-
-/// A subject of a gallery.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Subject {
-    pub id: SubjectId,
-    pub name: String,
-    pub gallery: String,
-    #[schema(value_type = Object)]
-    pub metadata: Map<String, Value>,
-    pub created_at: DateTime<Utc>,
-    pub faces: u64,
-}
-
-/// An enrolled face.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct EnrolledFace {
-    pub id: FaceId,
-    pub subject: String,
-    pub subject_id: SubjectId,
-    pub gallery: String,
-    /// Absent from a face that was imported as an embedding alone.
-    #[serde(flatten)]
-    pub face: Option<FoundFace>,
-    #[schema(value_type = Object)]
-    pub metadata: Map<String, Value>,
-    pub created_at: DateTime<Utc>,
-}
-
-/// What a deletion erased, for good.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Erased {
-    pub subjects: u64,
-    pub faces: u64,
-    pub embeddings: u64,
 }

@@ -58,7 +58,7 @@ pub(super) async fn settle_ids(connection: &mut PgConnection) -> Result<String, 
 async fn is_answered(connection: &mut PgConnection, question: &str) -> Result<bool, GalleryError> {
     match sqlx::query(AssertSqlSafe(format!("select {question}"))).execute(connection).await.map_err(DbError::from) {
         Ok(_) => Ok(true),
-        Err(error @ DbError::Unavailable(_)) => Err(error.into()),
+        Err(error) if error.may_pass() => Err(error.into()),
         Err(_) => Ok(false),
     }
 }

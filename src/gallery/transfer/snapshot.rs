@@ -78,8 +78,7 @@ impl Galleries {
         let gallery = found.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))?;
         let (subjects, faces): (i64, i64) = sqlx::query_as(
             "select (select count(*) from subjects where gallery_id = $1 and erased_at is null), \
-             (select count(*) from faces f where gallery_id = $1 and not exists ( \
-               select from subjects s where s.id = f.subject_id and s.erased_at is not null))",
+             (select count(*) from present_faces where gallery_id = $1)",
         )
         .bind(gallery.id.0)
         .fetch_one(&mut *transaction)
@@ -134,9 +133,8 @@ impl Snapshot {
         let rows: Vec<FaceRow> = sqlx::query_as(
             "select f.id, f.subject_id, f.metadata, f.created_at, f.image_sha256, f.bounding_box, f.landmarks, \
              f.detection_score, f.quality, e.embedding, e.norm, case when $4 then f.chip end as chip \
-             from faces f left join embeddings e on e.face_id = f.id and e.model_id = $5 \
-             where f.gallery_id = $1 and (f.subject_id, f.id) > ($2, $3) and not exists ( \
-               select from subjects s where s.id = f.subject_id and s.erased_at is not null) \
+             from present_faces f left join embeddings e on e.face_id = f.id and e.model_id = $5 \
+             where f.gallery_id = $1 and (f.subject_id, f.id) > ($2, $3) \
              order by f.subject_id, f.id limit $6",
         )
         .bind(self.gallery.id.0)

@@ -134,8 +134,9 @@ impl Services {
                 told.mark_unchanged();
                 looked = Some(Instant::now());
                 ensured = ensured || self.ensure_jobs().await;
-                self.claim_whole(&mut free, &mut attempts).await;
-                steps.claim().await;
+                let lanes = self.lanes_with_work().await;
+                self.claim_whole(&lanes, &mut free, &mut attempts).await;
+                steps.claim(&lanes).await;
             }
             let next_look = looked.map_or_else(Instant::now, |at| at + INTERVAL);
             if steps.has_ready() {
@@ -167,9 +168,14 @@ impl Services {
         ensured.await.inspect_err(|error| warn!(%error, "cannot submit the jobs of a server; trying again")).is_ok()
     }
 
-    /// Begins to work on jobs of free lanes.
-    async fn claim_whole(&self, free: &mut HashSet<Lane>, attempts: &mut JoinSet<Lane>) {
-        for lane in free.clone() {
+    async fn lanes_with_work(&self) -> Vec<Lane> {
+        let lanes = self.0.jobs.lanes_with_work().await;
+        lanes.inspect_err(|error| warn!(%error, "cannot look for jobs; trying again")).unwrap_or_default()
+    }
+
+    /// Begins to work on jobs of lanes that are free.
+    async fn claim_whole(&self, lanes: &[Lane], free: &mut HashSet<Lane>, attempts: &mut JoinSet<Lane>) {
+        for lane in lanes.iter().copied().filter(|lane| free.contains(lane)).collect::<Vec<_>>() {
             match self.0.jobs.claim(lane).await {
                 Ok(Some(lease)) => {
                     free.remove(&lane);

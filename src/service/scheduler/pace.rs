@@ -34,6 +34,10 @@ pub(in super::super) async fn breathe() {
 
 /// Rests after a piece of work that `began` then, so that work takes a `share` of the time, above 0 to 1.
 pub(in super::super) async fn rest(began: Instant, share: f64) {
-    let rest = began.elapsed().as_secs_f64() * (1.0 / share - 1.0);
-    tokio::time::sleep(Duration::from_secs_f64(rest.min(LONGEST_REST.as_secs_f64()))).await;
+    tokio::time::sleep(rest_after(began.elapsed(), share)).await;
+}
+
+/// How long to rest after work of some `time`.
+pub(super) fn rest_after(time: Duration, share: f64) -> Duration {
+    time.mul_f64(1.0 / share - 1.0).min(LONGEST_REST)
 }

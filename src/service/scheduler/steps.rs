@@ -15,8 +15,9 @@ use super::super::thresholds::Measuring;
 use super::embed::Embedding;
 use super::erase::Erasing;
 use super::fairness::Fairness;
+use super::pace::rest_after;
 use super::retire::Retiring;
-use super::{Failure, closed, rest};
+use super::{Failure, closed};
 use crate::jobs::{JobError, JobKind, Lane, Lease};
 
 /// Jobs of a lane that a server holds at most.
@@ -158,18 +159,20 @@ pub(super) struct Steps {
     lanes: Vec<Lane>,
     held: Vec<Held>,
     fairness: Fairness,
+    /// No step is taken before then, so that requests have their share of the time.
+    rests_until: Instant,
 }
 
 impl Steps {
     pub fn new(services: &Services, lanes: impl Iterator<Item = Lane>) -> Self {
         let (services, fairness) = (services.clone(), Fairness::default());
-        Self { services, lanes: lanes.collect(), held: Vec::new(), fairness }
+        Self { services, lanes: lanes.collect(), held: Vec::new(), fairness, rests_until: Instant::now() }
     }
 
-    /// Takes the jobs that are to be had, and drops those whose lease was lost.
-    pub async fn claim(&mut self) {
+    /// Takes jobs of these lanes that are to be had, and drops those whose lease was lost.
+    pub async fn claim(&mut self, lanes: &[Lane]) {
         self.held.retain(|held| held.lease.stop().is_none());
-        for lane in self.lanes.clone() {
+        for lane in lanes.iter().copied().filter(|lane| self.lanes.contains(lane)).collect::<Vec<_>>() {
             while self.held.iter().filter(|held| held.lane == lane).count() < MOST_OF_LANE {
                 match self.services.0.jobs.claim(lane).await {
                     Ok(Some(lease)) => self.take(lease, lane).await,
@@ -199,12 +202,12 @@ impl Steps {
 
     pub fn has_ready(&self) -> bool {
         let now = Instant::now();
-        self.held.iter().any(|held| held.ready_at <= now)
+        self.rests_until <= now && self.held.iter().any(|held| held.ready_at <= now)
     }
 
-    /// When the next job may be ready.
+    /// When the next step may be taken.
     pub fn ready_at(&self) -> Option<Instant> {
-        self.held.iter().map(|held| held.ready_at).min()
+        self.held.iter().map(|held| held.ready_at.max(self.rests_until)).min()
     }
 
     /// Faces may have come without an embedding.
@@ -213,14 +216,14 @@ impl Steps {
         embedding.for_each(|held| held.ready_at = Instant::now());
     }
 
-    /// Takes a step of the job whose turn it is, and rests after it.
+    /// Takes a step of the job whose turn it is.
     pub async fn step(&mut self, closing: &mut watch::Receiver<bool>) {
         let now = Instant::now();
         let ready: Vec<usize> = (0..self.held.len()).filter(|place| self.held[*place].ready_at <= now).collect();
         let turns = ready.iter().map(|place| (self.held[*place].kind(), self.held[*place].stepped_at));
         let Some(place) = self.fairness.next(turns).map(|turn| ready[turn]) else { return };
         let held = &mut self.held[place];
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let services = self.services.clone();
         let outcome = tokio::select! {
             outcome = held.task.step(&services) => outcome,
@@ -232,10 +235,7 @@ impl Steps {
         if conclude(held, outcome).await {
             self.held.swap_remove(place);
         }
-        tokio::select! {
-            () = rest(began, self.services.0.work.share) => (),
-            () = closed(closing) => (),
-        }
+        self.rests_until = Instant::now() + rest_after(began.elapsed(), self.services.0.work.share);
     }
 
     /// Leaves all jobs to other servers.

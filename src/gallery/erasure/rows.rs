@@ -1,0 +1,198 @@
+//! The rows: locking them, hiding, moving and deleting them. All of it in the caller's transaction.
+
+use sqlx::{PgConnection, Postgres};
+use uuid::Uuid;
+
+use super::super::{GalleryError, as_id};
+use super::{Erased, Hidden, PIECE};
+use crate::types::{FaceId, GalleryId, Name, SubjectId};
+
+/// Gallery and subject of a face, and another subject of the gallery, if there is one.
+pub(super) async fn subjects_of(
+    connection: &mut PgConnection,
+    face: FaceId,
+    other: Option<&Name>,
+) -> Result<(Uuid, Uuid, Option<Uuid>), GalleryError> {
+    let other = other.map(Name::as_str);
+    let found = sqlx::query_as(
+        "select f.gallery_id, f.subject_id, (select o.id from subjects o where o.gallery_id = f.gallery_id \
+           and (o.id = $2 or o.name = $3) and o.erased_at is null order by o.id = $2 desc nulls last limit 1) \
+         from present_faces f where f.id = $1",
+    )
+    .bind(face.0)
+    .bind(other.and_then(as_id))
+    .bind(other)
+    .fetch_optional(connection)
+    .await?;
+    found.ok_or(GalleryError::FaceNotFound(face))
+}
+
+/// Locks subjects that are not being erased, in the order of ids, until the transaction ends: those that there are.
+pub(super) async fn hold_subjects(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar("select id from subjects where id = any($1) and erased_at is null order by id for update")
+        .bind(ids)
+        .fetch_all(connection)
+        .await
+}
+
+/// `None`: it is gone already.
+pub(super) async fn hide_gallery(connection: &mut PgConnection, id: GalleryId) -> Result<Option<Hidden>, sqlx::Error> {
+    let transaction: Option<i64> = sqlx::query_scalar(
+        "update galleries set erased_at = now(), name = id::text where id = $1 and erased_at is null \
+         returning pg_current_xact_id()::text::bigint",
+    )
+    .bind(id.0)
+    .fetch_optional(connection)
+    .await?;
+    let hidden = |transaction: i64| Hidden { gallery: id, subject: None, transaction: transaction.unsigned_abs() };
+    Ok(transaction.map(hidden))
+}
+
+/// Takes away by what the subject is found, and its name. `None`: it is gone already.
+pub(super) async fn hide_subject(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    id: SubjectId,
+    into: Option<SubjectId>,
+) -> Result<Option<Hidden>, sqlx::Error> {
+    let transaction: Option<i64> = sqlx::query_scalar(
+        "update subjects set erased_at = now(), merged_into = $2, name = id::text, metadata = '{}' \
+         where id = $1 and erased_at is null returning pg_current_xact_id()::text::bigint",
+    )
+    .bind(id.0)
+    .bind(into.map(|into| into.0))
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(transaction) = transaction else { return Ok(None) };
+    execute(connection, "delete from templates where subject_id = $1", id.0).await?;
+    Ok(Some(Hidden { gallery, subject: Some(id), transaction: transaction.unsigned_abs() }))
+}
+
+/// Locks a hidden subject, and the one that its faces go to; the latter, if there is one that is not being erased.
+pub(super) async fn hold_with_heir(
+    connection: &mut PgConnection,
+    subject: SubjectId,
+) -> Result<Option<SubjectId>, sqlx::Error> {
+    let held: Vec<(Uuid, bool)> = sqlx::query_as(
+        "select h.id, h.erased_at is null from subjects h \
+         where h.id = $1 or h.id = (select merged_into from subjects where id = $1) order by h.id for update",
+    )
+    .bind(subject.0)
+    .fetch_all(connection)
+    .await?;
+    let heir = held.into_iter().find(|(id, stays)| *id != subject.0 && *stays);
+    Ok(heir.map(|(id, _)| SubjectId(id)))
+}
+
+pub(super) async fn some_faces(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    subject: SubjectId,
+    most: i64,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar("select id from faces where gallery_id = $1 and subject_id = $2 order by id limit $3")
+        .bind(gallery.0)
+        .bind(subject.0)
+        .bind(most)
+        .fetch_all(connection)
+        .await
+}
+
+/// Erases faces of subjects that are erased as a whole, without templates being computed for what is left.
+pub(super) async fn erase_faces(connection: &mut PgConnection, faces: &[Uuid]) -> Result<Erased, sqlx::Error> {
+    sqlx::query("set local faceid.computes_templates = 'later'").execute(&mut *connection).await?;
+    let subjects: Vec<Uuid> = sqlx::query_scalar(
+        "select id from subjects where id in (select subject_id from faces where id = any($1)) order by id for update",
+    )
+    .bind(faces)
+    .fetch_all(&mut *connection)
+    .await?;
+    execute_all(connection, "delete from templates where subject_id = any($1)", &subjects).await?;
+    let embeddings = execute_all(connection, "delete from embeddings where face_id = any($1)", faces).await?;
+    let erased = execute_all(connection, "delete from faces where id = any($1)", faces).await?;
+    Ok(Erased { subjects: 0, faces: erased, embeddings })
+}
+
+/// Erases a face of a subject that stays, whose lock is held.
+pub(super) async fn erase_face(connection: &mut PgConnection, face: FaceId) -> Result<Erased, sqlx::Error> {
+    let embeddings = execute(connection, "delete from embeddings where face_id = $1", face.0).await?;
+    let faces = execute(connection, "delete from faces where id = $1", face.0).await?;
+    Ok(Erased { subjects: 0, faces, embeddings })
+}
+
+/// Moves faces between two subjects whose locks are held, and computes the template of the one that gets them once.
+pub(super) async fn move_faces(
+    connection: &mut PgConnection,
+    faces: &[Uuid],
+    (from, into): (SubjectId, SubjectId),
+) -> Result<u64, sqlx::Error> {
+    sqlx::query("set local faceid.computes_templates = 'later'").execute(&mut *connection).await?;
+    let moved = sqlx::query("update faces set subject_id = $3 where id = any($1) and subject_id = $2")
+        .bind(faces)
+        .bind(from.0)
+        .bind(into.0)
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
+    sqlx::query(
+        "select compute_templates(array_agg(model_id), array_agg($2)) from \
+         (select distinct model_id from embeddings where face_id = any($1)) moved",
+    )
+    .bind(faces)
+    .bind(into.0)
+    .execute(connection)
+    .await?;
+    Ok(moved)
+}
+
+/// Subjects of a hidden gallery, a piece of them.
+pub(super) async fn erase_subjects_of(connection: &mut PgConnection, gallery: GalleryId) -> Result<u64, sqlx::Error> {
+    let erased = sqlx::query(
+        "delete from subjects where id in (select id from subjects where gallery_id = $1 order by id limit $2 for update)",
+    )
+    .bind(gallery.0)
+    .bind(PIECE)
+    .execute(connection)
+    .await?;
+    Ok(erased.rows_affected())
+}
+
+/// Waits for enrolments under way, then erases all that is left of a hidden gallery, and the gallery.
+pub(super) async fn erase_rest_of_gallery(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    patience: &'static str,
+) -> Result<Erased, sqlx::Error> {
+    set_patience(connection, patience).await?;
+    execute(connection, "select from galleries where id = $1 for update", gallery.0).await?;
+    let faces: Vec<Uuid> = sqlx::query_scalar("select id from faces where gallery_id = $1")
+        .bind(gallery.0)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut erased = erase_faces(connection, &faces).await?;
+    erased.subjects = execute(connection, "delete from subjects where gallery_id = $1", gallery.0).await?;
+    execute(connection, "delete from galleries where id = $1", gallery.0).await?;
+    Ok(erased)
+}
+
+pub(super) async fn is_hidden(connection: &mut PgConnection, sql: &'static str, id: Uuid) -> Result<bool, sqlx::Error> {
+    Ok(sqlx::query_scalar(sql).bind(id).fetch_optional(connection).await?.unwrap_or(false))
+}
+
+/// How long locks are waited for until the transaction ends.
+pub(super) async fn set_patience(connection: &mut PgConnection, patience: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::query("select set_config('lock_timeout', $1, true)").bind(patience).execute(connection).await.map(drop)
+}
+
+pub(super) async fn transaction_id(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+    let id: i64 = sqlx::query_scalar("select pg_current_xact_id()::text::bigint").fetch_one(connection).await?;
+    Ok(id.unsigned_abs())
+}
+
+pub(super) async fn execute(connection: &mut PgConnection, sql: &'static str, id: Uuid) -> Result<u64, sqlx::Error> {
+    Ok(sqlx::query::<Postgres>(sql).bind(id).execute(connection).await?.rows_affected())
+}
+
+async fn execute_all(connection: &mut PgConnection, sql: &'static str, ids: &[Uuid]) -> Result<u64, sqlx::Error> {
+    Ok(sqlx::query::<Postgres>(sql).bind(ids).execute(connection).await?.rows_affected())
+}

@@ -1,0 +1,102 @@
+//! Answers about galleries, subjects and faces as collections.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::{FoundFace, Strangers};
+use crate::gallery::Policy;
+use crate::types::{FaceId, GalleryId, SubjectId};
+
+/// A gallery.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct GalleryEntry {
+    pub id: GalleryId,
+    pub name: String,
+    /// By what a face is called known here; null: as the server is configured.
+    #[schema(required)]
+    pub policy: Option<Policy>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// A gallery, its size and how it is searched.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Gallery {
+    #[serde(flatten)]
+    pub entry: GalleryEntry,
+    pub subjects: u64,
+    pub faces: u64,
+    pub search: GallerySearch,
+    pub review: ReviewState,
+    pub strangers: Strangers,
+}
+
+/// How a gallery is searched.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct GallerySearch {
+    pub place: SearchPlace,
+    /// Subjects with faces of the active model: the templates that a probe is compared with.
+    pub templates: u64,
+    /// Of `index`: how widely it is searched.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ef_search: Option<u32>,
+    /// Of `index`: share of probes whose best match was the one of an exact search, as measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recall: Option<f32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SearchPlace {
+    /// In memory, exactly.
+    Resident,
+    /// In Postgres, exactly.
+    Exact,
+    /// In Postgres by an HNSW index.
+    Index,
+}
+
+/// How far the search for duplicates and anomalies is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReviewState {
+    /// Subjects that were looked at since they last changed.
+    pub reviewed: u64,
+    /// Subjects with faces.
+    pub total: u64,
+}
+
+/// A subject of a gallery.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Subject {
+    pub id: SubjectId,
+    pub name: String,
+    pub gallery: String,
+    #[schema(value_type = Object)]
+    pub metadata: Map<String, Value>,
+    pub created_at: DateTime<Utc>,
+    pub faces: u64,
+}
+
+/// An enrolled face.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EnrolledFace {
+    pub id: FaceId,
+    pub subject: String,
+    pub subject_id: SubjectId,
+    pub gallery: String,
+    /// Absent from a face that was imported as an embedding alone.
+    #[serde(flatten)]
+    pub face: Option<FoundFace>,
+    #[schema(value_type = Object)]
+    pub metadata: Map<String, Value>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// What a deletion erased, for good.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Erased {
+    pub subjects: u64,
+    pub faces: u64,
+    pub embeddings: u64,
+}
