@@ -141,7 +141,7 @@ def check(people, data_dir):
     assert (gallery["subjects"], gallery["faces"]) == (PEOPLE, PEOPLE * EACH), gallery
     models = ask_patiently("GET", "/admin/models")[1]
     active = [model["name"] for model in models if model["state"] == "active"]
-    assert len(active) == 1 and not any(model["is_target"] for model in models), models
+    assert len(active) == 1 and not any(model["is_secondary"] for model in models), models
     for name, files in people:
         status, answer = ask("POST", "/identify", *form({"top_k": 1}, files[0].read_bytes()))
         assert status == 200 and answer["model"] == active[0], answer

@@ -71,12 +71,11 @@ impl App {
     /// meanwhile what it is at.
     pub async fn start(config: &Config, progress: &StartProgress) -> Result<Self, AppError> {
         let app = Self::open(config, progress).await?;
-        let services = &app.services;
-        let (active, registry, files) = (services.active_model(), services.registry(), services.model_files());
-        match models::newcomer(config, &active, registry, files).await {
+        let models = &app.services.models;
+        match models::new_embedder(config, &models.active_model(), models.registry(), models.files()).await {
             Ok(None) => {}
             Ok(Some(model)) => {
-                if let Err(error) = services.promote_configured(model).await {
+                if let Err(error) = models.promote_configured(model).await {
                     warn!(%error, "--embedder is not promoted; the active model goes on serving");
                 }
             }
@@ -112,7 +111,7 @@ impl App {
         let database = database?;
         match serve_model(config, engine, &database, progress).await {
             Ok(services) => {
-                let mut upkeep = services.start_upkeep();
+                let mut upkeep = services.upkeep.start();
                 upkeep.spawn(metrics::upkeep());
                 let pools = database.pools().clone();
                 upkeep.spawn(async move { pools.listen().await });
@@ -127,12 +126,12 @@ impl App {
 
     /// Begins to work on the database's jobs, as servers do.
     pub fn work_on_jobs(&mut self, lanes: &'static [Lane]) {
-        self.worker.get_or_insert_with(|| tokio::spawn(self.services.clone().work_on_jobs(lanes)));
+        self.worker.get_or_insert_with(|| tokio::spawn(self.services.upkeep.clone().work_on_jobs(lanes)));
     }
 
     /// Waits for what is in work, then closes the database. Drop every clone of `services` first.
     pub async fn stop(mut self) {
-        self.services.close();
+        self.services.upkeep.close();
         if let Some(mut worker) = self.worker.take()
             && tokio::time::timeout(LAST_JOB, &mut worker).await.is_err()
         {
@@ -185,9 +184,9 @@ async fn serve_model(
     let active = models::active(config, &registry, &files).await?;
     let jobs = Jobs::new(database.pools(), config.jobs.lease);
     let stores = Stores { galleries, registry, jobs };
-    let services = Services::new(engine, search_device, stores, files, active, config);
+    let services = Services::new(&engine, search_device, &stores, files, active, config);
     progress.reach(StartStage::SelfTest);
-    match services.try_chain().await {
+    match services.upkeep.try_chain().await {
         Ok(()) => Ok(services),
         Err(ChainError::Detector(source)) => Err(AppError::Detector { path: config.engine.detector.clone(), source }),
         Err(ChainError::Other(error)) => Err(error.into()),

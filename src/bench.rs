@@ -36,7 +36,7 @@ pub enum BenchError {
 /// A step of a request that is measured alone, or all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Stage {
+pub enum BenchStage {
     /// Bytes to pixels, shrunk for the detector
     Decode,
     /// The detector network, on one made image
@@ -50,8 +50,8 @@ pub enum Stage {
 }
 
 /// What to measure.
-pub struct Plan {
-    pub stages: Vec<Stage>,
+pub struct Workload {
+    pub stages: Vec<BenchStage>,
     /// Chips or images in a pass.
     pub batches: Vec<usize>,
     /// Size of the image for the detector.
@@ -66,18 +66,18 @@ pub struct Plan {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     pub threads: usize,
     pub device: String,
     pub precision: String,
     pub kernels: &'static str,
-    pub results: Vec<Measured>,
+    pub results: Vec<BenchResult>,
 }
 
 /// Speed of one stage.
 #[derive(Debug, Serialize)]
-pub struct Measured {
-    pub stage: Stage,
+pub struct BenchResult {
+    pub stage: BenchStage,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,23 +94,23 @@ pub struct Measured {
 pub async fn run(
     config: &Config,
     normalisation: InputNormalisation,
-    plan: Plan,
-    progress: impl Fn(Stage),
-) -> Result<Report, BenchError> {
+    plan: Workload,
+    progress: impl Fn(BenchStage),
+) -> Result<BenchReport, BenchError> {
     let target = targets(&config.engine)?.swap_remove(0);
     let photos: Vec<Bytes> = plan.photos.iter().map(read).collect::<Result<_, _>>()?;
     let mut results = Vec::new();
     for stage in &plan.stages {
         progress(*stage);
         match stage {
-            Stage::Decode => results.push(decode(config, &plan, &photos)?),
-            Stage::Detect => results.extend(detect(config, &plan, &target)?),
-            Stage::Align => results.push(align(config, &plan, &photos, &target)?),
-            Stage::Embed => results.extend(embed(config, &plan, &target, normalisation)?),
-            Stage::Pipeline => results.push(pipeline(config, &plan, &photos, normalisation).await?),
+            BenchStage::Decode => results.push(decode(config, &plan, &photos)?),
+            BenchStage::Detect => results.extend(detect(config, &plan, &target)?),
+            BenchStage::Align => results.push(align(config, &plan, &photos, &target)?),
+            BenchStage::Embed => results.extend(embed(config, &plan, &target, normalisation)?),
+            BenchStage::Pipeline => results.push(pipeline(config, &plan, &photos, normalisation).await?),
         }
     }
-    Ok(Report {
+    Ok(BenchReport {
         threads: config.engine.threads,
         device: target.name(),
         precision: target.precision.to_string(),
@@ -145,9 +145,9 @@ fn median_ms(times: &mut [Duration]) -> f64 {
 }
 
 /// A network's figure for passes over `batch` items: by the median, which a busy moment does not move.
-fn network(stage: Stage, batch: usize, size: (u32, u32), mut times: Vec<Duration>) -> Measured {
+fn network(stage: BenchStage, batch: usize, size: (u32, u32), mut times: Vec<Duration>) -> BenchResult {
     let median_ms = median_ms(&mut times);
-    Measured {
+    BenchResult {
         stage,
         batch: Some(batch),
         size: Some(format!("{}x{}", size.0, size.1)),
@@ -158,10 +158,16 @@ fn network(stage: Stage, batch: usize, size: (u32, u32), mut times: Vec<Duration
 }
 
 /// A figure for work on photos: all items in all of the time.
-fn photos_per(stage: Stage, photos: usize, items: usize, elapsed: Duration, mut times: Vec<Duration>) -> Measured {
+fn photos_per(
+    stage: BenchStage,
+    photos: usize,
+    items: usize,
+    elapsed: Duration,
+    mut times: Vec<Duration>,
+) -> BenchResult {
     let median_ms = median_ms(&mut times);
     let items_per_second = items as f64 / elapsed.as_secs_f64();
-    Measured { stage, batch: None, size: None, photos: Some(photos), items_per_second, median_ms }
+    BenchResult { stage, batch: None, size: None, photos: Some(photos), items_per_second, median_ms }
 }
 
 /// An image with structure at every scale.
@@ -170,7 +176,7 @@ fn made(width: u32, height: u32, seed: usize) -> Vec<u8> {
     (0..width as usize * height as usize * 3).map(pixel).collect()
 }
 
-fn detect(config: &Config, plan: &Plan, target: &Target) -> Result<Vec<Measured>, BenchError> {
+fn detect(config: &Config, plan: &Workload, target: &Target) -> Result<Vec<BenchResult>, BenchError> {
     let detector = Detector::load(&config.engine.detector, target)?;
     use_threads(config.engine.threads);
     let (width, height) = plan.size;
@@ -178,17 +184,17 @@ fn detect(config: &Config, plan: &Plan, target: &Target) -> Result<Vec<Measured>
         let images: Vec<_> = (0..*batch).map(|n| made(width, height, n)).collect();
         let images: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
         let times = passes(plan.time, || detector.forward(&images, width, height).map(drop))?;
-        Ok(network(Stage::Detect, *batch, plan.size, times))
+        Ok(network(BenchStage::Detect, *batch, plan.size, times))
     };
     plan.batches.iter().map(measure).collect()
 }
 
 fn embed(
     config: &Config,
-    plan: &Plan,
+    plan: &Workload,
     target: &Target,
     normalisation: InputNormalisation,
-) -> Result<Vec<Measured>, BenchError> {
+) -> Result<Vec<BenchResult>, BenchError> {
     let embedder = Embedder::load(&config.engine.embedder, target, normalisation)?;
     use_threads(config.engine.threads);
     let side = Chip::SIDE;
@@ -197,7 +203,7 @@ fn embed(
         let chips: Result<Vec<Chip>, _> = (0..*batch).map(|n| Chip::try_from(image(n))).collect();
         let chips = chips.map_err(EngineError::from)?;
         let times = passes(plan.time, || embedder.forward(&chips).map(drop))?;
-        Ok(network(Stage::Embed, *batch, (side, side), times))
+        Ok(network(BenchStage::Embed, *batch, (side, side), times))
     };
     plan.batches.iter().map(measure).collect()
 }
@@ -205,7 +211,7 @@ fn embed(
 /// Works through the photos on all threads until the time is over: items done, times of single photos.
 fn on_all_threads(
     config: &Config,
-    plan: &Plan,
+    plan: &Workload,
     photos: usize,
     work: impl Fn(usize) -> usize + Sync,
 ) -> (usize, Duration, Vec<Duration>) {
@@ -236,7 +242,7 @@ fn limits(config: &Config) -> DecodeLimits {
     }
 }
 
-fn decode(config: &Config, plan: &Plan, photos: &[Bytes]) -> Result<Measured, BenchError> {
+fn decode(config: &Config, plan: &Workload, photos: &[Bytes]) -> Result<BenchResult, BenchError> {
     let limits = limits(config);
     for (photo, path) in photos.iter().zip(&plan.photos) {
         vision::decode(photo, &limits).map_err(|source| BenchError::Photo { path: path.clone(), source })?;
@@ -248,10 +254,10 @@ fn decode(config: &Config, plan: &Plan, photos: &[Bytes]) -> Result<Measured, Be
         let image = vision::decode(&photos[n], &limits);
         image.map_or(0, |image| usize::from(vision::shrink(&image, config.recognition.detector_side).scale.x > 0.0))
     });
-    Ok(photos_per(Stage::Decode, photos.len(), items, elapsed, times))
+    Ok(photos_per(BenchStage::Decode, photos.len(), items, elapsed, times))
 }
 
-fn align(config: &Config, plan: &Plan, photos: &[Bytes], target: &Target) -> Result<Measured, BenchError> {
+fn align(config: &Config, plan: &Workload, photos: &[Bytes], target: &Target) -> Result<BenchResult, BenchError> {
     let detector = Detector::load(&config.engine.detector, target)?;
     let options = DetectOptions { min_score: config.recognition.min_detection_score, ..DetectOptions::default() };
     let mut found: Vec<(image::RgbImage, Vec<Detection>)> = Vec::new();
@@ -273,15 +279,15 @@ fn align(config: &Config, plan: &Plan, photos: &[Bytes], target: &Target) -> Res
         let chips = faces.iter().filter_map(|face| Some((face, vision::align(image, &face.landmarks).ok()?)));
         chips.filter(|(face, chip)| vision::quality(face, chip).score >= 0.0).count()
     });
-    Ok(photos_per(Stage::Align, found.len(), items, elapsed, times))
+    Ok(photos_per(BenchStage::Align, found.len(), items, elapsed, times))
 }
 
 async fn pipeline(
     config: &Config,
-    plan: &Plan,
+    plan: &Workload,
     photos: &[Bytes],
     normalisation: InputNormalisation,
-) -> Result<Measured, BenchError> {
+) -> Result<BenchResult, BenchError> {
     if photos.is_empty() {
         return Err(BenchError::NoPhotos("pipeline"));
     }
@@ -320,5 +326,5 @@ async fn pipeline(
     drop((engine, embedder, reader));
     // Blocks for the time of a pass at most; nothing else runs here.
     threads.join();
-    Ok(photos_per(Stage::Pipeline, photos.len(), times.len(), elapsed, times))
+    Ok(photos_per(BenchStage::Pipeline, photos.len(), times.len(), elapsed, times))
 }

@@ -1,7 +1,7 @@
 //! faceid: an HTTP face-recognition service.
 //!
 //! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`,
-//! `jobs`; `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine`, `index` and `training` -> `nn`; `gallery`,
+//! `jobs`; `service` -> `resident` -> `gallery`, `index`; `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine`, `index` and `training` -> `nn`; `gallery`,
 //! `registry` and `jobs` -> `db`; `service` -> `blobs`. A test in `tests/it/layers.rs` holds them to it.
 
 pub mod app;
@@ -18,6 +18,7 @@ pub mod index;
 pub mod jobs;
 pub mod nn;
 pub mod registry;
+pub mod resident;
 pub mod service;
 pub mod telemetry;
 pub mod training;

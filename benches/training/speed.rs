@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use faceid::evaluation::Random;
 use faceid::nn::{InputNormalisation, Precision, Target, load_cuda};
-use faceid::training::{Augmentation, BaseFile, Batch, Dataset, Event, Sets, Setup, TrainConfig, Trainer};
+use faceid::training::{Augmentation, BaseFile, BatchShape, Dataset, Event, Sets, Setup, TrainConfig, Trainer};
 use faceid::types::Chip;
 use image::RgbImage;
 
@@ -38,7 +38,7 @@ pub fn run(flags: &[String]) {
     };
     config.steps = WARM_UP + number("--steps", 30);
     config.threads = number("--threads", 1) as u16;
-    config.batch = Batch { subjects: (batch / photos) as u16, photos: photos as u16, singles: 0 };
+    config.batch = BatchShape { subjects: (batch / photos) as u16, photos: photos as u16, singles: 0 };
     let dataset = made(batch as usize, 8);
     let names = targets.iter().map(Target::name).collect::<Vec<_>>().join(", ");
     let devices: Vec<_> = targets.iter().map(|target| target.device).collect();

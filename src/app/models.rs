@@ -69,7 +69,7 @@ async fn restore(config: &Config, active: &Model, files: &ModelFiles) -> Result<
 
 /// What an embedder that was named in the configuration asks for: if the database has never served it, it is imported, and
 /// is to be promoted.
-pub async fn newcomer(
+pub async fn new_embedder(
     config: &Config,
     active: &Model,
     registry: &Registry,

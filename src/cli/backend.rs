@@ -94,7 +94,7 @@ impl Backend {
                 self.answer::<serde_json::Value>(client.get(route), url, key.as_ref()).await?;
             }
             Self::Direct(app) => {
-                app.services.get_gallery(gallery.as_str()).await?;
+                app.services.enrolment.get_gallery(gallery.as_str()).await?;
             }
         }
         Ok(())
@@ -113,6 +113,7 @@ impl Backend {
             }
             Self::Direct(app) => Ok(app
                 .services
+                .enrolment
                 .enroll(EnrollRequest {
                     image: PhotoBytes { field: "image", bytes: photo },
                     subject: subject.clone(),
@@ -148,6 +149,7 @@ impl Backend {
                 let gallery = gallery.clone();
                 Ok(app
                     .services
+                    .recognition
                     .identify(IdentifyRequest {
                         image,
                         gallery,
@@ -172,6 +174,7 @@ impl Backend {
                 let image_b = PhotoBytes { field: "image_b", bytes: b };
                 Ok(app
                     .services
+                    .recognition
                     .verify(VerifyRequest {
                         image_a,
                         image_b,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 
 use super::{CliError, print_json};
-use crate::bench::{Plan, Report, Stage};
+use crate::bench::{BenchReport, BenchStage, Workload};
 use crate::config::ConfigArgs;
 
 /// Measure how fast this machine decodes, detects, aligns and embeds
@@ -17,7 +17,7 @@ use crate::config::ConfigArgs;
 pub struct Bench {
     /// What to measure [default: detect and embed; all, if there are photos]
     #[arg(long, value_delimiter = ',', value_name = "STAGE,...")]
-    stages: Vec<Stage>,
+    stages: Vec<BenchStage>,
     /// Chips or images in a pass of a network
     #[arg(long, value_delimiter = ',', default_value = "1,8,32", value_name = "N,...")]
     batches: Vec<usize>,
@@ -56,16 +56,18 @@ impl Bench {
         self.photos.iter().try_for_each(|path| collect(path, &mut photos))?;
         let stages = match (self.stages.is_empty(), photos.is_empty()) {
             (false, _) => self.stages,
-            (true, true) => vec![Stage::Detect, Stage::Embed],
-            (true, false) => vec![Stage::Decode, Stage::Detect, Stage::Align, Stage::Embed, Stage::Pipeline],
+            (true, true) => vec![BenchStage::Detect, BenchStage::Embed],
+            (true, false) => {
+                vec![BenchStage::Decode, BenchStage::Detect, BenchStage::Align, BenchStage::Embed, BenchStage::Pipeline]
+            }
         };
         let concurrency = self.concurrency.into();
         let most_faces = self.max_faces.unwrap_or(usize::MAX);
-        let plan = Plan { stages, batches: self.batches, size: self.size, photos, concurrency, most_faces, time };
+        let plan = Workload { stages, batches: self.batches, size: self.size, photos, concurrency, most_faces, time };
         let normalisation = crate::app::input_normalisation(&config).await?;
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(200));
-        let progress = |stage: Stage| bar.set_message(format!("measuring {stage:?}"));
+        let progress = |stage: BenchStage| bar.set_message(format!("measuring {stage:?}"));
         let report = crate::bench::run(&config, normalisation, plan, progress).await;
         bar.finish_and_clear();
         let report = report?;
@@ -106,8 +108,8 @@ fn collect(path: &Path, photos: &mut Vec<PathBuf>) -> Result<(), CliError> {
     Ok(())
 }
 
-fn print_table(report: &Report) {
-    let Report { threads, device, precision, kernels, results } = report;
+fn print_table(report: &BenchReport) {
+    let BenchReport { threads, device, precision, kernels, results } = report;
     super::say(format_args!("{device}, {precision}, kernels {kernels}, {threads} threads\n"));
     super::say(format_args!("{:<10} {:>16} {:>12} {:>12}", "stage", "of", "a second", "median ms"));
     for result in results {

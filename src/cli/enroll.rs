@@ -41,7 +41,7 @@ struct Item {
 }
 
 #[derive(Default, Serialize)]
-struct Outcome {
+struct Tally {
     subjects: usize,
     enrolled: usize,
     failed: Vec<Failure>,
@@ -113,9 +113,9 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     Ok(paths)
 }
 
-async fn enroll_all(backend: &Arc<Backend>, gallery: &Name, items: Vec<Item>, jobs: usize) -> Outcome {
+async fn enroll_all(backend: &Arc<Backend>, gallery: &Name, items: Vec<Item>, jobs: usize) -> Tally {
     let bar = progress_bar(Some(items.len() as u64), "{bar:30} {pos}/{len} photos  {per_sec}  {eta} left");
-    let mut outcome = Outcome::default();
+    let mut outcome = Tally::default();
     let mut running = JoinSet::new();
     let mut waiting = items.into_iter();
     loop {
@@ -152,7 +152,7 @@ async fn enroll_all(backend: &Arc<Backend>, gallery: &Name, items: Vec<Item>, jo
     outcome
 }
 
-fn print_outcome(outcome: &Outcome) {
+fn print_outcome(outcome: &Tally) {
     super::say(format_args!("enrolled {} photos of {} people", outcome.enrolled, outcome.subjects));
     for (a, b) in &outcome.duplicates {
         super::say(format_args!("  may be one person: {a}, {b}"));

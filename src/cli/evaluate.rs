@@ -23,7 +23,7 @@ use self::names::{NameArgs, Names};
 use super::photos::WhichFace;
 use super::{CliError, print_json};
 use crate::config::{Config, ConfigArgs};
-use crate::evaluation::{GroupReport, Growth, GrowthPlan, Plan, Report, Resampling, Verification};
+use crate::evaluation::{GroupReport, Growth, GrowthPlan, Report, ReportPlan, Resampling, Verification};
 use crate::registry::Manifest;
 use crate::service::ServiceError;
 use crate::types::{Name, Threshold};
@@ -215,13 +215,13 @@ impl Evaluate {
         Ok(())
     }
 
-    fn plan(&self, threshold: Threshold) -> Plan {
+    fn plan(&self, threshold: Threshold) -> ReportPlan {
         let mut fmrs = vec![1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
         if !fmrs.contains(&self.fmr) {
             fmrs.push(self.fmr);
             fmrs.sort_by(|a, b| f64::total_cmp(b, a));
         }
-        Plan {
+        ReportPlan {
             fars: vec![1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1],
             fmrs,
             fpirs: vec![0.1, 0.01],

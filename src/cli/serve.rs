@@ -105,7 +105,7 @@ async fn answer(mut door: Door, app: &App, config: &HttpConfig, shutdown: &mut S
     let deadline = async {
         shutdown.requested().await;
         info!("stopping: finishing the accepted requests; once more to stop at once");
-        app.services.close();
+        app.services.upkeep.close();
         door.stop.notify_one();
         tokio::select! {
             () = tokio::time::sleep(config.shutdown_timeout) => warn!("some requests took too long and are dropped"),

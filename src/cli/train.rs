@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use self::chips::{BaseModel, LeftOut};
-use self::report::{Reporter, Stage};
+use self::report::{Reporter, TrainingStage};
 use self::run::Run;
 use self::stop::Stop;
 use super::{CliError, print_json, say};
@@ -174,7 +174,7 @@ impl Train {
         let mut stop = Stop::listen(self.parent_stdin)?;
         let checkpoint = self.checkpoint.clone().or_else(|| self.resume.clone());
         let report = Reporter::new(self.events);
-        report.stage(Stage::Reading);
+        report.stage(TrainingStage::Reading);
         let reading = stop.clone();
         let (split, left_out, base, replay) = tokio::select! {
             biased;

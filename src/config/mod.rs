@@ -193,7 +193,7 @@ pub struct RecognitionConfig {
     pub threshold: Option<Threshold>,
     /// Share of strangers who may be taken for somebody of a gallery, where no threshold is chosen.
     pub fpir: f64,
-    /// Share of newcomers who may be held for somebody who is enrolled.
+    /// Share of new subjects who may be held for somebody who is enrolled.
     pub duplicate_rate: f64,
     pub max_requests: usize,
     pub search: SearchConfig,

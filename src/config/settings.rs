@@ -175,7 +175,7 @@ settings! {
     /// `threshold` says otherwise, 0.0001..0.5 [default: 0.01]
     #[arg(long, env = "FACEID_FPIR", value_name = "RATE")]
     fpir: f64,
-    /// Share of newcomers who may be held for somebody who is enrolled, 0.0001..0.5 [default: 0.01]
+    /// Share of new subjects who may be held for somebody who is enrolled, 0.0001..0.5 [default: 0.01]
     #[arg(long, env = "FACEID_DUPLICATE_RATE", value_name = "RATE")]
     duplicate_rate: f64,
     /// Where galleries are searched: resident (in memory), pgvector (in Postgres), or auto: in memory while they fit

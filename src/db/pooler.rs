@@ -16,12 +16,12 @@ const HOLDERS: usize = 3;
 
 /// Process ids by which connections were served.
 #[derive(Debug, Default)]
-struct Seen {
+struct Backends {
     first: Vec<i32>,
     holders: Vec<i32>,
 }
 
-impl Seen {
+impl Backends {
     fn betrays_pooler(&self) -> bool {
         let Some(home) = self.first.first() else { return false };
         self.first.iter().any(|pid| pid != home) || self.holders.contains(home)
@@ -31,7 +31,7 @@ impl Seen {
 /// Looks, by a handful of connections which end with it.
 pub(super) async fn lends_by_transaction(access: &Access, way: Way) -> Result<bool, DbError> {
     let options = access.by(way);
-    let mut seen = Seen::default();
+    let mut seen = Backends::default();
     let mut first = PgConnection::connect_with(options).await.map_err(|error| access.explain(way, error))?;
     let mut holders = Vec::new();
     let mut found = false;
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn processes_that_are_shared_or_change_betray_a_pooler() {
-        let seen = |first: &[i32], holders: &[i32]| Seen { first: first.to_vec(), holders: holders.to_vec() };
+        let seen = |first: &[i32], holders: &[i32]| Backends { first: first.to_vec(), holders: holders.to_vec() };
         assert!(!seen(&[], &[]).betrays_pooler());
         assert!(!seen(&[7, 7, 7], &[8, 9]).betrays_pooler());
         // An idle pooler gives the one that was used last.

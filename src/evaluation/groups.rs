@@ -120,7 +120,7 @@ struct Rates {
     fnir: f64,
 }
 
-struct Measured {
+struct MeasuredGroup {
     group: Group,
     draws: Vec<Rates>,
 }
@@ -132,7 +132,7 @@ pub fn by_group(faces: &Faces, grouping: &Grouping, plan: &GroupPlan) -> GroupRe
         let all = grouping.of_subject.iter().enumerate();
         all.filter(|(subject, of)| **of == group && is_there(*subject)).map(|(subject, _)| subject).collect()
     };
-    let groups: Vec<Measured> = (0..grouping.values.len())
+    let groups: Vec<MeasuredGroup> = (0..grouping.values.len())
         .map(|group| (group, people_of(Some(group))))
         .filter(|(_, people)| !people.is_empty())
         .map(|(group, people)| measure(faces, grouping.values[group].clone(), &people, group, plan))
@@ -149,7 +149,7 @@ pub fn by_group(faces: &Faces, grouping: &Grouping, plan: &GroupPlan) -> GroupRe
     }
 }
 
-fn measure(faces: &Faces, value: String, people: &[usize], number: usize, plan: &GroupPlan) -> Measured {
+fn measure(faces: &Faces, value: String, people: &[usize], number: usize, plan: &GroupPlan) -> MeasuredGroup {
     let counted = Counted::of(faces, people, &plan.thresholds);
     let missed: Vec<(f64, f64)> = match plan.missed {
         Some(missed) => people.iter().map(|subject| missed.of_subject[*subject]).collect(),
@@ -180,7 +180,7 @@ fn measure(faces: &Faces, value: String, people: &[usize], number: usize, plan: 
         at: at.collect(),
         fnir: fnir.map(|(missed, fnir)| GroupFnir { people: missed.people, fpir: missed.fpir, fnir }),
     };
-    Measured { group, draws }
+    MeasuredGroup { group, draws }
 }
 
 impl Counted {
@@ -235,8 +235,8 @@ impl Counted {
     }
 }
 
-fn worst(groups: &[Measured], by: ErrorRate, at: usize) -> Option<Worst> {
-    let rate = |measured: &Measured| match by {
+fn worst(groups: &[MeasuredGroup], by: ErrorRate, at: usize) -> Option<Worst> {
+    let rate = |measured: &MeasuredGroup| match by {
         ErrorRate::Fnmr => measured.group.at[at].fnmr,
         ErrorRate::Fmr => measured.group.at[at].fmr,
     };
@@ -244,7 +244,7 @@ fn worst(groups: &[Measured], by: ErrorRate, at: usize) -> Option<Worst> {
         ErrorRate::Fnmr => group.with_two_photos >= LEAST_PEOPLE,
         ErrorRate::Fmr => group.people >= LEAST_PEOPLE,
     };
-    let known: Vec<(&Measured, Estimate)> = groups
+    let known: Vec<(&MeasuredGroup, Estimate)> = groups
         .iter()
         .filter(|measured| has_enough(&measured.group))
         .filter_map(|measured| Some((measured, rate(measured)?)))
@@ -260,7 +260,7 @@ fn worst(groups: &[Measured], by: ErrorRate, at: usize) -> Option<Worst> {
 }
 
 /// Whether the rate of one group exceeds that of another one in 97.5 % of the draws.
-fn is_worse(one: &Measured, other: &Measured, by: ErrorRate, at: usize) -> bool {
+fn is_worse(one: &MeasuredGroup, other: &MeasuredGroup, by: ErrorRate, at: usize) -> bool {
     let part = usize::from(by == ErrorRate::Fmr);
     let draws = one.draws.iter().zip(&other.draws);
     let differences = draws.map(|(one, other)| one.at[at][part] - other.at[at][part]);

@@ -39,11 +39,11 @@ pub use logistic::LogisticFit;
 pub use nonmated::{GenuineCurve, GenuinePoint, LEAST_OBSERVATIONS, SPREAD, Strangers};
 pub use random::Random;
 pub use report::{
-    AtThreshold, Basis, Curve, FarPoint, FpirReport, Identification, OpenSetReport, Plan, Rank, Report, ThresholdPoint,
-    Verification, identify, verify,
+    AtThreshold, Basis, Curve, FarPoint, FpirReport, Identification, OpenSetReport, Rank, Report, ReportPlan,
+    ThresholdPoint, Verification, identify, verify,
 };
 pub use tail::Tail;
-pub use verification::{Measured, measure};
+pub use verification::{ErrorRates, measure};
 pub use worth::{Claim, Worth};
 
 /// Why nothing can be measured.

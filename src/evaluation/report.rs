@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Estimate, Resampling, estimate};
 use super::identification::{FpirPoint, one_shot, open_set};
-use super::verification::{Measured, Sums, measure};
+use super::verification::{ErrorRates, Sums, measure};
 use super::{Comparisons, Faces, GenuinePoint, LogisticFit, Tail};
 
 /// What to measure.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub struct ReportPlan {
     /// Rates at which TAR is told, ascending.
     pub fars: Vec<f64>,
     /// Rates for which thresholds are told, falling.
@@ -125,14 +125,14 @@ pub struct FpirReport {
 }
 
 /// Measures pairs.
-pub fn verify(comparisons: &Comparisons, plan: &Plan) -> Verification {
+pub fn verify(comparisons: &Comparisons, plan: &ReportPlan) -> Verification {
     let measured = |weights: &[f64]| measure(comparisons, weights, &plan.fars, plan.threshold);
     let draws: Vec<_> = plan.resampling.run(comparisons.subjects(), |weights| measured(weights));
-    let draws: Vec<Measured> = draws.into_iter().flatten().collect();
+    let draws: Vec<ErrorRates> = draws.into_iter().flatten().collect();
     // Every subject once: there are pairs of both kinds.
     let own = measured(&vec![1.0; comparisons.subjects()]);
     let of =
-        |figure: &dyn Fn(&Measured) -> f64| estimate(own.as_ref().map_or(f64::NAN, figure), draws.iter().map(figure));
+        |figure: &dyn Fn(&ErrorRates) -> f64| estimate(own.as_ref().map_or(f64::NAN, figure), draws.iter().map(figure));
     let tar = |n: usize, far: f64| {
         let told = far * comparisons.impostor() as f64 >= 1.0;
         told.then(|| of(&|measured| measured.tar[n]))
@@ -159,7 +159,7 @@ pub fn verify(comparisons: &Comparisons, plan: &Plan) -> Verification {
 }
 
 /// The threshold for each rate, one power of ten beyond the number of pairs at most, with intervals over subjects.
-fn thresholds(comparisons: &Comparisons, plan: &Plan) -> Vec<ThresholdPoint> {
+fn thresholds(comparisons: &Comparisons, plan: &ReportPlan) -> Vec<ThresholdPoint> {
     let count = comparisons.impostor() as f64;
     let told = plan.fmrs.iter().copied().filter(|rate| rate * count * (1.0 + 1e-9) >= 0.1);
     let rates: Vec<f64> = told.collect();
@@ -181,7 +181,7 @@ fn thresholds(comparisons: &Comparisons, plan: &Plan) -> Vec<ThresholdPoint> {
 }
 
 /// Measures who is found among others. `None` if nobody has two photos.
-pub fn identify(faces: &Faces, plan: &Plan) -> Option<Identification> {
+pub fn identify(faces: &Faces, plan: &ReportPlan) -> Option<Identification> {
     let closed = one_shot(faces, &plan.ranks, plan.resampling)?;
     let ranks = plan.ranks.iter().zip(&closed.hits).map(|(rank, share)| Rank { rank: *rank, share: *share });
     let open = open_set(faces, plan.photos, &plan.fpirs, plan.splits, plan.resampling);
@@ -245,8 +245,8 @@ mod tests {
     use super::*;
     use crate::evaluation::faces::made;
 
-    fn plan() -> Plan {
-        Plan {
+    fn plan() -> ReportPlan {
+        ReportPlan {
             fars: vec![1e-4, 1e-3, 1e-2, 1e-1],
             fmrs: vec![1e-1, 1e-2, 1e-3, 1e-4, 1e-5],
             fpirs: vec![0.1, 0.01],

@@ -4,7 +4,7 @@ use super::Comparisons;
 
 /// What pairs say, if each subject counts as often as a weight says.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Measured {
+pub struct ErrorRates {
     /// TAR at each of the rates asked for.
     pub tar: Vec<f64>,
     /// The error rate at the threshold where FMR and FNMR are equal, by linear interpolation.
@@ -19,7 +19,7 @@ pub struct Measured {
 /// Measures at `rates`, which ascend, and at `threshold`. `None` if no pair of a kind has any weight.
 ///
 /// TAR at a rate is that at the lowest threshold which at most this share of impostor pairs reaches.
-pub fn measure(comparisons: &Comparisons, weights: &[f64], rates: &[f64], threshold: f32) -> Option<Measured> {
+pub fn measure(comparisons: &Comparisons, weights: &[f64], rates: &[f64], threshold: f32) -> Option<ErrorRates> {
     let mut sums = Sums::default();
     let mut all = Sums::default();
     for pair in comparisons.pairs() {
@@ -50,7 +50,7 @@ pub fn measure(comparisons: &Comparisons, weights: &[f64], rates: &[f64], thresh
     }
     tar.resize(rates.len(), 1.0);
     let at_threshold = at_threshold.unwrap_or(sums);
-    Some(Measured {
+    Some(ErrorRates {
         tar,
         eer: eer.unwrap_or(0.0),
         auc: ordered / (all.genuine * all.impostor),
@@ -93,7 +93,7 @@ mod tests {
         Comparisons::new([of(genuine, 0), of(impostor, 1)].concat()).unwrap()
     }
 
-    fn plain(comparisons: &Comparisons, rates: &[f64], threshold: f32) -> Measured {
+    fn plain(comparisons: &Comparisons, rates: &[f64], threshold: f32) -> ErrorRates {
         measure(comparisons, &vec![1.0; comparisons.subjects()], rates, threshold).unwrap()
     }
 

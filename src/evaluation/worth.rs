@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Comparisons;
 use super::bootstrap::{Estimate, Resampling, estimate};
-use super::verification::{Measured, measure};
+use super::verification::{ErrorRates, measure};
 
 /// With fewer people who have two photos nothing is said.
 pub const LEAST_MATED: usize = 4;
@@ -64,9 +64,9 @@ impl Worth {
             return None;
         }
         let measured = |weights: &[f64]| measure(comparisons, weights, &[], claim.threshold);
-        let draws: Vec<Measured> = resampling.run(comparisons.subjects(), measured).into_iter().flatten().collect();
+        let draws: Vec<ErrorRates> = resampling.run(comparisons.subjects(), measured).into_iter().flatten().collect();
         let own = measured(&vec![1.0; comparisons.subjects()])?;
-        let of = |figure: fn(&Measured) -> f64| {
+        let of = |figure: fn(&ErrorRates) -> f64| {
             let Estimate { value, low, high } = estimate(figure(&own), draws.iter().map(figure));
             let (least, most) = wilson(value, mated as f64);
             Estimate { value, low: low.min(least), high: high.max(most) }

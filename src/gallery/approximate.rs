@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use self::build::Wanted;
 use self::room::{Effort, room};
-use super::search::Plan;
+use super::search::SearchMethod;
 use super::{Galleries, GalleryError};
 use crate::db::has_sound_hnsw;
 use crate::index::Query;
@@ -68,11 +68,11 @@ impl Galleries {
         connection: &mut PgConnection,
         gallery: GalleryId,
         model: ModelId,
-    ) -> Result<Plan, GalleryError> {
+    ) -> Result<SearchMethod, GalleryError> {
         let index = read_index(connection, gallery, model).await?;
         Ok(match index {
-            Some(index) if index.is_used() => Plan::Index { ef_search: index.ef_search },
-            _ => Plan::Exact,
+            Some(index) if index.is_used() => SearchMethod::Index { ef_search: index.ef_search },
+            _ => SearchMethod::Exact,
         })
     }
 
@@ -166,10 +166,10 @@ impl Galleries {
         let query =
             |probe: &StoredEmbedding| Query { probe: probe.clone(), top_k: 1, min_similarity: None, except: None };
         let queries: Vec<Query> = probes.iter().map(query).collect();
-        let exact = self.search_with(connection, Plan::Exact, due.gallery, model, &queries).await?;
+        let exact = self.search_with(connection, SearchMethod::Exact, due.gallery, model, &queries).await?;
         let mut best = SearchIndex { ef_search: 0, recall: 0.0, templates: due.templates };
         for ef_search in EF_SEARCH {
-            let plan = Plan::Index { ef_search };
+            let plan = SearchMethod::Index { ef_search };
             let found = self.search_with(connection, plan, due.gallery, model, &queries).await?;
             // Equally similar is as good.
             let same = |(a, b): (&Vec<_>, &Vec<_>)| {

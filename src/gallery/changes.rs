@@ -159,7 +159,7 @@ impl Feed {
     /// Notes which database this is and where its log ends: what is committed from here on comes again as a change.
     async fn start_over(&mut self) -> Result<(), GalleryError> {
         let mut connection = self.pool.acquire().await?;
-        let identity = identity::settle_ids(&mut connection).await?;
+        let identity = identity::adopt_ids(&mut connection).await?;
         let sql = format!(
             "select pg_snapshot_xmin(now.snapshot)::text, now.snapshot::text, {identity} \
              from (select pg_current_snapshot() as snapshot) now"

@@ -1,9 +1,11 @@
 //! Embeddings of another model: what is missing of them, and storing them.
 
 use pgvector::HalfVector;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, PhotoId, check_dimension};
+use crate::db::Transaction;
 use crate::types::{Embedding, FaceId, GalleryId, ModelId, StoredEmbedding};
 
 /// Faces that are looked at in one go.
@@ -43,12 +45,36 @@ impl Galleries {
         Ok(rows.into_iter().map(|(id, chip)| (FaceId(id), chip)).collect())
     }
 
-    /// How many faces of all galleries have a chip but no embedding of the model. Reads all faces.
+    /// How many faces of all galleries have a chip but no embedding of the model, but for those that were set aside. Reads all
+    /// faces.
     pub async fn count_missing_embeddings(&self, model: ModelId) -> Result<u64, GalleryError> {
-        let count: i64 = sqlx::query_scalar("select count(*) from faces_to_embed where model_id = $1")
-            .bind(model.0)
-            .fetch_one(&self.beside)
-            .await?;
+        count_missing(&mut *self.beside.acquire().await?, model).await
+    }
+
+    /// As [`Self::count_missing_embeddings`], as a transaction sees it.
+    pub async fn count_missing_within(&self, held: &mut Transaction, model: ModelId) -> Result<u64, GalleryError> {
+        count_missing(held, model).await
+    }
+
+    /// Faces that no switch to a model could keep: they have neither a chip nor an embedding of it.
+    pub async fn count_without_chip(&self, id: ModelId) -> Result<u64, GalleryError> {
+        let count: i64 = sqlx::query_scalar(
+            "select count(*) from present_faces f where f.chip is null \
+             and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
+        )
+        .bind(id.0)
+        .fetch_one(&self.pool.without_limits())
+        .await?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// How many embeddings of a model there are.
+    pub async fn count_embeddings(&self, id: ModelId) -> Result<u64, GalleryError> {
+        let count: i64 =
+            sqlx::query_scalar("select coalesce(sum(faces), 0)::bigint from templates where model_id = $1")
+                .bind(id.0)
+                .fetch_one(&self.pool.without_limits())
+                .await?;
         Ok(count.unsigned_abs())
     }
 
@@ -134,4 +160,12 @@ impl Galleries {
         transaction.commit().await?;
         Ok(stored.rows_affected())
     }
+}
+
+async fn count_missing(connection: &mut PgConnection, model: ModelId) -> Result<u64, GalleryError> {
+    let count: i64 = sqlx::query_scalar("select count(*) from faces_to_embed where model_id = $1")
+        .bind(model.0)
+        .fetch_one(connection)
+        .await?;
+    Ok(count.unsigned_abs())
 }

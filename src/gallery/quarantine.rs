@@ -9,7 +9,7 @@ use crate::types::{FaceId, GalleryId, ModelId, SubjectId};
 
 /// What was being done when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub enum SetAsideFrom {
     /// A chip cannot be embedded.
     Embed,
     /// A subject cannot be compared with others.
@@ -20,7 +20,7 @@ pub enum Work {
     Index,
 }
 
-impl Work {
+impl SetAsideFrom {
     fn as_str(self) -> &'static str {
         match self {
             Self::Embed => "embed",
@@ -33,7 +33,7 @@ impl Work {
 
 /// What cannot be worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Item {
+pub enum SetAsideItem {
     Face(FaceId),
     Subject(SubjectId),
     Gallery(GalleryId),
@@ -71,11 +71,17 @@ struct SetAsideRow {
 
 impl Galleries {
     /// Sets something aside, for a model. Nothing happens if it is gone.
-    pub async fn set_aside(&self, work: Work, model: ModelId, item: Item, reason: &str) -> Result<(), GalleryError> {
+    pub async fn set_aside(
+        &self,
+        work: SetAsideFrom,
+        model: ModelId,
+        item: SetAsideItem,
+        reason: &str,
+    ) -> Result<(), GalleryError> {
         let (face, subject, gallery) = match item {
-            Item::Face(face) => (Some(face.0), None, None),
-            Item::Subject(subject) => (None, Some(subject.0), None),
-            Item::Gallery(gallery) => (None, None, Some(gallery.0)),
+            SetAsideItem::Face(face) => (Some(face.0), None, None),
+            SetAsideItem::Subject(subject) => (None, Some(subject.0), None),
+            SetAsideItem::Gallery(gallery) => (None, None, Some(gallery.0)),
         };
         sqlx::query(
             "insert into quarantine (id, work, model_id, gallery_id, subject_id, face_id, reason) \
@@ -96,7 +102,7 @@ impl Galleries {
         .bind(reason.replace('\0', ""))
         .execute(&self.beside)
         .await?;
-        if let Item::Subject(subject) = item {
+        if let SetAsideItem::Subject(subject) = item {
             sqlx::query("delete from review_queue where model_id = $1 and subject_id = $2")
                 .bind(model.0)
                 .bind(subject.0)
@@ -140,7 +146,7 @@ impl Galleries {
                 .fetch_optional(&mut *transaction)
                 .await?;
         if let Some((work, model, Some(subject))) = &tried
-            && work == Work::Review.as_str()
+            && work == SetAsideFrom::Review.as_str()
         {
             sqlx::query(
                 "insert into review_queue (model_id, gallery_id, subject_id, changed) \

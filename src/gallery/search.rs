@@ -17,7 +17,7 @@ const SUM_ERROR: f64 = 3e-4;
 
 /// How the database finds the shortlist.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Plan {
+pub(super) enum SearchMethod {
     /// Compares every template.
     Exact,
     /// Asks the HNSW index, as widely as this.
@@ -39,13 +39,13 @@ impl Galleries {
     pub(super) async fn search_with(
         &self,
         connection: &mut PgConnection,
-        plan: Plan,
+        plan: SearchMethod,
         gallery: GalleryId,
         model: ModelId,
         queries: &[Query],
     ) -> Result<Hits, GalleryError> {
         let dimension = self.known_dimension(connection, model).await?;
-        if let Plan::Index { ef_search } = plan {
+        if let SearchMethod::Index { ef_search } = plan {
             // Strict order: whatever the index gives first is nearer than what it gives later.
             sqlx::query(
                 "select set_config('hnsw.ef_search', $1, true), set_config('hnsw.iterative_scan', 'strict_order', true)",
@@ -132,7 +132,7 @@ impl Galleries {
 /// Runs a query.
 pub(super) async fn best_subjects(
     connection: &mut PgConnection,
-    plan: Plan,
+    plan: SearchMethod,
     gallery: GalleryId,
     model: ModelId,
     query: &Query,
@@ -157,7 +157,7 @@ pub(super) async fn best_subjects(
             None => query.min_similarity.is_some_and(|least| least > bound),
         });
         // An index has its own measure of completeness.
-        if complete || matches!(plan, Plan::Index { .. }) {
+        if complete || matches!(plan, SearchMethod::Index { .. }) {
             return Ok(hits);
         }
         rows_to_read = rows_to_read.saturating_mul(4);
@@ -192,7 +192,7 @@ impl TemplateRow {
 
 async fn shortlist(
     connection: &mut PgConnection,
-    plan: Plan,
+    plan: SearchMethod,
     gallery: GalleryId,
     model: ModelId,
     query: &Query,
@@ -201,8 +201,8 @@ async fn shortlist(
     // `<#>` is the negative inner product; of unit vectors that is the negative cosine. An index is on the column as a
     // vector of known length, so that the plain column never meets it.
     let distance = match plan {
-        Plan::Exact => "embedding <#> $3".to_owned(),
-        Plan::Index { .. } => {
+        SearchMethod::Exact => "embedding <#> $3".to_owned(),
+        SearchMethod::Index { .. } => {
             let dimension = query.probe.dimension();
             format!("(embedding::halfvec({dimension})) <#> $3::halfvec({dimension})")
         }

@@ -15,7 +15,7 @@ use super::multipart::Multipart;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::service::answers::Job;
-use crate::service::{NewDataset, ServiceError, Services};
+use crate::service::{Enrolment, NewDataset, ServiceError};
 use crate::types::Name;
 
 /// The field of the archive.
@@ -77,7 +77,7 @@ pub async fn upload_dataset(State(state): State<AppState>, request: Request) -> 
         return Err(ServiceError::Overloaded.into());
     };
     let (dataset, gallery) = receive(&state, request).await?;
-    let job = state.services.submit_dataset(dataset, gallery, state.actor().as_str()).await?;
+    let job = state.services.enrolment.submit_dataset(dataset, gallery, state.actor().as_str()).await?;
     Ok(accepted(job, true))
 }
 
@@ -98,7 +98,7 @@ async fn receive(state: &AppState, request: Request) -> Result<(NewDataset, Name
             // It need not be sent in vain.
             let gallery = gallery(form, query)?;
             let chunks = body.into_data_stream().map_err(|error| body::broken_off(&error));
-            Ok((store(&state.services, chunks).await?, gallery))
+            Ok((store(&state.services.enrolment, chunks).await?, gallery))
         }
         other => Err(form::unsupported_media_type(other, "application/zip, multipart/form-data")),
     }
@@ -118,7 +118,7 @@ async fn receive_form(
                 let chunks = stream::try_unfold(&mut parts, |parts| async {
                     Ok(parts.next_bytes().await?.map(|bytes| (bytes, parts)))
                 });
-                dataset = Some(store(&state.services, chunks).await?);
+                dataset = Some(store(&state.services.enrolment, chunks).await?);
             }
             _ => form.read_field(name, &mut parts).await?,
         }
@@ -131,8 +131,11 @@ fn gallery(mut form: Builder, query: Vec<(String, String)>) -> Result<Name, Prob
     form.finish(Share::default()).required_name("gallery")
 }
 
-async fn store(services: &Services, chunks: impl Stream<Item = Result<Bytes, Problem>>) -> Result<NewDataset, Problem> {
-    let mut dataset = services.begin_dataset().await?;
+async fn store(
+    enrolment: &Enrolment,
+    chunks: impl Stream<Item = Result<Bytes, Problem>>,
+) -> Result<NewDataset, Problem> {
+    let mut dataset = enrolment.begin_dataset().await?;
     let mut chunks = std::pin::pin!(chunks);
     while let Some(chunk) = chunks.next().await {
         dataset.write(chunk?).await?;

@@ -9,7 +9,7 @@ use super::form::{Fields, Form, FromForm};
 use super::photo;
 use super::problem::Problem;
 use crate::service::answers::{Detected, Embedded};
-use crate::service::{PhotoRequest, Services};
+use crate::service::{PhotoRequest, Recognition};
 use crate::vision::Detail;
 
 #[derive(Deserialize, ToSchema)]
@@ -63,10 +63,10 @@ impl FromForm for PhotoRequest {
     )
 )]
 pub async fn detect_faces(
-    State(services): State<Services>,
+    State(recognition): State<Recognition>,
     Fields(request): Fields<PhotoRequest>,
 ) -> Result<Json<Detected>, Problem> {
-    Ok(Json(services.detect(request).await?))
+    Ok(Json(recognition.detect(request).await?))
 }
 
 /// Embed faces
@@ -82,8 +82,8 @@ pub async fn detect_faces(
     )
 )]
 pub async fn embed_faces(
-    State(services): State<Services>,
+    State(recognition): State<Recognition>,
     Fields(request): Fields<PhotoRequest>,
 ) -> Result<Json<Embedded>, Problem> {
-    Ok(Json(services.embed(request).await?))
+    Ok(Json(recognition.embed(request).await?))
 }

@@ -13,7 +13,7 @@ use super::photo;
 use super::problem::Problem;
 use crate::gallery::OnDoubt;
 use crate::service::answers::Enrolled;
-use crate::service::{EnrollRequest, FaceChoice, QualityDemand, Services};
+use crate::service::{EnrollRequest, Enrolment, FaceChoice, QualityDemand};
 use crate::vision::Detail;
 
 /// The fields of POST /enroll beside the image: as form parts, JSON members or query parameters.
@@ -130,8 +130,8 @@ impl FromForm for EnrollRequest {
     )
 )]
 pub async fn enroll_face(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Fields(request): Fields<EnrollRequest>,
 ) -> Result<(StatusCode, Json<Enrolled>), Problem> {
-    Ok((StatusCode::CREATED, Json(services.enroll(request).await?)))
+    Ok((StatusCode::CREATED, Json(enrolment.enroll(request).await?)))
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::extract::{GalleryQuery, PageInGallery, PageQuery, Path};
 use super::form::{Fields, Form, FromForm};
 use super::problem::Problem;
-use crate::service::Services;
+use crate::service::Enrolment;
 use crate::service::answers::{EnrolledFace, Erased, Page};
 use crate::types::{FaceId, Name};
 
@@ -24,10 +24,10 @@ use crate::types::{FaceId, Name};
     )
 )]
 pub async fn list_faces(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Fields(PageInGallery { gallery, page }): Fields<PageInGallery>,
 ) -> Result<Json<Page<EnrolledFace>>, Problem> {
-    Ok(Json(services.list_faces(&gallery, page).await?))
+    Ok(Json(enrolment.list_faces(&gallery, page).await?))
 }
 
 /// Get a face
@@ -40,11 +40,11 @@ pub async fn list_faces(
     )
 )]
 pub async fn get_face(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Path(face): Path<Uuid>,
     Fields(()): Fields<()>,
 ) -> Result<Json<EnrolledFace>, Problem> {
-    Ok(Json(services.get_face(FaceId(face)).await?))
+    Ok(Json(enrolment.get_face(FaceId(face)).await?))
 }
 
 /// Get the chip of a face
@@ -59,11 +59,11 @@ pub async fn get_face(
     )
 )]
 pub async fn get_chip(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Path(face): Path<Uuid>,
     Fields(()): Fields<()>,
 ) -> Result<impl IntoResponse, Problem> {
-    let jpeg = services.get_chip(FaceId(face)).await?;
+    let jpeg = enrolment.get_chip(FaceId(face)).await?;
     Ok(([(header::CONTENT_TYPE, "image/jpeg")], jpeg))
 }
 
@@ -100,11 +100,11 @@ impl FromForm for MoveTo {
     )
 )]
 pub async fn move_face(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Path(face): Path<Uuid>,
     Fields(MoveTo(subject)): Fields<MoveTo>,
 ) -> Result<Json<EnrolledFace>, Problem> {
-    Ok(Json(services.move_face(FaceId(face), &subject).await?))
+    Ok(Json(enrolment.move_face(FaceId(face), &subject).await?))
 }
 
 /// Delete a face
@@ -119,9 +119,9 @@ pub async fn move_face(
     )
 )]
 pub async fn delete_face(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Path(face): Path<Uuid>,
     Fields(()): Fields<()>,
 ) -> Result<Json<Erased>, Problem> {
-    Ok(Json(services.delete_face(FaceId(face)).await?))
+    Ok(Json(enrolment.delete_face(FaceId(face)).await?))
 }

@@ -9,7 +9,7 @@ use super::extract::{GalleryQuery, PageQuery, gallery};
 use super::form::{Fields, Form, FromForm};
 use super::problem::Problem;
 use crate::gallery::FindingsRequest;
-use crate::service::Services;
+use crate::service::Enrolment;
 use crate::service::answers::{Anomalies, AnomalyKind, DuplicatePairs};
 use crate::types::{Name, Threshold};
 
@@ -53,10 +53,10 @@ impl FromForm for DuplicatesRequest {
     )
 )]
 pub async fn list_duplicates(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Fields(request): Fields<DuplicatesRequest>,
 ) -> Result<Json<DuplicatePairs>, Problem> {
-    Ok(Json(services.duplicates(&request.gallery, request.min_similarity, &request.page).await?))
+    Ok(Json(enrolment.duplicates(&request.gallery, request.min_similarity, &request.page).await?))
 }
 
 /// Which anomalies.
@@ -98,10 +98,10 @@ impl FromForm for AnomaliesRequest {
     )
 )]
 pub async fn list_anomalies(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Fields(request): Fields<AnomaliesRequest>,
 ) -> Result<Json<Anomalies>, Problem> {
-    Ok(Json(services.anomalies(&request.gallery, request.kind, &request.page).await?))
+    Ok(Json(enrolment.anomalies(&request.gallery, request.kind, &request.page).await?))
 }
 
 fn page(form: &mut Form) -> Result<FindingsRequest, Problem> {

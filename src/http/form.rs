@@ -62,7 +62,7 @@ impl<T: FromForm> FromRequest<AppState> for Fields<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         if !T::IMAGES.is_empty() {
-            state.services.check_room()?;
+            state.services.recognition.check_room()?;
         }
         let time = state.request_timeout;
         let builder = Builder::new(T::IMAGES, T::FIELDS, T::LONGEST_FIELD);

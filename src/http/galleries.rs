@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::state::AppState;
 use crate::db::PageRequest;
 use crate::gallery::{GalleryChange, Policy};
-use crate::service::Services;
+use crate::service::Enrolment;
 use crate::service::answers::{Erased, Gallery, GalleryEntry, Job, Page};
 use crate::types::Name;
 
@@ -92,10 +92,10 @@ impl FromForm for ChangeOfGallery {
     )
 )]
 pub async fn create_gallery(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Fields(GalleryName(name)): Fields<GalleryName>,
 ) -> Result<(StatusCode, Json<GalleryEntry>), Problem> {
-    Ok((StatusCode::CREATED, Json(services.create_gallery(&name).await?)))
+    Ok((StatusCode::CREATED, Json(enrolment.create_gallery(&name).await?)))
 }
 
 /// List galleries
@@ -107,10 +107,10 @@ pub async fn create_gallery(
     )
 )]
 pub async fn list_galleries(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Fields(page): Fields<PageRequest>,
 ) -> Result<Json<Page<GalleryEntry>>, Problem> {
-    Ok(Json(services.list_galleries(page).await?))
+    Ok(Json(enrolment.list_galleries(page).await?))
 }
 
 /// Get a gallery
@@ -124,11 +124,11 @@ pub async fn list_galleries(
     )
 )]
 pub async fn get_gallery(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Path(gallery): Path<String>,
     Fields(()): Fields<()>,
 ) -> Result<Json<Gallery>, Problem> {
-    Ok(Json(services.get_gallery(&gallery).await?))
+    Ok(Json(enrolment.get_gallery(&gallery).await?))
 }
 
 /// Change a gallery
@@ -145,11 +145,11 @@ pub async fn get_gallery(
     )
 )]
 pub async fn change_gallery(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Path(gallery): Path<String>,
     Fields(ChangeOfGallery(change)): Fields<ChangeOfGallery>,
 ) -> Result<Json<GalleryEntry>, Problem> {
-    Ok(Json(services.change_gallery(&gallery, &change).await?))
+    Ok(Json(enrolment.change_gallery(&gallery, &change).await?))
 }
 
 /// Delete a gallery
@@ -171,5 +171,5 @@ pub async fn delete_gallery(
     Path(gallery): Path<String>,
     Fields(()): Fields<()>,
 ) -> Result<Response, Problem> {
-    Ok(deleted(state.services.delete_gallery(&gallery, state.client()).await?))
+    Ok(deleted(state.services.enrolment.delete_gallery(&gallery, state.client()).await?))
 }

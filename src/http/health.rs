@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::service::{Readiness, Services, Starting};
+use crate::service::{Readiness, Starting, Upkeep};
 
 /// Why a server is not ready.
 #[derive(Serialize, ToSchema)]
@@ -40,7 +40,7 @@ pub async fn healthz() -> &'static str {
         (status = 503, description = "It is starting, a part is down, or the memory is being filled", body = NotReady),
     )
 )]
-pub async fn readyz(State(services): State<Services>) -> Result<Json<Readiness>, NotReady> {
-    let readiness = services.readiness();
+pub async fn readyz(State(upkeep): State<Upkeep>) -> Result<Json<Readiness>, NotReady> {
+    let readiness = upkeep.readiness();
     if readiness.ready { Ok(Json(readiness)) } else { Err(NotReady::Parts(readiness)) }
 }

@@ -11,7 +11,7 @@ use super::photo;
 use super::problem::Problem;
 use crate::registry::Registry;
 use crate::service::answers::{Identified, IdentifiedEmbedding};
-use crate::service::{IdentifyEmbeddingRequest, IdentifyRequest, Services};
+use crate::service::{IdentifyEmbeddingRequest, IdentifyRequest, Recognition};
 use crate::vision::Detail;
 
 const DEFAULT_TOP_K: u32 = 5;
@@ -150,10 +150,10 @@ fn top_k(form: &mut Form) -> Result<u32, Problem> {
     )
 )]
 pub async fn identify_embedding(
-    State(services): State<Services>,
+    State(recognition): State<Recognition>,
     Fields(request): Fields<IdentifyEmbeddingRequest>,
 ) -> Result<Json<IdentifiedEmbedding>, Problem> {
-    Ok(Json(services.identify_embedding(request).await?))
+    Ok(Json(recognition.identify_embedding(request).await?))
 }
 
 /// Identify faces
@@ -171,8 +171,8 @@ pub async fn identify_embedding(
     )
 )]
 pub async fn identify_faces(
-    State(services): State<Services>,
+    State(recognition): State<Recognition>,
     Fields(request): Fields<IdentifyRequest>,
 ) -> Result<Json<Identified>, Problem> {
-    Ok(Json(services.identify(request).await?))
+    Ok(Json(recognition.identify(request).await?))
 }

@@ -18,7 +18,7 @@ use super::problem::Problem;
 use crate::db::PageRequest;
 use crate::jobs::JobEvent;
 use crate::service::answers::{Job, Page};
-use crate::service::{Deleted, Services};
+use crate::service::{Deleted, Upkeep};
 use crate::types::JobId;
 
 /// How often a silent stream says that it is alive, so that no proxy takes it for dead.
@@ -33,10 +33,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
     )
 )]
 pub async fn list_jobs(
-    State(services): State<Services>,
+    State(upkeep): State<Upkeep>,
     Fields(page): Fields<PageRequest>,
 ) -> Result<Json<Page<Job>>, Problem> {
-    Ok(Json(services.list_jobs(page).await?))
+    Ok(Json(upkeep.list_jobs(page).await?))
 }
 
 /// Get a job
@@ -50,11 +50,11 @@ pub async fn list_jobs(
     )
 )]
 pub async fn get_job(
-    State(services): State<Services>,
+    State(upkeep): State<Upkeep>,
     Path(job): Path<JobId>,
     Fields(()): Fields<()>,
 ) -> Result<Json<Job>, Problem> {
-    Ok(Json(services.get_job(job).await?))
+    Ok(Json(upkeep.get_job(job).await?))
 }
 
 /// Cancel a job
@@ -72,11 +72,11 @@ pub async fn get_job(
     )
 )]
 pub async fn cancel_job(
-    State(services): State<Services>,
+    State(upkeep): State<Upkeep>,
     Path(job): Path<JobId>,
     Fields(()): Fields<()>,
 ) -> Result<Json<Job>, Problem> {
-    Ok(Json(services.cancel_job(job).await?))
+    Ok(Json(upkeep.cancel_job(job).await?))
 }
 
 /// Follow a job
@@ -99,12 +99,12 @@ pub async fn cancel_job(
     )
 )]
 pub async fn follow_job(
-    State(services): State<Services>,
+    State(upkeep): State<Upkeep>,
     Path(job): Path<JobId>,
     headers: HeaderMap,
     Fields(()): Fields<()>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let events = services.follow_job(job, last_event(&headers)?).await?;
+    let events = upkeep.follow_job(job, last_event(&headers)?).await?;
     Ok(Sse::new(events.map(|event| Ok(render(event)))).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 

@@ -7,7 +7,7 @@ use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::service::Services;
+use crate::service::Recognition;
 use crate::telemetry::metrics;
 
 /// Version 0.0.4 of Prometheus's text format.
@@ -20,8 +20,8 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
     get, path = "/metrics", tag = "operations",
     responses((status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"))
 )]
-pub async fn show_metrics(State(services): State<Services>) -> impl IntoResponse {
-    services.record_load();
+pub async fn show_metrics(State(recognition): State<Recognition>) -> impl IntoResponse {
+    recognition.record_load();
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], metrics::render())
 }
 

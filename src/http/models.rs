@@ -17,7 +17,7 @@ use super::state::AppState;
 use crate::db::PageRequest;
 use crate::registry::ChannelOrder;
 use crate::service::answers::{AuditEntry, Job, ModelDetails, ModelEntry, Page};
-use crate::service::{EvaluateRequest, ManifestFields, Services};
+use crate::service::{EvaluateRequest, ManifestFields, Models};
 use crate::types::Name;
 
 /// List models
@@ -30,10 +30,10 @@ use crate::types::Name;
     )
 )]
 pub async fn list_models(
-    State(services): State<Services>,
+    State(models): State<Models>,
     Fields(()): Fields<()>,
 ) -> Result<Json<Vec<ModelEntry>>, Problem> {
-    Ok(Json(services.list_models().await?))
+    Ok(Json(models.list_models().await?))
 }
 
 /// Get a model
@@ -47,11 +47,11 @@ pub async fn list_models(
     )
 )]
 pub async fn get_model(
-    State(services): State<Services>,
+    State(models): State<Models>,
     Path(model): Path<String>,
     Fields(()): Fields<()>,
 ) -> Result<Json<ModelDetails>, Problem> {
-    Ok(Json(services.get_model(&model).await?))
+    Ok(Json(models.get_model(&model).await?))
 }
 
 /// What POST /admin/models is told beside the file, as form parts or query parameters.
@@ -148,7 +148,7 @@ pub async fn import_model(
 ) -> Result<(StatusCode, Json<ModelEntry>), Problem> {
     let NewModel { content, fields, allow_code } = new;
     // The time for an answer begins when the file is there.
-    let adding = state.services.add_model(content, fields, allow_code, state.actor());
+    let adding = state.services.models.add_model(content, fields, allow_code, state.actor());
     let (model, is_new) = problem::in_time(state.answer_time(), adding).await??;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(model)))
 }
@@ -201,7 +201,7 @@ pub async fn evaluate_model(
     Fields(Evaluation { gallery, protected }): Fields<Evaluation>,
 ) -> Result<Response, Problem> {
     let request = EvaluateRequest { model, gallery, protected };
-    let (job, is_new) = state.services.submit_evaluation(request, state.actor().as_str()).await?;
+    let (job, is_new) = state.services.models.submit_evaluation(request, state.actor().as_str()).await?;
     Ok(accepted(job, is_new))
 }
 
@@ -245,7 +245,7 @@ pub async fn promote_model(
     Path(model): Path<String>,
     Fields(Force(force)): Fields<Force>,
 ) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.submit_promotion(&model, force, state.actor()).await?;
+    let (job, is_new) = state.services.models.submit_promotion(&model, force, state.actor()).await?;
     Ok(accepted(job, is_new))
 }
 
@@ -263,7 +263,7 @@ pub async fn promote_model(
     )
 )]
 pub async fn roll_back(State(state): State<AppState>, Fields(()): Fields<()>) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.submit_rollback(state.actor()).await?;
+    let (job, is_new) = state.services.models.submit_rollback(state.actor()).await?;
     Ok(accepted(job, is_new))
 }
 
@@ -287,7 +287,7 @@ pub async fn retire_model(
     Path(model): Path<String>,
     Fields(Force(force)): Fields<Force>,
 ) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.retire_model(&model, force, state.actor()).await?;
+    let (job, is_new) = state.services.models.retire_model(&model, force, state.actor()).await?;
     Ok(accepted(job, is_new))
 }
 
@@ -300,8 +300,8 @@ pub async fn retire_model(
     )
 )]
 pub async fn list_audit(
-    State(services): State<Services>,
+    State(models): State<Models>,
     Fields(page): Fields<PageRequest>,
 ) -> Result<Json<Page<AuditEntry>>, Problem> {
-    Ok(Json(services.audit(page).await?))
+    Ok(Json(models.audit(page).await?))
 }

@@ -56,6 +56,7 @@ const PAGES: &[(&str, &[u8])] = files![
 const PICTURES: &[(&str, &[u8])] = files![
     "docs/images/answer.svg",
     "docs/images/fnir-growth.svg",
+    "docs/images/modules.svg",
     "docs/images/pipeline.svg",
     "benches/search-growth.svg",
 ];

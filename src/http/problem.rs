@@ -224,7 +224,7 @@ impl From<RegistryError> for Problem {
             RegistryError::DuplicateModel(_) => Self::new(Code::DuplicateModel, detail).with_field("name"),
             RegistryError::ModelExists { .. } => Self::new(Code::ModelExists, detail),
             RegistryError::NoFormerModel => Self::new(Code::NoFormerModel, detail),
-            RegistryError::ModelInUse { .. } | RegistryError::NotTheTarget => Self::new(Code::ModelInUse, detail),
+            RegistryError::ModelInUse { .. } | RegistryError::NotSecondary => Self::new(Code::ModelInUse, detail),
             RegistryError::OtherDimension { .. } | RegistryError::InvalidDimension(_) => {
                 Self::new(Code::InvalidModel, detail).with_field("file")
             }

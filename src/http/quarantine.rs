@@ -9,7 +9,7 @@ use super::extract::{PageQuery, Path};
 use super::form::Fields;
 use super::problem::Problem;
 use crate::db::PageRequest;
-use crate::service::Services;
+use crate::service::Upkeep;
 use crate::service::answers::{Page, SetAside};
 
 /// List what was set aside
@@ -24,10 +24,10 @@ use crate::service::answers::{Page, SetAside};
     )
 )]
 pub async fn list_set_aside(
-    State(services): State<Services>,
+    State(upkeep): State<Upkeep>,
     Fields(page): Fields<PageRequest>,
 ) -> Result<Json<Page<SetAside>>, Problem> {
-    Ok(Json(services.list_set_aside(page).await?))
+    Ok(Json(upkeep.list_set_aside(page).await?))
 }
 
 /// Try again what was set aside
@@ -40,10 +40,10 @@ pub async fn list_set_aside(
     )
 )]
 pub async fn retry_set_aside(
-    State(services): State<Services>,
+    State(upkeep): State<Upkeep>,
     Path(item): Path<Uuid>,
     Fields(()): Fields<()>,
 ) -> Result<StatusCode, Problem> {
-    services.retry_set_aside(item).await?;
+    upkeep.retry_set_aside(item).await?;
     Ok(StatusCode::NO_CONTENT)
 }

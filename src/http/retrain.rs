@@ -91,6 +91,6 @@ pub async fn start_retrain(
     State(state): State<AppState>,
     Fields(Retrain(request)): Fields<Retrain>,
 ) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.retrain(request, state.actor().as_str()).await?;
+    let (job, is_new) = state.services.models.retrain(request, state.actor().as_str()).await?;
     Ok(accepted(job, is_new))
 }

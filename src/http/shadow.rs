@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::state::AppState;
 use crate::db::PageRequest;
 use crate::service::answers::{Disagreement, Job, Page, ShadowReport};
-use crate::service::{Services, ShadowRequest};
+use crate::service::{Models, ShadowRequest};
 
 /// Share of the photos, if the request says none.
 const SHARE: f64 = 0.1;
@@ -72,7 +72,7 @@ pub async fn begin_shadow(
     Fields(Shadow { share, force }): Fields<Shadow>,
 ) -> Result<Response, Problem> {
     let request = ShadowRequest { model, share, force };
-    let (job, is_new) = state.services.submit_shadow(request, state.actor()).await?;
+    let (job, is_new) = state.services.models.submit_shadow(request, state.actor()).await?;
     Ok(accepted(job, is_new))
 }
 
@@ -87,11 +87,11 @@ pub async fn begin_shadow(
     )
 )]
 pub async fn get_shadow(
-    State(services): State<Services>,
+    State(models): State<Models>,
     Path(model): Path<String>,
     Fields(()): Fields<()>,
 ) -> Result<Json<ShadowReport>, Problem> {
-    Ok(Json(services.shadow_report(&model).await?))
+    Ok(Json(models.shadow_report(&model).await?))
 }
 
 /// End the shadow of a model
@@ -111,7 +111,7 @@ pub async fn end_shadow(
     Path(model): Path<String>,
     Fields(()): Fields<()>,
 ) -> Result<StatusCode, Problem> {
-    state.services.end_shadow(&model, state.actor()).await?;
+    state.services.models.end_shadow(&model, state.actor()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -129,9 +129,9 @@ pub async fn end_shadow(
     )
 )]
 pub async fn list_disagreements(
-    State(services): State<Services>,
+    State(models): State<Models>,
     Path(model): Path<String>,
     Fields(page): Fields<PageRequest>,
 ) -> Result<Json<Page<Disagreement>>, Problem> {
-    Ok(Json(services.disagreements(&model, page).await?))
+    Ok(Json(models.disagreements(&model, page).await?))
 }

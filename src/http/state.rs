@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::body::BodyBudget;
 use crate::config::{HttpConfig, Keys};
 use crate::registry::Actor;
-use crate::service::Services;
+use crate::service::{Enrolment, Models, Recognition, Services, Upkeep};
 
 #[derive(Clone)]
 pub struct AppState {
@@ -32,7 +32,7 @@ const DATASETS: usize = 2;
 
 impl AppState {
     pub fn new(services: Services, config: &HttpConfig) -> Self {
-        let max_model_bytes = services.max_model_bytes();
+        let max_model_bytes = services.models.max_model_bytes();
         Self {
             max_model_bytes,
             model_budget: BodyBudget::new(max_model_bytes + (2 << 20)),
@@ -63,8 +63,18 @@ impl AppState {
     }
 }
 
-impl FromRef<AppState> for Services {
-    fn from_ref(state: &AppState) -> Self {
-        state.services.clone()
-    }
+/// Handlers take the part of the service that they need.
+macro_rules! part {
+    ($part:ident: $type:ty) => {
+        impl FromRef<AppState> for $type {
+            fn from_ref(state: &AppState) -> Self {
+                state.services.$part.clone()
+            }
+        }
+    };
 }
+
+part!(recognition: Recognition);
+part!(models: Models);
+part!(enrolment: Enrolment);
+part!(upkeep: Upkeep);

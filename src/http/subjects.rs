@@ -14,9 +14,8 @@ use super::jobs::deleted;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::gallery::SubjectChange;
-use crate::service::Services;
 use crate::service::answers::{EnrolledFace, Erased, Job, Page, Subject};
-use crate::service::galleries::NewSubject;
+use crate::service::{Enrolment, NewSubject};
 use crate::types::Name;
 
 /// A new subject.
@@ -91,10 +90,10 @@ impl FromForm for ChangeInGallery {
     )
 )]
 pub async fn create_subject(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Fields(subject): Fields<NewSubject>,
 ) -> Result<(StatusCode, Json<Subject>), Problem> {
-    Ok((StatusCode::CREATED, Json(services.create_subject(subject).await?)))
+    Ok((StatusCode::CREATED, Json(enrolment.create_subject(subject).await?)))
 }
 
 /// List the subjects of a gallery
@@ -106,10 +105,10 @@ pub async fn create_subject(
     )
 )]
 pub async fn list_subjects(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Fields(PageInGallery { gallery, page }): Fields<PageInGallery>,
 ) -> Result<Json<Page<Subject>>, Problem> {
-    Ok(Json(services.list_subjects(&gallery, page).await?))
+    Ok(Json(enrolment.list_subjects(&gallery, page).await?))
 }
 
 /// Get a subject
@@ -123,11 +122,11 @@ pub async fn list_subjects(
     )
 )]
 pub async fn get_subject(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Path(subject): Path<String>,
     Fields(InGallery(gallery)): Fields<InGallery>,
 ) -> Result<Json<Subject>, Problem> {
-    Ok(Json(services.get_subject(&gallery, &subject).await?))
+    Ok(Json(enrolment.get_subject(&gallery, &subject).await?))
 }
 
 /// Change a subject
@@ -144,11 +143,11 @@ pub async fn get_subject(
     )
 )]
 pub async fn change_subject(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Path(subject): Path<String>,
     Fields(ChangeInGallery { gallery, change }): Fields<ChangeInGallery>,
 ) -> Result<Json<Subject>, Problem> {
-    Ok(Json(services.change_subject(&gallery, &subject, &change).await?))
+    Ok(Json(enrolment.change_subject(&gallery, &subject, &change).await?))
 }
 
 /// Who is merged into a subject.
@@ -197,7 +196,7 @@ pub async fn merge_subjects(
     Path(subject): Path<String>,
     Fields(MergeInGallery { gallery, subject: other }): Fields<MergeInGallery>,
 ) -> Result<Response, Problem> {
-    Ok(deleted(state.services.merge_subjects(&gallery, &subject, other.as_str(), state.client()).await?))
+    Ok(deleted(state.services.enrolment.merge_subjects(&gallery, &subject, other.as_str(), state.client()).await?))
 }
 
 /// Delete a subject
@@ -219,7 +218,7 @@ pub async fn delete_subject(
     Path(subject): Path<String>,
     Fields(InGallery(gallery)): Fields<InGallery>,
 ) -> Result<Response, Problem> {
-    Ok(deleted(state.services.delete_subject(&gallery, &subject, state.client()).await?))
+    Ok(deleted(state.services.enrolment.delete_subject(&gallery, &subject, state.client()).await?))
 }
 
 /// List the faces of a subject
@@ -233,9 +232,9 @@ pub async fn delete_subject(
     )
 )]
 pub async fn list_subject_faces(
-    State(services): State<Services>,
+    State(enrolment): State<Enrolment>,
     Path(subject): Path<String>,
     Fields(PageInGallery { gallery, page }): Fields<PageInGallery>,
 ) -> Result<Json<Page<EnrolledFace>>, Problem> {
-    Ok(Json(services.list_faces_of(&gallery, &subject, page).await?))
+    Ok(Json(enrolment.list_faces_of(&gallery, &subject, page).await?))
 }

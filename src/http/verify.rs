@@ -9,7 +9,7 @@ use super::form::{Fields, Form, FromForm};
 use super::photo;
 use super::problem::Problem;
 use crate::service::answers::Verified;
-use crate::service::{Services, VerifyRequest};
+use crate::service::{Recognition, VerifyRequest};
 use crate::vision::Detail;
 
 #[derive(Deserialize, ToSchema)]
@@ -64,8 +64,8 @@ impl FromForm for VerifyRequest {
     )
 )]
 pub async fn verify_pair(
-    State(services): State<Services>,
+    State(recognition): State<Recognition>,
     Fields(request): Fields<VerifyRequest>,
 ) -> Result<Json<Verified>, Problem> {
-    Ok(Json(services.verify(request).await?))
+    Ok(Json(recognition.verify(request).await?))
 }

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::chunk::{Chunk, capacity};
 use super::quantised::{Estimator, Queries, stride};
-use super::scan::{Candidate, floor, settle};
+use super::scan::{Candidate, floor, rerank};
 use super::{Hits, MOST_QUERIES, Query};
 use crate::nn::{Device, DeviceRows, NetworkError, RowQuery, scan_rows};
 use crate::types::GalleryId;
@@ -110,7 +110,7 @@ impl DeviceSearch {
         // What a scan takes there grows with its queries.
         for queries in queries.chunks(MOST_QUERIES) {
             let open = near(&blocks, chunks_per_block * capacity(dimension), dimension, queries)?;
-            hits.extend(queries.iter().zip(&open).map(|(query, open)| settle(rows, dimension, query, open.iter())));
+            hits.extend(queries.iter().zip(&open).map(|(query, open)| rerank(rows, dimension, query, open.iter())));
         }
         Ok(hits)
     }

@@ -45,7 +45,7 @@ pub fn search(rows: &[Arc<Chunk>], dimension: usize, queries: &[Query], threads:
             found
         })
     };
-    (0..queries.len()).map(|number| scan.settle_of(number, &found)).collect()
+    (0..queries.len()).map(|number| scan.rerank_of(number, &found)).collect()
 }
 
 /// What a query asks for at least, rounded down, so that nothing is lost that is exactly as similar.
@@ -53,23 +53,23 @@ pub fn floor(query: &Query) -> f32 {
     query.min_similarity.map_or(f32::NEG_INFINITY, |least| (least as f32).next_down())
 }
 
-/// Compares what a scan left open exactly.
-pub fn settle<'a>(
+/// Ranks what a scan left open by exact similarities.
+pub fn rerank<'a>(
     rows: &[Arc<Chunk>],
     dimension: usize,
     query: &Query,
     open: impl Iterator<Item = &'a Candidate>,
 ) -> Vec<Hit> {
     let about = |open: &Candidate| &rows[open.chunk].about[open.row];
-    let mut settled: Vec<(f64, &Candidate)> = open
+    let mut ranked: Vec<(f64, &Candidate)> = open
         .filter(|open| Some(about(open).subject_id) != query.except)
         .map(|open| (exact_similarity(rows[open.chunk].exact(open.row, dimension), query.probe.as_slice()), open))
         .filter(|(similarity, _)| query.min_similarity.is_none_or(|least| *similarity >= least))
         .collect();
-    settled
+    ranked
         .sort_unstable_by(|(a, x), (b, y)| b.total_cmp(a).then_with(|| about(x).subject_id.cmp(&about(y).subject_id)));
-    settled.truncate(query.top_k);
-    settled.into_iter().map(|(similarity, open)| Hit { about: about(open).clone(), similarity }).collect()
+    ranked.truncate(query.top_k);
+    ranked.into_iter().map(|(similarity, open)| Hit { about: about(open).clone(), similarity }).collect()
 }
 
 struct Scan<'a> {
@@ -193,7 +193,7 @@ impl Scan<'_> {
     }
 
     /// Compares what the threads left open exactly.
-    fn settle_of(&self, number: usize, found: &[Vec<Found>]) -> Vec<Hit> {
+    fn rerank_of(&self, number: usize, found: &[Vec<Found>]) -> Vec<Hit> {
         let query = &self.queries[number];
         let mut all = Found::new(query);
         for Reverse(lower) in found.iter().flat_map(|found| &found[number].lower) {
@@ -204,6 +204,6 @@ impl Scan<'_> {
         }
         let bar = all.bar();
         let open = found.iter().flat_map(|found| &found[number].candidates).filter(|open| open.upper >= bar);
-        settle(self.rows, self.dimension, query, open)
+        rerank(self.rows, self.dimension, query, open)
     }
 }

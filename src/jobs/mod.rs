@@ -5,7 +5,6 @@
 //! same statement, so that a server that lost it, because it was stopped or cut off for too long, changes nothing any more.
 //! Notifications only save waiting: what they announce is in the tables, which are polled as well.
 
-mod error;
 mod events;
 mod lease;
 mod queue;
@@ -19,16 +18,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{FromRow, Row};
+use thiserror::Error;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-pub use error::JobError;
+use crate::db::{DbError, Notifications, PageError, Pool, Pools, Topic};
+use crate::types::JobId;
+
 pub use events::{EventKind, JobEvent, KEPT_FOR};
 pub use lease::{Lease, Saved, Stop};
 pub use queue::{MOST_SETBACKS, NewJob};
-
-use crate::db::{Notifications, Pool, Pools, Topic};
-use crate::types::JobId;
 
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -292,4 +291,27 @@ impl FromRow<'_, PgRow> for Job {
 
 fn unknown(column: &str, value: &str) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: format!("unknown {column} {value:?}").into() }
+}
+
+#[derive(Debug, Error)]
+pub enum JobError {
+    #[error("there is no job {0}")]
+    JobNotFound(JobId),
+    #[error("the job {0} is finished, so that nothing is left to cancel")]
+    JobFinished(JobId),
+    #[error("the job {id} cannot be cancelled: a job of kind `{}` ends by itself or not at all", kind.name())]
+    NotCancellable { id: JobId, kind: JobKind },
+    /// Another server may work on the job now.
+    #[error("the lease on the job ran out")]
+    LeaseLost,
+    #[error(transparent)]
+    Page(#[from] PageError),
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl From<sqlx::Error> for JobError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Db(error.into())
+    }
 }

@@ -1,8 +1,8 @@
 //! How a model becomes active, and a former one again.
 //!
 //! Which model is active is a word of the database. While a promotion embeds the enrolled faces, and while a model
-//! answers in the shadow, that model is the *target*: enrolments embed new faces by it as well. The switch is one transaction that no enrolment overlaps: each
-//! holds a shared advisory lock to its end and checks which model is active, the switch holds the lock alone and checks
+//! answers in the shadow, that model is the *secondary* one: enrolments embed new faces by it as well. The switch is one transaction that no
+//! enrolment overlaps: each holds a shared advisory lock to its end and checks which model is active, the switch holds the lock alone and checks
 //! that no face lacks an embedding.
 
 use serde_json::{Value, json};
@@ -19,15 +19,7 @@ use crate::types::ModelId;
 pub struct Lineup {
     pub active: Model,
     /// What faces are embedded by as well, to become active or to answer in the shadow.
-    pub target: Option<Model>,
-}
-
-/// What came of an attempt to let a model answer.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Ready<T> {
-    Done(T),
-    /// So many faces have a chip but no embedding of the model yet.
-    Missing(u64),
+    pub secondary: Option<Model>,
 }
 
 /// What faces are embedded by a model for, that is not the active one.
@@ -58,21 +50,21 @@ impl Registry {
     pub async fn lineup(&self) -> Result<Lineup, RegistryError> {
         let models: Vec<Model> =
             sqlx::query_as("select * from models where state = 'active' or is_target").fetch_all(&self.pool).await?;
-        let (mut active, mut target) = (None, None);
+        let (mut active, mut secondary) = (None, None);
         for model in models {
-            if model.state == ModelState::Active { active = Some(model) } else { target = Some(model) }
+            if model.state == ModelState::Active { active = Some(model) } else { secondary = Some(model) }
         }
-        Ok(Lineup { active: active.ok_or(RegistryError::NoActiveModel)?, target })
+        Ok(Lineup { active: active.ok_or(RegistryError::NoActiveModel)?, secondary })
     }
 
     /// The model that a rollback makes active: the one that was active last.
-    pub async fn rollback_target(&self) -> Result<Model, RegistryError> {
-        rollback_target(&mut *self.pool.begin().await?).await?.ok_or(RegistryError::NoFormerModel)
+    pub async fn rollback_model(&self) -> Result<Model, RegistryError> {
+        rollback_model(&mut *self.pool.begin().await?).await?.ok_or(RegistryError::NoFormerModel)
     }
 
     /// Makes the model the one that new faces are embedded by as well. Another one that was loses that place, and its
     /// shadow ends.
-    pub async fn set_target(
+    pub async fn set_secondary(
         &self,
         id: ModelId,
         purpose: Purpose,
@@ -105,7 +97,7 @@ impl Registry {
     }
 
     /// Ends what shall not go on, but for a shadow that the model is in already. What was embedded stays.
-    pub async fn clear_target(
+    pub async fn clear_secondary(
         &self,
         id: ModelId,
         purpose: Purpose,
@@ -126,23 +118,31 @@ impl Registry {
         Ok(transaction.commit().await?)
     }
 
-    /// Makes the target the active model and the active one a former one, unless a face lacks an embedding.
-    pub async fn switch(&self, id: ModelId, actor: Actor, details: Value) -> Result<Ready<Box<Model>>, RegistryError> {
+    /// Keeps everybody else from enrolling, and from changing models, until the transaction ends; that of the secondary model. With
+    /// no face without an embedding meanwhile, it can be [switched to](Self::switch), or answer [in the shadow](Self::begin_shadow).
+    pub async fn hold_secondary(&self, id: ModelId) -> Result<Transaction, RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
-        let is_target: Option<bool> = sqlx::query_scalar("select is_target from models where id = $1")
+        let is_secondary: Option<bool> = sqlx::query_scalar("select is_target from models where id = $1")
             .bind(id.0)
             .fetch_optional(&mut *transaction)
             .await?;
-        if !is_target.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))? {
-            return Err(RegistryError::NotTheTarget);
+        match is_secondary.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))? {
+            true => Ok(transaction),
+            false => Err(RegistryError::NotSecondary),
         }
-        let missing = count_missing(&mut transaction, id).await?;
-        if missing > 0 {
-            return Ok(Ready::Missing(missing));
-        }
-        let model = make_active(&mut transaction, id, actor, details).await?;
-        transaction.commit().await?;
-        Ok(Ready::Done(Box::new(model)))
+    }
+
+    /// Makes the secondary model, which is held, the active one, and the active one a former one.
+    pub async fn switch(
+        &self,
+        mut held: Transaction,
+        id: ModelId,
+        actor: Actor,
+        details: Value,
+    ) -> Result<Model, RegistryError> {
+        let model = make_active(&mut held, id, actor, details).await?;
+        held.commit().await?;
+        Ok(model)
     }
 
     /// Makes a model active where none is. `None` if one is already.
@@ -159,28 +159,6 @@ impl Registry {
         Ok(Some(model))
     }
 
-    /// Faces that no switch to this model could keep: they have neither a chip nor an embedding of it.
-    pub async fn count_without_chip(&self, id: ModelId) -> Result<u64, RegistryError> {
-        let count: i64 = sqlx::query_scalar(
-            "select count(*) from present_faces f where f.chip is null \
-             and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
-        )
-        .bind(id.0)
-        .fetch_one(&self.pool.without_limits())
-        .await?;
-        Ok(count.unsigned_abs())
-    }
-
-    /// How many embeddings of a model there are.
-    pub async fn count_embeddings(&self, id: ModelId) -> Result<u64, RegistryError> {
-        let count: i64 =
-            sqlx::query_scalar("select coalesce(sum(faces), 0)::bigint from templates where model_id = $1")
-                .bind(id.0)
-                .fetch_one(&self.pool.without_limits())
-                .await?;
-        Ok(count.unsigned_abs())
-    }
-
     pub(super) async fn begin_exclusively(&self) -> Result<Transaction, RegistryError> {
         let mut transaction = self.pool.without_limits().begin().await?;
         hold_exclusively(&mut transaction).await?;
@@ -193,20 +171,11 @@ pub(super) async fn hold_exclusively(connection: &mut PgConnection) -> Result<()
     Ok(lock(connection, MODELS_LOCK).await?)
 }
 
-pub(super) async fn rollback_target(connection: &mut PgConnection) -> Result<Option<Model>, RegistryError> {
+pub(super) async fn rollback_model(connection: &mut PgConnection) -> Result<Option<Model>, RegistryError> {
     let former = sqlx::query_as(
         "select * from models where state = 'former' and format is not null order by activated_at desc nulls last, id desc limit 1",
     );
     Ok(former.fetch_optional(connection).await?)
-}
-
-/// Faces with a chip but no embedding of the model, but for those that were set aside and those that are being erased.
-pub(super) async fn count_missing(connection: &mut PgConnection, id: ModelId) -> Result<u64, RegistryError> {
-    let count: i64 = sqlx::query_scalar("select count(*) from faces_to_embed where model_id = $1")
-        .bind(id.0)
-        .fetch_one(connection)
-        .await?;
-    Ok(count.unsigned_abs())
 }
 
 async fn make_active(

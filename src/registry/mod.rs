@@ -25,10 +25,9 @@ use crate::types::{ModelId, hex};
 pub use audit::{Actor, AuditEntry};
 pub use calibration::{Calibration, Fidelity, Logistic, NormScale};
 pub use files::Unneeded;
-pub use lifecycle::{Lineup, Purpose, Ready};
+pub use lifecycle::{Lineup, Purpose};
 pub use manifest::{ChannelOrder, Manifest, ManifestError};
 pub use model::{GateVerdict, Model, ModelFormat, ModelSource, ModelState};
-pub use retirement::{Retirement, RetirementPlace};
 pub use shadow::{Comparison, Disagreement, DisagreementKind, NamedOpinion, Opinion, ShadowTally};
 
 #[derive(Debug, Error)]
@@ -51,7 +50,7 @@ pub enum RegistryError {
     #[error("the model {name} is {role}")]
     ModelInUse { name: String, role: &'static str },
     #[error("another model took the place of this one")]
-    NotTheTarget,
+    NotSecondary,
     #[error("the model {name:?} is registered with {registered} dimensions, not {given}")]
     OtherDimension { name: String, registered: u32, given: u32 },
     #[error("a model has 1 to {max} dimensions, not {0}", max = Registry::MAX_DIMENSION)]

@@ -151,7 +151,7 @@ pub struct Model {
     pub parent: Option<ModelId>,
     pub verdict: Option<GateVerdict>,
     /// Whether faces are embedded by it as well, so that it can become active or answer in the shadow.
-    pub is_target: bool,
+    pub is_secondary: bool,
     /// Share of the probes that it answers in the shadow, if it does.
     pub shadow: Option<f64>,
 }
@@ -215,7 +215,7 @@ impl FromRow<'_, PgRow> for Model {
             source: known("source", row.try_get("source")?, ModelSource::parse)?,
             parent: parent.map(ModelId),
             verdict: verdict.map(|Json(verdict)| verdict),
-            is_target: row.try_get("is_target")?,
+            is_secondary: row.try_get("is_target")?,
             shadow: row.try_get("shadow_share")?,
         })
     }

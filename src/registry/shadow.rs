@@ -8,9 +8,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::note;
-use super::lifecycle::{Ready, count_missing};
 use super::{Actor, Registry, RegistryError, announce};
-use crate::db::{DbError, Page, PageRequest, violates};
+use crate::db::{DbError, Page, PageRequest, Transaction, violates};
 use crate::types::{GalleryId, ModelId, SubjectId};
 
 /// Disagreements that are kept of a model, the latest.
@@ -121,35 +120,30 @@ pub struct NamedOpinion {
 }
 
 impl Registry {
-    /// Lets the target answer in the shadow from now on, for a share of the probes (more than 0, at most 1), unless a face
-    /// lacks an embedding of it. What was noted of it before is forgotten, unless it is in the shadow already.
-    pub async fn begin_shadow(&self, id: ModelId, share: f64, actor: Actor) -> Result<Ready<()>, RegistryError> {
-        let mut transaction = self.begin_exclusively().await?;
-        let known: Option<(bool, Option<f64>)> =
-            sqlx::query_as("select is_target, shadow_share from models where id = $1")
-                .bind(id.0)
-                .fetch_optional(&mut *transaction)
-                .await?;
-        let (is_target, already) = known.ok_or_else(|| RegistryError::ModelNotFound(id.to_string()))?;
-        if !is_target {
-            return Err(RegistryError::NotTheTarget);
-        }
-        let missing = count_missing(&mut transaction, id).await?;
-        if missing > 0 {
-            return Ok(Ready::Missing(missing));
-        }
+    /// Lets the secondary model, which is held, answer in the shadow from now on, for a share of the probes (more than 0, at
+    /// most 1). What was noted of it before is forgotten, unless it is in the shadow already.
+    pub async fn begin_shadow(
+        &self,
+        mut held: Transaction,
+        id: ModelId,
+        share: f64,
+        actor: Actor,
+    ) -> Result<(), RegistryError> {
+        let already: Option<f64> = sqlx::query_scalar("select shadow_share from models where id = $1")
+            .bind(id.0)
+            .fetch_one(&mut *held)
+            .await?;
         if already.is_none() {
-            forget(&mut transaction, id).await?;
+            forget(&mut held, id).await?;
         }
         sqlx::query("update models set shadow_share = $2 where id = $1")
             .bind(id.0)
             .bind(share)
-            .execute(&mut *transaction)
+            .execute(&mut *held)
             .await?;
-        note(&mut transaction, actor, "shadow.start", Some(id), json!({"share": share})).await?;
-        announce(&mut transaction).await?;
-        transaction.commit().await?;
-        Ok(Ready::Done(()))
+        note(&mut held, actor, "shadow.start", Some(id), json!({"share": share})).await?;
+        announce(&mut held).await?;
+        Ok(held.commit().await?)
     }
 
     /// Ends the shadow of a model: whether it was in it. `is_promoted` says that faces are embedded by it for a promotion as

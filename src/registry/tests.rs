@@ -22,9 +22,9 @@ fn new_model(manifest: &Manifest, n: u8) -> NewModel<'_> {
     }
 }
 
-async fn promote(registry: &Registry, id: ModelId) -> Result<Ready<Box<Model>>, RegistryError> {
-    registry.set_target(id, Purpose::Promotion, Actor::AdminKey, json!({})).await?;
-    registry.switch(id, Actor::AdminKey, json!({})).await
+async fn promote(registry: &Registry, id: ModelId) -> Result<Model, RegistryError> {
+    registry.set_secondary(id, Purpose::Promotion, Actor::AdminKey, json!({})).await?;
+    registry.switch(registry.hold_secondary(id).await?, id, Actor::AdminKey, json!({})).await
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_model_is_found_by_id_hash_or_a_name_that_only_it_has() {
 async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
     let registry = Registry::new(&database().await);
     assert!(matches!(registry.active().await, Err(RegistryError::NoActiveModel)));
-    assert!(matches!(registry.rollback_target().await, Err(RegistryError::NoFormerModel)));
+    assert!(matches!(registry.rollback_model().await, Err(RegistryError::NoFormerModel)));
     let [a, b, c] = [1, 2, 3].map(|n| (n, format!("model {n}")));
     let a = import(&registry, &a.1, a.0).await.unwrap().id;
     let b = import(&registry, &b.1, b.0).await.unwrap().id;
@@ -113,16 +113,15 @@ async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
     assert!(registry.activate_first(a, Actor::Server).await.unwrap().unwrap().activated_at.is_some());
     assert_eq!(registry.activate_first(b, Actor::Server).await.unwrap(), None);
 
-    let error = registry.switch(b, Actor::Server, json!({})).await.unwrap_err();
-    assert!(matches!(error, RegistryError::NotTheTarget), "{error}");
+    assert!(matches!(registry.hold_secondary(b).await, Err(RegistryError::NotSecondary)));
     promote(&registry, b).await.unwrap();
     promote(&registry, c).await.unwrap();
     let lineup = registry.lineup().await.unwrap();
-    assert_eq!((lineup.active.id, lineup.target), (c, None));
+    assert_eq!((lineup.active.id, lineup.secondary), (c, None));
     for expected in [b, c, b] {
-        let target = registry.rollback_target().await.unwrap().id;
-        assert_eq!(target, expected);
-        promote(&registry, target).await.unwrap();
+        let rollback = registry.rollback_model().await.unwrap().id;
+        assert_eq!(rollback, expected);
+        promote(&registry, rollback).await.unwrap();
     }
     let actions = registry.audit(PageRequest::default()).await.unwrap().items;
     let activations: Vec<_> = actions.iter().filter(|entry| entry.action == "model.activate").collect();
@@ -147,18 +146,18 @@ async fn only_what_nobody_uses_is_retired() {
     let a = import(&registry, "a", 1).await.unwrap().id;
     let b = import(&registry, "b", 2).await.unwrap().id;
     registry.activate_first(a, Actor::Server).await.unwrap();
-    registry.set_target(b, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
+    registry.set_secondary(b, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
     for id in [a, b] {
         let error = retire(&registry, id, true).await.unwrap_err();
         assert!(matches!(error, RegistryError::ModelInUse { .. }), "{error}");
     }
-    registry.switch(b, Actor::Server, json!({})).await.unwrap();
+    registry.switch(registry.hold_secondary(b).await.unwrap(), b, Actor::Server, json!({})).await.unwrap();
     assert!(matches!(retire(&registry, a, false).await, Err(RegistryError::ModelInUse { .. })));
     retire(&registry, a, true).await.unwrap();
     let retired = registry.model(a).await.unwrap();
     assert_eq!((retired.state, retired.file), (ModelState::Retired, None));
     assert!(matches!(
-        registry.set_target(a, Purpose::Promotion, Actor::Server, json!({})).await,
+        registry.set_secondary(a, Purpose::Promotion, Actor::Server, json!({})).await,
         Err(RegistryError::ModelNotFound(_))
     ));
     // Brought again, it begins again.
@@ -179,7 +178,7 @@ async fn promotions_at_once_leave_one_active() {
     });
     for attempt in attempts.collect::<Vec<_>>() {
         let outcome = attempt.await.unwrap();
-        assert!(matches!(outcome, Ok(Ready::Done(_)) | Err(RegistryError::NotTheTarget)), "{outcome:?}");
+        assert!(matches!(outcome, Ok(_) | Err(RegistryError::NotSecondary)), "{outcome:?}");
     }
     let active = registry.list().await.unwrap().into_iter().filter(|model| model.state == ModelState::Active);
     assert_eq!(active.count(), 1);

@@ -21,7 +21,7 @@ pub struct TrainConfig {
     pub precision: Precision,
     pub network: Architecture,
     pub loss: Loss,
-    pub batch: Batch,
+    pub batch: BatchShape,
     pub optimiser: Optimiser,
     pub augmentation: Augmentation,
     pub stopping: Stopping,
@@ -38,7 +38,7 @@ impl Default for TrainConfig {
             precision: Precision::Fp32,
             network: Architecture::default(),
             loss: Loss::default(),
-            batch: Batch::default(),
+            batch: BatchShape::default(),
             optimiser: Optimiser::default(),
             augmentation: Augmentation::default(),
             stopping: Stopping::default(),
@@ -144,7 +144,7 @@ impl Default for Loss {
 /// What a batch is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Batch {
+pub struct BatchShape {
     /// Subjects with two photos or more.
     pub subjects: u16,
     /// Photos of each of them; those who have fewer give all of theirs.
@@ -153,7 +153,7 @@ pub struct Batch {
     pub singles: u16,
 }
 
-impl Default for Batch {
+impl Default for BatchShape {
     fn default() -> Self {
         Self { subjects: 10, photos: 4, singles: 4 }
     }

@@ -121,7 +121,7 @@ fn folded(conv: &Conv, params: &Params) -> ConvWeights {
 mod tests {
     use std::ops::ControlFlow;
 
-    use super::super::config::{Architecture, Batch, TrainConfig};
+    use super::super::config::{Architecture, BatchShape, TrainConfig};
     use super::super::dataset::{Dataset, made};
     use super::super::feed::Sets;
     use super::*;
@@ -137,7 +137,7 @@ mod tests {
             Architecture::MobileFaceNet { input: Input::Rgb112, dimension: 24, width: 0.125 },
             Architecture::Mlp { input: Input::Grey56, hidden: 16, dimension: 8 },
         ] {
-            let batch = Batch { subjects: 3, photos: 2, singles: 0 };
+            let batch = BatchShape { subjects: 3, photos: 2, singles: 0 };
             let mut config = TrainConfig { steps: 3, network, batch, ..TrainConfig::default() };
             config.optimiser.warm_up = 0.0;
             let mut trainer = Trainer::new(config).unwrap();

@@ -9,7 +9,7 @@ use crate::evaluation::Random;
 const FAR: f64 = 1e9;
 
 /// The loss of a batch.
-pub struct Measured {
+pub struct BatchLoss {
     /// A scalar that gradients can be taken of.
     pub loss: Tensor,
     /// The share of triplets that the loss still changes something for; under a soft margin, of those in which the
@@ -19,7 +19,7 @@ pub struct Measured {
 
 /// Measures `N x D` embeddings; `subjects[i]` is whom row `i` shows. A subject with one row is a negative only. There must
 /// be a subject with two rows, and two subjects.
-pub fn measure(embeddings: &Tensor, subjects: &[usize], loss: &Loss, random: &mut Random) -> Measured {
+pub fn measure(embeddings: &Tensor, subjects: &[usize], loss: &Loss, random: &mut Random) -> BatchLoss {
     let labels = Tensor::from_slice(&subjects.iter().map(|subject| *subject as i64).collect::<Vec<_>>());
     let labels = labels.to_device(embeddings.device());
     let same = labels.unsqueeze(0).eq_tensor(&labels.unsqueeze(1));
@@ -57,7 +57,7 @@ struct Triplets {
 
 impl Triplets {
     /// The mean over all pairs of one subject, each with one negative.
-    fn semi_hard(&self, margin: f64) -> Measured {
+    fn semi_hard(&self, margin: f64) -> BatchLoss {
         let to_positive = self.distances.unsqueeze(2);
         let to_negative = self.distances.unsqueeze(1);
         let farther = to_negative.gt_tensor(&to_positive).logical_and(&self.negative.unsqueeze(1));
@@ -69,21 +69,21 @@ impl Triplets {
     }
 
     /// The mean over all faces that have a positive; `None` is the soft margin.
-    fn hard(&self, margin: Option<f64>) -> Measured {
+    fn hard(&self, margin: Option<f64>) -> BatchLoss {
         let farthest = self.distances.masked_fill(&self.positive.logical_not(), -1.0).amax([1_i64].as_slice(), false);
         let nearest = self.distances.masked_fill(&self.negative.logical_not(), FAR).amin([1_i64].as_slice(), false);
         let excess = farthest - nearest;
         let anchors = self.positive.any_dim(1, false);
         match margin {
             Some(margin) => mean_of(&(excess + margin).relu(), &anchors),
-            None => Measured {
+            None => BatchLoss {
                 loss: mean_of(&excess.softplus(), &anchors).loss,
                 active: mean_of(&excess.relu(), &anchors).active,
             },
         }
     }
 
-    fn random(&self, subjects: &[usize], margin: f64, random: &mut Random) -> Measured {
+    fn random(&self, subjects: &[usize], margin: f64, random: &mut Random) -> BatchLoss {
         let (mut anchors, mut positives, mut negatives) = (Vec::new(), Vec::new(), Vec::new());
         for (anchor, subject) in subjects.iter().enumerate() {
             let others = |same: bool| {
@@ -109,11 +109,11 @@ impl Triplets {
 }
 
 /// Mean and share of positive values where `chosen` is true.
-fn mean_of(values: &Tensor, chosen: &Tensor) -> Measured {
+fn mean_of(values: &Tensor, chosen: &Tensor) -> BatchLoss {
     let weights = chosen.to_kind(Kind::Float);
     let count = weights.sum(Kind::Float).clamp_min(1.0);
     let active = (values.detach().gt(0.0).to_kind(Kind::Float) * &weights).sum(Kind::Float) / &count;
-    Measured { loss: (values * &weights).sum(Kind::Float) / &count, active }
+    BatchLoss { loss: (values * &weights).sum(Kind::Float) / &count, active }
 }
 
 #[cfg(test)]

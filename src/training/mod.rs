@@ -32,7 +32,7 @@ use crate::nn::NetworkError;
 
 pub use card::{Base, Basis, Card, Counts, Course, Data, Evaluation};
 pub use config::{
-    Architecture, Augmentation, Batch, FineTuning, HeldOut, Input, Loss, Optimiser, Stopping, TrainConfig,
+    Architecture, Augmentation, BatchShape, FineTuning, HeldOut, Input, Loss, Optimiser, Stopping, TrainConfig,
 };
 pub use dataset::{Dataset, Repeated, Split};
 pub use feed::Sets;

@@ -5,7 +5,7 @@
 //! Nobody is in a batch twice, and no photo: a photo beside itself would be a positive that teaches nothing.
 
 use super::TrainingError;
-use super::config::Batch;
+use super::config::BatchShape;
 use super::dataset::Dataset;
 use crate::evaluation::Random;
 
@@ -16,7 +16,7 @@ const PHOTOS: u64 = 3 << 40;
 
 pub struct Sampler {
     seed: u64,
-    batch: Batch,
+    batch: BatchShape,
     /// The chips of those with two or more.
     mated: Vec<Vec<usize>>,
     /// The chips of those with one: negatives of everybody.
@@ -24,7 +24,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    pub fn new(dataset: &Dataset, batch: &Batch, seed: u64) -> Result<Self, TrainingError> {
+    pub fn new(dataset: &Dataset, batch: &BatchShape, seed: u64) -> Result<Self, TrainingError> {
         let (mated, singles): (Vec<_>, Vec<_>) =
             dataset.by_subject().iter().cloned().partition(|chips| chips.len() > 1);
         let sampler = Self { seed, batch: batch.clone(), mated, singles: singles.into_iter().flatten().collect() };
@@ -71,7 +71,7 @@ mod tests {
     use super::super::dataset::made;
     use super::*;
 
-    fn sampler(photos: &[usize], batch: Batch) -> (Dataset, Sampler) {
+    fn sampler(photos: &[usize], batch: BatchShape) -> (Dataset, Sampler) {
         let dataset = made::stripes(photos, 1);
         let sampler = Sampler::new(&dataset, &batch, 5).unwrap();
         (dataset, sampler)
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn few_photos_are_seen_as_often_as_many() {
-        let (dataset, sampler) = sampler(&[2, 9, 3, 2, 5], Batch { subjects: 2, photos: 3, singles: 2 });
+        let (dataset, sampler) = sampler(&[2, 9, 3, 2, 5], BatchShape { subjects: 2, photos: 3, singles: 2 });
         let mut visits = [0; 5];
         for step in 0..200 {
             let batch = sampler.batch(step);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn single_photos_are_negatives_beside_the_others() {
-        let (dataset, sampler) = sampler(&[1, 4, 4, 1, 1], Batch { subjects: 2, photos: 4, singles: 2 });
+        let (dataset, sampler) = sampler(&[1, 4, 4, 1, 1], BatchShape { subjects: 2, photos: 4, singles: 2 });
         for step in 0..10 {
             let batch = sampler.batch(step);
             let single = |chip: &&usize| dataset.by_subject()[dataset.subjects()[**chip]].len() == 1;
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn all_photos_have_their_turn() {
-        let (_, sampler) = sampler(&[8, 8], Batch { subjects: 2, photos: 4, singles: 0 });
+        let (_, sampler) = sampler(&[8, 8], BatchShape { subjects: 2, photos: 4, singles: 0 });
         let seen: HashSet<_> = (0..2).flat_map(|step| sampler.batch(step)).collect();
         assert_eq!(seen.len(), 16);
         assert_eq!(sampler.batch(7), sampler.batch(7));
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn too_little_is_refused() {
         for photos in [&[][..], &[5], &[1, 1, 1]] {
-            let refused = Sampler::new(&made::stripes(photos, 1), &Batch::default(), 1);
+            let refused = Sampler::new(&made::stripes(photos, 1), &BatchShape::default(), 1);
             assert!(matches!(refused, Err(TrainingError::Data(_))), "{photos:?}");
         }
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::line::HeaderModel;
-use super::source::{Batch, Source};
+use super::source::{ParsedRecords, Source};
 use super::{TransferError, find_model};
 use crate::gallery::{DEFAULT_GALLERY_NAME, Galleries, Ids, Intake, IntakeError, Record, Stored};
 use crate::registry::{Model, ModelState, Registry, RegistryError};
@@ -111,13 +111,13 @@ impl Import {
     async fn store(
         &mut self,
         mut intake: Intake,
-        mut batches: mpsc::Receiver<Result<Batch, TransferError>>,
+        mut batches: mpsc::Receiver<Result<ParsedRecords, TransferError>>,
         searched: bool,
         progress: &mut impl FnMut(&Imported),
     ) -> Result<(), TransferError> {
         let mut any = false;
         while let Some(batch) = batches.recv().await {
-            let Batch { mut records, lines, bytes } = batch?;
+            let ParsedRecords { mut records, lines, bytes } = batch?;
             if let Some(model) = &self.imported.retired_model {
                 leave_out_embeddings(&mut records, &lines, model)?;
             }
@@ -203,7 +203,7 @@ fn read_ahead<R: BufRead + Send + 'static>(
     mut source: Source<R>,
     dimension: Option<usize>,
     threads: usize,
-) -> mpsc::Receiver<Result<Batch, TransferError>> {
+) -> mpsc::Receiver<Result<ParsedRecords, TransferError>> {
     let (read, batches) = mpsc::channel(1);
     // Not one of the runtime's, which would wait for it at the end, even if it waits for input.
     std::thread::spawn(move || {

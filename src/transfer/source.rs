@@ -26,7 +26,7 @@ struct Line {
 }
 
 /// Records with the numbers of their lines.
-pub(super) struct Batch {
+pub(super) struct ParsedRecords {
     pub records: Vec<Record>,
     pub lines: Vec<u64>,
     /// Bytes of the file up to here.
@@ -55,7 +55,11 @@ impl<R: BufRead> Source<R> {
     }
 
     /// The next lines, checked on some threads; `None` at the end.
-    pub fn next_batch(&mut self, dimension: Option<usize>, threads: usize) -> Result<Option<Batch>, TransferError> {
+    pub fn next_batch(
+        &mut self,
+        dimension: Option<usize>,
+        threads: usize,
+    ) -> Result<Option<ParsedRecords>, TransferError> {
         let mut lines = Vec::new();
         let mut size = 0;
         while lines.len() < BATCH && size < BATCH_BYTES {
@@ -69,7 +73,11 @@ impl<R: BufRead> Source<R> {
             return Ok(None);
         }
         let records = check_all(&lines, dimension, threads)?;
-        Ok(Some(Batch { records, lines: lines.into_iter().map(|line| line.number).collect(), bytes: self.bytes }))
+        Ok(Some(ParsedRecords {
+            records,
+            lines: lines.into_iter().map(|line| line.number).collect(),
+            bytes: self.bytes,
+        }))
     }
 
     /// The next line that is not empty.

@@ -17,6 +17,7 @@ mod enroll;
 mod evaluate;
 mod finetuning;
 mod forms;
+mod freshness;
 mod galleries;
 mod hostile_images;
 mod hostile_models;

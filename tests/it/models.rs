@@ -196,7 +196,7 @@ async fn a_model_that_enrolled_people_show_to_be_worthless_is_promoted_by_force_
         assert!(error.contains(said), "{error}");
     }
     let nonsense = app.model("nonsense").await;
-    assert_eq!((nonsense.entry.state.as_str(), nonsense.entry.is_target), ("candidate", false));
+    assert_eq!((nonsense.entry.state.as_str(), nonsense.entry.is_secondary), ("candidate", false));
     // What it says of itself is not what those people gave who refused it.
     assert!(nonsense.manifest.unwrap()["fmr"].is_null());
     let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();

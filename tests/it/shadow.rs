@@ -107,7 +107,7 @@ async fn what_a_candidate_would_have_said_is_listed() {
 
     app.end_shadow("bgr").await;
     assert_eq!(app.model("bgr").await.entry.shadow, None);
-    assert!(!app.model("bgr").await.entry.is_target);
+    assert!(!app.model("bgr").await.entry.is_secondary);
     app.identify(&photos::read(&people[1].1[2])).await;
     let report: ShadowReport = app.get("/admin/models/bgr/shadow").await.json();
     assert_eq!((report.share, report.against[0].faces), (None, faces));
@@ -147,7 +147,7 @@ async fn a_shadow_knows_whoever_is_enrolled_and_ends_with_a_promotion() {
     let result = job.result.unwrap();
     assert_eq!((&result["model"], &result["embedded"]), (&json!("bgr"), &json!(0)));
     let entry = app.model("bgr").await.entry;
-    assert_eq!((entry.state.as_str(), entry.is_target, entry.shadow), ("active", false, None));
+    assert_eq!((entry.state.as_str(), entry.is_secondary, entry.shadow), ("active", false, None));
     // The former model in the shadow of the one that followed it; a rollback to another model ends it.
     app.begin_shadow("sface-128", json!({"share": 1.0})).await;
     let answer = app.identify(&second).await;

@@ -8,8 +8,8 @@ use super::grouping::Person;
 use super::sources::Source;
 use super::{Photos, Unreadable};
 use crate::evaluation::{
-    Comparisons, Faces, FixedThreshold, GroupPlan, GroupReport, Grouping, Growth, GrowthPlan, Missed, Pair, Plan,
-    Report, Verification, by_group, growth, identify, verify,
+    Comparisons, Faces, FixedThreshold, GroupPlan, GroupReport, Grouping, Growth, GrowthPlan, Missed, Pair, Report,
+    ReportPlan, Verification, by_group, growth, identify, verify,
 };
 
 /// Impostor pairs that are kept one by one or as a sample.
@@ -32,7 +32,7 @@ pub struct Material {
 }
 
 /// What was measured.
-pub struct Measured {
+pub struct MeasuredFaces {
     pub comparisons: Comparisons,
     pub report: Report,
     pub growth: Option<Growth>,
@@ -41,7 +41,7 @@ pub struct Measured {
 
 /// What to measure on faces.
 pub struct Plans {
-    pub plan: Plan,
+    pub plan: ReportPlan,
     pub growth: GrowthPlan,
     pub groupings: Vec<Grouping>,
 }
@@ -103,19 +103,19 @@ fn pair(faces: &Faces, a: usize, b: usize) -> Pair {
 }
 
 impl Plans {
-    pub fn measure(&self, faces: &Faces, pairs: Option<Vec<Pair>>) -> Result<Measured, CliError> {
+    pub fn measure(&self, faces: &Faces, pairs: Option<Vec<Pair>>) -> Result<MeasuredFaces, CliError> {
         let subjects = faces.by_subject().len();
         if let Some(pairs) = pairs {
             let comparisons = Comparisons::new(pairs)?;
             let report = Report { subjects, verification: verify(&comparisons, &self.plan), identification: None };
-            return Ok(Measured { comparisons, report, growth: None, groups: Vec::new() });
+            return Ok(MeasuredFaces { comparisons, report, growth: None, groups: Vec::new() });
         }
         let comparisons = Comparisons::of_all(faces, MOST_IMPOSTORS, self.plan.resampling.seed)?;
         let verification = verify(&comparisons, &self.plan);
         let identification = identify(faces, &self.plan);
         let (growth, missed) = growth(faces, &self.growth).unzip();
         let groups = self.groups(faces, &verification, &missed.unwrap_or_default());
-        Ok(Measured { comparisons, report: Report { subjects, verification, identification }, growth, groups })
+        Ok(MeasuredFaces { comparisons, report: Report { subjects, verification, identification }, growth, groups })
     }
 
     fn groups(&self, faces: &Faces, measured: &Verification, missed: &[Missed]) -> Vec<GroupReport> {

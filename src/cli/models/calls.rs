@@ -20,14 +20,14 @@ impl Backend {
     pub async fn models(&self) -> Result<Vec<ModelEntry>, CliError> {
         match self {
             Self::Server { .. } => self.ask(Method::GET, &["admin", "models"], None).await,
-            Self::Direct(app) => Ok(app.services.list_models().await?),
+            Self::Direct(app) => Ok(app.services.models.list_models().await?),
         }
     }
 
     pub async fn model(&self, model: &str) -> Result<ModelDetails, CliError> {
         match self {
             Self::Server { .. } => self.ask(Method::GET, &["admin", "models", model], None).await,
-            Self::Direct(app) => Ok(app.services.get_model(model).await?),
+            Self::Direct(app) => Ok(app.services.models.get_model(model).await?),
         }
     }
 
@@ -54,7 +54,9 @@ impl Backend {
                 }
                 self.upload("/admin/models", form, &progress).await
             }
-            Self::Direct(app) => Ok(app.services.add_model(content, fields, allow_code, Actor::Command).await?.0),
+            Self::Direct(app) => {
+                Ok(app.services.models.add_model(content, fields, allow_code, Actor::Command).await?.0)
+            }
         }
     }
 
@@ -66,7 +68,7 @@ impl Backend {
                 self.ask(Method::POST, &path, Some(json!({"force": force}))).await
             }
             Self::Direct(app) => {
-                let (job, _) = app.services.submit_promotion(model, force, Actor::Command).await?;
+                let (job, _) = app.services.models.submit_promotion(model, force, Actor::Command).await?;
                 app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
@@ -77,7 +79,7 @@ impl Backend {
         match self {
             Self::Server { .. } => self.ask(Method::POST, &["admin", "rollback"], Some(json!({}))).await,
             Self::Direct(app) => {
-                let (job, _) = app.services.submit_rollback(Actor::Command).await?;
+                let (job, _) = app.services.models.submit_rollback(Actor::Command).await?;
                 app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
@@ -93,7 +95,7 @@ impl Backend {
                 self.ask(Method::POST, &path, Some(body)).await
             }
             Self::Direct(app) => {
-                let (job, _) = app.services.submit_shadow(request, Actor::Command).await?;
+                let (job, _) = app.services.models.submit_shadow(request, Actor::Command).await?;
                 app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
@@ -103,7 +105,7 @@ impl Backend {
     pub async fn shadow_report(&self, model: &str) -> Result<ShadowReport, CliError> {
         match self {
             Self::Server { .. } => self.ask(Method::GET, &["admin", "models", model, "shadow"], None).await,
-            Self::Direct(app) => Ok(app.services.shadow_report(model).await?),
+            Self::Direct(app) => Ok(app.services.models.shadow_report(model).await?),
         }
     }
 
@@ -115,21 +117,21 @@ impl Backend {
                 route.query_pairs_mut().append_pair("limit", &limit.to_string());
                 self.ask_at(Method::GET, route, None).await
             }
-            Self::Direct(app) => Ok(app.services.disagreements(model, page).await?),
+            Self::Direct(app) => Ok(app.services.models.disagreements(model, page).await?),
         }
     }
 
     pub async fn end_shadow(&self, model: &str) -> Result<(), CliError> {
         match self {
             Self::Server { .. } => self.ask(Method::DELETE, &["admin", "models", model, "shadow"], None).await,
-            Self::Direct(app) => Ok(app.services.end_shadow(model, Actor::Command).await?),
+            Self::Direct(app) => Ok(app.services.models.end_shadow(model, Actor::Command).await?),
         }
     }
 
     pub async fn job(&self, job: JobId) -> Result<Job, CliError> {
         match self {
             Self::Server { .. } => self.ask(Method::GET, &["admin", "jobs", &job.to_string()], None).await,
-            Self::Direct(app) => Ok(app.services.get_job(job).await?),
+            Self::Direct(app) => Ok(app.services.upkeep.get_job(job).await?),
         }
     }
 
@@ -141,7 +143,7 @@ impl Backend {
                 self.ask(Method::POST, &path, Some(json!({"force": force}))).await
             }
             Self::Direct(app) => {
-                let (job, _) = app.services.retire_model(model, force, Actor::Command).await?;
+                let (job, _) = app.services.models.retire_model(model, force, Actor::Command).await?;
                 app.work_on_jobs(&[Lane::Erasure]);
                 Ok(job)
             }
@@ -155,7 +157,7 @@ impl Backend {
                 let route = format!("{url}/admin/audit?limit={limit}");
                 self.ask_at(Method::GET, reqwest::Url::parse(&route).map_err(|_| no_address(url))?, None).await
             }
-            Self::Direct(app) => Ok(app.services.audit(page).await?),
+            Self::Direct(app) => Ok(app.services.models.audit(page).await?),
         }
     }
 

@@ -303,7 +303,7 @@ async fn read_network(path: PathBuf) -> Result<Bytes, CliError> {
 }
 
 fn show(model: &ModelEntry) {
-    let role = match (model.shadow, model.is_target, model.is_rollback) {
+    let role = match (model.shadow, model.is_secondary, model.is_rollback) {
         (Some(_), ..) => ", in the shadow",
         (None, true, _) => ", faces are being embedded by it",
         (.., true) => ", to roll back to",

@@ -12,7 +12,7 @@ use crate::training::{Event, Record, Trainer};
 /// What a run is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub enum TrainingStage {
     Reading,
     Training,
     Evaluating,
@@ -24,7 +24,7 @@ pub enum Stage {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line<'a> {
     Stage {
-        stage: Stage,
+        stage: TrainingStage,
     },
     Step {
         #[serde(flatten)]
@@ -72,13 +72,13 @@ impl Reporter {
         Self { bar: ProgressBar::hidden(), events, began: (Instant::now(), 0) }
     }
 
-    pub fn stage(&self, stage: Stage) {
+    pub fn stage(&self, stage: TrainingStage) {
         self.line(&Line::Stage { stage });
     }
 
     /// Steps are made from here on.
     pub fn training(&mut self, trainer: &Trainer) {
-        self.stage(Stage::Training);
+        self.stage(TrainingStage::Training);
         let steps = trainer.config().steps;
         self.bar = progress_bar(Some(steps), "{bar:30} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
         // So that the rate is that of this process.

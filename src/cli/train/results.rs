@@ -8,7 +8,7 @@ use super::super::{CliError, say};
 use super::chips::{BaseModel, LeftOut};
 use super::{beside, curves};
 use crate::app::AppError;
-use crate::evaluation::{Comparisons, Estimate, Faces, Plan, Report, Resampling, identify, verify};
+use crate::evaluation::{Comparisons, Estimate, Faces, Report, ReportPlan, Resampling, identify, verify};
 use crate::registry::Manifest;
 use crate::training::{Base, Basis, Card, Course, Data, Dataset, Evaluation, Split, Trainer, write_atomically};
 
@@ -90,7 +90,7 @@ impl Made<'_> {
         let Some((basis, set)) = sets.into_iter().find(|(_, set)| set.can_tell()) else { return Ok(None) };
         let faces = Faces::new(self.trainer.embed(set.chips())?, set.subjects().to_vec())?;
         let comparisons = Comparisons::of_faces(&faces, MOST_IMPOSTORS, RESAMPLING.seed)?;
-        let plan = Plan {
+        let plan = ReportPlan {
             fars: vec![1e-3, 1e-2, 1e-1],
             fmrs: vec![1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6],
             fpirs: vec![0.1, 0.01],

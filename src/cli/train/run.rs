@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::super::CliError;
 use super::chips::{BaseModel, LeftOut};
-use super::report::{Reporter, Stage};
+use super::report::{Reporter, TrainingStage};
 use super::results::{self, Made};
 use super::stop::Stop;
 use crate::nn::Target;
@@ -63,7 +63,7 @@ impl Run {
             return Ok(None);
         }
         let elapsed = began.elapsed();
-        report.stage(Stage::Evaluating);
+        report.stage(TrainingStage::Evaluating);
         let interrupted = |report: &Reporter| {
             report.interrupted(trainer.steps_made(), self.checkpoint.as_deref());
             Ok(None)
@@ -82,7 +82,7 @@ impl Run {
         if stop.is_asked() {
             return interrupted(&report);
         }
-        report.stage(Stage::Exporting);
+        report.stage(TrainingStage::Exporting);
         trainer.export(&self.output, self.probes())?;
         let (card, path) = results::write(&made, evaluation, &self.output, elapsed)?;
         report.done(&path);

@@ -36,7 +36,7 @@ pub(super) struct Identity {
 
 /// Sees to it that the transaction ids which the database stores are of this cluster, and that a crash will show. Gives the
 /// SQL of the [`Identity`].
-pub(super) async fn settle_ids(connection: &mut PgConnection) -> Result<String, GalleryError> {
+pub(super) async fn adopt_ids(connection: &mut PgConnection) -> Result<String, GalleryError> {
     let mut parts = Vec::new();
     for part in [CLUSTER, TIMELINE] {
         if is_answered(connection, part).await? {

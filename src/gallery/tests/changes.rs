@@ -209,9 +209,9 @@ async fn changes_wait_for_readers_and_for_transactions_under_way() {
     assert!(later > 0);
     read_until(&mut feed, later).await;
     // Whoever begins now begins before the transaction under way, and has missed nothing.
-    let mut newcomer = db.galleries.feed(db.model);
-    assert_eq!(Memory::load(&mut newcomer).await.templates.len(), 2);
-    newcomer.next().await.unwrap();
+    let mut another = db.galleries.feed(db.model);
+    assert_eq!(Memory::load(&mut another).await.templates.len(), 2);
+    another.next().await.unwrap();
     assert_eq!(db.rows("changes").await, later);
     slow.rollback().await.unwrap();
     read_until(&mut feed, 0).await;

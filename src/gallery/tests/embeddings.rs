@@ -20,8 +20,11 @@ async fn another_model_is_filled_in_steps() {
     assert_eq!(chips, [(faces[0], db.galleries.chip(faces[0]).await.unwrap())]);
 
     // What is set aside is missed by nobody, until it is to be tried again.
-    db.galleries.set_aside(Work::Embed, next, Item::Face(faces[3]), "a reason\0").await.unwrap();
-    db.galleries.set_aside(Work::Embed, next, Item::Face(FaceId::new()), "of one that is gone").await.unwrap();
+    db.galleries.set_aside(SetAsideFrom::Embed, next, SetAsideItem::Face(faces[3]), "a reason\0").await.unwrap();
+    db.galleries
+        .set_aside(SetAsideFrom::Embed, next, SetAsideItem::Face(FaceId::new()), "of one that is gone")
+        .await
+        .unwrap();
     assert_eq!(db.galleries.count_missing_embeddings(next).await.unwrap(), 4);
     let listed = db.galleries.list_set_aside(PageRequest::new(None, None).unwrap()).await.unwrap().items;
     let [item] = listed.as_slice() else { panic!("{listed:?}") };

@@ -133,7 +133,7 @@ async fn of_two_rejecting_at_once_one_succeeds() {
 #[tokio::test]
 async fn a_warning_enrolment_cannot_slip_in_beside_a_rejecting_one() {
     let db = Fixture::new().await;
-    // Holds the shared turn, as an enrolment that has not committed yet does.
+    // Shares the lock of the gallery, as an enrolment that has not committed yet does.
     let mut other = db.pool.begin().await.unwrap();
     enroll::await_turn(&mut other, DEFAULT_GALLERY, OnDoubt::Warn).await.unwrap();
     // Two that do not reject go together.

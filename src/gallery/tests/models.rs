@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::registry::{Actor, Purpose, Ready, Retirement, RetirementPlace};
+use crate::registry::{Actor, Purpose};
 
 /// A second model, of 8 dimensions.
 async fn next(db: &Fixture) -> ModelId {
@@ -31,14 +31,15 @@ async fn a_face_needs_an_embedding_of_the_active_model() {
     enroll(&db, db.model, &axis(0), &small).await.unwrap();
     assert_eq!(db.rows("embeddings").await, 1);
 
-    db.registry.set_target(next, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
-    let missing = db.registry.switch(next, Actor::Server, json!({})).await.unwrap();
-    assert_eq!(missing, Ready::Missing(1));
+    db.registry.set_secondary(next, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
+    assert_eq!(missing(&db, next).await, 1);
     enroll(&db, db.model, &axis(1), &small).await.unwrap();
     assert_eq!(db.rows("embeddings").await, 3);
     let face = db.galleries.missing_embeddings(next, None).await.unwrap().0[0];
     db.galleries.store_embeddings(next, &[(face, small[0].1.clone())]).await.unwrap();
-    assert!(matches!(db.registry.switch(next, Actor::Server, json!({})).await.unwrap(), Ready::Done(_)));
+    let mut held = db.registry.hold_secondary(next).await.unwrap();
+    assert_eq!(db.galleries.count_missing_within(&mut held, next).await.unwrap(), 0);
+    db.registry.switch(held, next, Actor::Server, json!({})).await.unwrap();
 
     let error = enroll(&db, db.model, &axis(2), &[]).await.unwrap_err();
     assert!(matches!(error, GalleryError::OtherModel { active } if active == next), "{error}");
@@ -53,13 +54,13 @@ async fn no_switch_overlaps_an_enrolment() {
     let db = std::sync::Arc::new(Fixture::new().await);
     let next = next(&db).await;
     db.registry.activate_first(db.model, Actor::Server).await.unwrap();
-    db.registry.set_target(next, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
+    db.registry.set_secondary(next, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
     let (subject, metadata, own) = (name("Ada"), Metadata::default(), axis(0));
     let face = face(db.model, "default", &subject, &metadata, &own);
     let enrolment = db.galleries.begin_enrolment(&face).await.unwrap();
     let switch = {
-        let registry = db.registry.clone();
-        tokio::spawn(async move { registry.switch(next, Actor::Server, json!({})).await.unwrap() })
+        let db = std::sync::Arc::clone(&db);
+        tokio::spawn(async move { missing(&db, next).await })
     };
     // The switch waits for the enrolment, and then sees that its face is missing.
     while !waits_for_models(&db).await {
@@ -67,8 +68,14 @@ async fn no_switch_overlaps_an_enrolment() {
         tokio::task::yield_now().await;
     }
     enrolment.finish(&face, Vec::new()).await.unwrap();
-    assert_eq!(switch.await.unwrap(), Ready::Missing(1));
+    assert_eq!(switch.await.unwrap(), 1);
     assert_eq!(db.registry.active().await.unwrap().id, db.model);
+}
+
+/// How many faces keep the servers from switching.
+async fn missing(db: &Fixture, model: ModelId) -> u64 {
+    let mut held = db.registry.hold_secondary(model).await.unwrap();
+    db.galleries.count_missing_within(&mut held, model).await.unwrap()
 }
 
 async fn waits_for_models(db: &Fixture) -> bool {
@@ -86,15 +93,15 @@ async fn a_retired_model_leaves_nothing() {
     let db = Fixture::new().await;
     let (next, mut random) = (next(&db).await, Random(6));
     db.registry.activate_first(db.model, Actor::Server).await.unwrap();
-    db.registry.set_target(next, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
+    db.registry.set_secondary(next, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
     for n in 0..3 {
         enroll(&db, db.model, &axis(n), &[(next, random.embedding_of(8))]).await.unwrap();
     }
-    db.registry.clear_target(next, Purpose::Promotion, Actor::Server, "a test").await.unwrap();
+    db.registry.clear_secondary(next, Purpose::Promotion, Actor::Server, "a test").await.unwrap();
     let mut transaction = db.galleries.begin().await.unwrap();
     db.registry.retire(&mut transaction, next, false, Actor::Command).await.unwrap();
     transaction.commit().await.unwrap();
-    assert_eq!(db.registry.count_left(next).await.unwrap(), Retirement { embeddings: 3, lost_faces: 0 });
+    assert_eq!(db.galleries.count_retired(next).await.unwrap(), Retirement { embeddings: 3, lost_faces: 0 });
     assert_eq!(delete_all(&db, next).await, 3);
     assert_eq!((db.rows("embeddings").await, db.rows("templates").await, db.rows("faces").await), (3, 1, 3));
     // Nobody takes it for retired that is not.
@@ -105,7 +112,7 @@ async fn a_retired_model_leaves_nothing() {
         .execute(&db.pool)
         .await
         .unwrap();
-    assert_eq!(db.registry.count_left(db.model).await.unwrap(), Retirement { embeddings: 3, lost_faces: 1 });
+    assert_eq!(db.galleries.count_retired(db.model).await.unwrap(), Retirement { embeddings: 3, lost_faces: 1 });
     assert_eq!(delete_all(&db, db.model).await, 3);
     assert_eq!(db.rows("templates").await, 0);
 }
@@ -113,7 +120,7 @@ async fn a_retired_model_leaves_nothing() {
 /// All pieces of what is left of a retired model.
 async fn delete_all(db: &Fixture, model: ModelId) -> u64 {
     let (mut all, mut place) = (0, RetirementPlace::default());
-    while let Some(piece) = db.registry.delete_piece(model, &mut place).await.unwrap() {
+    while let Some(piece) = db.galleries.erase_model_piece(model, &mut place).await.unwrap() {
         all += piece;
     }
     all
@@ -133,7 +140,7 @@ async fn a_model_is_retired_in_pieces_that_no_subject_is_split_over() {
     sqlx::query("delete from changes").execute(&db.pool).await.unwrap();
     sqlx::query("update models set state = 'retired' where id = $1").bind(next.0).execute(&db.pool).await.unwrap();
     let (mut pieces, mut place) = (Vec::new(), RetirementPlace::default());
-    while let Some(piece) = db.registry.delete_piece(next, &mut place).await.unwrap() {
+    while let Some(piece) = db.galleries.erase_model_piece(next, &mut place).await.unwrap() {
         pieces.push(piece);
     }
     // 150 subjects of two faces, twice, and the rest; then a pass that finds nothing.

@@ -76,8 +76,8 @@ impl Intake {
         let (gallery, gallery_created) = self.hold(&mut transaction).await?;
         await_turn(&mut transaction, gallery, OnDoubt::Allow).await?;
         await_other_batches(&mut transaction, gallery).await?;
-        let skipped = self.settle_face_ids(&mut transaction, gallery, &mut records).await?;
-        let (subjects, subjects_created) = self.settle_subjects(&mut transaction, gallery, &records).await?;
+        let skipped = self.choose_face_ids(&mut transaction, gallery, &mut records).await?;
+        let (subjects, subjects_created) = self.find_or_create_subjects(&mut transaction, gallery, &records).await?;
         let placed: Vec<Placed> =
             records.into_iter().filter_map(|record| self.place(record, &subjects)).collect::<Result<_, _>>()?;
         let chips = placed.iter().filter(|placed| placed.face.chip.is_some()).count() as u64;
@@ -156,7 +156,7 @@ impl Intake {
 
     /// Sees to it that no face has an id that is taken, and returns how many were left out for that. A face of another
     /// gallery is no reason to leave one out: nobody would find it in this one.
-    async fn settle_face_ids(
+    async fn choose_face_ids(
         &self,
         connection: &mut PgConnection,
         gallery: GalleryId,
@@ -199,7 +199,7 @@ impl Intake {
 
     /// The subject of each name of the batch, and how many of them are new. None can be deleted before the
     /// transaction ends.
-    async fn settle_subjects(
+    async fn find_or_create_subjects(
         &self,
         connection: &mut PgConnection,
         gallery: GalleryId,

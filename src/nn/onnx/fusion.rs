@@ -117,7 +117,7 @@ pub(super) fn fuse(
 }
 
 /// A convolution and what it takes in; known by the index of the last node of the chain.
-struct Plan {
+struct FusionPlan {
     /// What it replaces.
     nodes: Vec<usize>,
     spec: ConvSpec,
@@ -130,7 +130,7 @@ struct Plan {
     flattens: bool,
 }
 
-impl Plan {
+impl FusionPlan {
     /// The node that runs it, in the place and under the name of `last`.
     fn node(self, last: Node, refused: &HashSet<Slot>) -> Node {
         let float_output = self.outputs.iter().any(|(slot, _)| refused.contains(slot));
@@ -162,9 +162,9 @@ fn plan(
     constants: &[Option<Tensor>],
     outputs: &[Slot],
     family: Family,
-) -> OpResult<HashMap<usize, Plan>> {
+) -> OpResult<HashMap<usize, FusionPlan>> {
     let values = Values::of(nodes, constants, outputs);
-    let mut plans: HashMap<usize, Plan> = HashMap::new();
+    let mut plans: HashMap<usize, FusionPlan> = HashMap::new();
     let mut taken: HashSet<usize> = HashSet::new();
     for index in 0..nodes.len() {
         let Some(mut layer) = values.layer(index, &taken)? else {
@@ -186,7 +186,7 @@ fn plan(
             taken.extend(&layer.nodes);
             let Layer { spec, input, nodes, flattens, .. } = layer;
             let outputs = vec![(result, spec.out_channels)];
-            plans.insert(last, Plan { nodes, spec, kernel, input, residual, outputs, flattens });
+            plans.insert(last, FusionPlan { nodes, spec, kernel, input, residual, outputs, flattens });
         }
     }
     Ok(plans)
@@ -235,7 +235,7 @@ fn other_summand(node: &Node, layer: &Layer, constants: &[Option<Tensor>]) -> Op
 }
 
 /// Values that some reader wants as float.
-fn refused(nodes: &[Node], plans: &HashMap<usize, Plan>, outputs: &[Slot]) -> HashSet<Slot> {
+fn refused(nodes: &[Node], plans: &HashMap<usize, FusionPlan>, outputs: &[Slot]) -> HashSet<Slot> {
     let inside: HashSet<usize> = plans.values().flat_map(|plan| &plan.nodes).copied().collect();
     let mut refused: HashSet<Slot> = outputs.iter().copied().collect();
     // Backwards, so that all readers of a value are known before the node that computes it.

@@ -33,7 +33,7 @@ pub struct ModelEntry {
     #[schema(required)]
     pub activated_at: Option<DateTime<Utc>>,
     /// Whether faces are embedded by it as well, so that it can become active or answer in the shadow.
-    pub is_target: bool,
+    pub is_secondary: bool,
     /// Share of the identified photos that it is asked about in the shadow; null if it is not.
     #[schema(required)]
     pub shadow: Option<f64>,

@@ -1,6 +1,6 @@
 use std::ops::ControlFlow;
 
-use super::super::config::{Architecture, Batch, Input, Stopping};
+use super::super::config::{Architecture, BatchShape, Input, Stopping};
 use super::super::dataset::{Dataset, made};
 use super::super::feed::Sets;
 use super::*;
@@ -10,7 +10,7 @@ fn config() -> TrainConfig {
     TrainConfig {
         steps: 8,
         network: Architecture::MobileFaceNet { input: Input::Grey56, dimension: 8, width: 0.125 },
-        batch: Batch { subjects: 3, photos: 2, singles: 1 },
+        batch: BatchShape { subjects: 3, photos: 2, singles: 1 },
         stopping: Stopping { every: 2, patience: 100 },
         optimiser: super::super::config::Optimiser { warm_up: 0.25, ..Default::default() },
         ..TrainConfig::default()

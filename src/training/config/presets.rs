@@ -16,7 +16,7 @@ impl TrainConfig {
             steps: 60,
             network: Architecture::Base,
             loss: Loss::BatchHard { margin: 0.3 },
-            batch: Batch { subjects: 8, photos: 4, singles: 0 },
+            batch: BatchShape { subjects: 8, photos: 4, singles: 0 },
             optimiser: Optimiser { learning_rate, weight_decay: 0.0, ..Optimiser::default() },
             augmentation: Augmentation { gamma: 0.2, ..Augmentation::GEOMETRY },
             stopping: Stopping { every: 10, patience: 4 },

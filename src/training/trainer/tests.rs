@@ -1,4 +1,4 @@
-use super::super::config::{Architecture, Augmentation, Batch, HeldOut, Input, Loss, Optimiser, Stopping};
+use super::super::config::{Architecture, Augmentation, BatchShape, HeldOut, Input, Loss, Optimiser, Stopping};
 use super::super::dataset::made;
 use super::super::model::BaseFile;
 use super::*;
@@ -9,7 +9,7 @@ fn config(steps: u64) -> TrainConfig {
     TrainConfig {
         steps,
         network: Architecture::MobileFaceNet { input: Input::Grey56, dimension: 16, width: 0.125 },
-        batch: Batch { subjects: 4, photos: 3, singles: 0 },
+        batch: BatchShape { subjects: 4, photos: 3, singles: 0 },
         optimiser: Optimiser { warm_up: 0.05, learning_rate: 3e-3, ..Optimiser::default() },
         augmentation: Augmentation::NONE,
         ..TrainConfig::default()

@@ -3,21 +3,21 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::Plan;
+use super::FusionPlan;
 use crate::nn::onnx::graph::Slot;
 use crate::nn::onnx::ops::{OpError, OpResult};
 use crate::nn::shim::{ConvSpec, Family, FusedConv};
 
 /// Merges plans; each is known by the index of the node in whose place it runs.
 pub(super) fn merge(
-    plans: HashMap<usize, Plan>,
+    plans: HashMap<usize, FusionPlan>,
     refused: &HashSet<Slot>,
     family: Family,
-) -> OpResult<HashMap<usize, Plan>> {
-    let mut plans: Vec<(usize, Plan)> = plans.into_iter().collect();
+) -> OpResult<HashMap<usize, FusionPlan>> {
+    let mut plans: Vec<(usize, FusionPlan)> = plans.into_iter().collect();
     // What is merged runs in the place of the first, and the result does not depend on the order of a hash map.
     plans.sort_by_key(|(index, _)| *index);
-    let mut merged: Vec<(usize, Plan)> = Vec::new();
+    let mut merged: Vec<(usize, FusionPlan)> = Vec::new();
     let mut open: HashMap<Reads, Open> = HashMap::new();
     for (index, plan) in plans {
         let Some(reads) = Reads::of(&plan, refused) else {
@@ -25,7 +25,7 @@ pub(super) fn merge(
             continue;
         };
         let open = open.entry(reads).or_default();
-        let rest = |plan: &Plan| plan.spec.out_channels % family.lanes();
+        let rest = |plan: &FusionPlan| plan.spec.out_channels % family.lanes();
         let joined = match open.first_with_room(rest(&plan), family.lanes()) {
             Some(place) => join(&merged[place].1, &plan, family)?.map(|joined| (place, joined)),
             None => None,
@@ -57,7 +57,7 @@ struct Reads {
 
 impl Reads {
     /// `None` for a plan that has no siblings.
-    fn of(plan: &Plan, refused: &HashSet<Slot>) -> Option<Self> {
+    fn of(plan: &FusionPlan, refused: &HashSet<Slot>) -> Option<Self> {
         let ConvSpec { channels, groups, kernel, stride, pads, .. } = plan.spec;
         let gives_float = plan.outputs.iter().any(|(slot, _)| refused.contains(slot));
         let alone = plan.residual.is_some() || plan.flattens || groups != 1;
@@ -97,7 +97,7 @@ impl Open {
 }
 
 /// Both as one, if the family has a kernel for that.
-fn join(a: &Plan, b: &Plan, family: Family) -> OpResult<Option<Plan>> {
+fn join(a: &FusionPlan, b: &FusionPlan, family: Family) -> OpResult<Option<FusionPlan>> {
     let both = |of: fn(&ConvSpec) -> &Vec<f32>| [of(&a.spec).as_slice(), of(&b.spec)].concat();
     let spec = ConvSpec {
         out_channels: a.spec.out_channels + b.spec.out_channels,
@@ -107,7 +107,7 @@ fn join(a: &Plan, b: &Plan, family: Family) -> OpResult<Option<Plan>> {
         ..a.spec.clone()
     };
     let Some(kernel) = FusedConv::new(&spec, family).map_err(OpError)? else { return Ok(None) };
-    Ok(Some(Plan {
+    Ok(Some(FusionPlan {
         nodes: [a.nodes.as_slice(), &b.nodes].concat(),
         kernel,
         spec,

@@ -59,13 +59,13 @@ fn global(reduce: fn(&Tensor, &[i64]) -> OpResult<Tensor>) -> OpResult<Run> {
 }
 
 /// A window over an image of two dimensions.
-struct Plan {
+struct Windows {
     axes: [Axis; 2],
     /// Pixels beyond the pads that the last window reaches when the number of windows is rounded up.
     extra: [i64; 2],
 }
 
-impl Plan {
+impl Windows {
     fn new(axes: [Axis; 2], lengths: [i64; 2], rounds_up: bool) -> OpResult<Self> {
         let mut extra = [0, 0];
         for ((axis, length), extra) in axes.iter().zip(lengths).zip(&mut extra) {
@@ -106,7 +106,7 @@ impl Plan {
 /// Builds a pool; images of one dimension get a second one of length 1 on the way.
 fn pool(
     build: &mut Build,
-    run: impl Fn(&Tensor, &Plan, [i64; 2]) -> OpResult<Tensor> + Send + 'static,
+    run: impl Fn(&Tensor, &Windows, [i64; 2]) -> OpResult<Tensor> + Send + 'static,
 ) -> OpResult<Run> {
     let window = Window::take(build)?;
     let rounds_up = build.attributes.flag_or("ceil_mode", false)?;
@@ -121,10 +121,10 @@ fn pool(
         let flat = Axis { kernel: 1, stride: 1, dilation: 1, pads: (0, 0) };
         match (&axes[..], &lengths[..]) {
             (&[height, width], &[rows, columns]) => {
-                run(x, &Plan::new([height, width], [rows, columns], rounds_up)?, [rows, columns])
+                run(x, &Windows::new([height, width], [rows, columns], rounds_up)?, [rows, columns])
             }
             (&[width], &[columns]) => {
-                let plan = Plan::new([flat, width], [1, columns], rounds_up)?;
+                let plan = Windows::new([flat, width], [1, columns], rounds_up)?;
                 Ok(run(&x.f_unsqueeze(2)?, &plan, [1, columns])?.f_squeeze_dim(2)?)
             }
             _ => refuse!("pools over three dimensions are not supported"),

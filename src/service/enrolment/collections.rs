@@ -1,0 +1,184 @@
+//! Galleries, subjects and faces as collections.
+
+use super::Enrolment;
+use crate::db::{self, PageRequest};
+use crate::gallery::{self, GalleryChange, Metadata, SubjectChange};
+use crate::service::ServiceError;
+use crate::service::answers::{
+    Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, GallerySearch, Page, SearchPlace, Subject,
+};
+use crate::service::recognition::Serving;
+use crate::types::{FaceId, GalleryId, Name};
+
+/// A subject to create without a photo.
+pub struct NewSubject {
+    pub gallery: Name,
+    pub name: Name,
+    pub metadata: Metadata,
+}
+
+impl Enrolment {
+    pub async fn create_gallery(&self, name: &Name) -> Result<GalleryEntry, ServiceError> {
+        let created = self.0.galleries.create_gallery(name).await?;
+        self.0.recognition.catch_up().await;
+        Ok(created.into())
+    }
+
+    pub async fn list_galleries(&self, page: PageRequest) -> Result<Page<GalleryEntry>, ServiceError> {
+        Ok(self.0.galleries.list_galleries(page).await?.into())
+    }
+
+    pub async fn get_gallery(&self, gallery: &str) -> Result<Gallery, ServiceError> {
+        let gallery::GalleryContents { gallery, subjects, faces } = self.0.galleries.gallery(gallery).await?;
+        let serving = self.0.recognition.serving();
+        let review = self.review_state(&serving, gallery.id).await?;
+        let search = self.search_of(&serving, gallery.id, review.total).await?;
+        let strangers = self.0.recognition.authority(&serving, gallery.id).await?.strangers();
+        Ok(Gallery { entry: gallery.into(), subjects, faces, search, review, strangers })
+    }
+
+    async fn search_of(
+        &self,
+        serving: &Serving,
+        gallery: GalleryId,
+        templates: u64,
+    ) -> Result<GallerySearch, ServiceError> {
+        let (mut ef_search, mut recall) = (None, None);
+        let place = if serving.resident.current().is_some() {
+            SearchPlace::Resident
+        } else {
+            match self.0.galleries.search_index(gallery, serving.id()).await? {
+                Some(index) if index.is_used() => {
+                    (ef_search, recall) = (Some(index.ef_search), Some(index.recall));
+                    SearchPlace::Index
+                }
+                _ => SearchPlace::Exact,
+            }
+        };
+        Ok(GallerySearch { place, templates, ef_search, recall })
+    }
+
+    /// Renames a gallery and/or changes its policy.
+    pub async fn change_gallery(&self, gallery: &str, change: &GalleryChange) -> Result<GalleryEntry, ServiceError> {
+        if let Some(policy) = change.policy.flatten() {
+            // What would be refused at every request is refused now.
+            let (serving, gallery) = (self.0.recognition.serving(), self.0.galleries.gallery_id(gallery).await?);
+            self.0.recognition.authority(&serving, gallery).await?.identify(Some(policy))?;
+        }
+        let changed = self.0.galleries.update_gallery(gallery, change).await?;
+        self.0.recognition.catch_up().await;
+        Ok(changed.into())
+    }
+
+    pub async fn create_subject(&self, new: NewSubject) -> Result<Subject, ServiceError> {
+        let NewSubject { gallery, name, metadata } = new;
+        Ok(self.0.galleries.create_subject(gallery.as_str(), &name, &metadata).await?.into())
+    }
+
+    pub async fn list_subjects(&self, gallery: &Name, page: PageRequest) -> Result<Page<Subject>, ServiceError> {
+        Ok(self.0.galleries.list_subjects(gallery.as_str(), page).await?.into())
+    }
+
+    /// `subject` is a name or an id, here and below.
+    pub async fn get_subject(&self, gallery: &Name, subject: &str) -> Result<Subject, ServiceError> {
+        Ok(self.0.galleries.subject(gallery.as_str(), subject).await?.into())
+    }
+
+    pub async fn change_subject(
+        &self,
+        gallery: &Name,
+        subject: &str,
+        change: &SubjectChange,
+    ) -> Result<Subject, ServiceError> {
+        let changed = self.0.galleries.update_subject(gallery.as_str(), subject, change).await?;
+        self.0.recognition.catch_up().await;
+        Ok(changed.into())
+    }
+
+    pub async fn list_faces(&self, gallery: &Name, page: PageRequest) -> Result<Page<EnrolledFace>, ServiceError> {
+        Ok(self.0.galleries.list_faces(gallery.as_str(), page).await?.into())
+    }
+
+    pub async fn list_faces_of(
+        &self,
+        gallery: &Name,
+        subject: &str,
+        page: PageRequest,
+    ) -> Result<Page<EnrolledFace>, ServiceError> {
+        Ok(self.0.galleries.list_faces_of(gallery.as_str(), subject, page).await?.into())
+    }
+
+    pub async fn get_face(&self, face: FaceId) -> Result<EnrolledFace, ServiceError> {
+        Ok(self.0.galleries.face(face).await?.into())
+    }
+
+    /// The chip of a face as a JPEG.
+    pub async fn get_chip(&self, face: FaceId) -> Result<Vec<u8>, ServiceError> {
+        Ok(self.0.galleries.chip(face).await?)
+    }
+
+    /// Gives a face to another subject of its gallery, who is created if there is none of that name.
+    pub async fn move_face(&self, face: FaceId, subject: &Name) -> Result<EnrolledFace, ServiceError> {
+        let moved = self.0.galleries.move_face(face, subject).await?;
+        self.0.recognition.catch_up().await;
+        Ok(moved.into())
+    }
+}
+
+impl<T, U: From<T>> From<db::Page<T>> for Page<U> {
+    fn from(page: db::Page<T>) -> Self {
+        Self { items: page.items.into_iter().map(U::from).collect(), next_cursor: page.next_cursor }
+    }
+}
+
+impl From<gallery::Gallery> for GalleryEntry {
+    fn from(gallery: gallery::Gallery) -> Self {
+        Self { id: gallery.id, name: gallery.name, policy: gallery.policy, created_at: gallery.created_at }
+    }
+}
+
+impl From<gallery::Subject> for Subject {
+    fn from(subject: gallery::Subject) -> Self {
+        Self {
+            id: subject.id,
+            name: subject.name,
+            gallery: subject.gallery,
+            metadata: subject.metadata,
+            created_at: subject.created_at,
+            faces: subject.faces,
+        }
+    }
+}
+
+impl From<gallery::Face> for EnrolledFace {
+    fn from(face: gallery::Face) -> Self {
+        Self {
+            id: face.id,
+            subject: face.subject,
+            subject_id: face.subject_id,
+            gallery: face.gallery,
+            face: face
+                .found
+                .map(|found| FoundFace::new(found.bounding_box, found.landmarks, found.detection_score, found.quality)),
+            metadata: face.metadata,
+            created_at: face.created_at,
+        }
+    }
+}
+
+impl From<gallery::Duplicate> for Duplicate {
+    fn from(duplicate: gallery::Duplicate) -> Self {
+        Self {
+            subject: duplicate.subject,
+            subject_id: duplicate.subject_id,
+            similarity: duplicate.similarity,
+            same_image: duplicate.same_image,
+        }
+    }
+}
+
+impl From<gallery::Erased> for Erased {
+    fn from(erased: gallery::Erased) -> Self {
+        Self { subjects: erased.subjects, faces: erased.faces, embeddings: erased.embeddings }
+    }
+}

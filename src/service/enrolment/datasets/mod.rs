@@ -1,0 +1,153 @@
+//! Data sets: an archive with a folder of photos for each person is uploaded, and a job enrolls them into a gallery.
+
+mod archive;
+mod people;
+mod run;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use self::archive::Archive;
+use crate::blobs::{BlobError, Blobs, NewUpload};
+use crate::gallery::{Gallery, GalleryError};
+use crate::jobs::{self, JobKind};
+use crate::service::ServiceError;
+use crate::service::answers::Job;
+use crate::service::enrolment::Enrolment;
+use crate::service::work::new_job;
+use crate::types::{GalleryId, JobId, Name, UploadId};
+
+/// An archive without a job is forgotten after so long: whoever uploads it may be about to submit the job.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 3600);
+
+/// An archive that arrives. Dropped before it is submitted, it leaves nothing.
+pub struct NewDataset(NewUpload);
+
+impl NewDataset {
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), ServiceError> {
+        self.0.write(bytes).await.map_err(unstored)
+    }
+}
+
+/// The settings of a job, as the database keeps them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ImportSettings {
+    gallery: GalleryId,
+    /// Its name, for people.
+    gallery_name: String,
+    archive: UploadId,
+    /// Photos of the archive.
+    photos: usize,
+}
+
+impl Enrolment {
+    /// Begins to take in an archive.
+    pub async fn begin_dataset(&self) -> Result<NewDataset, ServiceError> {
+        Ok(NewDataset(self.uploads().begin_upload().await.map_err(unstored)?))
+    }
+
+    /// Submits a job that enrolls the photos of an archive into a gallery, which is created if there is none of the name. An
+    /// archive that holds no data set is refused, and leaves nothing behind.
+    pub async fn submit_dataset(
+        &self,
+        dataset: NewDataset,
+        gallery: Name,
+        requested_by: &'static str,
+    ) -> Result<Job, ServiceError> {
+        let enrolment = self.clone();
+        // Whoever sent it may be gone before the end, and still there must be a job, or no archive.
+        let submitting = tokio::spawn(async move {
+            let archive = dataset.0.finish().await.map_err(unstored)?;
+            let submitted = enrolment.submit_archive(archive, &gallery, requested_by).await;
+            if submitted.is_err() {
+                enrolment.delete_archive(archive).await;
+            }
+            submitted
+        });
+        submitting.await.map_err(|error| ServiceError::Internal(error.to_string()))?
+    }
+
+    async fn submit_archive(&self, archive: UploadId, gallery: &Name, requested_by: &str) -> Result<Job, ServiceError> {
+        let photos = self.check_archive(archive).await?;
+        let gallery = self.find_or_create_gallery(gallery).await?;
+        let settings = ImportSettings { gallery: gallery.id, gallery_name: gallery.name, archive, photos };
+        let new = new_job(JobKind::Import, archive.to_string(), &settings, requested_by)?;
+        Ok(self.0.jobs.submit(&new).await?.0.into())
+    }
+
+    /// How many photos an archive has, if it is a data set.
+    async fn check_archive(&self, archive: UploadId) -> Result<usize, ServiceError> {
+        let upload = self.uploads().upload(archive).await.map_err(unstored)?;
+        let checked = tokio::task::spawn_blocking(move || {
+            let mut archive = Archive::open(upload)?;
+            archive.check()?;
+            Ok(archive.photos().len())
+        });
+        checked.await.map_err(|error| ServiceError::Internal(error.to_string()))?
+    }
+
+    async fn find_or_create_gallery(&self, gallery: &Name) -> Result<Gallery, ServiceError> {
+        let galleries = &self.0.galleries;
+        match galleries.find_gallery(gallery.as_str()).await {
+            Err(GalleryError::GalleryNotFound(_)) => {}
+            found => return Ok(found?),
+        }
+        match galleries.create_gallery(gallery).await {
+            // Somebody else was faster.
+            Err(GalleryError::DuplicateGallery(_)) => Ok(galleries.find_gallery(gallery.as_str()).await?),
+            created => {
+                let created = created?;
+                self.0.recognition.catch_up().await;
+                Ok(created)
+            }
+        }
+    }
+
+    /// Deletes the archive of a job, if that is finished.
+    pub(in crate::service) async fn forget_finished(&self, job: JobId) {
+        match self.0.jobs.job(job).await {
+            Ok(job) if job.state.is_final() => self.forget_dataset(&job).await,
+            Ok(_) => {}
+            Err(error) => warn!(%error, %job, "cannot delete the archive of a job; trying again later"),
+        }
+    }
+
+    /// Deletes the archive of a job that is finished.
+    pub(in crate::service) async fn forget_dataset(&self, job: &jobs::Job) {
+        if job.kind != JobKind::Import {
+            return;
+        }
+        if let Ok(ImportSettings { archive, .. }) = serde_json::from_value(job.settings.clone()) {
+            self.delete_archive(archive).await;
+        }
+    }
+
+    /// Deletes archives that no job works on any more: a server that died left them.
+    pub(in crate::service) async fn tidy_datasets(&self) -> Result<(), ServiceError> {
+        let uploads = self.uploads();
+        for archive in uploads.uploads_older_than(FORGOTTEN_AFTER).await.map_err(unstored)? {
+            if self.0.jobs.unfinished(JobKind::Import, &archive.to_string()).await?.is_none() {
+                self.delete_archive(archive).await;
+            }
+        }
+        uploads.delete_broken_uploads(FORGOTTEN_AFTER).await.map_err(unstored)
+    }
+
+    async fn delete_archive(&self, archive: UploadId) {
+        if let Err(error) = self.uploads().delete_upload(archive).await {
+            warn!(%error, %archive, "cannot delete an archive; trying again later");
+        }
+    }
+
+    fn uploads(&self) -> &Blobs {
+        self.0.models.files().blobs()
+    }
+}
+
+/// The store does not take or give an archive.
+fn unstored(error: BlobError) -> ServiceError {
+    ServiceError::Internal(error.to_string())
+}

@@ -1,0 +1,207 @@
+//! Adding a face to a gallery.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tracing::warn;
+use utoipa::ToSchema;
+
+use super::Enrolment;
+use crate::engine::Step;
+use crate::gallery::{self, GalleryError, Metadata, NewFace, OnDoubt};
+use crate::service::ServiceError;
+use crate::service::answers::{Enrolled, Mismatch};
+use crate::service::recognition::{PhotoBytes, PhotoFace, Serving};
+use crate::types::{Chip, Embedding, ModelId, Name};
+use crate::vision::{self, Wanted};
+
+/// How often an enrolment starts over because another model became active under way.
+const ATTEMPTS: usize = 3;
+
+pub struct EnrollRequest {
+    pub image: PhotoBytes,
+    pub subject: Name,
+    pub gallery: Name,
+    /// Kept with the face.
+    pub metadata: Metadata,
+    pub on_duplicate: OnDoubt,
+    pub on_mismatch: OnDoubt,
+    pub face: FaceChoice,
+    pub quality: QualityDemand,
+    /// One face.
+    pub wanted: Wanted,
+}
+
+/// Which face of a photo is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FaceChoice {
+    /// The only one; several are an error.
+    #[default]
+    Only,
+    /// The largest.
+    Largest,
+}
+
+/// Which faces are enrolled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QualityDemand {
+    /// Those that can be recognised; others are an error.
+    #[default]
+    Usable,
+    /// All.
+    Any,
+}
+
+/// What is known of a face before it is embedded.
+struct Sighting {
+    face: PhotoFace,
+    /// As JPEG.
+    chip: Vec<u8>,
+    image_sha256: [u8; 32],
+}
+
+/// Where a face belongs, and what to do in doubt.
+struct Filing<'a> {
+    gallery: &'a Name,
+    subject: &'a Name,
+    metadata: &'a Metadata,
+    on_duplicate: OnDoubt,
+    on_mismatch: OnDoubt,
+    quality: QualityDemand,
+}
+
+impl Enrolment {
+    /// Enrolls the face of a photo; when this returns, the face is stored for good.
+    pub async fn enroll(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
+        let _admitted = self.0.recognition.admit()?;
+        // Before any inference: is there such a gallery at all?
+        self.0.recognition.find_gallery(&self.0.recognition.serving(), request.gallery.as_str()).await?;
+        self.enroll_admitted(request).await
+    }
+
+    /// As [`Self::enroll`], for who has a place among the requests or, as work in the background, needs none.
+    pub(in crate::service) async fn enroll_admitted(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
+        let EnrollRequest { image, subject, gallery, metadata, on_duplicate, on_mismatch, face, quality, wanted } =
+            request;
+        let sighting = self.look(image, face, wanted).await?;
+        let request =
+            Filing { gallery: &gallery, subject: &subject, metadata: &metadata, on_duplicate, on_mismatch, quality };
+        for _ in 0..ATTEMPTS {
+            let serving = self.0.recognition.serving();
+            match self.enroll_by(&serving, &request, &sighting).await {
+                Err(ServiceError::Gallery(GalleryError::OtherModel { .. })) => {
+                    self.0.models.follow().await.map_err(|error| {
+                        warn!(%error, "cannot follow the active model");
+                        ServiceError::ModelChanges
+                    })?;
+                }
+                done => return done,
+            }
+        }
+        Err(ServiceError::ModelChanges)
+    }
+
+    async fn look(&self, image: PhotoBytes, choice: FaceChoice, wanted: Wanted) -> Result<Sighting, ServiceError> {
+        let bytes = image.bytes.clone();
+        let photos = &self.0.recognition.photos();
+        let face = match choice {
+            FaceChoice::Only => photos.read(image, wanted, usize::MAX).await?.only()?,
+            FaceChoice::Largest => photos.read(image, wanted, 1).await?.largest()?,
+        };
+        let pixels = face.chip.clone();
+        let encoding = move || (vision::encode_chip(&pixels), Sha256::digest(&bytes).into());
+        let (chip, image_sha256) = self.0.engine.on_cpu(Step::Chips, encoding).await?;
+        let chip = chip.map_err(|error| ServiceError::Internal(error.to_string()))?;
+        Ok(Sighting { face, chip, image_sha256 })
+    }
+
+    /// Enrolls by one model, and by the secondary.
+    async fn enroll_by(
+        &self,
+        serving: &Arc<Serving>,
+        filing: &Filing<'_>,
+        sighting: &Sighting,
+    ) -> Result<Enrolled, ServiceError> {
+        let gallery = self.0.recognition.find_gallery(serving, filing.gallery.as_str()).await?.id;
+        let authority = self.0.recognition.authority(serving, gallery).await?;
+        let chip = sighting.face.chip.clone();
+        let (embedding, others) = tokio::try_join!(
+            self.0.recognition.embedding(&serving.loaded, chip.clone()),
+            self.by_secondary(serving, chip)
+        )?;
+        let usability = serving.usability(&sighting.face, &embedding, authority.own_subject().threshold);
+        let usability = if filing.quality == QualityDemand::Any { usability } else { usability.accepted("image")? };
+        let found = sighting.face.found();
+        let new = NewFace {
+            gallery: filing.gallery.as_str(),
+            subject: filing.subject,
+            metadata: filing.metadata,
+            chip: &sighting.chip,
+            image_sha256: sighting.image_sha256,
+            bounding_box: found.bounding_box,
+            landmarks: found.landmarks,
+            detection_score: found.detection_score,
+            quality: found.quality,
+            model: serving.id(),
+            embedding: &embedding,
+            others: &others,
+            on_duplicate: filing.on_duplicate,
+            duplicate_threshold: authority.new_subject(self.0.recognition.config().duplicate_rate).threshold,
+            on_mismatch: filing.on_mismatch,
+            mismatch_threshold: authority.own_subject().threshold,
+        };
+        let stored = self.store(serving, &new).await?;
+        Ok(Enrolled {
+            face_id: stored.face_id,
+            subject: stored.subject,
+            subject_id: stored.subject_id,
+            gallery: stored.gallery,
+            model: serving.name().to_owned(),
+            face: found,
+            usability,
+            anomaly: serving.anomaly(&embedding),
+            duplicates: stored.duplicates.into_iter().map(Into::into).collect(),
+            mismatch: stored
+                .mismatch
+                .map(|mismatch| Mismatch { similarity: mismatch.similarity, threshold: mismatch.threshold }),
+        })
+    }
+
+    /// The embedding of the secondary. Where it is not loaded, the embedding is made of the chip later.
+    async fn by_secondary(&self, serving: &Serving, chip: Chip) -> Result<Vec<(ModelId, Embedding)>, ServiceError> {
+        match self.0.recognition.served().secondary().filter(|secondary| secondary.serving.id() != serving.id()) {
+            Some(secondary) => {
+                Ok(vec![(secondary.serving.id(), self.0.recognition.embedding(&secondary.serving.loaded, chip).await?)])
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Looks for duplicates, then stores the face.
+    async fn store(&self, serving: &Serving, face: &NewFace<'_>) -> Result<gallery::Enrolled, ServiceError> {
+        let mut enrolment = self.0.galleries.begin_enrolment(face).await?;
+        let similar = match enrolment.duplicates_query(face) {
+            None => Vec::new(),
+            Some(query) => {
+                if face.on_duplicate == OnDoubt::Reject {
+                    // The enrolment holds the gallery, so this sees every other that came before it.
+                    serving.resident.catch_up().await;
+                }
+                match serving.resident.fresh() {
+                    Some(view) => {
+                        let gallery = enrolment.gallery_id();
+                        let found = self.0.recognition.search_in(Some(view), serving, gallery, vec![query]).await?;
+                        found.into_iter().flatten().collect()
+                    }
+                    None => enrolment.search(face.model, &query).await?,
+                }
+            }
+        };
+        let stored = enrolment.finish(face, similar).await?;
+        self.0.recognition.catch_up().await;
+        Ok(stored)
+    }
+}

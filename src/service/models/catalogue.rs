@@ -1,0 +1,185 @@
+//! The models that the database knows: listed, imported; and the record of who did what.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::{Models, NewModelFile};
+use crate::db::PageRequest;
+use crate::engine::Step;
+use crate::registry::{
+    self, Actor, ChannelOrder, GateVerdict, Manifest, ManifestError, Model, ModelFormat, ModelSource, ModelState,
+};
+use crate::service::ServiceError;
+use crate::service::answers::{AuditEntry, ModelDetails, ModelEntry, Page};
+use crate::types::{ModelId, Threshold, hex};
+
+/// What somebody says of a model that they bring.
+#[derive(Debug, Clone, Default)]
+pub struct ManifestFields {
+    /// In TOML. The others win over it.
+    pub manifest: Option<String>,
+    pub name: Option<String>,
+    pub threshold: Option<Threshold>,
+    pub mean: Option<f32>,
+    pub scale: Option<f32>,
+    pub channels: Option<ChannelOrder>,
+}
+
+impl Models {
+    /// The models that the database knows, oldest first.
+    pub async fn list_models(&self) -> Result<Vec<ModelEntry>, ServiceError> {
+        let rollback = self.rollback_id().await?;
+        let models = self.0.registry.list().await?.into_iter();
+        Ok(models.map(|model| entry(model, rollback)).collect())
+    }
+
+    /// A model given by id, sha256 or name, with its figures.
+    pub async fn get_model(&self, model: &str) -> Result<ModelDetails, ServiceError> {
+        let model = self.find_model(model).await?;
+        let galleries = &self.0.galleries;
+        let (embeddings, missing, without_chip) = tokio::try_join!(
+            galleries.count_embeddings(model.id),
+            galleries.count_missing_embeddings(model.id),
+            galleries.count_without_chip(model.id),
+        )?;
+        let rollback = self.rollback_id().await?;
+        let manifest = model.manifest.as_ref().map(serde_json::to_value).transpose();
+        Ok(ModelDetails {
+            manifest: manifest.map_err(|error| ServiceError::Internal(error.to_string()))?,
+            verdict: model.verdict.clone().map(Into::into),
+            embeddings,
+            missing,
+            without_chip,
+            entry: entry(model, rollback),
+        })
+    }
+
+    /// A model given by id, sha256 or name.
+    pub async fn find_model(&self, model: &str) -> Result<Model, ServiceError> {
+        Ok(self.0.registry.find(model).await?)
+    }
+
+    /// Takes in a file that somebody brings, with what they say of it. `false`: it is known already, and nothing changed.
+    pub async fn add_model(
+        &self,
+        content: Bytes,
+        fields: ManifestFields,
+        allow_code: bool,
+        actor: Actor,
+    ) -> Result<(ModelEntry, bool), ServiceError> {
+        let hashed = content.clone();
+        let sha256 = self.0.engine.on_cpu(Step::Chips, move || Sha256::digest(&hashed).into()).await?;
+        let manifest = self.manifest_of(&sha256, fields).await?;
+        // Where nobody needs a key, nobody has shown that they may run programs here.
+        let allow_code = allow_code && actor != Actor::Anyone;
+        let file = NewModelFile { content, manifest, source: ModelSource::Import, parent: None, allow_code };
+        let (loaded, is_new) = self.0.files.import(file, actor).await?;
+        Ok((entry(loaded.model, self.rollback_id().await?), is_new))
+    }
+
+    /// What is said of weights, else what is known of them.
+    async fn manifest_of(&self, sha256: &[u8; 32], fields: ManifestFields) -> Result<Manifest, ServiceError> {
+        let invalid = |field: &'static str| {
+            move |error: ManifestError| ServiceError::InvalidField { field, reason: error.to_string() }
+        };
+        let known = match fields.manifest {
+            Some(text) => Some(Manifest::from_toml(&text).map_err(invalid("manifest"))?),
+            None => self.known_manifest(sha256, &fields).await?,
+        };
+        let mut manifest = match (known.or_else(|| Manifest::known(sha256)), &fields.name, fields.threshold) {
+            (Some(manifest), ..) => manifest,
+            (None, Some(name), Some(_)) => Manifest::uncalibrated(name.clone()),
+            (None, None, _) => return Err(missing("name")),
+            (None, Some(_), None) => return Err(missing("threshold")),
+        };
+        manifest.mean = fields.mean.unwrap_or(manifest.mean);
+        manifest.scale = fields.scale.unwrap_or(manifest.scale);
+        manifest.channels = fields.channels.unwrap_or(manifest.channels);
+        if let Some(threshold) = fields.threshold {
+            manifest = manifest.with_threshold(threshold);
+        }
+        let name = fields.name.unwrap_or_else(|| manifest.name.clone());
+        manifest.named(name).map_err(invalid("name"))
+    }
+
+    /// What is known of weights. Of a retired model that counts only if nothing is said: it may have been described wrongly.
+    async fn known_manifest(
+        &self,
+        sha256: &[u8; 32],
+        fields: &ManifestFields,
+    ) -> Result<Option<Manifest>, ServiceError> {
+        let ManifestFields { manifest: _, name, threshold, mean, scale, channels } = fields;
+        let is_said = name.is_some() || threshold.is_some() || mean.is_some() || scale.is_some() || channels.is_some();
+        let known = self.0.registry.of_weights(sha256).await?;
+        Ok(known.filter(|model| model.state != ModelState::Retired || !is_said).and_then(|model| model.manifest))
+    }
+
+    /// The largest file that is taken in, in bytes.
+    pub fn max_model_bytes(&self) -> usize {
+        self.0.files.max_bytes()
+    }
+
+    /// Keeps what the gate said of a model; a promotion goes by it.
+    pub async fn set_verdict(&self, model: ModelId, verdict: &GateVerdict) -> Result<(), ServiceError> {
+        Ok(self.0.registry.set_verdict(model, verdict).await?)
+    }
+
+    /// Who changed what, latest first.
+    pub async fn audit(&self, page: PageRequest) -> Result<Page<AuditEntry>, ServiceError> {
+        Ok(self.0.registry.audit(page).await?.into())
+    }
+
+    async fn rollback_id(&self) -> Result<Option<ModelId>, ServiceError> {
+        match self.0.registry.rollback_model().await {
+            Ok(model) => Ok(Some(model.id)),
+            Err(registry::RegistryError::NoFormerModel) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn missing(field: &'static str) -> ServiceError {
+    let reason = "it is needed, unless `manifest` says it".to_owned();
+    ServiceError::InvalidField { field, reason }
+}
+
+fn entry(model: Model, rollback: Option<ModelId>) -> ModelEntry {
+    let is_rollback = rollback == Some(model.id) && model.state == ModelState::Former;
+    ModelEntry {
+        id: model.id.0,
+        name: model.name,
+        sha256: hex(&model.sha256),
+        dimension: model.dimension,
+        state: model.state.as_str().to_owned(),
+        source: model.source.as_str().to_owned(),
+        format: model.file.map(|(format, _): (ModelFormat, u64)| format.as_str().to_owned()),
+        bytes: model.file.map(|(_, bytes)| bytes),
+        parent: model.parent.map(|parent| parent.0),
+        created_at: model.created_at,
+        activated_at: model.activated_at,
+        is_secondary: model.is_secondary,
+        shadow: model.shadow,
+        is_rollback,
+    }
+}
+
+impl From<registry::AuditEntry> for AuditEntry {
+    fn from(entry: registry::AuditEntry) -> Self {
+        Self {
+            id: entry.id,
+            at: entry.at,
+            actor: entry.actor,
+            action: entry.action,
+            model_id: entry.model_id,
+            model: entry.model,
+            details: entry.details,
+        }
+    }
+}
+
+impl From<GateVerdict> for crate::service::answers::Verdict {
+    fn from(verdict: GateVerdict) -> Self {
+        let GateVerdict { outcome, passed, reasons, figures, at } = verdict;
+        Self { outcome, passed, reasons, figures, at }
+    }
+}

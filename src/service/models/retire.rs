@@ -1,0 +1,55 @@
+//! Retiring models.
+
+use serde::{Deserialize, Serialize};
+
+use super::Models;
+use crate::gallery::GalleryError;
+use crate::jobs::{JobKind, NewJob};
+use crate::registry::{Actor, Model};
+use crate::service::ServiceError;
+use crate::service::answers::Job;
+use crate::service::work::new_job;
+use crate::types::ModelId;
+
+/// The settings of a job, as the database keeps them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::service) struct RetirementSettings {
+    pub model: ModelId,
+    /// For people.
+    name: String,
+}
+
+impl Models {
+    /// Retires a model, given by id, sha256 or name, and submits the job that deletes its embeddings and its file. `force` takes
+    /// even the one that a rollback would make active. `false`: there is such a job already.
+    pub async fn retire_model(&self, model: &str, force: bool, actor: Actor) -> Result<(Job, bool), ServiceError> {
+        let model = self.find_model(model).await?;
+        let new = retirement(&model, actor)?;
+        let mut transaction = self.0.galleries.begin().await?;
+        self.0.registry.retire(&mut transaction, model.id, force, actor).await?;
+        let submitted = self.0.jobs.submit_within(&mut transaction, &new).await?;
+        transaction.commit().await.map_err(GalleryError::from)?;
+        match submitted {
+            Some(job) => Ok((job.into(), true)),
+            None => {
+                let (job, is_new) = self.0.jobs.submit(&new).await?;
+                Ok((job.into(), is_new))
+            }
+        }
+    }
+
+    /// Submits jobs for models that an earlier version began to retire, which knew no such jobs.
+    pub(in crate::service) async fn finish_retirements(&self) -> Result<(), ServiceError> {
+        for model in self.0.registry.retired().await? {
+            if self.0.galleries.has_embeddings(model.id).await? {
+                self.0.jobs.submit(&retirement(&model, Actor::Server)?).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn retirement(model: &Model, actor: Actor) -> Result<NewJob, ServiceError> {
+    let settings = RetirementSettings { model: model.id, name: model.name.clone() };
+    new_job(JobKind::Retire, model.id.to_string(), &settings, actor.as_str())
+}

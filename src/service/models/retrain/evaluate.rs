@@ -1,0 +1,89 @@
+//! Evaluating a model on enrolled faces, as retraining does with what it trained: the gate's verdict is kept with the model.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::gate::{MOST_FACES, MOST_OF_ONE, Sample};
+use super::{GalleryRef, LEAST_PROTECTED, too_few};
+use crate::jobs::{JobKind, Lease, NewJob};
+use crate::registry::Actor;
+use crate::service::ServiceError;
+use crate::service::answers::Job;
+use crate::service::models::Models;
+use crate::service::work::{Failure, JobReporter, settings_of};
+use crate::types::{ModelId, Name, hex};
+
+/// What is to be evaluated.
+#[derive(Debug, Clone)]
+pub struct EvaluateRequest {
+    /// Id, sha256 or name.
+    pub model: String,
+    /// Where the model is to be better than the active one; it should not have been trained on these people.
+    pub gallery: Name,
+    /// Galleries that must not suffer; `None`: others with enough people.
+    pub protected: Option<Vec<Name>>,
+}
+
+/// The settings of a job, as the database keeps them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct EvaluationSettings {
+    model: ModelId,
+    /// For people.
+    name: String,
+    gallery: GalleryRef,
+    protected: Vec<GalleryRef>,
+    /// Whether there are more that nobody named.
+    #[serde(default)]
+    by_lot: bool,
+}
+
+impl Models {
+    /// Submits a job that asks the gate. `false`: there is such a job already.
+    pub async fn submit_evaluation(
+        &self,
+        request: EvaluateRequest,
+        requested_by: &str,
+    ) -> Result<(Job, bool), ServiceError> {
+        let model = self.find_model(&request.model).await?;
+        if model.file.is_none() {
+            return Err(ServiceError::NoModelFile { model: model.name });
+        }
+        let gallery = self.gallery_ref(&request.gallery).await?;
+        let stock = self.0.galleries.training_stock(gallery.id).await?;
+        if stock.mated < LEAST_PROTECTED {
+            return Err(too_few("gallery", &gallery.name, LEAST_PROTECTED, stock));
+        }
+        let (protected, by_lot) = self.protected(request.protected.as_deref(), gallery.id).await?;
+        let settings = EvaluationSettings { model: model.id, name: model.name, gallery, protected, by_lot };
+        let settings = serde_json::to_value(settings).map_err(|error| ServiceError::Internal(error.to_string()))?;
+        let key = hex(&Sha256::digest(settings.to_string()));
+        let new = NewJob { kind: JobKind::Evaluate, key, settings, requested_by: requested_by.to_owned() };
+        let (job, is_new) = self.0.jobs.submit(&new).await?;
+        Ok((job.into(), is_new))
+    }
+
+    /// Works on such a job.
+    pub(in crate::service) async fn run_evaluation(&self, lease: &Lease) -> Result<Value, Failure> {
+        let settings: EvaluationSettings = settings_of(lease)?;
+        let model = self.0.registry.model(settings.model).await.map_err(ServiceError::from)?;
+        let candidate = self.load(&model).await?;
+        let subjects = MOST_FACES as u32 / MOST_OF_ONE;
+        let target = self.0.galleries.sample_of_faces(settings.gallery.id, subjects, MOST_OF_ONE).await;
+        let others = self.protected_faces(&settings.protected).await?;
+        let mut report = JobReporter::new(lease);
+        let target = Sample { gallery: settings.gallery.clone(), faces: target.map_err(ServiceError::from)? };
+        let verdict = self.judge_faces(&candidate, &target, &others, settings.by_lot, &mut report).await?;
+        self.set_verdict(model.id, &verdict).await?;
+        let details = json!({
+            "job": lease.job().id, "gallery": settings.gallery.name, "gate": verdict.outcome,
+            "gate_passed": verdict.passed,
+        });
+        let noted = self.0.registry.note(Actor::Server, "model.evaluate", Some(model.id), details).await;
+        noted.map_err(ServiceError::from)?;
+        let stock = self.0.galleries.training_stock(settings.gallery.id).await.map_err(ServiceError::from)?;
+        Ok(json!({
+            "model": {"id": model.id, "name": model.name}, "gate": verdict, "copies_left_out": stock.copies,
+        }))
+    }
+}

@@ -1,0 +1,137 @@
+//! Recognition: from a photo to faces, embeddings, subjects and a decision. It reads galleries and changes nothing.
+
+mod decisions;
+mod embed;
+mod identify;
+mod photo;
+mod sampler;
+mod search;
+mod serving;
+mod verify;
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::{Config, RecognitionConfig};
+use crate::engine::{Depth, Engine};
+use crate::gallery::Galleries;
+use crate::service::ServiceError;
+pub(in crate::service) use decisions::{Authority, GalleryCurves, STRANGERS};
+pub use embed::PhotoRequest;
+pub(in crate::service) use identify::opinion;
+pub use identify::{IdentifyEmbeddingRequest, IdentifyRequest};
+pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
+pub(in crate::service) use sampler::{Answered, Sampler, count_shadow};
+pub use serving::Loaded;
+pub(in crate::service) use serving::{Secondary, ServedModels, Serving};
+pub use verify::VerifyRequest;
+
+/// Recognises. Cloning is cheap.
+#[derive(Clone)]
+pub struct Recognition(Arc<Parts>);
+
+struct Parts {
+    engine: Engine,
+    galleries: Galleries,
+    photos: PhotoReader,
+    /// The models that answer, or are about to.
+    served: ServedModels,
+    /// What galleries showed when they were measured.
+    curves: GalleryCurves,
+    /// Photos for the candidate in the shadow.
+    sampler: Sampler,
+    config: RecognitionConfig,
+    requests: Arc<Semaphore>,
+    /// Searches in the database while galleries should be in memory.
+    database_searches: Arc<Semaphore>,
+    /// Held by the one that asks the database for faces while the memory that answers is old.
+    naming_faces: Semaphore,
+}
+
+impl Recognition {
+    pub(in crate::service) fn new(engine: &Engine, galleries: &Galleries, serving: Serving, config: &Config) -> Self {
+        let recognition = config.recognition.clone();
+        Self(Arc::new(Parts {
+            photos: PhotoReader::new(engine.clone(), &recognition),
+            engine: engine.clone(),
+            galleries: galleries.clone(),
+            served: ServedModels::new(serving),
+            curves: GalleryCurves::default(),
+            sampler: Sampler::new(),
+            requests: Arc::new(Semaphore::new(recognition.max_requests)),
+            // Whatever else requests need the database for finds connections left.
+            database_searches: Arc::new(Semaphore::new((config.database.connections as usize / 2).max(1))),
+            naming_faces: Semaphore::new(1),
+            config: recognition,
+        }))
+    }
+
+    /// What answers a request that begins now.
+    pub(in crate::service) fn serving(&self) -> Arc<Serving> {
+        self.0.served.serving()
+    }
+
+    pub(in crate::service) fn served(&self) -> &ServedModels {
+        &self.0.served
+    }
+
+    pub(in crate::service) fn photos(&self) -> &PhotoReader {
+        &self.0.photos
+    }
+
+    pub(in crate::service) fn curves(&self) -> &GalleryCurves {
+        &self.0.curves
+    }
+
+    pub(in crate::service) fn sampler(&self) -> &Sampler {
+        &self.0.sampler
+    }
+
+    pub(in crate::service) fn config(&self) -> &RecognitionConfig {
+        &self.0.config
+    }
+
+    /// The name of the model that answers.
+    pub fn model_name(&self) -> String {
+        self.serving().name().to_owned()
+    }
+
+    /// Waits until searches see what was committed before; called after each write.
+    pub(in crate::service) async fn catch_up(&self) {
+        self.0.served.catch_up().await;
+    }
+
+    /// A place among the requests in work, or `Overloaded`: whoever is refused is refused at once.
+    pub(in crate::service) fn admit(&self) -> Result<OwnedSemaphorePermit, ServiceError> {
+        Arc::clone(&self.0.requests).try_acquire_owned().map_err(|_| rejected("service"))
+    }
+
+    /// Fails when a request that begins now would be refused once it has arrived: no need to read it.
+    ///
+    /// It holds no place while it arrives, so that slow clients keep none from others.
+    pub fn check_room(&self) -> Result<(), ServiceError> {
+        if self.0.requests.available_permits() == 0 { Err(rejected("door")) } else { Ok(()) }
+    }
+
+    /// Notes for the metrics how busy the service is now.
+    pub fn record_load(&self) {
+        let in_work = self.0.config.max_requests - self.0.requests.available_permits();
+        metrics::gauge!("faceid_requests_in_work").set(in_work as f64);
+        let serving = self.serving();
+        let resident = serving.resident.current().map_or(0, |held| held.view.index.len());
+        metrics::gauge!("faceid_resident_templates").set(resident as f64);
+        let age = serving.resident.age().unwrap_or_default();
+        metrics::gauge!("faceid_resident_age_seconds").set(age.as_secs_f64());
+        let Depth { first, detect, later, embed, search } = self.0.engine.depth();
+        let depths = [("decode", first), ("detect", detect), ("align", later), ("embed", embed), ("search", search)];
+        for (stage, depth) in depths {
+            metrics::gauge!("faceid_queue_depth", "stage" => stage).set(depth as f64);
+        }
+    }
+}
+
+fn rejected(at: &'static str) -> ServiceError {
+    metrics::counter!("faceid_rejected_total", "at" => at).increment(1);
+    ServiceError::Overloaded
+}

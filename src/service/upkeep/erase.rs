@@ -1,0 +1,68 @@
+//! The job that erases what was hidden before, or gives the faces of one subject to another.
+
+use serde_json::json;
+
+use super::Upkeep;
+use super::scheduler::{Progress, Step};
+use crate::gallery::{Erased, Place};
+use crate::jobs::{JobKind, Lease};
+use crate::service::enrolment::ErasureSettings;
+use crate::service::work::{Failure, settings_of};
+
+/// A job that erases or merges.
+pub(super) struct Erasing {
+    settings: ErasureSettings,
+    stage: &'static str,
+    place: Place,
+    /// What there was when the first attempt began.
+    totals: Option<Erased>,
+    /// What is left now, once it has been counted.
+    left: Option<Erased>,
+}
+
+impl Erasing {
+    pub fn begin(lease: &Lease) -> Result<Self, Failure> {
+        let stage = if lease.job().kind == JobKind::Merge { "merging" } else { "erasing" };
+        let (settings, totals) = (settings_of(lease)?, Progress::totals_of(lease));
+        Ok(Self { settings, stage, place: Place::default(), totals, left: None })
+    }
+
+    pub async fn step(&mut self, upkeep: &Upkeep) -> Result<Step, Failure> {
+        let (galleries, ErasureSettings { gallery, subject, .. }) = (&upkeep.0.galleries, self.settings.clone());
+        let (Some(left), Some(totals)) = (&mut self.left, &mut self.totals) else {
+            let left = galleries.count_hidden(gallery, subject).await?;
+            self.left = Some(left);
+            self.totals.get_or_insert(left);
+            return Ok(Step::More(self.progress()));
+        };
+        let piece = match subject {
+            Some(subject) => galleries.erase_subject_piece(gallery, subject).await?,
+            None => galleries.erase_gallery_piece(gallery, &mut self.place).await?,
+        };
+        let Erased { subjects, faces, embeddings } = piece.erased;
+        take(&mut left.subjects, &mut totals.subjects, subjects);
+        take(&mut left.faces, &mut totals.faces, faces + piece.moved);
+        take(&mut left.embeddings, &mut totals.embeddings, embeddings);
+        if !piece.done {
+            return Ok(Step::More(self.progress()));
+        }
+        let (totals, merged) = (*totals, self.settings.into.is_some() && left.embeddings == totals.embeddings);
+        upkeep.0.recognition.catch_up().await;
+        Ok(Step::Done(match merged {
+            true => json!({"faces": totals.faces}),
+            false => json!(totals),
+        }))
+    }
+
+    fn progress(&self) -> Progress {
+        let (totals, left) = (self.totals.unwrap_or_default(), self.left.unwrap_or_default());
+        let done = totals.faces.saturating_sub(left.faces);
+        Progress { totals: Some(json!(totals)), ..Progress::new(self.stage, done, Some(totals.faces)) }
+    }
+}
+
+/// Takes what a piece did from what is left. What came by enrolments under way was not counted before.
+fn take(left: &mut u64, total: &mut u64, done: u64) {
+    *total += done.saturating_sub(*left);
+    *left = left.saturating_sub(done);
+}
