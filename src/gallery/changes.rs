@@ -9,7 +9,7 @@ mod identity;
 mod readers;
 
 use std::collections::{BTreeSet, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use sqlx::AssertSqlSafe;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::search::TemplateRow;
 use super::{Galleries, Gallery, GalleryError};
-use crate::db::{Notifications, Topic, notify};
+use crate::db::{DbError, Notifications, Topic, notify};
 use crate::index::About;
 use crate::types::{GalleryId, ModelId, StoredEmbedding, SubjectId};
 use identity::Identity;
@@ -28,6 +28,9 @@ use readers::SEEN_WITHIN;
 
 /// Templates that are read at once.
 const CHUNK: usize = 1000;
+
+/// How long PostgreSQL may take to read the log. It takes milliseconds, but a lock may have to be waited for.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Galleries that exist: all, or those of `$1`.
 const GALLERIES: &str = "select id, name, policy, created_at from galleries where ($1::uuid[] is null or id = any($1)) \
@@ -247,14 +250,20 @@ impl Feed {
         );
         let mut connection = self.pool.acquire().await?;
         let taken = Instant::now();
-        let row = sqlx::query_as(AssertSqlSafe(sql))
+        let reading = sqlx::query_as(AssertSqlSafe(sql))
             .bind(self.cursor.to_string())
             .bind(&self.identity.is)
             .bind(self.id)
             .bind(SEEN_WITHIN.as_secs_f64())
-            .fetch_one(&mut *connection)
-            .await?;
-        Ok((row, taken))
+            .fetch_one(&mut *connection);
+        match tokio::time::timeout(ANSWERS_WITHIN, reading).await {
+            Ok(row) => Ok((row?, taken)),
+            Err(_) => {
+                // Nothing comes of it any more, perhaps since its machine is gone, which the kernel notices much later.
+                drop(connection.detach());
+                Err(DbError::Unavailable("the log of changes was not read in time".to_owned()).into())
+            }
+        }
     }
 
     async fn read(
