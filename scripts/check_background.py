@@ -40,10 +40,15 @@ DEFAULT = "00000000-0000-7000-8000-000000000000"
 class Client:
     def __init__(self, port):
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        self.asked = time.monotonic()
 
     def ask(self, method, path, body=None, media_type="application/json"):
         if isinstance(body, (dict, list)):
             body = json.dumps(body)
+        # The server closes connections that are idle for longer.
+        if time.monotonic() - self.asked > 10:
+            self.connection.close()
+        self.asked = time.monotonic()
         self.connection.request(method, path, body, {"content-type": media_type} if body is not None else {})
         answer = self.connection.getresponse()
         data = answer.read()
@@ -122,7 +127,7 @@ class Load:
     def __init__(self, gallery, probe, photos, ports):
         self.gallery, self.probe, self.photos, self.ports = gallery, probe, photos, ports
         self.times, self.failed, self.going = {"identify": [], "enroll": []}, [], True
-        self.threads = [threading.Thread(target=self.run, args=(number,)) for number in range(4)]
+        self.threads = [threading.Thread(target=self.run, args=(number,), daemon=True) for number in range(4)]
         for thread in self.threads:
             thread.start()
 

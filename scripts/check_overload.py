@@ -37,7 +37,7 @@ class Load:
         self.gallery, self.probes, self.began, self.going = gallery, probes, time.monotonic(), True
         self.seconds = {}
         self.lock = threading.Lock()
-        self.threads = [threading.Thread(target=self.identify, args=(n,)) for n in range(clients)] + [threading.Thread(target=self.create)]
+        self.threads = [threading.Thread(target=self.identify, args=(n,), daemon=True) for n in range(clients)] + [threading.Thread(target=self.create, daemon=True)]
         for thread in self.threads:
             thread.start()
 

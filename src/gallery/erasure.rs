@@ -15,8 +15,9 @@ use super::{DEFAULT_GALLERY, Galleries, GalleryError};
 use crate::db::{Transaction, is_lock_timeout};
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
 use rows::{
-    erase_face, erase_faces, erase_rest_of_gallery, erase_subjects_of, execute, hide_gallery, hide_subject,
-    hold_subjects, hold_with_heir, is_hidden, move_faces, set_patience, some_faces, subjects_of, transaction_id,
+    erase_face, erase_faces, erase_faces_and_subjects, erase_rest_of_gallery, erase_subjects_of, execute, hide_gallery,
+    hide_subject, hold_subjects, hold_with_heir, is_hidden, move_faces, set_patience, some_faces, subjects_of,
+    transaction_id,
 };
 
 /// Faces, or subjects, up to which something is erased at once; and those of a piece.
@@ -148,7 +149,7 @@ impl Galleries {
         let passed = place.0.is_some();
         place.0 = faces.last().copied().map(FaceId);
         if !faces.is_empty() {
-            piece.erased = erase_faces(&mut transaction, &faces).await?;
+            piece.erased = erase_faces_and_subjects(&mut transaction, &faces).await?;
         } else if !passed {
             // No face was there from the first on, so that only subjects without faces can be left.
             piece.erased.subjects = erase_subjects_of(&mut transaction, gallery).await?;

@@ -61,6 +61,10 @@ pub struct Hit {
 /// For each query its hits: most similar first, equally similar ones by id.
 pub type Hits = Vec<Vec<Hit>>;
 
+/// Galleries of more subjects are freed by a thread of their own: a million names take a tenth of a second, and whoever deletes
+/// them should not wait for that.
+const FREED_BESIDE: usize = 10_000;
+
 /// The templates of one model. Searches see each change whole or not at all, and never wait for one.
 pub struct Index {
     dimension: usize,
@@ -93,9 +97,12 @@ impl Index {
     }
 
     pub fn remove_gallery(&self, gallery: GalleryId) {
+        // Bound, so that the lock is given back before anything is freed.
         let rows = self.write().remove(&gallery);
-        // Gigabytes may be freed here, and not while others wait.
-        drop(rows);
+        if let Some(rows) = rows.filter(|rows| rows.len() > FREED_BESIDE) {
+            // If there is no thread for it, it is freed here.
+            let _ = std::thread::Builder::new().name("free".to_owned()).spawn(move || drop(rows));
+        }
         self.device.iter().for_each(|device| device.remove(gallery));
     }
 

@@ -118,8 +118,9 @@ impl Registry {
         Ok(transaction.commit().await?)
     }
 
-    /// Keeps everybody else from enrolling, and from changing models, until the transaction ends; that of the secondary model. With
-    /// no face without an embedding meanwhile, it can be [switched to](Self::switch), or answer [in the shadow](Self::begin_shadow).
+    /// Keeps everybody else from enrolling, and from changing models, until the transaction ends. Fails unless the model is the
+    /// secondary one. If no face lacks an embedding of it then, it can be [switched to](Self::switch), or
+    /// [answer in the shadow](Self::begin_shadow).
     pub async fn hold_secondary(&self, id: ModelId) -> Result<Transaction, RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
         let is_secondary: Option<bool> = sqlx::query_scalar("select is_target from models where id = $1")

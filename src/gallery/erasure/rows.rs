@@ -98,6 +98,22 @@ pub(super) async fn some_faces(
         .await
 }
 
+/// Erases faces of a gallery that is erased as a whole, and the subjects of whom they were the last.
+pub(super) async fn erase_faces_and_subjects(
+    connection: &mut PgConnection,
+    faces: &[Uuid],
+) -> Result<Erased, sqlx::Error> {
+    let subjects: Vec<Uuid> = sqlx::query_scalar("select distinct subject_id from faces where id = any($1)")
+        .bind(faces)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut erased = erase_faces(connection, faces).await?;
+    let without_faces = "delete from subjects s where s.id = any($1) \
+        and not exists (select from faces f where f.gallery_id = s.gallery_id and f.subject_id = s.id)";
+    erased.subjects = execute_all(connection, without_faces, &subjects).await?;
+    Ok(erased)
+}
+
 /// Erases faces of subjects that are erased as a whole, without templates being computed for what is left.
 pub(super) async fn erase_faces(connection: &mut PgConnection, faces: &[Uuid]) -> Result<Erased, sqlx::Error> {
     sqlx::query("set local faceid.computes_templates = 'later'").execute(&mut *connection).await?;

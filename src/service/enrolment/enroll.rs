@@ -118,7 +118,7 @@ impl Enrolment {
         Ok(Sighting { face, chip, image_sha256 })
     }
 
-    /// Enrolls by one model, and by the secondary.
+    /// Enrolls by the model that answers, and by the secondary one.
     async fn enroll_by(
         &self,
         serving: &Arc<Serving>,
@@ -170,7 +170,7 @@ impl Enrolment {
         })
     }
 
-    /// The embedding of the secondary. Where it is not loaded, the embedding is made of the chip later.
+    /// The embedding by the secondary model. Where that is not loaded, the embedding is made of the chip later.
     async fn by_secondary(&self, serving: &Serving, chip: Chip) -> Result<Vec<(ModelId, Embedding)>, ServiceError> {
         match self.0.recognition.served().secondary().filter(|secondary| secondary.serving.id() != serving.id()) {
             Some(secondary) => {

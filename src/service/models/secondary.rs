@@ -1,4 +1,4 @@
-//! Work on the secondary: the model that faces are embedded by beside the active one, by jobs that promote it or let it answer in
+//! Work on the secondary model: the one that faces are embedded by beside the active one, by jobs that promote it or let it answer in
 //! the shadow.
 
 use std::time::{Duration, Instant};

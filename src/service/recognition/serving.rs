@@ -147,7 +147,7 @@ impl ServedModels {
         let _former = self.change(|held| std::mem::replace(&mut held.secondary, secondary));
     }
 
-    /// The serving model or the secondary, if it is this one.
+    /// The active model or the secondary one, if it is this one.
     pub fn loaded(&self, model: ModelId) -> Option<Loaded> {
         let held = self.read();
         if held.serving.id() == model {

@@ -56,8 +56,9 @@ impl Erasing {
 
     fn progress(&self) -> Progress {
         let (totals, left) = (self.totals.unwrap_or_default(), self.left.unwrap_or_default());
-        let done = totals.faces.saturating_sub(left.faces);
-        Progress { totals: Some(json!(totals)), ..Progress::new(self.stage, done, Some(totals.faces)) }
+        let total = totals.faces + totals.subjects;
+        let done = total.saturating_sub(left.faces + left.subjects);
+        Progress { totals: Some(json!(totals)), ..Progress::new(self.stage, done, Some(total)) }
     }
 }
 
