@@ -1,6 +1,6 @@
 //! Galleries in memory: filled from the database, kept true by its change log.
 //!
-//! The database is the truth. What is in memory is fresh while the state of the database that it shows is at most [`FRESH`] old
+//! The database is the truth. What is in memory is fresh while the state of the database that it shows is at most two seconds old
 //! and holds every write of this server. When the database is slow or away it grows old: up to a bound that is configured it
 //! answers all the same, and says how old it is; beyond that, and while it is filled, searches go to the database.
 
