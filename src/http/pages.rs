@@ -58,6 +58,7 @@ const PICTURES: &[(&str, &[u8])] = files![
     "docs/images/fnir-growth.svg",
     "docs/images/modules.svg",
     "docs/images/pipeline.svg",
+    "benches/overload.svg",
     "benches/search-growth.svg",
 ];
 
