@@ -1,4 +1,5 @@
-//! What faceid does, without a word of HTTP: four modules, each of which uses only those before it.
+//! What faceid does, without a word of HTTP, in four modules: recognition, models, enrolment and upkeep. Each uses only those that
+//! are named before it.
 
 pub mod answers;
 mod enrolment;

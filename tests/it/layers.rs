@@ -149,7 +149,7 @@ fn modules_use_what_the_page_says() {
     }
 }
 
-/// Where a row stands says nothing; what is below it is what it uses, so nobody must use their callers.
+/// Neither directly nor by way of others: there is no circle in what the page says.
 #[test]
 fn no_module_uses_its_callers() {
     let says = table("| module | holds | uses |");

@@ -103,11 +103,7 @@ pub(super) async fn erase_faces_and_subjects(
     connection: &mut PgConnection,
     faces: &[Uuid],
 ) -> Result<Erased, sqlx::Error> {
-    let subjects: Vec<Uuid> = sqlx::query_scalar("select distinct subject_id from faces where id = any($1)")
-        .bind(faces)
-        .fetch_all(&mut *connection)
-        .await?;
-    let mut erased = erase_faces(connection, faces).await?;
+    let (mut erased, subjects) = erase_with_templates(connection, faces).await?;
     let without_faces = "delete from subjects s where s.id = any($1) \
         and not exists (select from faces f where f.gallery_id = s.gallery_id and f.subject_id = s.id)";
     erased.subjects = execute_all(connection, without_faces, &subjects).await?;
@@ -116,6 +112,14 @@ pub(super) async fn erase_faces_and_subjects(
 
 /// Erases faces of subjects that are erased as a whole, without templates being computed for what is left.
 pub(super) async fn erase_faces(connection: &mut PgConnection, faces: &[Uuid]) -> Result<Erased, sqlx::Error> {
+    Ok(erase_with_templates(connection, faces).await?.0)
+}
+
+/// What was erased, and whose faces they were: these subjects are locked.
+async fn erase_with_templates(
+    connection: &mut PgConnection,
+    faces: &[Uuid],
+) -> Result<(Erased, Vec<Uuid>), sqlx::Error> {
     sqlx::query("set local faceid.computes_templates = 'later'").execute(&mut *connection).await?;
     let subjects: Vec<Uuid> = sqlx::query_scalar(
         "select id from subjects where id in (select subject_id from faces where id = any($1)) order by id for update",
@@ -126,7 +130,7 @@ pub(super) async fn erase_faces(connection: &mut PgConnection, faces: &[Uuid]) -
     execute_all(connection, "delete from templates where subject_id = any($1)", &subjects).await?;
     let embeddings = execute_all(connection, "delete from embeddings where face_id = any($1)", faces).await?;
     let erased = execute_all(connection, "delete from faces where id = any($1)", faces).await?;
-    Ok(Erased { subjects: 0, faces: erased, embeddings })
+    Ok((Erased { subjects: 0, faces: erased, embeddings }, subjects))
 }
 
 /// Erases a face of a subject that stays, whose lock is held.
