@@ -5,10 +5,12 @@
 
 Clients identify by embedding all the time, another one enrolls. After a quiet while the database is overloaded in two ways, with a
 quiet while between: `locked`, nobody gets at the log of changes; `busy`, as many sessions as there are connections compute. Prints
-a line for each second, and draws them.
+a line for each second, and draws them. With `--apart` PostgreSQL has the last core for itself, as if on another machine, and the
+server and its clients have the others: what computes in the database then takes nothing else from them.
 """
 import argparse
 import json
+import os
 import subprocess
 import tempfile
 import threading
@@ -81,6 +83,18 @@ class Load:
             thread.join()
 
 
+def part(data, server):
+    """Gives PostgreSQL the last core and the server the others."""
+    *others, last = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, others)
+    postmaster = int(next(Path(data).glob("**/postmaster.pid")).read_text().split()[0])
+    backends = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    for process in (postmaster, *map(int, backends)):
+        os.sched_setaffinity(process, {last})
+    for thread in Path(f"/proc/{server.pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), others)
+
+
 def psql_session(data, sql):
     program = next(iter(sorted(HOME.glob("postgres*/bin/psql"))), "psql")
     command = [str(program), "-h", str(Path(data).resolve() / "run"), "-U", "faceid", "-d", "faceid", "-qAt", "-c", sql]
@@ -136,6 +150,7 @@ def main():
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=int, default=30, help="of each overload")
     parser.add_argument("--quiet", type=int, default=20, help="seconds before and after each")
+    parser.add_argument("--apart", action="store_true", help="PostgreSQL on a core of its own")
     parser.add_argument("--svg", help="where to draw")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="faceid-overload-") as data:
@@ -147,6 +162,8 @@ def main():
         server.wait()
         server = spawn(ROOT / arguments.binary, PORTS[0], data)
         until_ready(server, PORTS[0])
+        if arguments.apart:
+            part(data, server)
         load = Load(gallery, [embedding_of(data, gallery)], arguments.clients)
         bands = []
         time.sleep(arguments.quiet)

@@ -208,8 +208,8 @@ pub struct IdentifiedFace {
 pub struct Match {
     pub subject: String,
     pub subject_id: SubjectId,
-    /// The subject's face that is most similar; null if it was deleted at this moment, or if the answer is stale and the
-    /// database did not tell in time.
+    /// The subject's face that is most similar; null if it was deleted at this moment, or if the subject has several and the
+    /// database is slow.
     #[schema(required)]
     pub face_id: Option<FaceId>,
     /// Cosine, -1..1, of the face and the subject's template.

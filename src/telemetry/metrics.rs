@@ -46,6 +46,7 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!("faceid_resident_templates", "Templates in memory; 0 while galleries are searched in PostgreSQL.");
     describe_gauge!("faceid_resident_age_seconds", Unit::Seconds, "Age of what is in memory; 0 if nothing is.");
     describe_counter!("faceid_stale_answers_total", "Identifications answered from memory that was not fresh.");
+    describe_counter!("faceid_unnamed_answers_total", "Identifications without the nearest face of each subject.");
     describe_counter!("faceid_shadow_faces_total", "Faces that a candidate in the shadow was asked about, by outcome.");
     describe_gauge!("faceid_engine_info", "1, labelled with the device, precision and kernels in use.");
     describe_counter!("faceid_jobs_total", "Jobs that ended at this server, by kind and how they ended.");

@@ -3,6 +3,7 @@
 mod decisions;
 mod embed;
 mod identify;
+mod naming;
 mod photo;
 mod sampler;
 mod search;
@@ -21,6 +22,7 @@ pub(in crate::service) use decisions::{Authority, GalleryCurves, STRANGERS};
 pub use embed::PhotoRequest;
 pub(in crate::service) use identify::opinion;
 pub use identify::{IdentifyEmbeddingRequest, IdentifyRequest};
+use naming::FaceNaming;
 pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
 pub(in crate::service) use sampler::{Answered, Sampler, count_shadow};
 pub use serving::Loaded;
@@ -45,8 +47,7 @@ struct Parts {
     requests: Arc<Semaphore>,
     /// Searches in the database while galleries should be in memory.
     database_searches: Arc<Semaphore>,
-    /// Held by the one that asks the database for faces while the memory that answers is old.
-    naming_faces: Semaphore,
+    naming: FaceNaming,
 }
 
 impl Recognition {
@@ -62,7 +63,7 @@ impl Recognition {
             requests: Arc::new(Semaphore::new(recognition.max_requests)),
             // Whatever else requests need the database for finds connections left.
             database_searches: Arc::new(Semaphore::new((config.database.connections as usize / 2).max(1))),
-            naming_faces: Semaphore::new(1),
+            naming: FaceNaming::new(),
             config: recognition,
         }))
     }

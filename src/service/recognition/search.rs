@@ -5,20 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{Instrument, debug, debug_span};
+use tracing::{Instrument, debug_span};
 
 use super::{Recognition, Serving, rejected};
 use crate::gallery::Gallery;
 use crate::index::{Hit, Hits, Query};
 use crate::resident::View;
 use crate::service::ServiceError;
-use crate::types::{GalleryId, StoredEmbedding};
+use crate::types::GalleryId;
 
 /// How long a search waits for a place in the database, where the memory should have answered and is too old.
 const PLACE_WITHIN: Duration = Duration::from_secs(1);
-
-/// How long the database may take to name faces while the memory that answers is old, which mostly means that it is slow.
-const FACES_WITHIN: Duration = Duration::from_millis(500);
 
 /// What a search found.
 #[derive(Default)]
@@ -101,28 +98,6 @@ impl Recognition {
             Ok(Ok(place)) => Ok(Some(place)),
             _ => Err(rejected("search")),
         }
-    }
-
-    /// Names the face that each hit's probe resembles most, of those of the subject. Where an old memory answered, one at a time asks
-    /// the database, which is slow then, and not for long; the others name none.
-    pub(in crate::service) async fn fill_faces(
-        &self,
-        serving: &Serving,
-        gallery: GalleryId,
-        probes: &[StoredEmbedding],
-        found: &mut Found,
-    ) -> Result<(), ServiceError> {
-        let filling = self.0.galleries.fill_faces(gallery, serving.id(), probes, &mut found.hits);
-        if found.stale.is_none() {
-            return Ok(filling.await?);
-        }
-        let Ok(_only) = self.0.naming_faces.try_acquire() else { return Ok(()) };
-        match tokio::time::timeout(FACES_WITHIN, filling).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "faces are not named"),
-            Err(_) => debug!("faces are not named: the database is slow"),
-        }
-        Ok(())
     }
 }
 
