@@ -159,6 +159,18 @@ impl From<sqlx::Error> for DbError {
 }
 
 impl DbError {
+    /// Whether what was asked about is to blame, or its row, rather than the statement or the database: a value that does not fit
+    /// or cannot be read, a constraint, a damaged row.
+    pub fn is_of_data(&self) -> bool {
+        match self {
+            Self::Statement(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| ["22", "23", "XX001"].iter().any(|class| code.starts_with(class)))
+            }
+            Self::Statement(error) => matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)),
+            _ => false,
+        }
+    }
+
     /// Whether it may go better if the caller tries again.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Locked(_) | Self::TooSlow(_))

@@ -1,7 +1,7 @@
 //! Embeddings of another model: what is missing of them, and storing them.
 
 use pgvector::HalfVector;
-use sqlx::PgConnection;
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, PhotoId, check_dimension};
@@ -38,7 +38,7 @@ impl Galleries {
     pub async fn chips_to_embed(&self, faces: &[FaceId]) -> Result<Vec<(FaceId, Vec<u8>)>, GalleryError> {
         let ids: Vec<Uuid> = faces.iter().map(|face| face.0).collect();
         let rows: Vec<(Uuid, Vec<u8>)> =
-            sqlx::query_as("select id, chip from present_faces where id = any($1) and chip is not null")
+            sqlx::query_as("select id, chip from lasting_faces where id = any($1) and chip is not null")
                 .bind(ids)
                 .fetch_all(&self.beside)
                 .await?;
@@ -46,20 +46,20 @@ impl Galleries {
     }
 
     /// How many faces of all galleries have a chip but no embedding of the model, but for those that were set aside. Reads all
-    /// faces.
+    /// faces, for as long as whoever asks waits.
     pub async fn count_missing_embeddings(&self, model: ModelId) -> Result<u64, GalleryError> {
-        count_missing(&mut *self.beside.acquire().await?, model).await
+        count_missing(&self.pool.without_limits(), model).await
     }
 
     /// As [`Self::count_missing_embeddings`], as a transaction sees it.
     pub async fn count_missing_within(&self, held: &mut Transaction, model: ModelId) -> Result<u64, GalleryError> {
-        count_missing(held, model).await
+        count_missing(&mut **held, model).await
     }
 
     /// Faces that no switch to a model could keep: they have neither a chip nor an embedding of it.
     pub async fn count_without_chip(&self, id: ModelId) -> Result<u64, GalleryError> {
         let count: i64 = sqlx::query_scalar(
-            "select count(*) from present_faces f where f.chip is null \
+            "select count(*) from lasting_faces f where f.chip is null \
              and not exists (select from embeddings e where e.face_id = f.id and e.model_id = $1)",
         )
         .bind(id.0)
@@ -91,22 +91,25 @@ impl Galleries {
         let rows: Vec<(Vec<Vec<u8>>, Vec<HalfVector>)> = sqlx::query_as(
             "with known as materialized (select e.subject_id, e.face_id, \
                coalesce(f.image_sha256, sha256(f.chip), sha256(uuid_send(f.id))) as photo \
-               from embeddings e join faces f on f.id = e.face_id where e.model_id = $1 and e.gallery_id = $2), \
+               from embeddings e join present_faces f on f.id = e.face_id where e.model_id = $1 and e.gallery_id = $2), \
              chosen as (select subject_id from known group by subject_id \
                order by (count(distinct photo) > 1) desc, md5(subject_id::text) limit $3), \
-             distinct_photos as (select distinct on (k.subject_id, k.photo) k.* \
-               from known k join chosen using (subject_id) order by k.subject_id, k.photo, k.face_id), \
+             distinct_photos as (select distinct on (c.subject_id, k.photo) c.subject_id, k.* \
+               from chosen c cross join lateral ( \
+                 select e.face_id, e.embedding, coalesce(f.image_sha256, sha256(f.chip), sha256(uuid_send(f.id))) as photo \
+                 from embeddings e join faces f on f.id = e.face_id \
+                 where e.gallery_id = $2 and e.subject_id = c.subject_id and e.model_id = $1 \
+               ) k order by c.subject_id, k.photo, k.face_id), \
              numbered as (select *, row_number() over (partition by subject_id order by face_id) as number \
                from distinct_photos) \
-             select array_agg(n.photo order by n.face_id), array_agg(e.embedding order by n.face_id) \
-             from numbered n join embeddings e on e.face_id = n.face_id and e.model_id = $1 \
-             where n.number <= $4 group by n.subject_id order by n.subject_id",
+             select array_agg(photo order by face_id), array_agg(embedding order by face_id) \
+             from numbered where number <= $4 group by subject_id order by subject_id",
         )
         .bind(model.0)
         .bind(gallery.0)
         .bind(i64::from(subjects))
         .bind(i64::from(each))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.pool.without_limits())
         .await?;
         let face = |(photo, embedding): (Vec<u8>, HalfVector)| {
             Ok((PhotoId::new(photo)?, StoredEmbedding::new(embedding.to_vec())))
@@ -142,7 +145,8 @@ impl Galleries {
             "with present as ( \
                select f.id, f.gallery_id, f.subject_id from faces f join subjects s on s.id = f.subject_id \
                join galleries g on g.id = f.gallery_id \
-               where f.id = any($2) and f.subject_id = any($5) and s.erased_at is null and g.erased_at is null \
+               where f.id = any($2) and f.subject_id = any($5) and (s.erased_at is null or s.merged_into is not null) \
+               and g.erased_at is null \
                and exists (select from models where id = $1 and state <> 'retired') order by f.id for key share of f \
              ) \
              insert into embeddings (face_id, model_id, gallery_id, subject_id, embedding, norm) \
@@ -162,10 +166,10 @@ impl Galleries {
     }
 }
 
-async fn count_missing(connection: &mut PgConnection, model: ModelId) -> Result<u64, GalleryError> {
+async fn count_missing(executor: impl PgExecutor<'_>, model: ModelId) -> Result<u64, GalleryError> {
     let count: i64 = sqlx::query_scalar("select count(*) from faces_to_embed where model_id = $1")
         .bind(model.0)
-        .fetch_one(connection)
+        .fetch_one(executor)
         .await?;
     Ok(count.unsigned_abs())
 }

@@ -16,8 +16,8 @@ use crate::db::{Transaction, is_lock_timeout};
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
 use rows::{
     erase_face, erase_faces, erase_faces_and_subjects, erase_rest_of_gallery, erase_subjects_of, execute, hide_gallery,
-    hide_subject, hold_subjects, hold_with_heir, is_hidden, move_faces, set_patience, some_faces, subjects_of,
-    transaction_id,
+    hide_subject, hold_for_merge, hold_subjects, hold_with_heir, is_hidden, move_faces, pass_on_merges, set_patience,
+    some_faces, subjects_of, transaction_id,
 };
 
 /// Faces, or subjects, up to which something is erased at once; and those of a piece.
@@ -252,7 +252,7 @@ impl Galleries {
         if into_id == from_id {
             return Err(GalleryError::SameSubject);
         }
-        let held = hold_subjects(transaction, &[into_id.0, from_id.0]).await?;
+        let held = hold_for_merge(transaction, from_id, into_id).await?;
         for (name, id) in [(into, into_id), (from, from_id)] {
             if !held.contains(&id.0) {
                 return Err(GalleryError::SubjectNotFound(name.to_owned()));
@@ -260,6 +260,7 @@ impl Galleries {
         }
         let hidden = hide_subject(transaction, gallery_id, from_id, Some(into_id)).await?;
         let hidden = hidden.ok_or_else(|| GalleryError::SubjectNotFound(from.to_owned()))?;
+        pass_on_merges(transaction, from_id, into_id).await?;
         Ok((hidden, from_id, into_id))
     }
 

@@ -84,8 +84,8 @@ impl Galleries {
         let rows: Vec<FindingRow> = sqlx::query_as(
             "select f.id, f.kind, f.subject_id, s.name as subject, f.face_id, f.other_id, o.name as other, f.score, \
              f.evidence, f.found_at from findings f join subjects s on s.id = f.subject_id \
-             left join subjects o on o.id = f.other_id \
-             where s.erased_at is null and o.erased_at is null and f.gallery_id = $1 and f.model_id = $2 and f.kind = any($3) and f.score >= $4 \
+             left join subjects o on o.id = f.other_id join galleries g on g.id = f.gallery_id \
+             where g.erased_at is null and s.erased_at is null and o.erased_at is null and f.gallery_id = $1 and f.model_id = $2 and f.kind = any($3) and f.score >= $4 \
              and (f.score < $5 or (f.score = $5 and f.id > $6)) order by f.score desc, f.id limit $7",
         )
         .bind(gallery.0)

@@ -52,6 +52,8 @@ impl Galleries {
         place: &mut RetirementPlace,
     ) -> Result<Option<u64>, GalleryError> {
         let mut transaction = self.beside.begin().await?;
+        // Whoever promotes holds this for a while; other work in the background does not wait for that.
+        sqlx::query("set local lock_timeout = '5s'").execute(&mut *transaction).await?;
         // While it lasts, nobody imports the model again.
         lock_shared(&mut transaction, MODELS_LOCK).await?;
         let (galleries, subjects) = next_subjects(&mut transaction, id, *place).await?;

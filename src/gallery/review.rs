@@ -110,20 +110,26 @@ impl Galleries {
         Ok(count.unsigned_abs())
     }
 
-    /// Some subjects of a gallery that wait for a review.
+    /// Some subjects of a gallery that wait for a review: `limit` at most, who have `most_faces` together unless it is one.
     pub async fn next_review(
         &self,
         gallery: GalleryId,
         model: ModelId,
         limit: u32,
+        most_faces: u32,
     ) -> Result<Option<ReviewBatch>, GalleryError> {
         let rows: Vec<(Uuid, bool, i64, String)> = sqlx::query_as(
-            "select subject_id, changed, ticket, pg_snapshot_xmin(pg_current_snapshot())::text from review_queue \
-             where model_id = $1 and gallery_id = $2 order by subject_id limit $3",
+            "select subject_id, changed, ticket, seen from ( \
+               select q.*, pg_snapshot_xmin(pg_current_snapshot())::text as seen, \
+                 row_number() over (order by q.subject_id) as number, sum(t.faces) over (order by q.subject_id) as faces from ( \
+                   select * from review_queue where model_id = $1 and gallery_id = $2 order by subject_id limit $3 \
+                 ) q left join templates t on t.model_id = q.model_id and t.subject_id = q.subject_id \
+             ) due where number = 1 or coalesce(faces, 0) <= $4 order by subject_id",
         )
         .bind(model.0)
         .bind(gallery.0)
         .bind(i64::from(limit))
+        .bind(i64::from(most_faces))
         .fetch_all(&self.beside)
         .await?;
         let Some((.., seen)) = rows.first().cloned() else { return Ok(None) };

@@ -70,11 +70,14 @@ impl Galleries {
         limit: u32,
     ) -> Result<Vec<(SubjectId, StoredEmbedding)>, GalleryError> {
         let rows: Vec<(Uuid, HalfVector)> = sqlx::query_as(
-            "select distinct on (e.subject_id) e.subject_id, e.embedding from ( \
+            // One look-up each: a join may compare every pair while there are no statistics of a gallery yet.
+            "select chosen.subject_id, e.embedding from ( \
                select subject_id from templates where model_id = $1 and gallery_id = $2 \
                order by md5(subject_id::text) limit $3 \
-             ) chosen join embeddings e on e.model_id = $1 and e.gallery_id = $2 and e.subject_id = chosen.subject_id \
-             order by e.subject_id, md5(e.face_id::text)",
+             ) chosen cross join lateral ( \
+               select embedding from embeddings where gallery_id = $2 and subject_id = chosen.subject_id and model_id = $1 \
+               order by md5(face_id::text) limit 1 \
+             ) e order by chosen.subject_id",
         )
         .bind(model.0)
         .bind(gallery.0)
@@ -107,18 +110,19 @@ impl Galleries {
         }
         let vectors: Vec<HalfVector> = probes.iter().map(|probe| HalfVector::from(probe.as_slice().to_vec())).collect();
         let faces: Vec<(i64, Uuid, Uuid)> = sqlx::query_as(
-            "select distinct on (w.number, w.subject_id) w.number, w.subject_id, e.face_id \
-             from unnest($3::bigint[], $4::uuid[]) as w (number, subject_id) \
+            // Each subject by itself, as above.
+            "select w.number, w.subject_id, e.face_id from unnest($3::bigint[], $4::uuid[]) as w (number, subject_id) \
              join unnest($5::halfvec[]) with ordinality as p (probe, number) on p.number = w.number \
-             join embeddings e on e.gallery_id = $1 and e.model_id = $2 and e.subject_id = w.subject_id \
-             order by w.number, w.subject_id, e.embedding <#> p.probe, e.face_id",
+             cross join lateral (select face_id from embeddings where gallery_id = $1 and subject_id = w.subject_id \
+               and model_id = $2 order by embedding <#> p.probe, face_id limit 1) e",
         )
         .bind(gallery.0)
         .bind(model.0)
         .bind(numbers)
         .bind(subjects)
         .bind(vectors)
-        .fetch_all(&self.pool)
+        // Whoever asks may not wait for it to the end.
+        .fetch_all(&self.pool.cancellable())
         .await?;
         for (number, subject, face) in faces {
             let hits = usize::try_from(number - 1).ok().and_then(|number| found.get_mut(number));
@@ -211,7 +215,8 @@ async fn shortlist(
         "select nearest.subject_id, s.name as subject, nearest.faces, nearest.face_id, nearest.embedding from ( \
            select subject_id, faces, face_id, embedding, {distance} as distance from templates \
            where model_id = $1 and gallery_id = $2 and subject_id <> $4 order by {distance} limit $5 \
-         ) nearest join subjects s on s.id = nearest.subject_id order by nearest.distance"
+         ) nearest join subjects s on s.id = nearest.subject_id and s.erased_at is null \
+         join galleries g on g.id = $2 and g.erased_at is null order by nearest.distance"
     );
     let rows = sqlx::query_as(AssertSqlSafe(sql))
         .bind(model.0)

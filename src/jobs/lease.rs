@@ -13,7 +13,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::events::{EventKind, add};
-use super::queue::{End, MOST_SETBACKS, finish, pause_after};
+use super::queue::{End, finish, pause_after};
 use super::{Job, JobError, Jobs};
 
 /// Why work on a job must end before it is done.
@@ -253,11 +253,10 @@ impl Lease {
                 .bind(self.job.id.0)
                 .fetch_one(&mut *transaction)
                 .await?;
-        let setbacks = setbacks.unsigned_abs();
-        if setbacks >= MOST_SETBACKS {
+        if setbacks >= self.job.kind.lane().most_setbacks() {
             finish(&mut transaction, self.job.id, &End::Failed(error)).await?;
         } else {
-            self.requeue(&mut transaction, pause_after(setbacks), Some(&error)).await?;
+            self.requeue(&mut transaction, pause_after(setbacks.unsigned_abs()), Some(&error)).await?;
         }
         self.commit_last(transaction).await
     }

@@ -209,7 +209,8 @@ impl Registry {
                d.candidate_subject_id, c.name as candidate_subject, d.candidate_similarity, d.candidate_threshold \
              from shadow_disagreements d join galleries g on g.id = d.gallery_id join models m on m.id = d.against_id \
              left join subjects a on a.id = d.active_subject_id left join subjects c on c.id = d.candidate_subject_id \
-             where d.model_id = $1 and d.id < $2 order by d.id desc limit $3",
+             where d.model_id = $1 and d.id < $2 and g.erased_at is null and a.erased_at is null and c.erased_at is null \
+             order by d.id desc limit $3",
         )
         .bind(id.0)
         .bind(page.before())
@@ -234,7 +235,9 @@ async fn keep(
     sqlx::query(
         "insert into shadow_disagreements (id, model_id, against_id, gallery_id, kind, active_subject_id, \
            active_similarity, active_threshold, candidate_subject_id, candidate_similarity, candidate_threshold) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         select $1, $2, $3, $4, $5, $6::uuid, $7::real, $8::real, $9::uuid, $10::real, $11::real \
+         where exists (select from galleries where id = $4 and erased_at is null) \
+         and not exists (select from subjects where id in ($6, $9) and erased_at is not null)",
     )
     .bind(Uuid::now_v7())
     .bind(candidate.0)

@@ -118,6 +118,32 @@ async fn a_large_gallery_is_gone_everywhere_at_once_and_erased_whoever_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merge_goes_on_after_kill_9_and_says_what_it_did() {
+    let data = data_dir();
+    let mut server = Server::start(data.path(), &["--job-lease", "1", "--background-share", "0.02"]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let mut database = database(data.path()).await;
+    make_people(&app, &mut database, 2, 1500).await;
+    let path = format!("/subjects/made%201/merge?gallery={}", app.gallery);
+    let answer = app.post_json(&path, json!({"subject": "made 2"})).await;
+    answer.expect(StatusCode::ACCEPTED);
+    let job: Job = answer.json();
+    eventually(PATIENCE, "a piece has moved", async || {
+        let job: Job = app.get(&format!("/admin/jobs/{}", job.id)).await.json();
+        job.progress.filter(|progress| progress["done"].as_u64() > Some(0))
+    })
+    .await;
+    drop(database);
+    server.kill();
+    let server = Server::start(data.path(), &["--job-lease", "1", "--background-share", "1"]).await;
+    let app = TestApp { url: server.url.clone(), ..app };
+    let job = app.finished(app.get(&format!("/admin/jobs/{}", job.id)).await.json()).await;
+    assert_eq!((job.state, job.attempts > 1), (JobState::Succeeded, true), "{job:?}");
+    assert_eq!(job.result, Some(json!({"faces": 1500})));
+    assert_eq!(app.get(&format!("/subjects/made%201?gallery={}", app.gallery)).await.json::<Subject>().faces, 3000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_small_is_erased_before_the_answer_and_many_faces_by_a_job() {
     let data = data_dir();
     let server = Server::start(data.path(), &["--background-share", "1"]).await;

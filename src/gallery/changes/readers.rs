@@ -27,20 +27,21 @@ impl Galleries {
     /// it: 0, unless some do not get at the database or are too slow.
     ///
     /// A server that does not get at it counts for as long as it may answer from memory all the same, and ten seconds more;
-    /// so does one that was killed.
+    /// so does one that was killed. Nobody waits for one that has not been seen for ten seconds.
     pub async fn await_readers(&self, transaction: u64, patience: Duration) -> Result<u64, GalleryError> {
         let began = Instant::now();
         notify(&self.pool, Topic::Changes).await?;
         loop {
-            let behind: i64 = sqlx::query_scalar(
-                "select count(*) from readers where seen_at > now() - (answers_for + $2::float8) * interval '1 second' \
+            let (behind, alive): (i64, i64) = sqlx::query_as(
+                "select count(*), count(*) filter (where seen_at > now() - $2::float8 * interval '1 second') \
+                 from readers where seen_at > now() - (answers_for + $2::float8) * interval '1 second' \
                  and not pg_visible_in_snapshot($1::text::xid8, snapshot)",
             )
             .bind(transaction.to_string())
             .bind(SEEN_WITHIN.as_secs_f64())
             .fetch_one(&self.pool)
             .await?;
-            if behind == 0 || began.elapsed() >= patience {
+            if alive == 0 || began.elapsed() >= patience {
                 return Ok(behind.unsigned_abs());
             }
             tokio::time::sleep(POLL).await;

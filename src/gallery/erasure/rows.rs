@@ -35,6 +35,38 @@ pub(super) async fn hold_subjects(connection: &mut PgConnection, ids: &[Uuid]) -
         .await
 }
 
+/// Locks two subjects of which the first is merged into the other, and those that are being merged into the first, in the order of
+/// ids: those of the two that are not being erased.
+pub(super) async fn hold_for_merge(
+    connection: &mut PgConnection,
+    from: SubjectId,
+    into: SubjectId,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "with held as materialized (select id, erased_at from subjects where id = any($1) or merged_into = $2 \
+           order by id for update) \
+         select id from held where id = any($1) and erased_at is null",
+    )
+    .bind(vec![from.0, into.0])
+    .bind(from.0)
+    .fetch_all(connection)
+    .await
+}
+
+/// Those who were to get their faces to `from` get them to `into`.
+pub(super) async fn pass_on_merges(
+    connection: &mut PgConnection,
+    from: SubjectId,
+    into: SubjectId,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("update subjects set merged_into = $2 where merged_into = $1")
+        .bind(from.0)
+        .bind(into.0)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 /// `None`: it is gone already.
 pub(super) async fn hide_gallery(connection: &mut PgConnection, id: GalleryId) -> Result<Option<Hidden>, sqlx::Error> {
     let transaction: Option<i64> = sqlx::query_scalar(

@@ -331,6 +331,8 @@ async fn whoever_erases_waits_for_all_readers() {
     assert_eq!(ask().await.unwrap(), 2);
     run(&db, "update readers set seen_at = now() - interval '65 seconds'").await;
     assert_eq!(ask().await.unwrap(), 2);
+    let at_once = tokio::time::timeout(minute / 2, db.galleries.await_readers(9_000_000_000_000, minute)).await;
+    assert_eq!(at_once.expect("nobody waits for them").unwrap(), 2);
     run(&db, "update readers set seen_at = now() - interval '71 seconds'").await;
     assert_eq!(ask().await.unwrap(), 0);
     one.next().await.unwrap();

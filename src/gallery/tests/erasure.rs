@@ -151,6 +151,8 @@ async fn a_large_gallery_is_hidden_at_once_and_erased_in_pieces() {
     for result in [db.galleries.face(FaceId(some)).await.map(drop), db.galleries.chip(FaceId(some)).await.map(drop)] {
         assert!(matches!(result, Err(GalleryError::FaceNotFound(_))));
     }
+    // Nor does whoever knows the gallery from before.
+    assert!(db.search(id, &[axis(0)], 5, None).await.concat().is_empty());
     let next = db.registry.register("next", [2; 32], 8).await.unwrap().id;
     assert_eq!(db.galleries.count_missing_embeddings(next).await.unwrap(), 1);
     assert_eq!(db.galleries.next_gallery_to_review(db.model, id).await.unwrap(), Some(DEFAULT_GALLERY));
@@ -243,6 +245,37 @@ async fn a_subject_with_many_faces_goes_to_another_in_pieces() {
         while !db.galleries.erase_subject_piece(gallery, subject).await.unwrap().done {}
     }
     assert_eq!((db.rows("faces").await, db.rows("subjects").await, db.rows("templates").await), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn faces_on_their_way_to_somebody_who_is_merged_arrive_where_that_one_went() {
+    let db = Fixture::new().await;
+    large(&db, "team", 1, 650).await;
+    db.enroll("team", "Bob", &axis(0)).await;
+    db.enroll("team", "Carl", &axis(1)).await;
+    let mut transaction = db.galleries.begin().await.unwrap();
+    let (hidden, from, _) = db.galleries.hide_merged(&mut transaction, "team", "Bob", "subject 0").await.unwrap();
+    transaction.commit().await.unwrap();
+    db.galleries.erase_subject_piece(hidden.gallery, from).await.unwrap();
+    // While they are on their way, another model embeds them as well: they stay.
+    let next = db.registry.register("next", [2; 32], 8).await.unwrap().id;
+    let on_their_way = db.galleries.missing_embeddings(next, None).await.unwrap().0;
+    assert_eq!((on_their_way.len(), db.galleries.count_missing_embeddings(next).await.unwrap()), (652, 652));
+    let chips = db.galleries.chips_to_embed(&on_their_way).await.unwrap();
+    assert_eq!(chips.len(), 652);
+    let made: Vec<_> = on_their_way.iter().map(|face| (*face, Random(7).embedding_of(8))).collect();
+    assert_eq!(db.galleries.store_embeddings(next, &made).await.unwrap(), 652);
+
+    // Bob has 301 faces by now: he goes to Carl by a job as well. His is done first.
+    let mut transaction = db.galleries.begin().await.unwrap();
+    let (_, bob, _) = db.galleries.hide_merged(&mut transaction, "team", "Carl", "Bob").await.unwrap();
+    transaction.commit().await.unwrap();
+    for subject in [bob, from] {
+        while !db.galleries.erase_subject_piece(hidden.gallery, subject).await.unwrap().done {}
+    }
+    assert_eq!(db.galleries.subject("team", "Carl").await.unwrap().faces, 652);
+    let templates: Vec<i32> = sqlx::query_scalar("select faces from templates").fetch_all(&db.pool).await.unwrap();
+    assert_eq!(templates, [652, 652]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,5 +1,6 @@
 //! The job that erases what was hidden before, or gives the faces of one subject to another.
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Upkeep;
@@ -15,9 +16,19 @@ pub(super) struct Erasing {
     stage: &'static str,
     place: Place,
     /// What there was when the first attempt began.
-    totals: Option<Erased>,
+    totals: Option<Totals>,
     /// What is left now, once it has been counted.
     left: Option<Erased>,
+}
+
+/// What there is to do in all.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Totals {
+    #[serde(flatten)]
+    all: Erased,
+    /// Whether faces of a subject that is merged were erased, as nobody was there any more who could get them.
+    #[serde(default)]
+    lost: bool,
 }
 
 impl Erasing {
@@ -32,7 +43,7 @@ impl Erasing {
         let (Some(left), Some(totals)) = (&mut self.left, &mut self.totals) else {
             let left = galleries.count_hidden(gallery, subject).await?;
             self.left = Some(left);
-            self.totals.get_or_insert(left);
+            self.totals.get_or_insert(Totals { all: left, lost: false });
             return Ok(Step::More(self.progress()));
         };
         let piece = match subject {
@@ -40,23 +51,24 @@ impl Erasing {
             None => galleries.erase_gallery_piece(gallery, &mut self.place).await?,
         };
         let Erased { subjects, faces, embeddings } = piece.erased;
-        take(&mut left.subjects, &mut totals.subjects, subjects);
-        take(&mut left.faces, &mut totals.faces, faces + piece.moved);
-        take(&mut left.embeddings, &mut totals.embeddings, embeddings);
+        take(&mut left.subjects, &mut totals.all.subjects, subjects);
+        take(&mut left.faces, &mut totals.all.faces, faces + piece.moved);
+        take(&mut left.embeddings, &mut totals.all.embeddings, embeddings);
+        totals.lost |= faces > 0;
         if !piece.done {
             return Ok(Step::More(self.progress()));
         }
-        let (totals, merged) = (*totals, self.settings.into.is_some() && left.embeddings == totals.embeddings);
+        let Totals { all, lost } = *totals;
         upkeep.0.recognition.catch_up().await;
-        Ok(Step::Done(match merged {
-            true => json!({"faces": totals.faces}),
-            false => json!(totals),
+        Ok(Step::Done(match self.settings.into {
+            Some(_) if !lost => json!({"faces": all.faces}),
+            _ => json!(all),
         }))
     }
 
     fn progress(&self) -> Progress {
         let (totals, left) = (self.totals.unwrap_or_default(), self.left.unwrap_or_default());
-        let total = totals.faces + totals.subjects;
+        let total = totals.all.faces + totals.all.subjects;
         let done = total.saturating_sub(left.faces + left.subjects);
         Progress { totals: Some(json!(totals)), ..Progress::new(self.stage, done, Some(total)) }
     }

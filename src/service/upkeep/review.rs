@@ -15,7 +15,6 @@ use tracing::{debug, warn};
 
 use super::Upkeep;
 use super::scheduler::{Progress, Step};
-use crate::db::DbError;
 use crate::engine::{EngineError, Step as EngineStep};
 use crate::gallery::{FaceToReview, FindingKind, GalleryError, NewFinding, ReviewBatch, SetAsideFrom, SetAsideItem};
 use crate::index::{Hit, Query};
@@ -25,8 +24,9 @@ use crate::service::work::patiently;
 use crate::types::{GalleryId, StoredEmbedding, SubjectId};
 use examine::{ComparedFace, Examined, Nearness, examine};
 
-/// Subjects in a batch.
+/// Subjects in a batch, and their faces, unless one subject has more: each face is looked for in the gallery, and other work waits.
 const BATCH: u32 = 64;
+const BATCH_FACES: u32 = 256;
 
 /// Queries in one search.
 const QUERIES: usize = 32;
@@ -119,7 +119,7 @@ impl Reviewing {
         let (galleries, serving) = (&upkeep.0.galleries, upkeep.0.recognition.serving());
         self.round.look(galleries.review_tickets().await?, Instant::now());
         let batch = match upkeep.next_to_review(&serving, &mut self.round).await? {
-            Some(gallery) => galleries.next_review(gallery, serving.id(), BATCH).await?,
+            Some(gallery) => galleries.next_review(gallery, serving.id(), BATCH, BATCH_FACES).await?,
             None => None,
         };
         let Some(batch) = batch else {
@@ -139,14 +139,13 @@ impl Reviewing {
     }
 }
 
-/// Whether what was reviewed may be to blame, rather than the server or its database.
+/// Whether what was reviewed is to blame, rather than the server or its database.
 fn is_of_input(error: &ServiceError) -> bool {
-    matches!(
-        error,
-        ServiceError::Engine(EngineError::Panicked)
-            | ServiceError::Internal(_)
-            | ServiceError::Gallery(GalleryError::Db(DbError::Statement(_)))
-    )
+    match error {
+        ServiceError::Engine(EngineError::Panicked) | ServiceError::Internal(_) => true,
+        ServiceError::Gallery(GalleryError::Db(error)) => error.is_of_data(),
+        _ => false,
+    }
 }
 
 impl Upkeep {

@@ -1,7 +1,9 @@
 //! Jobs in steps: those that this server holds, and a step of one of them.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -20,8 +22,8 @@ use crate::service::upkeep::retire::Retiring;
 use crate::service::upkeep::review::Reviewing;
 use crate::service::work::{Failure, rest_after};
 
-/// Jobs of a lane that a server holds at most.
-const MOST_OF_LANE: usize = 8;
+/// Jobs of a lane that a server holds at most: as many erasures go on side by side, so that none waits for a large one to end.
+const MOST_OF_LANE: usize = 64;
 
 /// Least time from one report of a job to the next.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
@@ -226,7 +228,10 @@ impl Steps {
         let began = Instant::now();
         let upkeep = self.upkeep.clone();
         let outcome = tokio::select! {
-            outcome = held.task.step(&upkeep) => outcome,
+            outcome = AssertUnwindSafe(held.task.step(&upkeep)).catch_unwind() => {
+                // A defect in one kind of work stops no other.
+                outcome.unwrap_or_else(|_| Err(Failure::Passing("the step panicked: see the log".to_owned())))
+            }
             _ = held.lease.stopped() => Err(Failure::Stopped),
             () = async { closed(closing).await; sleep(PATIENCE).await } => Err(Failure::Stopped),
         };
