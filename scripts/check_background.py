@@ -52,7 +52,8 @@ class Client:
         self.connection.request(method, path, body, {"content-type": media_type} if body is not None else {})
         answer = self.connection.getresponse()
         data = answer.read()
-        return answer.status, json.loads(data) if data else None
+        is_json = answer.getheader("content-type", "").split(";")[0].endswith("json")
+        return answer.status, json.loads(data) if is_json else data
 
 
 def spawn(binary, port, data_dir, *arguments):

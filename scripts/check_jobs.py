@@ -115,9 +115,15 @@ def kill_one(choose, server, data_dir):
     return victim
 
 
+def jobs_that_end():
+    """The latest first; those of other kinds never end."""
+    jobs = ask_patiently("GET", "/admin/jobs?limit=200")[1]["items"]
+    return [job for job in jobs if job["kind"] in ("retrain", "promote")]
+
+
 def next_job(number):
     """Goes on with the job at hand, or submits the next: what it is about."""
-    jobs = ask_patiently("GET", "/admin/jobs?limit=20")[1]["items"]
+    jobs = jobs_that_end()
     for job in jobs:
         if job["state"] not in FINAL:
             return f'{job["kind"]} {(job["progress"] or {}).get("stage", "")}'
@@ -179,10 +185,10 @@ def main():
                 if victim == "server":
                     servers.append(restart(args.binary, data_dir))
             deadline = time.monotonic() + PATIENCE
-            while any(job["state"] not in FINAL for job in ask_patiently("GET", "/admin/jobs")[1]["items"]):
+            while any(job["state"] not in FINAL for job in jobs_that_end()):
                 assert time.monotonic() < deadline, "the jobs do not end"
                 time.sleep(0.5)
-            jobs = ask_patiently("GET", "/admin/jobs?limit=200")[1]["items"]
+            jobs = jobs_that_end()
             assert all(job["state"] == "succeeded" for job in jobs), jobs
             time.sleep(1)
             active = check(people, data_dir)

@@ -163,9 +163,9 @@ impl DbError {
     /// or cannot be read, a constraint, a damaged row.
     pub fn is_of_data(&self) -> bool {
         match self {
-            Self::Statement(sqlx::Error::Database(error)) => {
-                error.code().is_some_and(|code| ["22", "23", "XX001"].iter().any(|class| code.starts_with(class)))
-            }
+            Self::Statement(sqlx::Error::Database(error)) => error
+                .code()
+                .is_some_and(|code| ["22", "23", "XX000", "XX001"].iter().any(|class| code.starts_with(class))),
             Self::Statement(error) => matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)),
             _ => false,
         }

@@ -15,9 +15,9 @@ use super::{DEFAULT_GALLERY, Galleries, GalleryError};
 use crate::db::{Transaction, is_lock_timeout};
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
 use rows::{
-    erase_face, erase_faces, erase_faces_and_subjects, erase_rest_of_gallery, erase_subjects_of, execute, hide_gallery,
-    hide_subject, hold_for_merge, hold_subjects, hold_with_heir, is_hidden, move_faces, pass_on_merges, set_patience,
-    some_faces, subjects_of, transaction_id,
+    Heir, erase_face, erase_faces, erase_faces_and_subjects, erase_rest_of_gallery, erase_subjects_of, execute,
+    hide_gallery, hide_subject, hold_for_merge, hold_subjects, hold_with_heir, is_hidden, move_faces, pass_on_merges,
+    set_patience, some_faces, subjects_of, transaction_id,
 };
 
 /// Faces, or subjects, up to which something is erased at once; and those of a piece.
@@ -204,12 +204,14 @@ impl Galleries {
         if !is_hidden(&mut transaction, sql, subject.0).await? {
             return Ok(Piece { done: true, ..Piece::default() });
         }
-        let into = hold_with_heir(&mut transaction, subject).await?;
+        let heir = hold_with_heir(&mut transaction, subject).await?;
         let faces = some_faces(&mut transaction, gallery, subject, PIECE).await?;
         let mut piece = Piece { done: faces.len() < PIECE as usize, ..Piece::default() };
-        match into {
-            Some(into) => piece.moved = move_faces(&mut transaction, &faces, (subject, into)).await?,
-            None => piece.erased = erase_faces(&mut transaction, &faces).await?,
+        match heir {
+            Heir::Subject(into) => piece.moved = move_faces(&mut transaction, &faces, (subject, into)).await?,
+            Heir::Nobody => piece.erased = erase_faces(&mut transaction, &faces).await?,
+            // The next piece asks again.
+            Heir::Changed => return Ok(Piece::default()),
         }
         if piece.done {
             piece.erased.subjects = execute(&mut transaction, "delete from subjects where id = $1", subject.0).await?;

@@ -100,20 +100,43 @@ pub(super) async fn hide_subject(
     Ok(Some(Hidden { gallery, subject: Some(id), transaction: transaction.unsigned_abs() }))
 }
 
-/// Locks a hidden subject, and the one that its faces go to; the latter, if there is one that is not being erased.
-pub(super) async fn hold_with_heir(
-    connection: &mut PgConnection,
-    subject: SubjectId,
-) -> Result<Option<SubjectId>, sqlx::Error> {
-    let held: Vec<(Uuid, bool)> = sqlx::query_as(
-        "select h.id, h.erased_at is null from subjects h \
-         where h.id = $1 or h.id = (select merged_into from subjects where id = $1) order by h.id for update",
+/// Who gets the faces of a hidden subject.
+pub(super) enum Heir {
+    Subject(SubjectId),
+    /// Nobody: they are erased.
+    Nobody,
+    /// It became somebody else while the locks were waited for.
+    Changed,
+}
+
+/// Locks a hidden subject, and the one that its faces go to, if there is one that is not being erased.
+pub(super) async fn hold_with_heir(connection: &mut PgConnection, subject: SubjectId) -> Result<Heir, sqlx::Error> {
+    let heir = heir_of(connection, subject).await?;
+    sqlx::query("select from subjects where id in ($1, $2) order by id for update")
+        .bind(subject.0)
+        .bind(heir)
+        .execute(&mut *connection)
+        .await?;
+    // From here on it stays who it is: whoever changes that needs both locks.
+    Ok(match heir_of(connection, subject).await? {
+        now if now != heir => Heir::Changed,
+        Some(heir) => Heir::Subject(SubjectId(heir)),
+        None => Heir::Nobody,
+    })
+}
+
+/// The one that a subject was merged into, or that one in turn, if it is not being erased.
+async fn heir_of(connection: &mut PgConnection, subject: SubjectId) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "with recursive way as ( \
+           select id, merged_into, erased_at from subjects where id = $1 \
+           union all select s.id, s.merged_into, s.erased_at from way w join subjects s on s.id = w.merged_into \
+           where w.erased_at is not null \
+         ) select id from way where id <> $1 and erased_at is null limit 1",
     )
     .bind(subject.0)
-    .fetch_all(connection)
-    .await?;
-    let heir = held.into_iter().find(|(id, stays)| *id != subject.0 && *stays);
-    Ok(heir.map(|(id, _)| SubjectId(id)))
+    .fetch_optional(connection)
+    .await
 }
 
 pub(super) async fn some_faces(

@@ -266,10 +266,23 @@ async fn faces_on_their_way_to_somebody_who_is_merged_arrive_where_that_one_went
     let made: Vec<_> = on_their_way.iter().map(|face| (*face, Random(7).embedding_of(8))).collect();
     assert_eq!(db.galleries.store_embeddings(next, &made).await.unwrap(), 652);
 
-    // Bob has 301 faces by now: he goes to Carl by a job as well. His is done first.
+    // Bob has 301 faces by now: he goes to Carl by a job as well. His is done first. A piece that waits meanwhile erases nothing.
     let mut transaction = db.galleries.begin().await.unwrap();
     let (_, bob, _) = db.galleries.hide_merged(&mut transaction, "team", "Carl", "Bob").await.unwrap();
+    let piece = tokio::spawn({
+        let (galleries, gallery) = (db.galleries.clone(), hidden.gallery);
+        async move { galleries.erase_subject_piece(gallery, from).await.unwrap() }
+    });
+    let waits = async || {
+        let sql =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        sqlx::query_scalar::<_, i64>(sql).fetch_one(&db.pool).await.unwrap() > 0
+    };
+    while !waits().await {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     transaction.commit().await.unwrap();
+    assert_eq!(piece.await.unwrap(), Piece::default());
     for subject in [bob, from] {
         while !db.galleries.erase_subject_piece(hidden.gallery, subject).await.unwrap().done {}
     }

@@ -1,10 +1,14 @@
 //! Naming the face that a hit's probe resembles most. It is in the database alone where a subject has several faces, and no answer
 //! of the memory waits for a slow database.
 
+use std::fmt::Display;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::select;
 use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::search::Found;
@@ -12,11 +16,12 @@ use super::{Recognition, Serving};
 use crate::service::ServiceError;
 use crate::types::{GalleryId, StoredEmbedding};
 
-/// Naming that takes longer shows that the database is slow. It takes 1 to 3 ms as a rule.
+/// Naming takes 1 to 3 ms as a rule, and more for many hits. If it takes longer than this, the database is slow.
 const SLOW: Duration = Duration::from_millis(50);
+const SLOW_EACH: Duration = Duration::from_millis(1);
 
-/// How long naming may take before an answer goes without.
-const NAMED_WITHIN: Duration = Duration::from_millis(500);
+/// How many times as long naming may take before an answer goes without.
+const PATIENCE: u32 = 10;
 
 /// Who asks the database for faces: everybody while it is fast, else one request at a time, which finds out when it is fast again.
 pub(super) struct FaceNaming {
@@ -29,18 +34,30 @@ impl FaceNaming {
         Self { slow: AtomicBool::new(false), one: Semaphore::new(1) }
     }
 
-    /// Runs `naming` if the database is fast, or if nobody else does. What fails or takes too long is counted, and is no error.
-    async fn run<E: std::fmt::Display>(&self, stale: bool, naming: impl Future<Output = Result<(), E>>) {
-        let began = Instant::now();
-        let named = if stale || self.slow.load(Ordering::Relaxed) {
+    /// Runs `naming` of so many hits if the database is fast, or if nobody else does. What fails or takes too long is counted, and
+    /// is no error.
+    async fn run<E: Display>(&self, hits: usize, stale: bool, naming: impl Future<Output = Result<(), E>>) {
+        let only = if stale || self.slow.load(Ordering::Relaxed) {
             match self.one.try_acquire() {
-                Ok(_only) => tokio::time::timeout(NAMED_WITHIN, naming).await,
+                Ok(only) => Some(only),
                 Err(_) => return unnamed("somebody else asks a slow database"),
             }
         } else {
-            tokio::time::timeout(NAMED_WITHIN, naming).await
+            None
         };
-        self.slow.store(began.elapsed() > SLOW, Ordering::Relaxed);
+        let slow = SLOW + SLOW_EACH * u32::try_from(hits).unwrap_or(u32::MAX).min(100_000);
+        let began = Instant::now();
+        let mut naming = pin!(timeout(slow * PATIENCE, naming));
+        let named = select! {
+            named = &mut naming => named,
+            () = sleep(slow) => {
+                // Whoever comes now need not find out as well, even if this one is dropped.
+                self.slow.store(true, Ordering::Relaxed);
+                naming.await
+            }
+        };
+        self.slow.store(began.elapsed() > slow, Ordering::Relaxed);
+        drop(only);
         match named {
             Ok(Ok(())) => {}
             Ok(Err(error)) => unnamed(&error.to_string()),
@@ -63,14 +80,15 @@ impl Recognition {
         probes: &[StoredEmbedding],
         found: &mut Found,
     ) -> Result<(), ServiceError> {
-        if found.hits.iter().flatten().all(|hit| hit.about.face_id.is_some()) {
+        let unknown = found.hits.iter().flatten().filter(|hit| hit.about.face_id.is_none()).count();
+        if unknown == 0 {
             return Ok(());
         }
         let naming = self.0.galleries.fill_faces(gallery, serving.id(), probes, &mut found.hits);
         if !serving.resident.is_on() {
             return Ok(naming.await?);
         }
-        self.0.naming.run(found.stale.is_some(), naming).await;
+        self.0.naming.run(unknown, found.stale.is_some(), naming).await;
         Ok(())
     }
 }
@@ -88,13 +106,13 @@ mod tests {
             tokio::time::sleep(takes).await;
             Ok::<(), Infallible>(())
         };
-        naming.run(false, query).await;
+        naming.run(1, false, query).await;
     }
 
     #[tokio::test]
     async fn a_slow_database_is_asked_by_one_at_a_time_until_it_is_fast() {
         let (naming, asked) = (FaceNaming::new(), AtomicU32::new(0));
-        let slow = 2 * NAMED_WITHIN;
+        let slow = 20 * SLOW;
         tokio::join!(ask(&naming, &asked, slow), ask(&naming, &asked, slow));
         assert_eq!(asked.load(Ordering::Relaxed), 2, "nobody knew");
         let all = (0..5).map(|_| ask(&naming, &asked, slow));

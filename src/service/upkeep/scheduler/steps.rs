@@ -22,8 +22,8 @@ use crate::service::upkeep::retire::Retiring;
 use crate::service::upkeep::review::Reviewing;
 use crate::service::work::{Failure, rest_after};
 
-/// Jobs of a lane that a server holds at most: as many erasures go on side by side, so that none waits for a large one to end.
-const MOST_OF_LANE: usize = 64;
+/// Jobs of a lane that a server holds at most: as many erasures go on side by side, each with a lease to be renewed.
+const MOST_OF_LANE: usize = 16;
 
 /// Least time from one report of a job to the next.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
