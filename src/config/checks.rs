@@ -14,7 +14,7 @@ use crate::types::Threshold;
 use crate::vision::Finder;
 
 impl Settings {
-    /// Checks the settings together and groups them. Settings that [`ConfigArgs::resolve`] made are complete; any
+    /// Checks the settings together and groups them. Settings that [`ConfigArgs::resolve`](super::ConfigArgs::resolve) made are complete; any
     /// others get the missing values' defaults.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let defaults = defaults(&self)?;
