@@ -93,11 +93,16 @@ async fn a_server_with_all_hands_full_says_that_it_lives() {
     let app = TestApp::at(server.url.clone()).await;
     let (photo, mut slow) = (picture(), Vec::new());
     let head = format!(
-        "POST /detect HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {}\r\n\r\n",
+        "POST /detect HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {}\r\n\
+         Expect: 100-continue\r\n\r\n",
         photo.len()
     );
     for _ in 0..8 {
         let mut stream = connect(&server, &head).await;
+        // From then on it is in work; before, it would give way to the next.
+        let mut go_on = [0; 25];
+        promptly(stream.read_exact(&mut go_on)).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&go_on), "HTTP/1.1 100 Continue\r\n\r\n");
         stream.write_all(&photo[..10]).await.unwrap();
         slow.push(stream);
     }
