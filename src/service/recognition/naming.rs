@@ -16,7 +16,7 @@ use super::{Recognition, Serving};
 use crate::service::ServiceError;
 use crate::types::{GalleryId, StoredEmbedding};
 
-/// Naming takes 1 to 3 ms as a rule, and more for many hits. If it takes longer than this, the database is slow.
+/// If naming takes longer than this, and than so much more for each hit, the database is slow.
 const SLOW: Duration = Duration::from_millis(50);
 const SLOW_EACH: Duration = Duration::from_millis(1);
 
@@ -118,9 +118,14 @@ mod tests {
         let all = (0..5).map(|_| ask(&naming, &asked, slow));
         futures_util::future::join_all(all).await;
         assert_eq!(asked.load(Ordering::Relaxed), 3, "one found out");
-        ask(&naming, &asked, Duration::ZERO).await;
-        let all = (0..5).map(|_| ask(&naming, &asked, Duration::ZERO));
+        // On a busy machine even these may be slow.
+        let fast = Duration::from_millis(1);
+        while naming.slow.load(Ordering::Relaxed) {
+            ask(&naming, &asked, fast).await;
+        }
+        asked.store(0, Ordering::Relaxed);
+        let all = (0..5).map(|_| ask(&naming, &asked, fast));
         futures_util::future::join_all(all).await;
-        assert_eq!(asked.load(Ordering::Relaxed), 9, "fast again");
+        assert_eq!(asked.load(Ordering::Relaxed), 5, "fast again");
     }
 }
