@@ -11,12 +11,16 @@ use nix::unistd::Pid;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
+use tokio::time::Instant;
 
 use crate::support::process::{Server, data_dir, faceid};
 use crate::support::{TestApp, eventually, made_by_setup};
 
 /// For as long as it takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How old an answer may be that does not say that it is stale.
+const FRESH: Duration = Duration::from_secs(2);
 
 fn url(run: &Path) -> String {
     format!("postgres://faceid@localhost/faceid?host={}", run.display())
@@ -172,6 +176,7 @@ async fn nobody_is_found_whom_a_promoted_standby_does_not_know() {
     let mut primary = primary;
     primary.terminate();
     primary.ended().await;
+    let ended = Instant::now();
     std::fs::remove_file(&run).unwrap();
     symlink(standby.path().join("run"), &run).unwrap();
     let mut promoted = Server::spawn(faceid(), std::process::Stdio::inherit(), standby.path(), &[]);
@@ -181,7 +186,8 @@ async fn nobody_is_found_whom_a_promoted_standby_does_not_know() {
         sqlx::query_scalar("select pg_walfile_name(pg_current_wal_lsn())").fetch_one(&mut database.0).await.unwrap();
     assert!(segment.starts_with("00000002"), "of the second timeline: {segment}");
 
-    // Old answers say so; those that are not old know what the database knows.
+    // Old answers say so, once they are; those that do not know what the database knows.
+    tokio::time::sleep_until(ended + FRESH).await;
     eventually(PATIENCE, "it answers from what the standby holds", async || {
         let (found, is_fresh) = best(&app, 2).await?;
         is_fresh.then(|| assert_eq!(found, None, "somebody was found whom the database does not know"))
