@@ -1,6 +1,6 @@
 # Every step of work on faceid is a target here; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test build bench fmt lint openapi docs site links spelling examples clean
+.PHONY: help setup run test build install bench fmt lint openapi clients docs site links spelling examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 17
@@ -22,6 +22,9 @@ test: setup ## run every test; make test ARGS="--lib vision" for some
 build: setup ## build the release binary
 	cargo build --release
 
+install: setup ## build the release binary and put it on the PATH, where cargo puts programs
+	cargo install --path . --locked
+
 bench: build ## compare with the reference peer and write benches/RESULTS.md (about 20 minutes, needs wrk)
 	python3 scripts/bench.py $(ARGS)
 
@@ -35,6 +38,9 @@ lint: setup ## check the format and run clippy
 openapi: setup ## write openapi.yaml anew from the code
 	@cargo run --quiet --bin faceid -- openapi > .openapi.yaml.new || { rm -f .openapi.yaml.new; exit 1; }
 	@mv .openapi.yaml.new openapi.yaml
+
+clients: setup ## generate clients from openapi.yaml and try them; make clients ARGS="--faceid PROGRAM"
+	@python3 scripts/check_clients.py $(ARGS)
 
 docs: setup ## build the crate's documentation; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps

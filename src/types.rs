@@ -66,8 +66,9 @@ id!(/// A file that was uploaded for a job.
     UploadId);
 
 /// The name of a gallery or a subject: any Unicode of 1 to 255 characters but NUL, which Postgres cannot store.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(min_length = 1, max_length = 255)]
 pub struct Name(String);
 
 impl Name {
@@ -95,8 +96,9 @@ impl std::fmt::Display for Name {
 }
 
 /// A similarity at or above which two faces count as one person.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "f32")]
+#[schema(minimum = -1.0, maximum = 1.0)]
 pub struct Threshold(f32);
 
 impl Threshold {

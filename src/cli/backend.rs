@@ -4,23 +4,15 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use reqwest::multipart::{Form, Part};
-use reqwest::{RequestBuilder, Response};
-use serde::de::DeserializeOwned;
-
-use super::client::{Patience, Progress};
+use super::client::{Client, Patience};
 use super::{CliError, configure};
 use crate::app::{App, AppError};
 use crate::config::{ConfigArgs, Secret, Settings};
 use crate::db::DbError;
-use crate::gallery::{Metadata, OnDoubt, Policy};
-use crate::http::Problem;
-use crate::service::answers::{Enrolled, Identified, Verified};
-use crate::service::{
-    EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, QualityDemand, StartProgress, VerifyRequest,
-};
-use crate::types::{Name, Threshold};
-use crate::vision::Wanted;
+use crate::service::StartProgress;
+use crate::service::answers::{Enrolled, Gallery, Identified, Verified};
+use crate::service::requests::{EnrollRequest, IdentifyRequest, VerifyRequest};
+use crate::types::Name;
 
 /// Flags of every command that recognises faces.
 #[derive(clap::Args)]
@@ -35,17 +27,11 @@ pub struct BackendArgs {
 }
 
 pub enum Backend {
-    Server { client: reqwest::Client, patience: Patience, url: String, key: Option<Secret> },
+    Server(Client),
     Direct(Box<App>),
 }
 
 impl BackendArgs {
-    /// The threshold that was asked for with `--threshold` or the like.
-    pub fn threshold(&self) -> Result<Option<Threshold>, CliError> {
-        let asked = self.config.settings.threshold;
-        asked.map(|value| Threshold::try_from(value).map_err(|error| CliError::Usage(error.to_string()))).transpose()
-    }
-
     pub async fn open(self) -> Result<Backend, CliError> {
         self.open_with(|settings| settings.client_key).await
     }
@@ -56,26 +42,19 @@ impl BackendArgs {
     }
 
     async fn open_with(self, key: fn(Settings) -> Option<Secret>) -> Result<Backend, CliError> {
-        match self.server {
-            Some(url) => Ok(Backend::Server {
-                client: self.patience.client()?,
-                patience: self.patience,
-                url: url.trim_end_matches('/').to_owned(),
-                key: key(self.config.said()?),
-            }),
-            None => {
-                let mut args = self.config;
-                // A progress bar and a log do not go well together, unless the log was asked for.
-                args.settings.log.get_or_insert_with(|| "warn".to_owned());
-                let config = configure(args)?;
-                match App::open(&config, &StartProgress::default()).await {
-                    Ok(app) => Ok(Backend::Direct(Box::new(app))),
-                    Err(AppError::Db(error @ DbError::DataDirInUse { .. })) => {
-                        Err(CliError::Usage(format!("{error}; or let the server do the work: --server URL")))
-                    }
-                    Err(error) => Err(error.into()),
-                }
+        if let Some(server) = self.server {
+            return Client::new(&server, self.patience, key(self.config.said()?)).map(Backend::Server);
+        }
+        let mut args = self.config;
+        // A progress bar and a log do not go well together, unless the log was asked for.
+        args.settings.log.get_or_insert_with(|| "warn".to_owned());
+        let config = configure(args)?;
+        match App::open(&config, &StartProgress::default()).await {
+            Ok(app) => Ok(Backend::Direct(Box::new(app))),
+            Err(AppError::Db(error @ DbError::DataDirInUse { .. })) => {
+                Err(CliError::Usage(format!("{error}; or let the server do the work: --server URL")))
             }
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -84,105 +63,34 @@ impl Backend {
     /// Fails, once and clearly, when there is no such gallery or nobody to ask.
     pub async fn check_gallery(&self, gallery: &Name) -> Result<(), CliError> {
         match self {
-            Self::Server { client, url, key, .. } => {
-                let mut route = reqwest::Url::parse(&format!("{url}/galleries/")).map_err(|error| {
-                    CliError::Usage(format!("{url} is not an address such as http://127.0.0.1:8080: {error}"))
-                })?;
-                if let Ok(mut path) = route.path_segments_mut() {
-                    path.pop_if_empty().push(gallery.as_str());
-                }
-                self.answer::<serde_json::Value>(client.get(route), url, key.as_ref()).await?;
-            }
-            Self::Direct(app) => {
-                app.services.enrolment.get_gallery(gallery.as_str()).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Enrolls the largest face of a photo.
-    pub async fn enroll(&self, gallery: &Name, subject: &Name, photo: Bytes) -> Result<Enrolled, CliError> {
-        match self {
-            Self::Server { .. } => {
-                let form = Form::new()
-                    .text("gallery", gallery.to_string())
-                    .text("subject", subject.to_string())
-                    .text("face", "largest")
-                    .part("image", part(photo));
-                self.post("/enroll", form).await
-            }
-            Self::Direct(app) => Ok(app
-                .services
-                .enrolment
-                .enroll(EnrollRequest {
-                    image: PhotoBytes { field: "image", bytes: photo },
-                    subject: subject.clone(),
-                    gallery: gallery.clone(),
-                    metadata: Metadata::default(),
-                    on_duplicate: OnDoubt::Warn,
-                    on_mismatch: OnDoubt::Warn,
-                    face: FaceChoice::Largest,
-                    quality: QualityDemand::Usable,
-                    wanted: Wanted::one(),
-                })
-                .await?),
+            Self::Server(client) => client.get::<Gallery>(&["galleries", gallery.as_str()], &()).await.map(drop),
+            Self::Direct(app) => Ok(app.services.enrolment.get_gallery(gallery.as_str()).await.map(drop)?),
         }
     }
 
-    pub async fn identify(
-        &self,
-        gallery: &Name,
-        top_k: u32,
-        threshold: Option<Threshold>,
-        photo: Bytes,
-    ) -> Result<Identified, CliError> {
+    pub async fn enroll(&self, request: EnrollRequest) -> Result<Enrolled, CliError> {
         match self {
-            Self::Server { .. } => {
-                let form = Form::new()
-                    .text("gallery", gallery.to_string())
-                    .text("top_k", top_k.to_string())
-                    .part("image", part(photo));
-                self.post("/identify", with_threshold(form, threshold)).await
-            }
-            Self::Direct(app) => {
-                let image = PhotoBytes { field: "image", bytes: photo };
-                let gallery = gallery.clone();
-                Ok(app
-                    .services
-                    .recognition
-                    .identify(IdentifyRequest {
-                        image,
-                        gallery,
-                        top_k,
-                        wanted: Wanted::default(),
-                        policy: threshold.map(by_threshold),
-                        unique_subjects: true,
-                    })
-                    .await?)
-            }
+            Self::Server(client) => client.send(&["enroll"], &request, vec![("image", request.image.0.clone())]).await,
+            Self::Direct(app) => Ok(app.services.enrolment.enroll(request).await?),
         }
     }
 
-    pub async fn verify(&self, a: Bytes, b: Bytes, threshold: Option<Threshold>) -> Result<Verified, CliError> {
+    pub async fn identify(&self, request: IdentifyRequest) -> Result<Identified, CliError> {
         match self {
-            Self::Server { .. } => {
-                let form = Form::new().part("image_a", part(a)).part("image_b", part(b));
-                self.post("/verify", with_threshold(form, threshold)).await
+            Self::Server(client) => {
+                client.send(&["identify"], &request, vec![("image", request.image.0.clone())]).await
             }
-            Self::Direct(app) => {
-                let image_a = PhotoBytes { field: "image_a", bytes: a };
-                let image_b = PhotoBytes { field: "image_b", bytes: b };
-                Ok(app
-                    .services
-                    .recognition
-                    .verify(VerifyRequest {
-                        image_a,
-                        image_b,
-                        policy: threshold.map(by_threshold),
-                        wanted: Wanted::one(),
-                    })
-                    .await?)
+            Self::Direct(app) => Ok(app.services.recognition.identify(request).await?),
+        }
+    }
+
+    pub async fn verify(&self, request: VerifyRequest) -> Result<Verified, CliError> {
+        match self {
+            Self::Server(client) => {
+                let files = vec![("image_a", request.image_a.0.clone()), ("image_b", request.image_b.0.clone())];
+                client.send(&["verify"], &request, files).await
             }
+            Self::Direct(app) => Ok(app.services.recognition.verify(request).await?),
         }
     }
 
@@ -191,83 +99,6 @@ impl Backend {
         if let Self::Direct(app) = self {
             app.stop().await;
         }
-    }
-
-    pub(super) async fn post<T: DeserializeOwned>(&self, route: &str, form: Form) -> Result<T, CliError> {
-        let Self::Server { client, url, key, .. } = self else {
-            return Err(CliError::Usage("no server to send this to".to_owned()));
-        };
-        self.answer(client.post(format!("{url}{route}")).multipart(form), url, key.as_ref()).await
-    }
-
-    /// Posts a form with a large file, which may take as long as it gets on.
-    pub(super) async fn upload<T: DeserializeOwned>(
-        &self,
-        route: &str,
-        form: Form,
-        progress: &Progress,
-    ) -> Result<T, CliError> {
-        let Self::Server { patience, url, key, .. } = self else {
-            return Err(CliError::Usage("no server to send this to".to_owned()));
-        };
-        let mut request = patience.uploader()?.post(format!("{url}{route}")).multipart(form);
-        if let Some(key) = key {
-            request = request.header("x-api-key", key.expose());
-        }
-        progress.send(request, url, *patience).await
-    }
-
-    /// Sends a request with the key, and reads the answer or the problem.
-    pub(super) async fn answer<T: DeserializeOwned>(
-        &self,
-        mut request: RequestBuilder,
-        url: &str,
-        key: Option<&Secret>,
-    ) -> Result<T, CliError> {
-        if let Some(key) = key {
-            request = request.header("x-api-key", key.expose());
-        }
-        read_answer(request, url).await
-    }
-}
-
-/// Sends a request to the server at `url`, and reads the answer or the problem.
-pub async fn read_answer<T: DeserializeOwned>(request: RequestBuilder, url: &str) -> Result<T, CliError> {
-    let unreachable = |error| CliError::unreachable(url, &error);
-    let response = check(request.send().await.map_err(unreachable)?, url).await?;
-    let body = response.bytes().await.map_err(unreachable)?;
-    // An answer without a body is `()`.
-    let body: &[u8] = if body.is_empty() { b"null" } else { &body };
-    serde_json::from_slice(body)
-        .map_err(|error| CliError::Refused(format!("{url} answered something else than faceid does: {error}")))
-}
-
-/// An answer that is a success, or what the problem is.
-pub async fn check(response: Response, url: &str) -> Result<Response, CliError> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let body = response.bytes().await.map_err(|error| CliError::unreachable(url, &error))?;
-    Err(CliError::Refused(match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) => problem.detail,
-        Err(_) => format!("{url} answered {status}"),
-    }))
-}
-
-fn part(photo: Bytes) -> Part {
-    let length = photo.len() as u64;
-    Part::stream_with_length(photo, length).file_name("photo")
-}
-
-fn by_threshold(threshold: Threshold) -> Policy {
-    Policy::Threshold(threshold.get())
-}
-
-fn with_threshold(form: Form, threshold: Option<Threshold>) -> Form {
-    match threshold {
-        Some(threshold) => form.text("threshold", threshold.get().to_string()),
-        None => form,
     }
 }
 

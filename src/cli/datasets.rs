@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::remote::RemoteArgs;
+use super::client::ServerArgs;
 use super::{CliError, jobs};
 use crate::service::answers::Job;
+use crate::service::requests::DatasetRequest;
 use crate::types::Name;
 
 /// Bring a server photos of many people at once
@@ -35,7 +36,7 @@ struct Upload {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    remote: RemoteArgs,
+    server: ServerArgs,
 }
 
 impl Datasets {
@@ -48,9 +49,9 @@ impl Datasets {
 
 impl Upload {
     async fn run(self) -> Result<ExitCode, CliError> {
-        let remote = self.remote.open()?;
-        let query = [("gallery", self.gallery.as_str())];
-        let job: Job = remote.upload("/admin/datasets", &query, &self.file, "application/zip").await?;
-        jobs::follow(&remote, job.id, self.json).await
+        let server = self.server.open()?;
+        let query = DatasetRequest { gallery: self.gallery };
+        let job: Job = server.upload(&["admin", "datasets"], &query, &self.file, "application/zip").await?;
+        jobs::follow(&server, job.id, self.json).await
     }
 }

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::backend::{Backend, BackendArgs, read_photo};
 use super::{CliError, print_json, progress_bar};
 use crate::service::DEFAULT_GALLERY_NAME;
+use crate::service::requests::{EnrollRequest, FaceChoice, FileBytes};
 use crate::types::Name;
 
 /// Enroll a folder of photos: one folder per person, named after the person
@@ -124,7 +125,10 @@ async fn enroll_all(backend: &Arc<Backend>, gallery: &Name, items: Vec<Item>, jo
             let (backend, gallery) = (Arc::clone(backend), gallery.clone());
             running.spawn(async move {
                 let answer = match read_photo(&item.path).await {
-                    Ok(photo) => backend.enroll(&gallery, &item.subject, photo).await,
+                    Ok(photo) => {
+                        let new = EnrollRequest::new(FileBytes(photo), item.subject.clone(), gallery);
+                        backend.enroll(EnrollRequest { face: FaceChoice::Largest, ..new }).await
+                    }
                     Err(error) => Err(error),
                 };
                 (item, answer)

@@ -5,7 +5,8 @@ use super::backend::{BackendArgs, read_photo};
 use super::{CliError, print_json};
 use crate::service::DEFAULT_GALLERY_NAME;
 use crate::service::answers::Identified;
-use crate::types::Name;
+use crate::service::requests::{FileBytes, IdentifyRequest, TopK};
+use crate::types::{Name, Threshold};
 
 /// Say whom the faces of a photo resemble
 ///
@@ -18,8 +19,12 @@ pub struct Identify {
     #[arg(long, default_value = DEFAULT_GALLERY_NAME, value_parser = super::parse_name)]
     gallery: Name,
     /// Subjects per face
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
-    top_k: u32,
+    #[arg(long, default_value = "5", value_parser = parse_top_k, value_name = "N")]
+    top_k: TopK,
+    /// Similarity from which on a face is known, -1..1 [default: what the gallery or the server says]
+    #[arg(id = "own_threshold", long = "threshold", value_name = "SIMILARITY", allow_negative_numbers = true,
+        value_parser = super::parse_threshold)]
+    threshold: Option<Threshold>,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -27,12 +32,21 @@ pub struct Identify {
     backend: BackendArgs,
 }
 
+fn parse_top_k(text: &str) -> Result<TopK, String> {
+    let count: u32 = text.parse().unwrap_or_default();
+    TopK::try_from(count).map_err(|error| error.to_string())
+}
+
 impl Identify {
     pub async fn run(self) -> Result<ExitCode, CliError> {
         let photo = read_photo(&self.file).await?;
-        let threshold = self.backend.threshold()?;
         let backend = self.backend.open().await?;
-        let answer = backend.identify(&self.gallery, self.top_k, threshold, photo).await;
+        let request = IdentifyRequest {
+            top_k: self.top_k,
+            threshold: self.threshold,
+            ..IdentifyRequest::new(FileBytes(photo), self.gallery)
+        };
+        let answer = backend.identify(request).await;
         backend.close().await;
         let answer = answer?;
         if self.json {

@@ -1,13 +1,13 @@
 use std::process::ExitCode;
 
 use indicatif::ProgressBar;
-use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::remote::{Remote, RemoteArgs, ServerEvent};
+use super::client::{Client, ServerArgs, ServerEvent};
 use super::{CliError, print_json, progress_bar, say};
 use crate::jobs::{JobKind, JobState};
 use crate::service::answers::{Job, Page};
+use crate::service::requests::ListRequest;
 use crate::types::JobId;
 
 /// See what long tasks a server does, and stop them
@@ -40,7 +40,7 @@ struct List {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    remote: RemoteArgs,
+    server: ServerArgs,
 }
 
 #[derive(clap::Args)]
@@ -48,8 +48,11 @@ struct One {
     /// Id of the job
     #[arg(value_parser = parse_id)]
     job: JobId,
+    /// Print the job as JSON, as show always does
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
-    remote: RemoteArgs,
+    server: ServerArgs,
 }
 
 fn parse_id(text: &str) -> Result<JobId, String> {
@@ -60,15 +63,18 @@ impl Jobs {
     pub async fn run(self) -> Result<ExitCode, CliError> {
         match self.action {
             Action::List(list) => list.run().await,
-            Action::Show(One { job, remote }) => {
-                let job: Job = remote.open()?.ask(Method::GET, &format!("/admin/jobs/{job}"), None).await?;
+            Action::Show(One { job, server, .. }) => {
+                let job: Job = server.open()?.get(&["admin", "jobs", &job.to_string()], &()).await?;
                 print_json(&job)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Action::Follow(One { job, remote }) => follow(&remote.open()?, job, false).await,
-            Action::Cancel(One { job, remote }) => {
-                let job: Job = remote.open()?.ask(Method::POST, &format!("/admin/jobs/{job}/cancel"), None).await?;
-                say(format_args!("{}", if job.state.is_final() { "cancelled" } else { "asked to stop" }));
+            Action::Follow(One { job, json, server }) => follow(&server.open()?, job, json).await,
+            Action::Cancel(One { job, json, server }) => {
+                let job: Job = server.open()?.post(&["admin", "jobs", &job.to_string(), "cancel"], &json!({})).await?;
+                match json {
+                    true => print_json(&job)?,
+                    false => say(format_args!("{}", if job.state.is_final() { "cancelled" } else { "asked to stop" })),
+                }
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -77,8 +83,8 @@ impl Jobs {
 
 impl List {
     async fn run(self) -> Result<ExitCode, CliError> {
-        let path = format!("/admin/jobs?limit={}", self.limit);
-        let page: Page<Job> = self.remote.open()?.ask(Method::GET, &path, None).await?;
+        let list = ListRequest::first(self.limit)?;
+        let page: Page<Job> = self.server.open()?.get(&["admin", "jobs"], &list).await?;
         if self.json {
             print_json(&page.items)?;
             return Ok(ExitCode::SUCCESS);
@@ -105,27 +111,28 @@ fn stage(progress: &Value) -> String {
 }
 
 /// Shows how a job goes on and what comes of it; fails if the job does.
-pub async fn follow(remote: &Remote, job: JobId, json: bool) -> Result<ExitCode, CliError> {
-    let found: Job = remote.ask(Method::GET, &format!("/admin/jobs/{job}"), None).await?;
+pub async fn follow(server: &Client, job: JobId, json: bool) -> Result<ExitCode, CliError> {
+    let found: Job = server.get(&["admin", "jobs", &job.to_string()], &()).await?;
     if !found.state.is_final() {
-        watch(remote, job).await?;
+        watch(server, job).await?;
     }
-    let job: Job = remote.ask(Method::GET, &format!("/admin/jobs/{job}"), None).await?;
+    let job: Job = server.get(&["admin", "jobs", &job.to_string()], &()).await?;
     match (job.state, json) {
         (JobState::Succeeded, true) => print_json(&job)?,
         (JobState::Succeeded, false) => say_result(&job),
-        (JobState::Cancelled, _) => return Err(CliError::Refused("the job was cancelled".to_owned())),
-        _ => return Err(CliError::Refused(job.error.unwrap_or_else(|| "the job failed".to_owned()))),
+        (JobState::Cancelled, _) => return Err(CliError::refused("the job was cancelled")),
+        _ => return Err(CliError::refused(job.error.unwrap_or_else(|| "the job failed".to_owned()))),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Shows how a job goes on until it ends. The events of one that ended long ago are forgotten.
-async fn watch(remote: &Remote, job: JobId) -> Result<(), CliError> {
+async fn watch(server: &Client, job: JobId) -> Result<(), CliError> {
     let bar = progress_bar(Some(0), "{msg:12} {bar:30} {pos}/{len}  {prefix}");
-    let path = format!("/admin/jobs/{job}/events");
+    let job = job.to_string();
     let mut end = None;
-    let followed = remote.follow(&path, |event| {
+    let path = ["admin", "jobs", job.as_str(), "events"];
+    let followed = server.follow(&path, |event| {
         end = show(&bar, event);
         end.is_some()
     });

@@ -3,6 +3,7 @@
 mod backend;
 mod bench;
 mod client;
+mod completions;
 mod confine;
 mod datasets;
 mod enroll;
@@ -15,7 +16,6 @@ mod jobs;
 mod models;
 mod openapi;
 mod photos;
-mod remote;
 mod retrain;
 mod serve;
 mod train;
@@ -30,19 +30,20 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::StatusCode;
 use thiserror::Error;
 
 use crate::app::AppError;
 use crate::bench::BenchError;
 use crate::config::{Config, ConfigArgs, ConfigError, ignore_empty_variables};
-use crate::db::{Database, DbError};
+use crate::db::{Database, DbError, PageError};
 use crate::engine::EngineError;
 use crate::evaluation::EvaluationError;
 use crate::nn::NetworkError;
 use crate::service::{ServiceError, training_exit};
 use crate::training::TrainingError;
 use crate::transfer::TransferError;
-use crate::types::Name;
+use crate::types::{Name, Threshold};
 
 /// Face recognition: enroll people with one photo, identify and verify them.
 #[derive(Parser)]
@@ -70,6 +71,7 @@ enum Command {
     Health(health::Health),
     Bench(bench::Bench),
     Openapi(openapi::Openapi),
+    Completions(completions::Completions),
     #[command(hide = true)]
     TryModel(try_model::TryModel),
 }
@@ -92,6 +94,8 @@ pub enum CliError {
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]
+    Page(#[from] PageError),
+    #[error(transparent)]
     Bench(#[from] BenchError),
     #[error(transparent)]
     Transfer(#[from] TransferError),
@@ -112,8 +116,8 @@ pub enum CliError {
     #[error("cannot reach {server}: {reason}")]
     Unreachable { server: String, reason: String },
     /// A server's answer that is not a success.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{reason}")]
+    Refused { status: Option<StatusCode>, reason: String },
     /// Something the user said makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -132,6 +136,20 @@ impl CliError {
         Self::Unreachable { server: server.to_owned(), reason: client::why(error) }
     }
 
+    /// What a server would not do, or what did not come about.
+    fn refused(reason: impl Into<String>) -> Self {
+        Self::Refused { status: None, reason: reason.into() }
+    }
+
+    /// Whether it may be over in a moment.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => status.is_some_and(client::is_passing),
+            _ => false,
+        }
+    }
+
     /// What the program ends with.
     fn exit_code(&self) -> u8 {
         match self {
@@ -148,7 +166,7 @@ const LINGER: Duration = Duration::from_secs(2);
 impl Cli {
     /// What the arguments and the environment of the process say; ends the process if that is nothing, or help.
     pub fn of_arguments() -> Self {
-        let mut command = ignore_empty_variables(Self::command());
+        let mut command = ignore_empty_variables(own_thresholds(Self::command()));
         let parsed = Self::from_arg_matches(&command.get_matches_mut());
         parsed.unwrap_or_else(|error| error.format(&mut command).exit())
     }
@@ -157,6 +175,14 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         self.command.run().unwrap_or_else(|error| ExitCode::from(complain(&error)))
     }
+}
+
+/// Commands that ask with a threshold of their own: there the setting of a server is not what `--threshold` says, so that what the
+/// environment says of servers does not overrule a gallery's policy or get into a manifest.
+fn own_thresholds(command: clap::Command) -> clap::Command {
+    let server = |command: clap::Command| command.mut_arg("threshold", |arg| arg.long("server-threshold").hide(true));
+    let models = |command: clap::Command| command.mut_subcommand("import", server);
+    command.mut_subcommand("identify", server).mut_subcommand("verify", server).mut_subcommand("models", models)
 }
 
 /// Says what went wrong, and what the program ends with.
@@ -206,6 +232,7 @@ impl Command {
             Self::Health(command) => command.run().await,
             Self::Bench(command) => command.run().await,
             Self::Openapi(command) => command.run(),
+            Self::Completions(command) => command.run(),
             Self::TryModel(command) => command.run(),
         }
     }
@@ -256,6 +283,12 @@ fn configure(args: ConfigArgs) -> Result<Config, CliError> {
 /// For clap: a name of a gallery or subject.
 fn parse_name(text: &str) -> Result<Name, String> {
     Name::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// For clap: a similarity.
+fn parse_threshold(text: &str) -> Result<Threshold, String> {
+    let value: f32 = text.parse().map_err(|_| "a number from -1 to 1 is expected".to_owned())?;
+    Threshold::try_from(value).map_err(|error| error.to_string())
 }
 
 /// Writes a line to standard output. A reader that has read enough, such as `head`, is no reason to complain.

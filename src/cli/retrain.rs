@@ -1,13 +1,13 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
-use super::remote::RemoteArgs;
+use super::client::ServerArgs;
 use super::{CliError, jobs, print_json, say};
 use crate::service::DEFAULT_GALLERY_NAME;
 use crate::service::answers::Job;
+use crate::service::requests::{RetrainBase, RetrainRequest};
 use crate::types::Name;
 
 /// Let a server train an embedder on the faces of a gallery
@@ -51,16 +51,26 @@ pub struct Retrain {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    remote: RemoteArgs,
+    server: ServerArgs,
 }
 
 impl Retrain {
     pub async fn run(self) -> Result<ExitCode, CliError> {
-        let body = self.body()?;
-        let remote = self.remote.open()?;
-        let job: Job = remote.ask(Method::POST, "/admin/retrain", Some(&body)).await?;
+        let request = RetrainRequest {
+            gallery: self.gallery,
+            base: if self.from_scratch { RetrainBase::Scratch } else { RetrainBase::Active },
+            protected: self.protected,
+            steps: self.steps,
+            seed: self.seed,
+            test_share: self.test_share,
+            recipe: self.recipe.as_deref().map(read_recipe).transpose()?,
+            name: self.name,
+            promote: self.promote,
+        };
+        let server = self.server.open()?;
+        let job: Job = server.post(&["admin", "retrain"], &request).await?;
         if self.follow {
-            return jobs::follow(&remote, job.id, self.json).await;
+            return jobs::follow(&server, job.id, self.json).await;
         }
         if self.json {
             print_json(&job)?;
@@ -69,27 +79,9 @@ impl Retrain {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn body(&self) -> Result<Value, CliError> {
-        let recipe = match &self.recipe {
-            Some(file) => {
-                let text =
-                    std::fs::read_to_string(file).map_err(CliError::io(format!("cannot read {}", file.display())))?;
-                let table: toml::Table = toml::from_str(&text).map_err(|error| CliError::Usage(error.to_string()))?;
-                Some(table)
-            }
-            None => None,
-        };
-        Ok(json!({
-            "gallery": self.gallery,
-            "base": if self.from_scratch { "scratch" } else { "active" },
-            "protected": self.protected,
-            "steps": self.steps,
-            "seed": self.seed,
-            "test_share": self.test_share,
-            "recipe": recipe,
-            "name": self.name,
-            "promote": self.promote,
-        }))
-    }
+fn read_recipe(file: &Path) -> Result<Map<String, Value>, CliError> {
+    let text = std::fs::read_to_string(file).map_err(CliError::io(format!("cannot read {}", file.display())))?;
+    toml::from_str(&text).map_err(|error| CliError::Usage(error.to_string()))
 }

@@ -3,6 +3,8 @@ use std::process::ExitCode;
 
 use super::backend::{BackendArgs, read_photo};
 use super::{CliError, print_json};
+use crate::service::requests::{FileBytes, VerifyRequest};
+use crate::types::Threshold;
 
 /// Say whether two photos show one person: exit code 0 if so, 1 if not, 2 if it cannot be said
 ///
@@ -13,6 +15,10 @@ pub struct Verify {
     image_a: PathBuf,
     /// The other photo
     image_b: PathBuf,
+    /// Similarity from which on both are one person, -1..1 [default: what the server says]
+    #[arg(id = "own_threshold", long = "threshold", value_name = "SIMILARITY", allow_negative_numbers = true,
+        value_parser = super::parse_threshold)]
+    threshold: Option<Threshold>,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -35,9 +41,9 @@ impl Verify {
 
     async fn compare(self) -> Result<bool, CliError> {
         let (a, b) = (read_photo(&self.image_a).await?, read_photo(&self.image_b).await?);
-        let threshold = self.backend.threshold()?;
         let backend = self.backend.open().await?;
-        let answer = backend.verify(a, b, threshold).await;
+        let request = VerifyRequest { threshold: self.threshold, ..VerifyRequest::new(FileBytes(a), FileBytes(b)) };
+        let answer = backend.verify(request).await;
         backend.close().await;
         let answer = answer?;
         if self.json {

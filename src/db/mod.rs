@@ -28,7 +28,7 @@ pub use database::Database;
 pub use error::{DbError, NoPgvector, OnConstraint, is_lock_timeout, violates};
 pub use holding::MayBeLocked;
 pub use notifications::{Notifications, Topic};
-pub use page::{Page, PageError, PageRequest};
+pub use page::{ListTag, Page, PageError, PageRequest};
 pub use pgvector::has_sound_hnsw;
 pub use pool::Pool;
 pub use pools::{PoolSettings, Pools};

@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -20,6 +21,31 @@ pub enum PageError {
 pub struct PageRequest {
     after: Uuid,
     limit: u32,
+    list: ListTag,
+}
+
+/// Which list a cursor is of, so that none is used for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ListTag([u8; 4]);
+
+impl ListTag {
+    /// The tag of a list that is told from others by its name.
+    pub fn of(list: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(list).into();
+        Self([digest[0], digest[1], digest[2], digest[3]])
+    }
+
+    /// A cursor of the list.
+    pub(crate) fn cursor(self, place: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode([self.0.as_slice(), place].concat())
+    }
+
+    /// The list and the place that a cursor stands for.
+    pub(crate) fn read(cursor: &str) -> Result<(Self, Vec<u8>), PageError> {
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| PageError::InvalidCursor)?;
+        let (tag, place) = bytes.split_first_chunk().ok_or(PageError::InvalidCursor)?;
+        Ok((Self(*tag), place.to_vec()))
+    }
 }
 
 /// One page of a list, in the order of creation or the reverse.
@@ -37,11 +63,19 @@ impl PageRequest {
     /// `limit` is 1..=200 (50 when not given), `cursor` a former page's `next_cursor` (the start when not given).
     pub fn new(limit: Option<u32>, cursor: Option<&str>) -> Result<Self, PageError> {
         let limit = Self::check_limit(limit)?;
-        let after = cursor.map_or(Ok(Uuid::nil()), |cursor| {
-            let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| PageError::InvalidCursor)?;
-            Uuid::from_slice(&bytes).map_err(|_| PageError::InvalidCursor)
-        })?;
-        Ok(Self { after, limit })
+        let Some(cursor) = cursor else { return Ok(Self { limit, ..Self::default() }) };
+        let (list, place) = ListTag::read(cursor)?;
+        let after = Uuid::from_slice(&place).map_err(|_| PageError::InvalidCursor)?;
+        Ok(Self { after, limit, list })
+    }
+
+    /// The page of a list that is told from others by its name; a cursor of another list is refused.
+    pub fn of(self, list: &str) -> Result<Self, PageError> {
+        let tag = ListTag::of(list);
+        if !self.after.is_nil() && self.list != tag {
+            return Err(PageError::InvalidCursor);
+        }
+        Ok(Self { list: tag, ..self })
     }
 
     /// Items of a page: as many as asked for, if that is allowed.
@@ -70,12 +104,12 @@ impl PageRequest {
         let more = items.len() > self.limit as usize;
         items.truncate(self.limit as usize);
         let last = items.last().filter(|_| more).map(id);
-        Page { next_cursor: last.map(|id| URL_SAFE_NO_PAD.encode(id.as_bytes())), items }
+        Page { next_cursor: last.map(|id| self.list.cursor(id.as_bytes())), items }
     }
 }
 
 impl Default for PageRequest {
     fn default() -> Self {
-        Self { after: Uuid::nil(), limit: Self::DEFAULT_LIMIT }
+        Self { after: Uuid::nil(), limit: Self::DEFAULT_LIMIT, list: ListTag::default() }
     }
 }

@@ -2,8 +2,10 @@
 
 use futures_util::FutureExt;
 use pgvector::HalfVector;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use sqlx::types::Json;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::subjects::find_or_create_subject;
@@ -18,7 +20,8 @@ use crate::types::{
 const MAX_DUPLICATES: usize = 10;
 
 /// What to do when an enrolment is doubtful: the face matches another subject of the gallery, or does not resemble its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum OnDoubt {
     /// Do not look.
     Allow,

@@ -1,14 +1,12 @@
 //! What reviews found: kinds, and pages of them.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError};
-use crate::db::{Page, PageError, PageRequest};
+use crate::db::{ListTag, Page, PageError, PageRequest};
 use crate::types::{FaceId, GalleryId, ModelId, SubjectId};
 
 /// What kind of thing a finding is.
@@ -100,7 +98,7 @@ impl Galleries {
         let more = rows.len() > request.limit as usize;
         let rows = rows.into_iter().take(request.limit as usize).map(Finding::try_from);
         let items = rows.collect::<Result<Vec<_>, _>>()?;
-        let next_cursor = items.last().filter(|_| more).map(FindingsRequest::cursor_after);
+        let next_cursor = items.last().filter(|_| more).map(|last| request.cursor_after(last));
         Ok(Page { items, next_cursor })
     }
 }
@@ -111,6 +109,7 @@ pub struct FindingsRequest {
     score: f32,
     after: Uuid,
     limit: u32,
+    list: ListTag,
 }
 
 impl FindingsRequest {
@@ -118,21 +117,29 @@ impl FindingsRequest {
     pub fn new(limit: Option<u32>, cursor: Option<&str>) -> Result<Self, PageError> {
         let limit = PageRequest::check_limit(limit)?;
         let Some(cursor) = cursor else {
-            return Ok(Self { score: f32::INFINITY, after: Uuid::nil(), limit });
+            return Ok(Self { score: f32::INFINITY, after: Uuid::nil(), limit, list: ListTag::default() });
         };
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| PageError::InvalidCursor)?;
-        let (score, id) = bytes.split_first_chunk().ok_or(PageError::InvalidCursor)?;
+        let (list, place) = ListTag::read(cursor)?;
+        let (score, id) = place.split_first_chunk().ok_or(PageError::InvalidCursor)?;
         let score = f32::from_be_bytes(*score);
         let after = Uuid::from_slice(id).map_err(|_| PageError::InvalidCursor)?;
         if score.is_nan() {
             return Err(PageError::InvalidCursor);
         }
-        Ok(Self { score, after, limit })
+        Ok(Self { score, after, limit, list })
     }
 
-    fn cursor_after(last: &Finding) -> String {
-        let bytes = [last.score.to_be_bytes().as_slice(), last.id.as_bytes()].concat();
-        URL_SAFE_NO_PAD.encode(bytes)
+    /// As [`PageRequest::of`].
+    pub fn of(self, list: &str) -> Result<Self, PageError> {
+        let tag = ListTag::of(list);
+        if !self.after.is_nil() && self.list != tag {
+            return Err(PageError::InvalidCursor);
+        }
+        Ok(Self { list: tag, ..self })
+    }
+
+    fn cursor_after(&self, last: &Finding) -> String {
+        self.list.cursor(&[last.score.to_be_bytes().as_slice(), last.id.as_bytes()].concat())
     }
 }
 

@@ -1,18 +1,24 @@
 //! What callers attach to subjects and faces.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::GalleryError;
 
-/// A JSON object that Postgres can store: at most [`Metadata::MAX_BYTES`] long, no NUL in keys or strings.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
-#[serde(transparent)]
+/// A JSON object that is kept with a subject or a face: at most 16 KiB of compact JSON, no NUL character in it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Map<String, Value>")]
+#[schema(value_type = Object)]
 pub struct Metadata(Map<String, Value>);
 
 impl Metadata {
     /// Length limit in bytes as compact JSON; lists return up to 200 of these at once.
     pub const MAX_BYTES: usize = 16 * 1024;
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 
     pub fn as_object(&self) -> &Map<String, Value> {
         &self.0
@@ -20,6 +26,14 @@ impl Metadata {
 
     pub fn into_object(self) -> Map<String, Value> {
         self.0
+    }
+}
+
+impl TryFrom<Map<String, Value>> for Metadata {
+    type Error = GalleryError;
+
+    fn try_from(object: Map<String, Value>) -> Result<Self, GalleryError> {
+        Self::try_from(Value::Object(object))
     }
 }
 

@@ -18,6 +18,7 @@ mod rates;
 mod retirement;
 mod review;
 mod search;
+mod stored;
 mod subjects;
 #[cfg(test)]
 mod tests;
@@ -47,7 +48,8 @@ pub use quarantine::{SetAside, SetAsideFrom, SetAsideItem};
 pub use rates::{GallerySize, MeasuredRates};
 pub use retirement::{Retirement, RetirementPlace};
 pub use review::{DueSubject, FaceToReview, ReviewBatch, ReviewProgress};
-pub use subjects::{Subject, SubjectChange};
+pub use stored::Known;
+pub use subjects::{Subject, SubjectChange, SubjectFilter};
 pub use training::{KnownFace, PhotoId, StoredChip, TrainingStock};
 pub use transfer::{FaceRecord, Ids, Intake, IntakeError, Record, Snapshot, Stored, SubjectRecord};
 

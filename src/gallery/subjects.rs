@@ -35,6 +35,15 @@ pub struct SubjectChange {
     pub metadata: Option<Metadata>,
 }
 
+/// Which subjects are wanted.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SubjectFilter {
+    /// Whose name begins so.
+    pub prefix: Option<Name>,
+    /// Whose metadata holds all of this.
+    pub metadata: Option<Metadata>,
+}
+
 #[derive(FromRow)]
 struct SubjectRow {
     id: Uuid,
@@ -102,14 +111,24 @@ impl Galleries {
         if taken.is_some() { Err(GalleryError::DuplicateSubject(name.to_string())) } else { Ok(()) }
     }
 
-    pub async fn list_subjects(&self, gallery: &str, request: PageRequest) -> Result<Page<Subject>, GalleryError> {
+    pub async fn list_subjects(
+        &self,
+        gallery: &str,
+        filter: &SubjectFilter,
+        request: PageRequest,
+    ) -> Result<Page<Subject>, GalleryError> {
         let gallery = self.gallery_id(gallery).await?;
-        let sql =
-            format!("{SELECT} where s.gallery_id = $1 and s.id > $2 and s.erased_at is null order by s.id limit $3");
+        let sql = format!(
+            "{SELECT} where s.gallery_id = $1 and s.id > $2 and s.erased_at is null \
+             and ($4::text is null or starts_with(s.name, $4)) and ($5::jsonb is null or s.metadata @> $5) \
+             order by s.id limit $3"
+        );
         let rows: Vec<SubjectRow> = sqlx::query_as(AssertSqlSafe(sql))
             .bind(gallery.0)
             .bind(request.after())
             .bind(request.rows_to_fetch())
+            .bind(filter.prefix.as_ref().map(Name::as_str))
+            .bind(filter.metadata.as_ref().map(Json))
             .fetch_all(&self.pool.cancellable())
             .await?;
         Ok(request.page(rows.into_iter().map(Subject::from).collect(), |subject| subject.id.0))

@@ -5,50 +5,20 @@ use axum::http::header;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
 
-use super::body::{self, Share};
-use super::form::{self, Builder, invalid, missing};
+use super::body;
+use super::form::{self, Form, invalid, missing};
 use super::jobs::accepted;
 use super::multipart::Multipart;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::service::answers::Job;
+use crate::service::requests::DatasetRequest;
 use crate::service::{Enrolment, NewDataset, ServiceError};
 use crate::types::Name;
 
 /// The field of the archive.
 const FILE: &str = "file";
-
-/// Bytes of another field at most: those of the longest name, and then some.
-const LONGEST_FIELD: usize = 4096;
-
-/// What POST /admin/datasets is told beside the file, as a form part or query parameter.
-#[derive(Deserialize, ToSchema, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[allow(dead_code, reason = "for the OpenAPI document; the handler reads the request")]
-pub struct DatasetFields {
-    /// The gallery to enroll into: name or id. One that does not exist is created.
-    #[schema(example = "gate-3")]
-    pub gallery: Option<String>,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[allow(dead_code, reason = "for the OpenAPI document; the handler reads the request")]
-pub struct DatasetForm {
-    /// A ZIP archive.
-    #[schema(value_type = String, format = Binary)]
-    pub file: Vec<u8>,
-    #[serde(flatten)]
-    pub fields: DatasetFields,
-}
-
-/// The bytes of a ZIP archive.
-#[derive(ToSchema)]
-#[schema(value_type = String, format = Binary)]
-#[allow(dead_code, reason = "for the OpenAPI document; the handler reads the body")]
-pub struct RawArchive(Vec<u8>);
 
 /// Upload a data set
 ///
@@ -61,16 +31,9 @@ pub struct RawArchive(Vec<u8>);
 /// The body may take as long as it keeps coming. What was uploaded is a gallery like any other: POST /admin/retrain learns
 /// from it, and who is erased from it is erased.
 #[utoipa::path(
-    post, path = "/admin/datasets", tag = "admin", params(DatasetFields),
-    request_body(content((RawArchive = "application/zip"), (DatasetForm = "multipart/form-data"))),
-    responses(
-        (status = 202, description = "The job, which is queued", body = Job, headers(("location" = String, description = "Of the job"))),
-        (status = 408, description = "`request_timeout`: nothing came for too long", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_dataset`: no ZIP archive, an encrypted one, one with more than 200,000 entries, or without a folder with a photo in it; `missing_field`, `invalid_field`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`overloaded`: two data sets arrive already", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
-    )
+    post, path = "/admin/datasets", tag = "admin", request_body = DatasetRequest,
+    responses((status = 202, description = "The job, which is queued", body = Job, headers(("location" = String, description = "Of the job")))),
+    extensions(("x-problems" = json!(["invalid_dataset"])), ("x-streamed" = json!("application/zip"))),
 )]
 pub async fn upload_dataset(State(state): State<AppState>, request: Request) -> Result<Response, Problem> {
     let Ok(_place) = state.dataset_places.try_acquire() else {
@@ -84,7 +47,7 @@ pub async fn upload_dataset(State(state): State<AppState>, request: Request) -> 
 /// Stores an archive as it arrives.
 async fn receive(state: &AppState, request: Request) -> Result<(NewDataset, Name), Problem> {
     let (mut parts, body) = request.into_parts();
-    let mut form = Builder::new(&[FILE], &["gallery"], LONGEST_FIELD);
+    let mut form = Form::of::<DatasetRequest>();
     let query = form::query(&mut parts).await?;
     body::refuse_declared_length(parts.headers.get(header::CONTENT_LENGTH), state.max_dataset_bytes)?;
     let body = body::limited(body::patient(body, state.request_timeout), state.max_dataset_bytes);
@@ -104,14 +67,9 @@ async fn receive(state: &AppState, request: Request) -> Result<(NewDataset, Name
     }
 }
 
-async fn receive_form(
-    state: &AppState,
-    mut parts: Multipart,
-    form: &mut Builder,
-) -> Result<Option<NewDataset>, Problem> {
+async fn receive_form(state: &AppState, mut parts: Multipart, form: &mut Form) -> Result<Option<NewDataset>, Problem> {
     let mut dataset = None;
     while let Some(name) = parts.next_part().await? {
-        form.check_known(&name)?;
         match name.as_str() {
             FILE if dataset.is_some() => return Err(invalid(FILE, "it is given twice")),
             FILE => {
@@ -120,15 +78,18 @@ async fn receive_form(
                 });
                 dataset = Some(store(&state.services.enrolment, chunks).await?);
             }
-            _ => form.read_field(name, &mut parts).await?,
+            _ => {
+                form.check_known(&name)?;
+                form.read_field(name, &mut parts).await?;
+            }
         }
     }
     Ok(dataset)
 }
 
-fn gallery(mut form: Builder, query: Vec<(String, String)>) -> Result<Name, Problem> {
+fn gallery(mut form: Form, query: Vec<(String, String)>) -> Result<Name, Problem> {
     form.add_query(query)?;
-    form.finish(Share::default()).required_name("gallery")
+    form.into_request().map(|DatasetRequest { gallery }| gallery)
 }
 
 async fn store(

@@ -7,6 +7,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::form::Fields;
+use super::problem::Problem;
+use super::state::AppState;
+use crate::service::answers::{Info, Version};
 use crate::service::{Readiness, Starting, Upkeep};
 
 /// Why a server is not ready.
@@ -21,6 +25,22 @@ impl IntoResponse for NotReady {
     fn into_response(self) -> Response {
         (StatusCode::SERVICE_UNAVAILABLE, Json(self)).into_response()
     }
+}
+
+/// Which program is this?
+///
+/// Needs no key.
+#[utoipa::path(get, path = "/version", tag = "operations", security(()), responses((status = 200, description = "Its name and version", body = Version)))]
+pub async fn version() -> Json<Version> {
+    Json(Version::default())
+}
+
+/// What can it do?
+///
+/// The model that answers, the thresholds that it has at fixed rates, and what a request may bring.
+#[utoipa::path(get, path = "/info", tag = "operations", responses((status = 200, description = "What this server is", body = Info)))]
+pub async fn info(State(state): State<AppState>, Fields(()): Fields<()>) -> Result<Json<Info>, Problem> {
+    Ok(Json(state.services.recognition.info(state.max_body_bytes)?))
 }
 
 /// Is the process alive?

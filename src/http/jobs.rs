@@ -12,12 +12,12 @@ use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::extract::{PageQuery, Path};
+use super::extract::Path;
 use super::form::{Fields, invalid};
 use super::problem::Problem;
-use crate::db::PageRequest;
 use crate::jobs::JobEvent;
 use crate::service::answers::{Job, Page};
+use crate::service::requests::ListRequest;
 use crate::service::{Deleted, Upkeep};
 use crate::types::JobId;
 
@@ -26,28 +26,22 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// List jobs
 #[utoipa::path(
-    get, path = "/admin/jobs", tag = "admin", params(PageQuery),
-    responses(
-        (status = 200, description = "A page of jobs, newest first", body = Page<Job>),
-        (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
-    )
+    get, path = "/admin/jobs", tag = "admin", request_body = ListRequest,
+    responses((status = 200, description = "A page of jobs, newest first", body = Page<Job>)),
 )]
 pub async fn list_jobs(
     State(upkeep): State<Upkeep>,
-    Fields(page): Fields<PageRequest>,
+    Fields(list): Fields<ListRequest>,
 ) -> Result<Json<Page<Job>>, Problem> {
-    Ok(Json(upkeep.list_jobs(page).await?))
+    Ok(Json(upkeep.list_jobs(list.page("jobs")?).await?))
 }
 
 /// Get a job
 #[utoipa::path(
     get, path = "/admin/jobs/{job}", tag = "admin",
     params(("job" = JobId, Path, description = "Its id")),
-    responses(
-        (status = 200, description = "The job, how far it is, and what came of it", body = Job),
-        (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "The job, how far it is, and what came of it", body = Job)),
+    extensions(("x-problems" = json!(["job_not_found"]))),
 )]
 pub async fn get_job(
     State(upkeep): State<Upkeep>,
@@ -64,12 +58,8 @@ pub async fn get_job(
 #[utoipa::path(
     post, path = "/admin/jobs/{job}/cancel", tag = "admin",
     params(("job" = JobId, Path, description = "Its id")),
-    responses(
-        (status = 200, description = "The job: cancelled, or asked to stop", body = Job),
-        (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`job_finished`: nothing is left to cancel; `job_not_cancellable`: what erases, and what never ends", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "The job: cancelled, or asked to stop", body = Job)),
+    extensions(("x-problems" = json!(["job_not_found", "job_finished", "job_not_cancellable"]))),
 )]
 pub async fn cancel_job(
     State(upkeep): State<Upkeep>,
@@ -92,11 +82,8 @@ pub async fn cancel_job(
         ("job" = JobId, Path, description = "Its id"),
         ("Last-Event-ID" = Option<i64>, Header, description = "Only events after this one"),
     ),
-    responses(
-        (status = 200, description = "The events", body = String, content_type = "text/event-stream"),
-        (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")),
+    extensions(("x-problems" = json!(["job_not_found"]))),
 )]
 pub async fn follow_job(
     State(upkeep): State<Upkeep>,

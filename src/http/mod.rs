@@ -1,6 +1,7 @@
 //! The HTTP surface: the only place that knows axum. A handler parses, makes one call of the service, and renders.
 
 mod auth;
+mod batch;
 mod body;
 mod connections;
 mod datasets;
@@ -26,6 +27,7 @@ mod server;
 mod shadow;
 mod starting;
 mod state;
+mod stored;
 mod subjects;
 mod verify;
 
@@ -49,9 +51,6 @@ pub use server::{Routes, serve};
 pub use starting::starting;
 pub use state::AppState;
 
-use crate::service::{DEFAULT_GALLERY_NAME, PhotoBytes};
-use crate::types::Name;
-
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The documented routes, unguarded: only good for the document.
@@ -65,7 +64,13 @@ fn recognition() -> OpenApiRouter<AppState> {
         .routes(routes!(enroll::enroll_face))
         .routes(routes!(identify::identify_faces))
         .routes(routes!(identify::identify_embedding))
+        .routes(routes!(batch::identify_batch))
+        .routes(routes!(batch::embed_batch))
         .routes(routes!(verify::verify_pair))
+        .routes(routes!(stored::verify_subject))
+        .routes(routes!(stored::verify_face))
+        .routes(routes!(stored::identify_subject))
+        .routes(routes!(stored::identify_face))
         .routes(routes!(detect::detect_faces))
         .routes(routes!(detect::embed_faces))
         .routes(routes!(galleries::create_gallery, galleries::list_galleries))
@@ -108,11 +113,14 @@ fn uploads() -> OpenApiRouter<AppState> {
 }
 
 fn monitoring() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(metrics::show_metrics))
+    OpenApiRouter::new().routes(routes!(metrics::show_metrics)).routes(routes!(health::info))
 }
 
 fn operations() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz))
+    OpenApiRouter::new()
+        .routes(routes!(health::version))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
 }
 
 /// The whole surface: the documented routes behind their keys, the document, and an answer to everything else.
@@ -129,7 +137,10 @@ pub fn router(state: AppState) -> Router {
         .merge(uploads().route_layer(admin))
         .split_for_parts();
     let routes = routes
-        .merge(SwaggerUi::new("/docs/api").url("/openapi.json", document))
+        .merge(
+            SwaggerUi::new("/docs/api")
+                .external_url_unchecked("/openapi.json", openapi::finish(&document).unwrap_or_default()),
+        )
         .merge(pages::routes())
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
@@ -163,13 +174,4 @@ fn span(request: &Request) -> Span {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
     info_span!("request", id, method = %request.method(), route)
-}
-
-fn default_gallery() -> Name {
-    Name::try_from(DEFAULT_GALLERY_NAME.to_owned()).expect("`default` is a name")
-}
-
-/// A required image of a form.
-fn photo(form: &mut form::Form, field: &'static str) -> Result<PhotoBytes, Problem> {
-    Ok(PhotoBytes { field, bytes: form.image(field)? })
 }

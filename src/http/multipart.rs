@@ -17,8 +17,8 @@ use memchr::memmem::{self, Finder};
 use super::body;
 use super::problem::{Code, Problem};
 
-/// Most parts of a form.
-pub const MOST_PARTS: usize = 64;
+/// Most parts of a form: the photos of a batch, and fields.
+pub const MOST_PARTS: usize = 96;
 
 /// Longest boundary, as RFC 2046 has it.
 const LONGEST_BOUNDARY: usize = 70;

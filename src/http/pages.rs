@@ -33,6 +33,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/decisions.md",
     "docs/duplicates-and-anomalies.md",
     "docs/search.md",
+    "docs/clients.md",
     "docs/data-sets.md",
     "docs/operations.md",
     "docs/configuration.md",

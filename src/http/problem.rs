@@ -120,6 +120,7 @@ impl From<ServiceError> for Problem {
                 Self::new(Code::ModelUnavailable, "a model file is unavailable at present; the server's log says why")
             }
             ServiceError::InvalidDataset(_) => Self::new(Code::InvalidDataset, detail).with_field("file"),
+            ServiceError::NotEmbedded { .. } => Self::new(Code::NotEmbedded, detail),
             ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
             ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
             ServiceError::Job(error) => error.into(),

@@ -4,48 +4,15 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
-use super::extract::{PageQuery, Path};
-use super::form::{Fields, Form, FromForm};
+use super::extract::Path;
+use super::form::Fields;
 use super::jobs::accepted;
 use super::problem::Problem;
 use super::state::AppState;
-use crate::db::PageRequest;
+use crate::service::Models;
 use crate::service::answers::{Disagreement, Job, Page, ShadowReport};
-use crate::service::{Models, ShadowRequest};
-
-/// Share of the photos, if the request says none.
-const SHARE: f64 = 0.1;
-
-/// How much of the traffic a candidate is to see.
-#[derive(Deserialize, ToSchema)]
-#[allow(dead_code, reason = "for the OpenAPI document; `FromForm` reads the request")]
-pub struct ShadowForm {
-    /// Share of the identified photos, more than 0 to 1. Defaults to 0.1.
-    #[schema(exclusive_minimum = 0.0, maximum = 1.0)]
-    pub share: Option<f64>,
-    /// Begins even if faces have no chip, so that the candidate cannot know them. Defaults to false.
-    pub force: Option<bool>,
-}
-
-pub struct Shadow {
-    share: f64,
-    force: bool,
-}
-
-impl FromForm for Shadow {
-    const IMAGES: &'static [&'static str] = &[];
-    const FIELDS: &'static [&'static str] = &["share", "force"];
-
-    fn from_form(mut form: Form) -> Result<Self, Problem> {
-        Ok(Self {
-            share: form.value("share", "a number from 0 to 1")?.unwrap_or(SHARE),
-            force: form.value("force", "true or false")?.unwrap_or(false),
-        })
-    }
-}
+use crate::service::requests::{ListRequest, ShadowRequest};
 
 /// Try a model in the shadow
 ///
@@ -55,24 +22,20 @@ impl FromForm for Shadow {
 /// rollback to another model ends it. A promotion of the model itself finds its embeddings done. Submitting it again changes
 /// the share.
 #[utoipa::path(
-    post, path = "/admin/models/{model}/shadow", tag = "admin", request_body = ShadowForm,
+    post, path = "/admin/models/{model}/shadow", tag = "admin", request_body = ShadowRequest,
     params(("model" = String, Path, description = "Its id, sha256 or name")),
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),
-        (status = 404, description = "`model_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`model_in_use`: it is the active model; `faces_without_chips`; `no_model_file`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_field`", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
-    )
+    ),
+    extensions(("x-problems" = json!(["model_not_found", "model_in_use", "faces_without_chips", "no_model_file"]))),
 )]
 pub async fn begin_shadow(
     State(state): State<AppState>,
     Path(model): Path<String>,
-    Fields(Shadow { share, force }): Fields<Shadow>,
+    Fields(request): Fields<ShadowRequest>,
 ) -> Result<Response, Problem> {
-    let request = ShadowRequest { model, share, force };
-    let (job, is_new) = state.services.models.submit_shadow(request, state.actor()).await?;
+    let (job, is_new) = state.services.models.submit_shadow(&model, request, state.actor()).await?;
     Ok(accepted(job, is_new))
 }
 
@@ -80,11 +43,8 @@ pub async fn begin_shadow(
 #[utoipa::path(
     get, path = "/admin/models/{model}/shadow", tag = "admin",
     params(("model" = String, Path, description = "Its id, sha256 or name")),
-    responses(
-        (status = 200, description = "How often it agreed with the active model; also after its end", body = ShadowReport),
-        (status = 404, description = "`model_not_found`; `no_shadow`: it never was in the shadow", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "How often it agreed with the active model; also after its end", body = ShadowReport)),
+    extensions(("x-problems" = json!(["model_not_found", "no_shadow"]))),
 )]
 pub async fn get_shadow(
     State(models): State<Models>,
@@ -100,11 +60,8 @@ pub async fn get_shadow(
 #[utoipa::path(
     delete, path = "/admin/models/{model}/shadow", tag = "admin",
     params(("model" = String, Path, description = "Its id, sha256 or name")),
-    responses(
-        (status = 204, description = "It has ended"),
-        (status = 404, description = "`model_not_found`; `no_shadow`: it is not in the shadow", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 204, description = "It has ended")),
+    extensions(("x-problems" = json!(["model_not_found", "no_shadow"]))),
 )]
 pub async fn end_shadow(
     State(state): State<AppState>,
@@ -121,17 +78,14 @@ pub async fn end_shadow(
 /// kept, without the photo; of erased subjects none.
 #[utoipa::path(
     get, path = "/admin/models/{model}/disagreements", tag = "admin",
-    params(("model" = String, Path, description = "Its id, sha256 or name"), PageQuery),
-    responses(
-        (status = 200, description = "A page, latest first", body = Page<Disagreement>),
-        (status = 404, description = "`model_not_found`; `no_shadow`: it never was in the shadow", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other failure", body = Problem, content_type = "application/problem+json"),
-    )
+    params(("model" = String, Path, description = "Its id, sha256 or name")), request_body = ListRequest,
+    responses((status = 200, description = "A page, latest first", body = Page<Disagreement>)),
+    extensions(("x-problems" = json!(["model_not_found", "no_shadow"]))),
 )]
 pub async fn list_disagreements(
     State(models): State<Models>,
     Path(model): Path<String>,
-    Fields(page): Fields<PageRequest>,
+    Fields(list): Fields<ListRequest>,
 ) -> Result<Json<Page<Disagreement>>, Problem> {
-    Ok(Json(models.disagreements(&model, page).await?))
+    Ok(Json(models.disagreements(&model, list.page(&format!("disagreements of {model}"))?).await?))
 }

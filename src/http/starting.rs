@@ -15,6 +15,7 @@ pub fn starting(progress: StartProgress, config: &HttpConfig) -> Router {
     let routes = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(readyz))
+        .route("/version", get(health::version))
         .fallback(not_yet)
         .method_not_allowed_fallback(problem::method_not_allowed);
     super::guarded(routes, config.max_body_bytes, config.request_timeout).with_state(progress)

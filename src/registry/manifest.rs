@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use super::calibration::{Calibration, Fidelity, Logistic, NormScale};
 use crate::evaluation::{FmrCurve, FmrPoint, GenuineCurve, GenuinePoint};
@@ -29,7 +30,7 @@ pub enum ManifestError {
 }
 
 /// Order of the colour channels of a network's input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelOrder {
     #[default]

@@ -3,6 +3,7 @@
 mod decision;
 mod findings;
 mod galleries;
+mod info;
 mod jobs;
 mod models;
 mod shadow;
@@ -13,6 +14,7 @@ use utoipa::ToSchema;
 pub use decision::{Basis, Decision, FpirThreshold, Strangers};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
 pub use galleries::{EnrolledFace, Erased, Gallery, GalleryEntry, GallerySearch, ReviewState, SearchPlace, Subject};
+pub use info::{Info, ModelInfo, RequestLimits, ThresholdAt, Version};
 pub use jobs::{Job, SetAside};
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
 pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
@@ -237,6 +239,33 @@ pub struct Verified {
     pub anomalies: [Option<f32>; 2],
     /// The faces that were compared: that of `image_a`, that of `image_b`.
     pub faces: [ComparedFace; 2],
+}
+
+/// POST /subjects/{subject}/verify and POST /faces/{face}/verify
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct VerifiedStored {
+    /// Whether the similarity reaches the threshold.
+    pub same_person: bool,
+    /// Cosine, -1..1.
+    pub similarity: f32,
+    /// Probability that both are one person, 0..1, if the model is calibrated.
+    #[schema(required)]
+    pub probability: Option<f32>,
+    pub threshold: f32,
+    pub decision: Decision,
+    pub model: String,
+    /// With whom it was compared.
+    pub subject: String,
+    pub subject_id: SubjectId,
+    /// With which face; null: with the template of all faces of the subject.
+    #[schema(required)]
+    pub face_id: Option<FaceId>,
+    /// How unlike any face the one of the photo is, 0..1, if the model is calibrated for it.
+    #[schema(required)]
+    pub anomaly: Option<f32>,
+    /// The face of the photo; null if an embedding was sent.
+    #[schema(required)]
+    pub face: Option<ComparedFace>,
 }
 
 /// A face that was compared with another.

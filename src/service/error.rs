@@ -69,6 +69,9 @@ pub enum ServiceError {
     /// A field has a value that it cannot have.
     #[error("{field}: {reason}")]
     InvalidField { field: &'static str, reason: String },
+    /// Nothing of it can be compared: it has no face, or the model has not embedded it.
+    #[error("this {what} has no embedding by the model that answers: it has no face, or none that could be embedded")]
+    NotEmbedded { what: &'static str },
     /// A gallery has too few faces to do with it what was asked for.
     #[error("{field}: {reason}")]
     TooFewSubjects { field: &'static str, reason: String },

@@ -6,19 +6,17 @@ mod enrolment;
 mod error;
 mod models;
 mod recognition;
+pub mod requests;
 mod upkeep;
 mod work;
 
-pub use enrolment::{Deleted, EnrollRequest, Enrolment, FaceChoice, NewDataset, NewSubject, QualityDemand};
+pub use enrolment::{Deleted, Enrolment, NewDataset};
 pub use error::ServiceError;
 pub use models::{
-    EvaluateRequest, GateState, ManifestFields, ModelFiles, Models, NewModelFile, Promoted, Promotion, RetrainBase,
-    RetrainRequest, ShadowRequest, TrialAnswer, TrialFormat, normalisation, training_exit,
+    GateState, ModelFiles, Models, NewModelFile, Promoted, Promotion, TrialAnswer, TrialFormat, normalisation,
+    training_exit,
 };
-pub use recognition::{
-    IdentifyEmbeddingRequest, IdentifyRequest, Loaded, Photo, PhotoBytes, PhotoFace, PhotoReader, PhotoRequest,
-    Recognition, VerifyRequest,
-};
+pub use recognition::{Enrolled, Loaded, Photo, PhotoFace, PhotoReader, Recognition};
 pub use upkeep::{ChainError, Readiness, StartProgress, StartStage, Starting, Upkeep};
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;

@@ -3,6 +3,7 @@
 
 mod auth;
 mod bad_input;
+mod batch;
 mod buckets;
 mod camera;
 mod cases;
@@ -36,6 +37,7 @@ mod review;
 mod serve;
 mod shadow;
 mod start;
+mod stored;
 mod support;
 mod training;
 mod transfer;

@@ -19,7 +19,9 @@ use crate::evaluation::GateOutcome;
 use crate::jobs::JobState;
 use crate::registry::ChannelOrder;
 use crate::service::answers::{Job, ModelEntry, Retired};
-use crate::service::{GateState, ManifestFields, Promoted, ServiceError};
+use crate::service::requests::{FileBytes, ListRequest, ModelUpload};
+use crate::service::{GateState, Promoted, ServiceError};
+use crate::types::Threshold;
 
 /// How often a job is asked how far it is.
 const POLL: Duration = Duration::from_millis(500);
@@ -95,7 +97,6 @@ struct Audit {
     plain: Plain,
 }
 
-/// `--threshold` is the model's similarity threshold here.
 #[derive(clap::Args)]
 struct Import {
     /// The network; weights that it keeps in another file are read from the same folder
@@ -106,6 +107,10 @@ struct Import {
     /// What it is called in answers [default: what the manifest says]
     #[arg(long)]
     name: Option<String>,
+    /// Similarity from which on two faces are one person, -1..1 [default: what the manifest says]
+    #[arg(id = "own_threshold", long = "threshold", value_name = "SIMILARITY", allow_negative_numbers = true,
+        value_parser = crate::cli::parse_threshold)]
+    threshold: Option<Threshold>,
     /// The network reads (value - mean) / scale of values 0..255 [default: what the manifest says, or 127.5]
     #[arg(long)]
     mean: Option<f32>,
@@ -237,7 +242,7 @@ impl OneWithForce {
 impl Audit {
     async fn run(self) -> Result<ExitCode, CliError> {
         let backend = self.plain.backend.open_as_admin().await?;
-        let audited = backend.audit(self.limit).await;
+        let audited = backend.audit(&ListRequest::first(self.limit)?).await;
         backend.close().await;
         let audited = audited?;
         if self.plain.json {
@@ -262,16 +267,18 @@ impl Import {
             None => (content, None, Vec::new()),
         };
         let name = self.name.or(name);
-        let fields = ManifestFields {
+        let upload = ModelUpload {
+            file: FileBytes(content),
             manifest,
             name,
-            threshold: self.plain.backend.threshold()?,
+            threshold: self.threshold,
             mean: self.mean,
             scale: self.scale,
             channels: self.channels,
+            allow_code: self.allow_code,
         };
         let backend = self.plain.backend.open_as_admin().await?;
-        let model = backend.import_model(content, fields, self.allow_code).await;
+        let model = backend.import_model(upload).await;
         backend.close().await;
         let model = model?;
         if self.plain.json {
@@ -343,8 +350,8 @@ async fn finished(backend: &Backend, mut job: Job, json: bool) -> Result<Option<
     }
     match job.state {
         JobState::Succeeded => Ok(job.result.filter(|_| !json)),
-        JobState::Cancelled => Err(CliError::Refused("the job was cancelled".to_owned())),
-        _ => Err(CliError::Refused(job.error.unwrap_or_else(|| "the job failed".to_owned()))),
+        JobState::Cancelled => Err(CliError::refused("the job was cancelled")),
+        _ => Err(CliError::refused(job.error.unwrap_or_else(|| "the job failed".to_owned()))),
     }
 }
 

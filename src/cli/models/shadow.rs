@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use super::{One, finished, print_json, say};
 use crate::cli::CliError;
-use crate::service::ShadowRequest;
 use crate::service::answers::{Disagreement, ShadowOpinion, ShadowTally};
+use crate::service::requests::{ListRequest, ShadowRequest};
 
 #[derive(Subcommand)]
 pub enum Shadow {
@@ -56,8 +56,8 @@ impl Begin {
     async fn run(self) -> Result<ExitCode, CliError> {
         let One { model, plain } = self.one;
         let mut backend = plain.backend.open_as_admin().await?;
-        let request = ShadowRequest { model: model.clone(), share: self.share, force: self.force };
-        let done = match backend.begin_shadow(request).await {
+        let request = ShadowRequest { share: self.share, force: self.force };
+        let done = match backend.begin_shadow(&model, request).await {
             Ok(job) => finished(&backend, job, plain.json).await,
             Err(error) => Err(error),
         };
@@ -75,7 +75,7 @@ impl Show {
         let One { model, plain } = self.one;
         let backend = plain.backend.open_as_admin().await?;
         let report = backend.shadow_report(&model).await;
-        let found = backend.disagreements(&model, self.limit).await;
+        let found = backend.disagreements(&model, &ListRequest::first(self.limit)?).await;
         backend.close().await;
         let (report, found) = (report?, found?);
         if plain.json {

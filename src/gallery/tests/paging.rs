@@ -21,7 +21,7 @@ async fn names_by_page(db: &Fixture, limit: u32, mut between: impl AsyncFnMut(us
     let mut cursor = None;
     loop {
         let request = PageRequest::new(Some(limit), cursor.as_deref()).unwrap();
-        let page = db.galleries.list_subjects("default", request).await.unwrap();
+        let page = db.galleries.list_subjects("default", &SubjectFilter::default(), request).await.unwrap();
         pages.push(page.items.into_iter().map(|subject| subject.name).collect());
         between(pages.len()).await;
         cursor = page.next_cursor;

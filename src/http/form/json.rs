@@ -1,5 +1,6 @@
 //! JSON bodies: their members one by one, and images in base64.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use axum::body::Bytes;
@@ -46,6 +47,25 @@ impl<'de> Deserialize<'de> for Members<'de> {
         }
 
         deserializer.deserialize_map(AnyObject)
+    }
+}
+
+/// A text, or an array of them.
+pub(super) struct Texts<'a>(pub Vec<Cow<'a, str>>);
+
+impl<'de> Deserialize<'de> for Texts<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum OneOrMore<'a> {
+            One(#[serde(borrow)] Cow<'a, str>),
+            More(#[serde(borrow)] Vec<Cow<'a, str>>),
+        }
+
+        Ok(match OneOrMore::deserialize(deserializer)? {
+            OneOrMore::One(text) => Self(vec![text]),
+            OneOrMore::More(texts) => Self(texts),
+        })
     }
 }
 

@@ -2,16 +2,18 @@
 
 use std::cell::Cell;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue};
 use futures_util::{FutureExt, stream};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::http::extract::PageInGallery;
-use crate::http::models::{Evaluation, NewModel};
-use crate::service::{EnrollRequest, IdentifyEmbeddingRequest, IdentifyRequest, VerifyRequest};
+use crate::http::multipart::MOST_PARTS;
+use crate::service::requests::{
+    EnrollRequest, EvaluateRequest, IdentifyEmbeddingRequest, IdentifyRequest, ListInGallery, ModelUpload,
+    VerifyRequest,
+};
 
 const CASES: u32 = 1000;
 
@@ -25,10 +27,10 @@ struct Reached {
 }
 
 impl Reached {
-    fn note<T: FromForm>(&self, builder: Builder, read: Result<(), Problem>) {
+    fn note<T: FromForm>(&self, form: Form, read: Result<(), Problem>) {
         if read.is_ok() {
             self.fields.set(self.fields.get() + 1);
-            if T::from_form(builder.finish(Share::default())).is_ok() {
+            if form.into_request::<T>().is_ok() {
                 self.request.set(self.request.get() + 1);
             }
         }
@@ -45,10 +47,6 @@ impl Reached {
 
 fn runner() -> TestRunner {
     TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() })
-}
-
-fn builder<T: FromForm>() -> Builder {
-    Builder::new(T::IMAGES, T::FIELDS, T::LONGEST_FIELD)
 }
 
 /// JSON texts that some field may want, and some that none wants.
@@ -142,9 +140,9 @@ fn one_of(texts: &'static [&'static str]) -> impl Strategy<Value = String> {
 
 /// Names of fields, nearly always of the route's and each once; and what each is said to be.
 fn members<T: FromForm>() -> impl Strategy<Value = Vec<(String, String)>> {
-    let names = [T::IMAGES, T::FIELDS].concat();
+    let names = names::<T>().to_vec();
     let required =
-        names.iter().take(2).copied().map(|name| (Just(name.to_owned()), value(T::IMAGES.contains(&name)), 9_u32));
+        names.iter().take(2).copied().map(|name| (Just(name.to_owned()), value(T::FILES.contains(&name)), 9_u32));
     let required: Vec<_> = required.collect();
     let optional: Vec<_> = names.iter().skip(2).map(|name| (Just((*name).to_owned()), value(false), 2_u32)).collect();
     let maybe = |(name, value, often): (Just<String>, BoxedStrategy<String>, u32)| {
@@ -180,9 +178,9 @@ fn json_bodies_never_panic<T: FromForm>(what: &str) {
             .map(|(name, value)| format!("{space}{}{space}:{space}{value}", Value::String(name.clone())))
             .collect();
         let body = format!("{space}{{{}}}{space}", members.join(","));
-        let mut builder = builder::<T>();
-        let read = builder.read_json(body.as_bytes());
-        reached.note::<T>(builder, read);
+        let mut read_into = Form::of::<T>();
+        let read = read_into.read_json(body.as_bytes());
+        reached.note::<T>(read_into, read);
         Ok(())
     });
     run.unwrap();
@@ -195,9 +193,9 @@ fn json_bodies_reach_the_fields_and_never_panic() {
     json_bodies_never_panic::<IdentifyRequest>("identify");
     json_bodies_never_panic::<IdentifyEmbeddingRequest>("identify an embedding");
     json_bodies_never_panic::<VerifyRequest>("verify");
-    json_bodies_never_panic::<NewModel>("import a model");
-    json_bodies_never_panic::<Evaluation>("evaluate a model");
-    json_bodies_never_panic::<PageInGallery>("a page");
+    json_bodies_never_panic::<ModelUpload>("import a model");
+    json_bodies_never_panic::<EvaluateRequest>("evaluate a model");
+    json_bodies_never_panic::<ListInGallery>("a page");
 }
 
 /// What a form says for a JSON text: the text itself, without the quotes of a string.
@@ -228,9 +226,9 @@ fn forms_never_panic<T: FromForm>(what: &str) {
         let pieces: Vec<_> =
             body.chunks(piece).map(|piece| Ok::<_, std::io::Error>(Bytes::copy_from_slice(piece))).collect();
         let form = Multipart::new(&headers, Body::from_stream(stream::iter(pieces))).unwrap();
-        let mut builder = builder::<T>();
-        let read = builder.read_multipart(form).now_or_never().expect("everything is there");
-        reached.note::<T>(builder, read);
+        let mut read_into = Form::of::<T>();
+        let read = read_into.read_multipart(form).now_or_never().expect("everything is there");
+        reached.note::<T>(read_into, read);
         Ok(())
     });
     run.unwrap();
@@ -243,9 +241,9 @@ fn forms_reach_the_fields_and_never_panic() {
     forms_never_panic::<IdentifyRequest>("identify");
     forms_never_panic::<IdentifyEmbeddingRequest>("identify an embedding");
     forms_never_panic::<VerifyRequest>("verify");
-    forms_never_panic::<NewModel>("import a model");
-    forms_never_panic::<Evaluation>("evaluate a model");
-    forms_never_panic::<PageInGallery>("a page");
+    forms_never_panic::<ModelUpload>("import a model");
+    forms_never_panic::<EvaluateRequest>("evaluate a model");
+    forms_never_panic::<ListInGallery>("a page");
 }
 
 #[test]
@@ -253,9 +251,9 @@ fn the_longest_embedding_passes_however_it_is_written() {
     let number = "\n        -1.23456789012345678901234567890e-12";
     let body = |count: usize| format!("{{\"embedding\": [{}]}}", vec![number; count].join(","));
     let request = |count: usize| {
-        let mut builder = builder::<IdentifyEmbeddingRequest>();
-        builder.read_json(body(count).as_bytes())?;
-        IdentifyEmbeddingRequest::from_form(builder.finish(Share::default()))
+        let mut form = Form::of::<IdentifyEmbeddingRequest>();
+        form.read_json(body(count).as_bytes())?;
+        form.into_request::<IdentifyEmbeddingRequest>()
     };
     assert_eq!(request(4000).unwrap().embedding.len(), 4000);
     let problem = request(6000).err().unwrap();
@@ -265,7 +263,50 @@ fn the_longest_embedding_passes_however_it_is_written() {
 #[test]
 fn more_members_than_a_form_has_parts_are_refused() {
     let body = |count: usize| format!("{{{}}}", vec!["\"gallery\": 1"; count].join(","));
-    let code = |count| builder::<PageInGallery>().read_json(body(count).as_bytes()).unwrap_err().code;
-    assert_eq!(code(64), Code::InvalidField);
-    assert_eq!(code(65), Code::MalformedJson);
+    let code = |count| Form::of::<ListInGallery>().read_json(body(count).as_bytes()).unwrap_err().code;
+    assert_eq!(code(MOST_PARTS), Code::InvalidField);
+    assert_eq!(code(MOST_PARTS + 1), Code::MalformedJson);
+}
+
+/// The fields of a text that may be given several times, and of one that may not.
+#[test]
+fn a_list_comes_in_every_spelling() {
+    let read = |fields: &[(&str, &str)]| {
+        let mut form = Form::of::<EvaluateRequest>();
+        form.add_query(fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())?;
+        let request = form.into_request::<EvaluateRequest>()?;
+        Ok(request.protected.unwrap_or_default().iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(read(&[]).unwrap(), Vec::<String>::new());
+    assert_eq!(read(&[("protected", "a")]).unwrap(), ["a"]);
+    assert_eq!(read(&[("protected", "a"), ("protected", "b")]).unwrap(), ["a", "b"]);
+    assert_eq!(read(&[("protected", "[\"a\", \"b\"]")]).unwrap(), ["a", "b"]);
+    let twice: Problem = read(&[("gallery", "a"), ("gallery", "b")]).unwrap_err();
+    assert_eq!((twice.code, twice.field.as_deref()), (Code::InvalidField, Some("gallery")));
+    assert_eq!(twice.detail, format!("gallery: {}", fields::TWICE));
+}
+
+#[test]
+fn what_is_expected_is_said_in_words() {
+    let detail = |body: &str| {
+        let mut form = Form::of::<IdentifyRequest>();
+        form.read_json(body.as_bytes())
+            .and_then(|()| form.into_request::<IdentifyRequest>().map(drop))
+            .unwrap_err()
+            .detail
+    };
+    for (body, said) in [
+        ("{}", "image is missing"),
+        (r#"{"image": "", "top_k": 101}"#, "top_k: a number from 1 to 100 is expected"),
+        (r#"{"image": "", "top_k": "x"}"#, "top_k: a whole number from 0 on is expected"),
+        (r#"{"image": "", "max_faces": 0}"#, "max_faces: a number from 1 on is expected"),
+        (r#"{"image": "", "fmr": 1}"#, "fmr: a number above 0 and below 1 is expected"),
+        (r#"{"image": "", "threshold": 2}"#, "threshold: a threshold is a number from -1 to 1; this is 2"),
+        (r#"{"image": "", "detail": "most"}"#, "detail: one of fast, auto, full is expected"),
+        (r#"{"image": "", "gallery": 7}"#, "gallery: a text is expected"),
+        (r#"{"image": "", "unique_subjects": "no"}"#, "unique_subjects: true or false is expected"),
+        (r#"{"image": 7}"#, "image: a base64 text or data: URL is expected"),
+    ] {
+        assert_eq!(detail(body), said, "{body}");
+    }
 }

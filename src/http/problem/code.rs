@@ -45,6 +45,7 @@ pub enum Code {
     DefaultGallery,
     SameSubject,
     NoChip,
+    NotEmbedded,
     TooFewSubjects,
     JobNotFound,
     JobFinished,
@@ -76,7 +77,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub(super) fn status(self) -> StatusCode {
+    pub(in crate::http) fn status(self) -> StatusCode {
         match self {
             Self::MalformedJson
             | Self::MalformedMultipart
@@ -103,6 +104,7 @@ impl Code {
             | Self::SubjectMismatch
             | Self::DefaultGallery
             | Self::SameSubject
+            | Self::NotEmbedded
             | Self::JobFinished
             | Self::JobNotCancellable
             | Self::DuplicateModel

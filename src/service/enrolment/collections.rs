@@ -2,20 +2,14 @@
 
 use super::Enrolment;
 use crate::db::{self, PageRequest};
-use crate::gallery::{self, GalleryChange, Metadata, SubjectChange};
+use crate::gallery::{self, GalleryChange, SubjectChange, SubjectFilter};
 use crate::service::ServiceError;
 use crate::service::answers::{
     Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, GallerySearch, Page, SearchPlace, Subject,
 };
 use crate::service::recognition::Serving;
+use crate::service::requests::NewSubject;
 use crate::types::{FaceId, GalleryId, Name};
-
-/// A subject to create without a photo.
-pub struct NewSubject {
-    pub gallery: Name,
-    pub name: Name,
-    pub metadata: Metadata,
-}
 
 impl Enrolment {
     pub async fn create_gallery(&self, name: &Name) -> Result<GalleryEntry, ServiceError> {
@@ -75,8 +69,13 @@ impl Enrolment {
         Ok(self.0.galleries.create_subject(gallery.as_str(), &name, &metadata).await?.into())
     }
 
-    pub async fn list_subjects(&self, gallery: &Name, page: PageRequest) -> Result<Page<Subject>, ServiceError> {
-        Ok(self.0.galleries.list_subjects(gallery.as_str(), page).await?.into())
+    pub async fn list_subjects(
+        &self,
+        gallery: &Name,
+        filter: &SubjectFilter,
+        page: PageRequest,
+    ) -> Result<Page<Subject>, ServiceError> {
+        Ok(self.0.galleries.list_subjects(gallery.as_str(), filter, page).await?.into())
     }
 
     /// `subject` is a name or an id, here and below.

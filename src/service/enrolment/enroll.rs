@@ -2,58 +2,22 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tracing::warn;
-use utoipa::ToSchema;
 
 use super::Enrolment;
 use crate::engine::Step;
-use crate::gallery::{self, GalleryError, Metadata, NewFace, OnDoubt};
+use crate::gallery::{self, GalleryError, NewFace, OnDoubt};
 use crate::service::ServiceError;
 use crate::service::answers::{Enrolled, Mismatch};
-use crate::service::recognition::{PhotoBytes, PhotoFace, Serving};
-use crate::types::{Chip, Embedding, ModelId, Name};
-use crate::vision::{self, Wanted};
+use crate::service::recognition::{PhotoFace, Serving};
+use crate::service::requests::{EnrollRequest, FaceChoice, QualityDemand};
+use crate::types::{Chip, Embedding, ModelId};
+use crate::vision;
 
 /// How often an enrolment starts over because another model became active under way.
 const ATTEMPTS: usize = 3;
-
-pub struct EnrollRequest {
-    pub image: PhotoBytes,
-    pub subject: Name,
-    pub gallery: Name,
-    /// Kept with the face.
-    pub metadata: Metadata,
-    pub on_duplicate: OnDoubt,
-    pub on_mismatch: OnDoubt,
-    pub face: FaceChoice,
-    pub quality: QualityDemand,
-    /// One face.
-    pub wanted: Wanted,
-}
-
-/// Which face of a photo is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FaceChoice {
-    /// The only one; several are an error.
-    #[default]
-    Only,
-    /// The largest.
-    Largest,
-}
-
-/// Which faces are enrolled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum QualityDemand {
-    /// Those that can be recognised; others are an error.
-    #[default]
-    Usable,
-    /// All.
-    Any,
-}
 
 /// What is known of a face before it is embedded.
 struct Sighting {
@@ -61,16 +25,6 @@ struct Sighting {
     /// As JPEG.
     chip: Vec<u8>,
     image_sha256: [u8; 32],
-}
-
-/// Where a face belongs, and what to do in doubt.
-struct Filing<'a> {
-    gallery: &'a Name,
-    subject: &'a Name,
-    metadata: &'a Metadata,
-    on_duplicate: OnDoubt,
-    on_mismatch: OnDoubt,
-    quality: QualityDemand,
 }
 
 impl Enrolment {
@@ -83,12 +37,13 @@ impl Enrolment {
     }
 
     /// As [`Self::enroll`], for who has a place among the requests or, as work in the background, needs none.
-    pub(in crate::service) async fn enroll_admitted(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
-        let EnrollRequest { image, subject, gallery, metadata, on_duplicate, on_mismatch, face, quality, wanted } =
-            request;
-        let sighting = self.look(image, face, wanted).await?;
-        let request =
-            Filing { gallery: &gallery, subject: &subject, metadata: &metadata, on_duplicate, on_mismatch, quality };
+    pub(in crate::service) async fn enroll_admitted(
+        &self,
+        mut request: EnrollRequest,
+    ) -> Result<Enrolled, ServiceError> {
+        // Its bytes are freed once its face is found.
+        let image = std::mem::take(&mut request.image.0);
+        let sighting = self.look(image, &request).await?;
         for _ in 0..ATTEMPTS {
             let serving = self.0.recognition.serving();
             match self.enroll_by(&serving, &request, &sighting).await {
@@ -104,12 +59,12 @@ impl Enrolment {
         Err(ServiceError::ModelChanges)
     }
 
-    async fn look(&self, image: PhotoBytes, choice: FaceChoice, wanted: Wanted) -> Result<Sighting, ServiceError> {
-        let bytes = image.bytes.clone();
-        let photos = &self.0.recognition.photos();
-        let face = match choice {
-            FaceChoice::Only => photos.read(image, wanted, usize::MAX).await?.only()?,
-            FaceChoice::Largest => photos.read(image, wanted, 1).await?.largest()?,
+    async fn look(&self, image: Bytes, request: &EnrollRequest) -> Result<Sighting, ServiceError> {
+        let bytes = image.clone();
+        let (photos, wanted) = (&self.0.recognition.photos(), request.wanted());
+        let face = match request.face {
+            FaceChoice::Only => photos.read("image", image, wanted, usize::MAX).await?.only()?,
+            FaceChoice::Largest => photos.read("image", image, wanted, 1).await?.largest()?,
         };
         let pixels = face.chip.clone();
         let encoding = move || (vision::encode_chip(&pixels), Sha256::digest(&bytes).into());
@@ -122,10 +77,10 @@ impl Enrolment {
     async fn enroll_by(
         &self,
         serving: &Arc<Serving>,
-        filing: &Filing<'_>,
+        request: &EnrollRequest,
         sighting: &Sighting,
     ) -> Result<Enrolled, ServiceError> {
-        let gallery = self.0.recognition.find_gallery(serving, filing.gallery.as_str()).await?.id;
+        let gallery = self.0.recognition.find_gallery(serving, request.gallery.as_str()).await?.id;
         let authority = self.0.recognition.authority(serving, gallery).await?;
         let chip = sighting.face.chip.clone();
         let (embedding, others) = tokio::try_join!(
@@ -133,12 +88,12 @@ impl Enrolment {
             self.by_secondary(serving, chip)
         )?;
         let usability = serving.usability(&sighting.face, &embedding, authority.own_subject().threshold);
-        let usability = if filing.quality == QualityDemand::Any { usability } else { usability.accepted("image")? };
+        let usability = if request.quality == QualityDemand::Any { usability } else { usability.accepted("image")? };
         let found = sighting.face.found();
         let new = NewFace {
-            gallery: filing.gallery.as_str(),
-            subject: filing.subject,
-            metadata: filing.metadata,
+            gallery: request.gallery.as_str(),
+            subject: &request.subject,
+            metadata: &request.metadata,
             chip: &sighting.chip,
             image_sha256: sighting.image_sha256,
             bounding_box: found.bounding_box,
@@ -148,9 +103,9 @@ impl Enrolment {
             model: serving.id(),
             embedding: &embedding,
             others: &others,
-            on_duplicate: filing.on_duplicate,
+            on_duplicate: request.on_duplicate,
             duplicate_threshold: authority.new_subject(self.0.recognition.config().duplicate_rate).threshold,
-            on_mismatch: filing.on_mismatch,
+            on_mismatch: request.on_mismatch,
             mismatch_threshold: authority.own_subject().threshold,
         };
         let stored = self.store(serving, &new).await?;

@@ -14,9 +14,7 @@ use crate::gallery::Galleries;
 use crate::jobs::Jobs;
 use crate::service::models::Models;
 use crate::service::recognition::Recognition;
-pub use collections::NewSubject;
 pub use datasets::NewDataset;
-pub use enroll::{EnrollRequest, FaceChoice, QualityDemand};
 pub use erasure::Deleted;
 pub(in crate::service) use erasure::ErasureSettings;
 

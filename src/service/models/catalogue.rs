@@ -1,29 +1,15 @@
 //! The models that the database knows: listed, imported; and the record of who did what.
 
-use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::{Models, NewModelFile};
 use crate::db::PageRequest;
 use crate::engine::Step;
-use crate::registry::{
-    self, Actor, ChannelOrder, GateVerdict, Manifest, ManifestError, Model, ModelFormat, ModelSource, ModelState,
-};
+use crate::registry::{self, Actor, GateVerdict, Manifest, ManifestError, Model, ModelFormat, ModelSource, ModelState};
 use crate::service::ServiceError;
 use crate::service::answers::{AuditEntry, ModelDetails, ModelEntry, Page};
-use crate::types::{ModelId, Threshold, hex};
-
-/// What somebody says of a model that they bring.
-#[derive(Debug, Clone, Default)]
-pub struct ManifestFields {
-    /// In TOML. The others win over it.
-    pub manifest: Option<String>,
-    pub name: Option<String>,
-    pub threshold: Option<Threshold>,
-    pub mean: Option<f32>,
-    pub scale: Option<f32>,
-    pub channels: Option<ChannelOrder>,
-}
+use crate::service::requests::ModelUpload;
+use crate::types::{ModelId, hex};
 
 impl Models {
     /// The models that the database knows, oldest first.
@@ -60,25 +46,19 @@ impl Models {
     }
 
     /// Takes in a file that somebody brings, with what they say of it. `false`: it is known already, and nothing changed.
-    pub async fn add_model(
-        &self,
-        content: Bytes,
-        fields: ManifestFields,
-        allow_code: bool,
-        actor: Actor,
-    ) -> Result<(ModelEntry, bool), ServiceError> {
-        let hashed = content.clone();
+    pub async fn add_model(&self, upload: ModelUpload, actor: Actor) -> Result<(ModelEntry, bool), ServiceError> {
+        let (content, hashed) = (upload.file.0.clone(), upload.file.0.clone());
         let sha256 = self.0.engine.on_cpu(Step::Chips, move || Sha256::digest(&hashed).into()).await?;
-        let manifest = self.manifest_of(&sha256, fields).await?;
         // Where nobody needs a key, nobody has shown that they may run programs here.
-        let allow_code = allow_code && actor != Actor::Anyone;
+        let allow_code = upload.allow_code && actor != Actor::Anyone;
+        let manifest = self.manifest_of(&sha256, upload).await?;
         let file = NewModelFile { content, manifest, source: ModelSource::Import, parent: None, allow_code };
         let (loaded, is_new) = self.0.files.import(file, actor).await?;
         Ok((entry(loaded.model, self.rollback_id().await?), is_new))
     }
 
     /// What is said of weights, else what is known of them.
-    async fn manifest_of(&self, sha256: &[u8; 32], fields: ManifestFields) -> Result<Manifest, ServiceError> {
+    async fn manifest_of(&self, sha256: &[u8; 32], fields: ModelUpload) -> Result<Manifest, ServiceError> {
         let invalid = |field: &'static str| {
             move |error: ManifestError| ServiceError::InvalidField { field, reason: error.to_string() }
         };
@@ -103,12 +83,8 @@ impl Models {
     }
 
     /// What is known of weights. Of a retired model that counts only if nothing is said: it may have been described wrongly.
-    async fn known_manifest(
-        &self,
-        sha256: &[u8; 32],
-        fields: &ManifestFields,
-    ) -> Result<Option<Manifest>, ServiceError> {
-        let ManifestFields { manifest: _, name, threshold, mean, scale, channels } = fields;
+    async fn known_manifest(&self, sha256: &[u8; 32], fields: &ModelUpload) -> Result<Option<Manifest>, ServiceError> {
+        let ModelUpload { file: _, manifest: _, name, threshold, mean, scale, channels, allow_code: _ } = fields;
         let is_said = name.is_some() || threshold.is_some() || mean.is_some() || scale.is_some() || channels.is_some();
         let known = self.0.registry.of_weights(sha256).await?;
         Ok(known.filter(|model| model.state != ModelState::Retired || !is_said).and_then(|model| model.manifest))

@@ -23,13 +23,11 @@ use crate::jobs::Jobs;
 use crate::registry::{Model, Registry};
 use crate::service::ServiceError;
 use crate::service::recognition::{Loaded, Recognition, Serving};
-pub use catalogue::ManifestFields;
 pub use files::{ModelFiles, NewModelFile, normalisation};
 pub(in crate::service) use missing::{EmbeddedFaces, Pass};
 pub use promotion::{GateState, Promoted, Promotion};
 pub(in crate::service) use retire::RetirementSettings;
-pub use retrain::{EvaluateRequest, RetrainBase, RetrainRequest, training_exit};
-pub use shadow::ShadowRequest;
+pub use retrain::training_exit;
 pub use trial::{TrialAnswer, TrialFormat};
 
 /// What models need. Cloning is cheap.

@@ -13,19 +13,9 @@ use crate::service::ServiceError;
 use crate::service::answers::{Disagreement, Job, Page, ShadowOpinion, ShadowReport, ShadowTally};
 use crate::service::models::{EmbeddedFaces, Models};
 use crate::service::recognition::{Answered, Serving, count_shadow, opinion};
+use crate::service::requests::ShadowRequest;
 use crate::service::work::{Failure, new_job, patiently, settings_of};
 use crate::types::{ModelId, StoredEmbedding};
-
-/// Which model is to answer in the shadow.
-#[derive(Debug, Clone)]
-pub struct ShadowRequest {
-    /// Id, sha256 or name.
-    pub model: String,
-    /// Of the probes, more than 0, 1 at most.
-    pub share: f64,
-    /// Whether faces that have no chip may be left out, which it cannot know.
-    pub force: bool,
-}
 
 /// The settings of a job, as the database keeps them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,13 +30,18 @@ struct ShadowSettings {
 impl Models {
     /// Submits a job that embeds all enrolled faces by a model and then lets it answer in the shadow, until that is ended
     /// or another model is promoted. `false`: there is such a job already.
-    pub async fn submit_shadow(&self, request: ShadowRequest, actor: Actor) -> Result<(Job, bool), ServiceError> {
-        let ShadowRequest { model, share, force } = request;
+    pub async fn submit_shadow(
+        &self,
+        model: &str,
+        request: ShadowRequest,
+        actor: Actor,
+    ) -> Result<(Job, bool), ServiceError> {
+        let ShadowRequest { share, force } = request;
         if !(share > 0.0 && share <= 1.0) {
             let reason = "it is more than 0, and 1 at most".to_owned();
             return Err(ServiceError::InvalidField { field: "share", reason });
         }
-        let model = self.find_model(&model).await?;
+        let model = self.find_model(model).await?;
         model.not_active()?;
         if !model.is_loadable() {
             return Err(ServiceError::NoModelFile { model: model.name });

@@ -1,34 +1,53 @@
 //! Detection and embedding without a gallery.
 
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use tracing::{Instrument, debug_span};
 
-use super::{Loaded, PhotoBytes, PhotoFace, Recognition};
+use super::identify::BATCHED;
+use super::{Loaded, PhotoFace, Recognition, Serving};
 use crate::service::ServiceError;
 use crate::service::answers::{Detected, Embedded, EmbeddedFace};
+use crate::service::requests::{DetectRequest, EmbedBatchRequest, FileBytes};
 use crate::types::{Chip, Embedding, Landmarks, Point};
 use crate::vision::{self, Wanted};
 
-/// A photo to look at, without a gallery.
-pub struct PhotoRequest {
-    pub image: PhotoBytes,
-    /// Only so many faces are wanted, the largest.
-    pub wanted: Wanted,
-}
-
 impl Recognition {
     /// Finds the faces of a photo; none is an empty list.
-    pub async fn detect(&self, request: PhotoRequest) -> Result<Detected, ServiceError> {
+    pub async fn detect(&self, request: DetectRequest) -> Result<Detected, ServiceError> {
         let _admitted = self.admit()?;
-        let photo = self.0.photos.read(request.image, request.wanted, request.wanted.faces).await?;
+        let wanted = request.wanted();
+        let photo = self.0.photos.read("image", request.image.0, wanted, wanted.faces).await?;
         let faces = photo.faces.iter().map(PhotoFace::found).collect();
         Ok(Detected { width: photo.width, height: photo.height, searched: photo.searched.into(), faces })
     }
 
     /// Embeds the faces of a photo; none is an error.
-    pub async fn embed(&self, request: PhotoRequest) -> Result<Embedded, ServiceError> {
+    pub async fn embed(&self, request: DetectRequest) -> Result<Embedded, ServiceError> {
         let _admitted = self.admit()?;
-        let serving = self.serving();
-        let photo = self.0.photos.read(request.image, request.wanted, request.wanted.faces).await?.not_empty()?;
+        let wanted = request.wanted();
+        self.embed_photo(&self.serving(), "image", request.image.0, wanted).await
+    }
+
+    /// Embeds the faces of several photos, all by one model; one that fails does not fail the rest.
+    pub async fn embed_batch(
+        &self,
+        request: EmbedBatchRequest,
+    ) -> Result<Vec<Result<Embedded, ServiceError>>, ServiceError> {
+        let _admitted = self.admit()?;
+        let (serving, wanted) = (self.serving(), request.wanted());
+        let each = |image: FileBytes| self.embed_photo(&serving, "images", image.0, wanted);
+        Ok(stream::iter(request.images.0).map(each).buffered(BATCHED).collect().await)
+    }
+
+    async fn embed_photo(
+        &self,
+        serving: &Serving,
+        field: &'static str,
+        image: Bytes,
+        wanted: Wanted,
+    ) -> Result<Embedded, ServiceError> {
+        let photo = self.0.photos.read(field, image, wanted, wanted.faces).await?.not_empty()?;
         let embeddings =
             self.embeddings(&serving.loaded, photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
         let faces = photo.faces.iter().zip(embeddings);

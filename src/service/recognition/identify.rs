@@ -1,42 +1,43 @@
 //! Whom do the faces of a photo resemble?
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
 use super::search::{Found, one_face_per_subject};
-use super::{Answered, PhotoBytes, Recognition, Serving};
-use crate::gallery::Policy;
+use super::stored::of_numbers;
+use super::{Answered, Recognition, Serving};
+use crate::gallery::{Gallery, Policy};
 use crate::index::{Hit, Query};
 use crate::registry::Opinion;
 use crate::service::ServiceError;
 use crate::service::answers::{Decision, Identified, IdentifiedEmbedding, IdentifiedFace, Match};
-use crate::types::{Embedding, GalleryId, Name, StoredEmbedding};
-use crate::vision::Wanted;
+use crate::service::requests::{FileBytes, IdentifyBatchRequest, IdentifyEmbeddingRequest, IdentifyRequest, TopK};
+use crate::types::{Embedding, GalleryId, StoredEmbedding, SubjectId};
 
 /// Faces of one photo whose lists are made longer, so that what others take away can be filled up again.
 const MOST_SPARE: usize = 64;
 
+/// Photos of a batch that are in work at once: as many as keep the engine's queues filled.
+pub(super) const BATCHED: usize = 16;
+
+/// Where faces are searched for, and what decides.
+struct Prepared {
+    serving: Arc<Serving>,
+    gallery: Gallery,
+    policy: Option<Policy>,
+    decision: Decision,
+}
+
+/// An embedding to look for, and whom not to find.
+pub(super) struct Probe {
+    pub embedding: StoredEmbedding,
+    pub except: Option<SubjectId>,
+}
+
 /// The best subject and the next: whether it is clear which of them a probe shows.
 const RIVALS: usize = 2;
-
-pub struct IdentifyRequest {
-    pub image: PhotoBytes,
-    pub gallery: Name,
-    /// Subjects per face.
-    pub top_k: u32,
-    /// Only so many faces are wanted, the largest.
-    pub wanted: Wanted,
-    /// By what a face is known, if not by what the gallery or the server says.
-    pub policy: Option<Policy>,
-    /// Whether a subject is on a photo once at most.
-    pub unique_subjects: bool,
-}
-
-/// An embedding that was computed elsewhere, by the same model.
-pub struct IdentifyEmbeddingRequest {
-    /// Of any length but 0.
-    pub embedding: Vec<f32>,
-    pub gallery: Name,
-    pub top_k: u32,
-    pub policy: Option<Policy>,
-}
 
 impl Recognition {
     /// Searches for an embedding, such as POST /embed gives.
@@ -46,20 +47,29 @@ impl Recognition {
     ) -> Result<IdentifiedEmbedding, ServiceError> {
         let _admitted = self.admit()?;
         let serving = self.serving();
-        let (expected, found) = (serving.loaded.embedder.dimension(), request.embedding.len());
-        if expected != found {
-            return Err(ServiceError::EmbeddingDimension { expected, found });
-        }
-        let embedding = Embedding::normalised(request.embedding).map_err(ServiceError::Embedding)?;
-        let probe = StoredEmbedding::from(&embedding);
+        let policy = request.policy()?;
+        let embedding = of_numbers(&serving, request.embedding)?;
         let gallery = self.find_gallery(&serving, request.gallery.as_str()).await?;
-        let decision = self.decide(&serving, &gallery, request.policy).await?;
-        let top_k = request.top_k as usize;
-        let query = Query { probe: probe.clone(), top_k: top_k.max(RIVALS), min_similarity: None, except: None };
-        let mut found = self.search(&serving, gallery.id, vec![query]).await?;
-        let standing = standing(&serving, found.hits.first().map_or(&[], Vec::as_slice), &decision);
+        let probe = Probe { embedding: StoredEmbedding::from(&embedding), except: None };
+        self.identify_probe(&serving, &gallery, probe, request.top_k, policy).await
+    }
+
+    /// Searches for an embedding.
+    pub(super) async fn identify_probe(
+        &self,
+        serving: &Serving,
+        gallery: &Gallery,
+        probe: Probe,
+        top_k: TopK,
+        policy: Option<Policy>,
+    ) -> Result<IdentifiedEmbedding, ServiceError> {
+        let decision = self.decide(serving, gallery, policy).await?;
+        let (top_k, Probe { embedding: probe, except }) = (top_k.get(), probe);
+        let query = Query { probe: probe.clone(), top_k: top_k.max(RIVALS), min_similarity: None, except };
+        let mut found = self.search(serving, gallery.id, vec![query]).await?;
+        let standing = standing(serving, found.hits.first().map_or(&[], Vec::as_slice), &decision);
         found.hits.iter_mut().for_each(|hits| hits.truncate(top_k));
-        self.fill_faces(&serving, gallery.id, std::slice::from_ref(&probe), &mut found).await?;
+        self.fill_faces(serving, gallery.id, std::slice::from_ref(&probe), &mut found).await?;
         let stale_seconds = stale_seconds(&found);
         let hits = found.hits.pop().unwrap_or_default();
         Ok(IdentifiedEmbedding {
@@ -68,36 +78,67 @@ impl Recognition {
             threshold: decision.threshold,
             known: standing == Standing::Known,
             ambiguous: standing == Standing::Ambiguous,
-            matches: hits.into_iter().map(|hit| match_answer(&serving, &decision, hit)).collect(),
+            matches: hits.into_iter().map(|hit| match_answer(serving, &decision, hit)).collect(),
             decision,
         })
     }
 
-    pub async fn identify(&self, request: IdentifyRequest) -> Result<Identified, ServiceError> {
+    pub async fn identify(&self, mut request: IdentifyRequest) -> Result<Identified, ServiceError> {
         let _admitted = self.admit()?;
+        let search = self.prepare(&request).await?;
+        // Its bytes are freed once it is decoded.
+        let image = std::mem::take(&mut request.image.0);
+        self.identify_photo(&search, &request, "image", image).await
+    }
+
+    /// Identifies the faces of several photos, all by one model and in one gallery; one that fails does not fail the rest.
+    pub async fn identify_batch(
+        &self,
+        request: IdentifyBatchRequest,
+    ) -> Result<Vec<Result<Identified, ServiceError>>, ServiceError> {
+        let _admitted = self.admit()?;
+        let (images, request) = request.split();
+        let search = self.prepare(&request).await?;
+        let each = |image: FileBytes| self.identify_photo(&search, &request, "images", image.0);
+        Ok(stream::iter(images).map(each).buffered(BATCHED).collect().await)
+    }
+
+    /// Before any inference: is there such a gallery, and such a policy?
+    async fn prepare(&self, request: &IdentifyRequest) -> Result<Prepared, ServiceError> {
         let serving = self.serving();
-        // Before any inference: is there such a gallery, and such a policy?
         let gallery = self.find_gallery(&serving, request.gallery.as_str()).await?;
-        let decision = self.decide(&serving, &gallery, request.policy).await?;
-        let photo = self.0.photos.read(request.image, request.wanted, request.wanted.faces).await?;
+        let policy = request.policy()?;
+        let decision = self.decide(&serving, &gallery, policy).await?;
+        Ok(Prepared { serving, gallery, policy, decision })
+    }
+
+    async fn identify_photo(
+        &self,
+        Prepared { serving, gallery, policy, decision }: &Prepared,
+        request: &IdentifyRequest,
+        field: &'static str,
+        image: Bytes,
+    ) -> Result<Identified, ServiceError> {
+        let wanted = request.wanted();
+        let photo = self.0.photos.read(field, image, wanted, wanted.faces).await?;
         let embeddings =
             self.embeddings(&serving.loaded, photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
 
         let probes: Vec<StoredEmbedding> = embeddings.iter().map(StoredEmbedding::from).collect();
-        let (top_k, unique) = (request.top_k as usize, request.unique_subjects);
+        let (top_k, unique) = (request.top_k.get(), request.unique_subjects);
         let wanted = top_k.max(RIVALS);
-        let mut found = self.best_subjects(&serving, gallery.id, &probes, wanted, unique, decision.threshold).await?;
-        self.offer(&serving, || Answered {
+        let mut found = self.best_subjects(serving, gallery.id, &probes, wanted, unique, decision.threshold).await?;
+        self.offer(serving, || Answered {
             gallery: gallery.clone(),
-            policy: request.policy,
+            policy: *policy,
             unique_subjects: unique,
             chips: photo.faces.iter().map(|face| face.chip.clone()).collect(),
             opinions: found.hits.iter().map(|hits| opinion(hits, decision.threshold)).collect(),
             by: serving.id(),
         });
-        let standings: Vec<Standing> = found.hits.iter().map(|hits| standing(&serving, hits, &decision)).collect();
+        let standings: Vec<Standing> = found.hits.iter().map(|hits| standing(serving, hits, decision)).collect();
         found.hits.iter_mut().for_each(|hits| hits.truncate(top_k));
-        self.fill_faces(&serving, gallery.id, &probes, &mut found).await?;
+        self.fill_faces(serving, gallery.id, &probes, &mut found).await?;
         let stale_seconds = stale_seconds(&found);
         let found = standings.into_iter().zip(found.hits);
         let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), (standing, hits))| {
@@ -107,7 +148,7 @@ impl Recognition {
                 known: standing == Standing::Known,
                 ambiguous: standing == Standing::Ambiguous,
                 anomaly: serving.anomaly(embedding),
-                matches: hits.into_iter().map(|hit| match_answer(&serving, &decision, hit)).collect(),
+                matches: hits.into_iter().map(|hit| match_answer(serving, decision, hit)).collect(),
             }
         });
         let faces = faces.collect();
@@ -115,7 +156,7 @@ impl Recognition {
             model: serving.name().to_owned(),
             stale_seconds,
             threshold: decision.threshold,
-            decision,
+            decision: decision.clone(),
             searched: photo.searched.into(),
             faces,
         })

@@ -3,11 +3,13 @@
 mod decisions;
 mod embed;
 mod identify;
+mod info;
 mod naming;
 mod photo;
 mod sampler;
 mod search;
 mod serving;
+mod stored;
 mod verify;
 
 use std::sync::Arc;
@@ -19,15 +21,13 @@ use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
 use crate::service::ServiceError;
 pub(in crate::service) use decisions::{Authority, GalleryCurves, STRANGERS};
-pub use embed::PhotoRequest;
 pub(in crate::service) use identify::opinion;
-pub use identify::{IdentifyEmbeddingRequest, IdentifyRequest};
 use naming::FaceNaming;
-pub use photo::{Photo, PhotoBytes, PhotoFace, PhotoReader};
+pub use photo::{Photo, PhotoFace, PhotoReader};
 pub(in crate::service) use sampler::{Answered, Sampler, count_shadow};
 pub use serving::Loaded;
 pub(in crate::service) use serving::{Secondary, ServedModels, Serving};
-pub use verify::VerifyRequest;
+pub use stored::Enrolled;
 
 /// Recognises. Cloning is cheap.
 #[derive(Clone)]

@@ -15,12 +15,6 @@ use crate::vision::{
     self, DecodeError, DecodeLimits, DetectOptions, Finder, Found, Look, Raster, Scale, Searched, Wanted, Weakness,
 };
 
-/// The bytes of an image and the name of the field that it came in, for error messages.
-pub struct PhotoBytes {
-    pub field: &'static str,
-    pub bytes: Bytes,
-}
-
 /// A photo that was looked at.
 pub struct Photo {
     /// Size of the upright image.
@@ -140,10 +134,16 @@ impl PhotoReader {
         Ok(())
     }
 
-    /// Finds the faces of a photo that are wanted, and aligns the largest of them, `most` at most.
-    #[instrument(skip_all, fields(field = photo.field))]
-    pub async fn read(&self, photo: PhotoBytes, wanted: Wanted, most: usize) -> Result<Photo, ServiceError> {
-        let PhotoBytes { field, bytes } = photo;
+    /// Finds the faces of a photo that are wanted, and aligns the largest of them, `most` at most. `field` names the photo in
+    /// errors.
+    #[instrument(skip(self, bytes, wanted, most))]
+    pub async fn read(
+        &self,
+        field: &'static str,
+        bytes: Bytes,
+        wanted: Wanted,
+        most: usize,
+    ) -> Result<Photo, ServiceError> {
         let (mut decoded, mut drawn) = self.decode(field, bytes, wanted).instrument(debug_span!("decode")).await?;
         loop {
             let (looks, outputs) = self.detect(drawn, &decoded.looks_held).instrument(debug_span!("detect")).await?;

@@ -1,30 +1,20 @@
 //! Do two photos show one person?
 
+use super::Recognition;
 use super::decisions::decide_pair;
-use super::{PhotoBytes, Recognition};
-use crate::gallery::Policy;
 use crate::service::ServiceError;
 use crate::service::answers::{ComparedFace, Verified};
-use crate::vision::Wanted;
-
-pub struct VerifyRequest {
-    pub image_a: PhotoBytes,
-    pub image_b: PhotoBytes,
-    /// By what they count as one person, if not by what the server says.
-    pub policy: Option<Policy>,
-    /// One face of each photo.
-    pub wanted: Wanted,
-}
+use crate::service::requests::VerifyRequest;
 
 impl Recognition {
     /// Compares the largest faces of two photos.
     pub async fn verify(&self, request: VerifyRequest) -> Result<Verified, ServiceError> {
         let _admitted = self.admit()?;
         let serving = self.serving();
-        let decision = decide_pair(&serving, request.policy)?;
-        let (photos, wanted) = (&self.0.photos, request.wanted);
-        let (a, b) =
-            tokio::try_join!(photos.read(request.image_a, wanted, 1), photos.read(request.image_b, wanted, 1))?;
+        let decision = decide_pair(&serving, request.policy()?)?;
+        let (photos, wanted) = (&self.0.photos, request.wanted());
+        let (a, b) = (request.image_a.0, request.image_b.0);
+        let (a, b) = tokio::try_join!(photos.read("image_a", a, wanted, 1), photos.read("image_b", b, wanted, 1))?;
         let (a, b) = (a.largest()?, b.largest()?);
         let embeddings = self.embeddings(&serving.loaded, vec![a.chip.clone(), b.chip.clone()]).await?;
         let [of_a, of_b] = embeddings.as_slice() else {

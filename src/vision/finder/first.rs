@@ -1,12 +1,13 @@
 //! The first looks at a photo: the whole, and parts of it in which smaller faces are seen.
 
-use serde::Deserialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::{HINTED, Look, SURE, shrunk_size};
 
 /// How thoroughly a photo is searched for faces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Detail {
     /// One look at the whole photo, shrunk to the detector's base size.
@@ -18,13 +19,46 @@ pub enum Detail {
     Full,
 }
 
-/// The width of the box of the smallest face that is wanted; of a face that lies on its side, the height.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The width of the box of the smallest face that is wanted; of a face that lies on its side, the height. From 1 on in pixels of the
+/// upright photo, below 1 as a share of its longer side.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f32", into = "f32")]
 pub enum MinFace {
     /// Pixels of the upright photo.
     Pixels(f32),
     /// Of the photo's longer side, 0..1.
     Share(f32),
+}
+
+impl TryFrom<f32> for MinFace {
+    type Error = &'static str;
+
+    fn try_from(value: f32) -> Result<Self, Self::Error> {
+        match value {
+            pixels if pixels.is_finite() && pixels >= 1.0 => Ok(Self::Pixels(pixels)),
+            share if share > 0.0 && share < 1.0 => Ok(Self::Share(share)),
+            _ => Err("pixels, from 1 on, or a share of the longer side between 0 and 1 are expected"),
+        }
+    }
+}
+
+impl PartialSchema for MinFace {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Number).exclusive_minimum(Some(0.0)).examples([40]);
+        number
+            .description(Some("From 1 on in pixels of the upright photo, below 1 as a share of its longer side."))
+            .into()
+    }
+}
+
+impl ToSchema for MinFace {}
+
+impl From<MinFace> for f32 {
+    fn from(min_face: MinFace) -> Self {
+        match min_face {
+            MinFace::Pixels(value) | MinFace::Share(value) => value,
+        }
+    }
 }
 
 impl MinFace {

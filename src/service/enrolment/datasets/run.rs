@@ -17,14 +17,14 @@ use super::archive::{Archive, Unreadable};
 use super::people::PhotoPath;
 use crate::blobs::{BlobError, Upload};
 use crate::engine::EngineError;
-use crate::gallery::{Metadata, OnDoubt};
+use crate::gallery::OnDoubt;
 use crate::jobs::Lease;
 use crate::service::ServiceError;
-use crate::service::enrolment::{EnrollRequest, Enrolment, FaceChoice, QualityDemand};
-use crate::service::recognition::PhotoBytes;
+use crate::service::enrolment::Enrolment;
+use crate::service::requests::{EnrollRequest, FaceChoice, FileBytes};
 use crate::service::work::{Failure, JobReporter, breathe, rest, settings_of};
 use crate::types::{GalleryId, Name};
-use crate::vision::{DecodeError, Wanted};
+use crate::vision::DecodeError;
 
 /// Photos that are enrolled at once: few, as requests wait meanwhile.
 const AT_ONCE: usize = 4;
@@ -244,15 +244,10 @@ impl Enrolment {
         let by_id = Name::try_from(gallery.to_string()).map_err(|error| Failure::Final(error.to_string()))?;
         loop {
             let enrolled = self.enroll_admitted(EnrollRequest {
-                image: PhotoBytes { field: "photo", bytes: bytes.clone() },
-                subject: subject.clone(),
-                gallery: by_id.clone(),
-                metadata: Metadata::default(),
                 on_duplicate: OnDoubt::Allow,
                 on_mismatch: OnDoubt::Allow,
                 face: FaceChoice::Largest,
-                quality: QualityDemand::Usable,
-                wanted: Wanted::one(),
+                ..EnrollRequest::new(FileBytes(bytes.clone()), subject.clone(), by_id.clone())
             });
             match enrolled.await {
                 Ok(_) => return Ok(Imported::Enrolled),

@@ -11,19 +11,9 @@ use crate::registry::Actor;
 use crate::service::ServiceError;
 use crate::service::answers::Job;
 use crate::service::models::Models;
+use crate::service::requests::EvaluateRequest;
 use crate::service::work::{Failure, JobReporter, settings_of};
-use crate::types::{ModelId, Name, hex};
-
-/// What is to be evaluated.
-#[derive(Debug, Clone)]
-pub struct EvaluateRequest {
-    /// Id, sha256 or name.
-    pub model: String,
-    /// Where the model is to be better than the active one; it should not have been trained on these people.
-    pub gallery: Name,
-    /// Galleries that must not suffer; `None`: others with enough people.
-    pub protected: Option<Vec<Name>>,
-}
+use crate::types::{ModelId, hex};
 
 /// The settings of a job, as the database keeps them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,10 +32,11 @@ impl Models {
     /// Submits a job that asks the gate. `false`: there is such a job already.
     pub async fn submit_evaluation(
         &self,
-        request: EvaluateRequest,
+        model: &str,
+        request: &EvaluateRequest,
         requested_by: &str,
     ) -> Result<(Job, bool), ServiceError> {
-        let model = self.find_model(&request.model).await?;
+        let model = self.find_model(model).await?;
         if model.file.is_none() {
             return Err(ServiceError::NoModelFile { model: model.name });
         }

@@ -9,12 +9,10 @@ mod recipe;
 mod run;
 mod train;
 
-pub use evaluate::EvaluateRequest;
 pub use process::training_exit;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
-use utoipa::ToSchema;
 
 use crate::evaluation::Gate;
 use crate::gallery::TrainingStock;
@@ -23,6 +21,7 @@ use crate::registry::ModelFormat;
 use crate::service::ServiceError;
 use crate::service::answers::Job;
 use crate::service::models::Models;
+use crate::service::requests::{RetrainBase, RetrainRequest};
 use crate::types::{GalleryId, Name, hex};
 
 /// Subjects with two photos or more that it takes to train on some and test on others.
@@ -41,36 +40,6 @@ const LEAST_KEPT: usize = 4;
 
 /// Share of the subjects that the candidate is tested on, if nothing else is said.
 const TEST_SHARE: f64 = 0.25;
-
-/// What training begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RetrainBase {
-    /// The active model, which is adapted.
-    #[default]
-    Active,
-    /// Nothing: a small network with random weights.
-    Scratch,
-}
-
-/// What is to be trained.
-#[derive(Debug, Clone)]
-pub struct RetrainRequest {
-    pub gallery: Name,
-    pub base: RetrainBase,
-    /// Galleries that must not suffer; `None`: others with enough people.
-    pub protected: Option<Vec<Name>>,
-    pub steps: Option<u64>,
-    pub seed: Option<u64>,
-    /// Share of the subjects to test with.
-    pub test_share: Option<f64>,
-    /// What to change of the settings of the training, as in a recipe of `faceid train`.
-    pub recipe: Option<Map<String, Value>>,
-    /// Of the candidate.
-    pub name: Option<Name>,
-    /// Whether to promote it if the gate allows.
-    pub promote: bool,
-}
 
 /// A gallery, by what it was called when the job was submitted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

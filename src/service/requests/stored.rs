@@ -1,0 +1,248 @@
+//! Requests about what is stored: galleries, subjects, faces and what the review found.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{PageLimit, Rate, default_gallery};
+use crate::db::{PageError, PageRequest};
+use crate::gallery::{self, FindingsRequest, Metadata, Policy};
+use crate::service::answers::AnomalyKind;
+use crate::types::{Name, Threshold};
+
+/// A new gallery.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NewGallery {
+    /// Unique.
+    #[schema(example = "staff")]
+    pub name: Name,
+}
+
+/// What to change of a gallery.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ChangeGallery {
+    /// The new name.
+    pub name: Option<Name>,
+    /// By what a face is called known: `{"fpir": 0.003}`, `{"fmr": 0.0001}`, `{"threshold": 0.4}`, or `"default"` for what the
+    /// server says.
+    #[schema(example = json!({"fpir": 0.003}))]
+    pub policy: Option<GalleryPolicy>,
+}
+
+/// A policy of a gallery's own, or none.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GalleryPolicy {
+    /// From this similarity on, -1 to 1.
+    Threshold(Threshold),
+    /// At the false match rate of a single comparison: that two faces of different people match.
+    Fmr(Rate),
+    /// At the false positive identification rate: that a stranger is taken for anybody of the gallery as it is now.
+    Fpir(Rate),
+    /// What the server says.
+    Default,
+}
+
+impl From<ChangeGallery> for gallery::GalleryChange {
+    fn from(change: ChangeGallery) -> Self {
+        let own = |policy| match policy {
+            GalleryPolicy::Threshold(threshold) => Some(Policy::Threshold(threshold.get())),
+            GalleryPolicy::Fmr(rate) => Some(Policy::Fmr(rate.get())),
+            GalleryPolicy::Fpir(rate) => Some(Policy::Fpir(rate.get())),
+            GalleryPolicy::Default => None,
+        };
+        Self { name: change.name, policy: change.policy.map(own) }
+    }
+}
+
+/// Which page of a list.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListRequest {
+    /// Items per page.
+    #[serde(default)]
+    #[schema(default = 50)]
+    pub limit: PageLimit,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+impl ListRequest {
+    /// The first page.
+    pub fn first(limit: u32) -> Result<Self, PageError> {
+        Ok(Self { limit: PageLimit::try_from(limit)?, cursor: None })
+    }
+
+    /// The page of a list that is told from others by its name.
+    pub fn page(&self, list: &str) -> Result<PageRequest, PageError> {
+        PageRequest::new(Some(self.limit.get()), self.cursor.as_deref())?.of(list)
+    }
+}
+
+/// Which gallery.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct InGallery {
+    /// Its name or id.
+    #[serde(default = "default_gallery")]
+    #[schema(default = "default")]
+    pub gallery: Name,
+}
+
+/// Which page of a list of a gallery.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListInGallery {
+    /// Its name or id.
+    #[serde(default = "default_gallery")]
+    #[schema(default = "default")]
+    pub gallery: Name,
+    /// Items per page.
+    #[serde(default)]
+    #[schema(default = 50)]
+    pub limit: PageLimit,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+impl ListInGallery {
+    /// The page of a list of the gallery that is told from others by its name.
+    pub fn page(&self, list: &str) -> Result<PageRequest, PageError> {
+        let list = format!("{list} of {}", self.gallery);
+        PageRequest::new(Some(self.limit.get()), self.cursor.as_deref())?.of(&list)
+    }
+}
+
+/// Which subjects of a gallery.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListSubjects {
+    /// Its name or id.
+    #[serde(default = "default_gallery")]
+    #[schema(default = "default")]
+    pub gallery: Name,
+    /// Only those whose name begins so.
+    #[schema(example = "A")]
+    pub prefix: Option<Name>,
+    /// Only those whose metadata holds all of this JSON object.
+    pub metadata: Option<Metadata>,
+    /// Items per page.
+    #[serde(default)]
+    #[schema(default = 50)]
+    pub limit: PageLimit,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+impl ListSubjects {
+    pub fn page(&self) -> Result<PageRequest, PageError> {
+        let metadata = self.metadata.as_ref().map(Metadata::as_object);
+        let list = format!("subjects of {} {:?} {metadata:?}", self.gallery, self.prefix);
+        PageRequest::new(Some(self.limit.get()), self.cursor.as_deref())?.of(&list)
+    }
+
+    pub fn filter(self) -> gallery::SubjectFilter {
+        gallery::SubjectFilter { prefix: self.prefix, metadata: self.metadata }
+    }
+}
+
+/// GET /duplicates
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DuplicatesRequest {
+    /// Its name or id.
+    #[serde(default = "default_gallery")]
+    #[schema(default = "default")]
+    pub gallery: Name,
+    /// Only pairs at least this similar. Defaults to what about one pair of different people in the whole gallery is expected to
+    /// reach. Pairs below the server's threshold are not kept.
+    pub min_similarity: Option<Threshold>,
+    /// Items per page.
+    #[serde(default)]
+    #[schema(default = 50)]
+    pub limit: PageLimit,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+impl DuplicatesRequest {
+    pub fn page(&self) -> Result<FindingsRequest, PageError> {
+        let list = format!("duplicates of {}", self.gallery);
+        FindingsRequest::new(Some(self.limit.get()), self.cursor.as_deref())?.of(&list)
+    }
+}
+
+/// GET /anomalies
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AnomaliesRequest {
+    /// Its name or id.
+    #[serde(default = "default_gallery")]
+    #[schema(default = "default")]
+    pub gallery: Name,
+    /// Only of this kind.
+    pub kind: Option<AnomalyKind>,
+    /// Items per page.
+    #[serde(default)]
+    #[schema(default = 50)]
+    pub limit: PageLimit,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+impl AnomaliesRequest {
+    pub fn page(&self) -> Result<FindingsRequest, PageError> {
+        let list = format!("anomalies of {}", self.gallery);
+        FindingsRequest::new(Some(self.limit.get()), self.cursor.as_deref())?.of(&list)
+    }
+}
+
+/// A new subject, without a photo yet.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NewSubject {
+    /// Unique in its gallery.
+    #[schema(example = "Ada")]
+    pub name: Name,
+    /// Its name or id.
+    #[serde(default = "default_gallery")]
+    #[schema(default = "default")]
+    pub gallery: Name,
+    /// A JSON object that is kept with the subject.
+    #[serde(default)]
+    #[schema(default = json!({}))]
+    pub metadata: Metadata,
+}
+
+/// What to change of a subject.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ChangeSubject {
+    /// The gallery that the subject is in: name or id.
+    #[serde(default = "default_gallery")]
+    #[schema(default = "default")]
+    pub gallery: Name,
+    /// The new name.
+    pub name: Option<Name>,
+    /// The new metadata; it replaces the old.
+    pub metadata: Option<Metadata>,
+}
+
+/// Who is merged into a subject.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct MergeRequest {
+    /// The gallery that both are in: name or id.
+    #[serde(default = "default_gallery")]
+    #[schema(default = "default")]
+    pub gallery: Name,
+    /// Name or id of the subject that gives its faces and is erased.
+    #[schema(example = "Ada L.")]
+    pub subject: Name,
+}
+
+/// Whom a face belongs to.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct MoveRequest {
+    /// Name or id of a subject of the same gallery. A new name makes a new subject.
+    #[schema(example = "Ada")]
+    pub subject: Name,
+}
+
+/// What a data set is enrolled into; its archive is stored as it arrives.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DatasetRequest {
+    /// The gallery to enroll into: name or id. One that does not exist is created.
+    #[schema(example = "gate-3")]
+    pub gallery: Name,
+}

@@ -1,0 +1,179 @@
+//! The values that fields of requests have. Each is valid by construction, and its schema says what that is.
+
+use bytes::Bytes;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Ref, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::db::{PageError, PageRequest};
+
+/// The bytes of a file.
+#[derive(Debug, Clone, Default)]
+pub struct FileBytes(pub Bytes);
+
+impl<'de> Deserialize<'de> for FileBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyBytes;
+
+        impl Visitor<'_> for AnyBytes {
+            type Value = FileBytes;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the bytes of a file")
+            }
+
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<FileBytes, E> {
+                Ok(FileBytes(bytes.into()))
+            }
+        }
+
+        deserializer.deserialize_byte_buf(AnyBytes)
+    }
+}
+
+/// A file is sent apart from the fields.
+impl Serialize for FileBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_none()
+    }
+}
+
+impl PartialSchema for FileBytes {
+    fn schema() -> RefOr<Schema> {
+        let base64 = ObjectBuilder::new().schema_type(Type::String).content_encoding("base64");
+        base64.description(Some("The bytes of a file in base64, or a data: URL.")).into()
+    }
+}
+
+impl ToSchema for FileBytes {}
+
+/// The photos of a batch, 1..=64.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "Vec<FileBytes>")]
+pub struct Batch(pub Vec<FileBytes>);
+
+impl Batch {
+    pub const MOST: usize = 64;
+}
+
+impl TryFrom<Vec<FileBytes>> for Batch {
+    type Error = OutOfRange;
+
+    fn try_from(files: Vec<FileBytes>) -> Result<Self, OutOfRange> {
+        if (1..=Self::MOST).contains(&files.len()) { Ok(Self(files)) } else { Err(OutOfRange("1 to 64 photos")) }
+    }
+}
+
+impl PartialSchema for Batch {
+    fn schema() -> RefOr<Schema> {
+        let items = Ref::from_schema_name(FileBytes::name());
+        ArrayBuilder::new().items(items).min_items(Some(1)).max_items(Some(Self::MOST)).into()
+    }
+}
+
+impl ToSchema for Batch {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((FileBytes::name().into(), FileBytes::schema()));
+    }
+}
+
+/// Why a number is not one that a field can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is expected")]
+pub struct OutOfRange(&'static str);
+
+/// How many subjects are listed for a face, 1..=100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "u32")]
+#[schema(minimum = 1, maximum = 100, default = 5)]
+pub struct TopK(u32);
+
+impl TopK {
+    /// The most that may be asked for.
+    pub const MOST: u32 = 100;
+
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Default for TopK {
+    fn default() -> Self {
+        Self(5)
+    }
+}
+
+impl TryFrom<u32> for TopK {
+    type Error = OutOfRange;
+
+    fn try_from(count: u32) -> Result<Self, OutOfRange> {
+        if (1..=Self::MOST).contains(&count) { Ok(Self(count)) } else { Err(OutOfRange("a number from 1 to 100")) }
+    }
+}
+
+/// How many, from 1 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "u32")]
+#[schema(minimum = 1)]
+pub struct Count(u32);
+
+impl Count {
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl TryFrom<u32> for Count {
+    type Error = OutOfRange;
+
+    fn try_from(count: u32) -> Result<Self, OutOfRange> {
+        if count > 0 { Ok(Self(count)) } else { Err(OutOfRange("a number from 1 on")) }
+    }
+}
+
+/// How often something goes wrong: above 0 and below 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "f64")]
+#[schema(exclusive_minimum = 0.0, exclusive_maximum = 1.0)]
+pub struct Rate(f64);
+
+impl Rate {
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Rate {
+    type Error = OutOfRange;
+
+    fn try_from(rate: f64) -> Result<Self, OutOfRange> {
+        if rate > 0.0 && rate < 1.0 { Ok(Self(rate)) } else { Err(OutOfRange("a number above 0 and below 1")) }
+    }
+}
+
+/// Items of a page, 1..=200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "u32")]
+#[schema(minimum = 1, maximum = 200, default = 50)]
+pub struct PageLimit(u32);
+
+impl PageLimit {
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for PageLimit {
+    fn default() -> Self {
+        Self(PageRequest::DEFAULT_LIMIT)
+    }
+}
+
+impl TryFrom<u32> for PageLimit {
+    type Error = PageError;
+
+    fn try_from(limit: u32) -> Result<Self, PageError> {
+        PageRequest::check_limit(Some(limit)).map(Self)
+    }
+}
