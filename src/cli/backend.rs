@@ -13,11 +13,11 @@ use super::{CliError, configure};
 use crate::app::{App, AppError};
 use crate::config::{ConfigArgs, Secret, Settings};
 use crate::db::DbError;
-use crate::gallery::{Metadata, OnDoubt, Policy};
-use crate::http::Problem;
-use crate::service::answers::{Enrolled, Identified, Verified};
+use crate::gallery::{GalleryError, Metadata, OnDoubt, Policy};
+use crate::http::{Code, Problem};
+use crate::service::answers::{Duplicate, Enrolled, Identified, Verified};
 use crate::service::{
-    EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, QualityDemand, StartProgress, VerifyRequest,
+    EnrollRequest, FaceChoice, IdentifyRequest, PhotoBytes, QualityDemand, ServiceError, StartProgress, VerifyRequest,
 };
 use crate::types::{Name, Threshold};
 use crate::vision::Wanted;
@@ -32,6 +32,12 @@ pub struct BackendArgs {
     patience: Patience,
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+/// What came of a photo to enroll.
+pub enum EnrolledPhoto {
+    New(Box<Enrolled>),
+    AlreadyThere,
 }
 
 pub enum Backend {
@@ -88,6 +94,11 @@ impl Backend {
                 let mut route = reqwest::Url::parse(&format!("{url}/galleries/")).map_err(|error| {
                     CliError::Usage(format!("{url} is not an address such as http://127.0.0.1:8080: {error}"))
                 })?;
+                if [".", ".."].contains(&gallery.as_str()) {
+                    let why =
+                        "no path can hold the name of this gallery; GET /galleries tells its id, which serves as well";
+                    return Err(CliError::Usage(why.to_owned()));
+                }
                 if let Ok(mut path) = route.path_segments_mut() {
                     path.pop_if_empty().push(gallery.as_str());
                 }
@@ -100,32 +111,69 @@ impl Backend {
         Ok(())
     }
 
-    /// Enrolls the largest face of a photo.
-    pub async fn enroll(&self, gallery: &Name, subject: &Name, photo: Bytes) -> Result<Enrolled, CliError> {
+    /// Enrolls the largest face of a photo, unless the very same photo was enrolled for this subject before.
+    pub async fn enroll(&self, gallery: &Name, subject: &Name, photo: Bytes) -> Result<EnrolledPhoto, CliError> {
+        // What is refused for a duplicate is looked at: only its own face is a reason to leave a photo out.
+        let refused = match self.enroll_with(OnDoubt::Reject, gallery, subject, photo.clone()).await? {
+            Ok(enrolled) => return Ok(EnrolledPhoto::New(Box::new(enrolled))),
+            Err(duplicates) => duplicates,
+        };
+        let is_own = |other: &Duplicate| {
+            other.subject == subject.as_str() || other.subject_id.to_string() == subject.as_str().to_lowercase()
+        };
+        if refused.iter().any(|other| other.same_image && is_own(other)) {
+            return Ok(EnrolledPhoto::AlreadyThere);
+        }
+        match self.enroll_with(OnDoubt::Warn, gallery, subject, photo).await? {
+            Ok(enrolled) => Ok(EnrolledPhoto::New(Box::new(enrolled))),
+            Err(_) => Err(CliError::Refused("the photo was refused as a duplicate, which nobody asked for".to_owned())),
+        }
+    }
+
+    /// The subjects whose faces it matches, if the face is refused for that.
+    async fn enroll_with(
+        &self,
+        on_duplicate: OnDoubt,
+        gallery: &Name,
+        subject: &Name,
+        photo: Bytes,
+    ) -> Result<Result<Enrolled, Vec<Duplicate>>, CliError> {
         match self {
-            Self::Server { .. } => {
+            Self::Server { client, url, key, .. } => {
                 let form = Form::new()
                     .text("gallery", gallery.to_string())
                     .text("subject", subject.to_string())
                     .text("face", "largest")
+                    .text("on_duplicate", if on_duplicate == OnDoubt::Reject { "reject" } else { "warn" })
                     .part("image", part(photo));
-                self.post("/enroll", form).await
+                let request = with_key(client.post(format!("{url}/enroll")).multipart(form), key.as_ref());
+                let response = request.send().await.map_err(|error| CliError::unreachable(url, &error))?;
+                match checked(response, url).await? {
+                    Ok(response) => Ok(Ok(read_body(response, url).await?)),
+                    Err(Problem { code: Code::DuplicateFace, duplicates, .. }) => Ok(Err(duplicates)),
+                    Err(problem) => Err(CliError::Refused(problem.detail)),
+                }
             }
-            Self::Direct(app) => Ok(app
-                .services
-                .enrolment
-                .enroll(EnrollRequest {
+            Self::Direct(app) => {
+                let request = EnrollRequest {
                     image: PhotoBytes { field: "image", bytes: photo },
                     subject: subject.clone(),
                     gallery: gallery.clone(),
                     metadata: Metadata::default(),
-                    on_duplicate: OnDoubt::Warn,
+                    on_duplicate,
                     on_mismatch: OnDoubt::Warn,
                     face: FaceChoice::Largest,
                     quality: QualityDemand::Usable,
                     wanted: Wanted::one(),
-                })
-                .await?),
+                };
+                match app.services.enrolment.enroll(request).await {
+                    Ok(enrolled) => Ok(Ok(enrolled)),
+                    Err(ServiceError::Gallery(GalleryError::DuplicateFace { matches })) => {
+                        Ok(Err(matches.into_iter().map(Duplicate::from).collect()))
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            }
         }
     }
 
@@ -211,31 +259,36 @@ impl Backend {
             return Err(CliError::Usage("no server to send this to".to_owned()));
         };
         let mut request = patience.uploader()?.post(format!("{url}{route}")).multipart(form);
-        if let Some(key) = key {
-            request = request.header("x-api-key", key.expose());
-        }
+        request = with_key(request, key.as_ref());
         progress.send(request, url, *patience).await
     }
 
     /// Sends a request with the key, and reads the answer or the problem.
     pub(super) async fn answer<T: DeserializeOwned>(
         &self,
-        mut request: RequestBuilder,
+        request: RequestBuilder,
         url: &str,
         key: Option<&Secret>,
     ) -> Result<T, CliError> {
-        if let Some(key) = key {
-            request = request.header("x-api-key", key.expose());
-        }
-        read_answer(request, url).await
+        read_answer(with_key(request, key), url).await
+    }
+}
+
+fn with_key(request: RequestBuilder, key: Option<&Secret>) -> RequestBuilder {
+    match key {
+        Some(key) => request.header("x-api-key", key.expose()),
+        None => request,
     }
 }
 
 /// Sends a request to the server at `url`, and reads the answer or the problem.
 pub async fn read_answer<T: DeserializeOwned>(request: RequestBuilder, url: &str) -> Result<T, CliError> {
-    let unreachable = |error| CliError::unreachable(url, &error);
-    let response = check(request.send().await.map_err(unreachable)?, url).await?;
-    let body = response.bytes().await.map_err(unreachable)?;
+    let response = request.send().await.map_err(|error| CliError::unreachable(url, &error))?;
+    read_body(check(response, url).await?, url).await
+}
+
+async fn read_body<T: DeserializeOwned>(response: Response, url: &str) -> Result<T, CliError> {
+    let body = response.bytes().await.map_err(|error| CliError::unreachable(url, &error))?;
     // An answer without a body is `()`.
     let body: &[u8] = if body.is_empty() { b"null" } else { &body };
     serde_json::from_slice(body)
@@ -244,15 +297,17 @@ pub async fn read_answer<T: DeserializeOwned>(request: RequestBuilder, url: &str
 
 /// An answer that is a success, or what the problem is.
 pub async fn check(response: Response, url: &str) -> Result<Response, CliError> {
+    checked(response, url).await?.map_err(|problem| CliError::Refused(problem.detail))
+}
+
+async fn checked(response: Response, url: &str) -> Result<Result<Response, Problem>, CliError> {
     let status = response.status();
     if status.is_success() {
-        return Ok(response);
+        return Ok(Ok(response));
     }
     let body = response.bytes().await.map_err(|error| CliError::unreachable(url, &error))?;
-    Err(CliError::Refused(match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) => problem.detail,
-        Err(_) => format!("{url} answered {status}"),
-    }))
+    let problem = serde_json::from_slice(&body);
+    problem.map(Err).map_err(|_| CliError::Refused(format!("{url} answered {status}")))
 }
 
 fn part(photo: Bytes) -> Part {

@@ -14,6 +14,7 @@ mod import;
 mod jobs;
 mod models;
 mod openapi;
+mod people;
 mod photos;
 mod remote;
 mod retrain;

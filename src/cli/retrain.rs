@@ -8,7 +8,7 @@ use super::remote::RemoteArgs;
 use super::{CliError, jobs, print_json, say};
 use crate::service::DEFAULT_GALLERY_NAME;
 use crate::service::answers::Job;
-use crate::types::Name;
+use crate::types::{Name, without_mark};
 
 /// Let a server train an embedder on the faces of a gallery
 ///
@@ -75,7 +75,8 @@ impl Retrain {
             Some(file) => {
                 let text =
                     std::fs::read_to_string(file).map_err(CliError::io(format!("cannot read {}", file.display())))?;
-                let table: toml::Table = toml::from_str(&text).map_err(|error| CliError::Usage(error.to_string()))?;
+                let table: toml::Table =
+                    toml::from_str(without_mark(&text)).map_err(|error| CliError::Usage(error.to_string()))?;
                 Some(table)
             }
             None => None,

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::calibration::{Calibration, Fidelity, Logistic, NormScale};
 use crate::evaluation::{FmrCurve, FmrPoint, GenuineCurve, GenuinePoint};
-use crate::types::{ChipCrop, InputSize, Threshold, hex};
+use crate::types::{ChipCrop, InputSize, Threshold, hex, without_mark};
 
 #[derive(Debug, Error)]
 pub enum ManifestError {
@@ -241,7 +241,7 @@ impl Manifest {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str::<Self>(text).map_err(|error| error.to_string())?.checked()
+        toml::from_str::<Self>(without_mark(text)).map_err(|error| error.to_string())?.checked()
     }
 
     fn checked(self) -> Result<Self, String> {

@@ -5,6 +5,7 @@ use std::io::{BufRead, Read};
 use super::TransferError;
 use super::line::{Header, LineError, parse, parse_header};
 use crate::gallery::Record;
+use crate::types::bytes_without_mark;
 use crate::vision;
 
 /// Records of a batch at most.
@@ -94,6 +95,9 @@ impl<R: BufRead> Source<R> {
             self.bytes += read as u64;
             if read > MAX_LINE {
                 return Err(TransferError::LongLine { number: self.number, max: MAX_LINE });
+            }
+            if self.number == 1 && bytes_without_mark(&bytes).len() < bytes.len() {
+                bytes = bytes_without_mark(&bytes).to_vec();
             }
             if !bytes.trim_ascii().is_empty() {
                 return Ok(Some(Line { number: self.number, bytes }));
