@@ -135,12 +135,15 @@ pub fn sort<K>(entries: impl IntoIterator<Item = Entry<K>>) -> Vec<Found<K>> {
             Found { key: entry.key, path: entry.path, photo }
         })
         .collect();
-    found.sort_by(|a, b| {
-        let order = |found: &Found<K>| found.photo.as_ref().err().is_some();
-        let person = |found: &Found<K>| found.photo.as_ref().ok().cloned();
-        (order(a), person(a), &a.path).cmp(&(order(b), person(b), &b.path))
-    });
+    found.sort_by(|a, b| place(a).cmp(&place(b)));
     found
+}
+
+fn place<K>(found: &Found<K>) -> (bool, &str, &str) {
+    match &found.photo {
+        Ok(person) => (false, person.as_str(), &found.path),
+        Err(_) => (true, "", &found.path),
+    }
 }
 
 /// Whose photo a file is, by the names of its path.

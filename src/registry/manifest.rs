@@ -324,7 +324,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("net.onnx");
         assert!(matches!(Manifest::of(&weights, "00"), Err(ManifestError::Missing { .. })));
-        std::fs::write(folder.path().join("net.toml"), "name = \"net\"\nthreshold = 0.3\nchannels = \"bgr\"\n")
+        std::fs::write(folder.path().join("net.toml"), "\u{feff}name = \"net\"\nthreshold = 0.3\nchannels = \"bgr\"\n")
             .unwrap();
         let manifest = Manifest::of(&weights, "00").unwrap();
         assert_eq!((manifest.mean, manifest.channels), (127.5, ChannelOrder::Bgr));

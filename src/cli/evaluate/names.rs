@@ -131,8 +131,11 @@ mod tests {
 
     #[test]
     fn second_names_and_excluded_photos_are_left_out() {
-        let names = names("# two names\nAda Ada_L\nBob Bobby # since 2001\n\nEve  Eva\n", "ada_2\nzoe_1 # not there\n")
-            .unwrap();
+        let names = names(
+            "\u{feff}# two names\nAda Ada_L\nBob Bobby # since 2001\n\nEve  Eva\n",
+            "\u{feff}ada_2\nzoe_1 # not there\n",
+        )
+        .unwrap();
         let people = ["Ada", "Ada_L", "Bobby", "Dan"].map(str::to_owned).into();
         let mut sieve = names.sieve(&people);
         let photos =

@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn same_goes_by_way_of_others() {
-        let source = pairs("# who\na.jpg b.jpg same\n\nb.jpg\tc c.jpg\tsame\n d.jpg   a.jpg different\n").unwrap();
+        let source =
+            pairs("\u{feff}# who\na.jpg b.jpg same\n\nb.jpg\tc c.jpg\tsame\n d.jpg   a.jpg different\n").unwrap();
         assert_eq!(source.subjects, [0, 0, 0, 1]);
         assert_eq!(source.pairs.unwrap(), [(0, 1), (1, 2), (3, 0)]);
         assert!(source.photos[2].ends_with("c c.jpg"));

@@ -113,6 +113,7 @@ mod tests {
         let optimiser = Optimiser { learning_rate: 1e-4, ..base.optimiser.clone() };
         assert_eq!(changed.unwrap(), TrainConfig { steps: 7, optimiser, loss: Loss::BatchHardSoft, ..base.clone() });
         assert_eq!(base.changed_by("").unwrap(), base);
+        assert_eq!(base.changed_by("\u{feff}steps = 7").unwrap().steps, 7);
         assert_eq!(base.changed_by(&base.to_toml().unwrap()).unwrap(), base);
     }
 }

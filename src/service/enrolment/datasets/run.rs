@@ -32,8 +32,8 @@ const AT_ONCE: usize = 4;
 /// Refusals that are listed.
 const LISTED: usize = 100;
 
-/// The name under which attempts keep what they did.
-const DONE: &str = "done";
+/// The name under which attempts keep what they did. Another order of the files needs another one.
+const DONE: &str = "accounted";
 
 /// How often they do so.
 const INTERVAL: Duration = Duration::from_secs(1);
