@@ -173,7 +173,7 @@ impl Enrolment {
     ) -> Result<(), Failure> {
         let mut report = JobReporter::new(lease);
         let (began, before, mut saved) = (Instant::now(), done.photos, Instant::now());
-        let total = settings.photos.max(before);
+        let total = archive.lock().unwrap_or_else(PoisonError::into_inner).files().len();
         while done.photos < total {
             let piece_began = Instant::now();
             tokio::select! {
