@@ -25,3 +25,4 @@ pub mod training;
 pub mod transfer;
 pub mod types;
 pub mod vision;
+pub mod walk;

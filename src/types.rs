@@ -4,6 +4,8 @@
 
 mod detector;
 mod input;
+mod name;
+mod text;
 
 use half::f16;
 use serde::{Deserialize, Serialize};
@@ -13,14 +15,22 @@ use uuid::Uuid;
 
 pub use self::detector::{DetectorKind, DetectorOutput};
 pub use self::input::{ChipCrop, InputSize};
+pub use self::name::{Name, nfc};
+pub use self::text::{bytes_without_mark, without_mark};
 
 /// Why a value could not become one of the types of this module.
 #[derive(Debug, Error, Clone, PartialEq)]
 pub enum InvalidValue {
     #[error("a name has 1 to 255 characters; this one has {0}")]
     NameLength(usize),
-    #[error("a name cannot hold the NUL character")]
-    NameNul,
+    #[error("a name neither begins nor ends with white space")]
+    NameSpace,
+    #[error("a name has no control characters; character {at} of this one is U+{code:04X}")]
+    NameControl { at: usize, code: u32 },
+    #[error(
+        "character {at} of this name is U+FFFD, which stands for what could not be read: it was read by the wrong character set"
+    )]
+    NameReplacement { at: usize },
     #[error("a threshold is a number from -1 to 1; this is {0}")]
     Threshold(f32),
     #[error("a chip is a 112x112 RGB image; this is {width}x{height}")]
@@ -64,36 +74,6 @@ id!(/// A long task.
     JobId);
 id!(/// A file that was uploaded for a job.
     UploadId);
-
-/// The name of a gallery or a subject: any Unicode of 1 to 255 characters but NUL, which Postgres cannot store.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(try_from = "String")]
-#[schema(min_length = 1, max_length = 255)]
-pub struct Name(String);
-
-impl Name {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Name {
-    type Error = InvalidValue;
-
-    fn try_from(name: String) -> Result<Self, InvalidValue> {
-        match name.chars().count() {
-            1..=255 if name.contains('\0') => Err(InvalidValue::NameNul),
-            1..=255 => Ok(Self(name)),
-            length => Err(InvalidValue::NameLength(length)),
-        }
-    }
-}
-
-impl std::fmt::Display for Name {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// A similarity at or above which two faces count as one person.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, ToSchema)]
@@ -316,14 +296,6 @@ pub fn exact_similarity(a: &[f16], b: &[f16]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_counted_in_characters() {
-        assert!(Name::try_from("é".repeat(255)).is_ok());
-        assert_eq!(Name::try_from("é".repeat(256)), Err(InvalidValue::NameLength(256)));
-        assert_eq!(Name::try_from(String::new()), Err(InvalidValue::NameLength(0)));
-        assert_eq!(Name::try_from("a\0b".to_owned()), Err(InvalidValue::NameNul));
-    }
 
     #[test]
     fn embeddings_have_length_one() {

@@ -9,9 +9,11 @@ use super::{CliError, configure};
 use crate::app::{App, AppError};
 use crate::config::{ConfigArgs, Secret, Settings};
 use crate::db::DbError;
-use crate::service::StartProgress;
-use crate::service::answers::{Enrolled, Gallery, Identified, Verified};
-use crate::service::requests::{EnrollRequest, IdentifyRequest, VerifyRequest};
+use crate::gallery::{GalleryError, OnDoubt};
+use crate::http::Code;
+use crate::service::answers::{Duplicate, Enrolled, Gallery, Identified, Verified};
+use crate::service::requests::{EnrollRequest, FaceChoice, FileBytes, IdentifyRequest, VerifyRequest};
+use crate::service::{ServiceError, StartProgress};
 use crate::types::Name;
 
 /// Flags of every command that recognises faces.
@@ -24,6 +26,12 @@ pub struct BackendArgs {
     patience: Patience,
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+/// What came of a photo to enroll.
+pub enum EnrolledPhoto {
+    New(Box<Enrolled>),
+    AlreadyThere,
 }
 
 pub enum Backend {
@@ -68,7 +76,30 @@ impl Backend {
         }
     }
 
-    pub async fn enroll(&self, request: EnrollRequest) -> Result<Enrolled, CliError> {
+    /// Enrolls the largest face of a photo, unless the very same photo was enrolled for this subject before.
+    pub async fn enroll(&self, gallery: &Name, subject: &Name, photo: Bytes) -> Result<EnrolledPhoto, CliError> {
+        let request = |on_duplicate| EnrollRequest {
+            face: FaceChoice::Largest,
+            on_duplicate,
+            ..EnrollRequest::new(FileBytes(photo.clone()), subject.clone(), gallery.clone())
+        };
+        let is_own = |other: &Duplicate| {
+            other.subject == subject.as_str() || other.subject_id.to_string() == subject.as_str().to_lowercase()
+        };
+        // What is refused for a duplicate is looked at: only its own face is a reason to leave a photo out.
+        match self.enroll_face(request(OnDoubt::Reject)).await {
+            Ok(enrolled) => return Ok(EnrolledPhoto::New(Box::new(enrolled))),
+            Err(error) => {
+                let duplicates = refused_for(error)?;
+                if duplicates.iter().any(|other| other.same_image && is_own(other)) {
+                    return Ok(EnrolledPhoto::AlreadyThere);
+                }
+            }
+        }
+        Ok(EnrolledPhoto::New(Box::new(self.enroll_face(request(OnDoubt::Warn)).await?)))
+    }
+
+    async fn enroll_face(&self, request: EnrollRequest) -> Result<Enrolled, CliError> {
         match self {
             Self::Server(client) => client.send(&["enroll"], &request, vec![("image", request.image.0.clone())]).await,
             Self::Direct(app) => Ok(app.services.enrolment.enroll(request).await?),
@@ -99,6 +130,17 @@ impl Backend {
         if let Self::Direct(app) = self {
             app.stop().await;
         }
+    }
+}
+
+/// The subjects whose faces a photo matches, if it was refused for that.
+fn refused_for(error: CliError) -> Result<Vec<Duplicate>, CliError> {
+    match error {
+        CliError::Service(ServiceError::Gallery(GalleryError::DuplicateFace { matches })) => {
+            Ok(matches.into_iter().map(Duplicate::from).collect())
+        }
+        CliError::Problem(problem) if problem.code == Code::DuplicateFace => Ok(problem.duplicates),
+        error => Err(error),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::evaluation::{GroupReport, Growth, GrowthPlan, Report, ReportPlan, Res
 use crate::registry::Manifest;
 use crate::service::ServiceError;
 use crate::types::{Name, Threshold};
+use crate::walk::LeftOut;
 
 /// Figures do not change from run to run.
 const SEED: u64 = 1;
@@ -130,6 +131,9 @@ pub struct Photos {
     pub excluded: usize,
     /// Names of these two files that are not there.
     pub not_found: Vec<String>,
+    /// Files in the folders that are no photos of anybody.
+    #[serde(default)]
+    pub files_left_out: Vec<LeftOut>,
     /// Enrolled faces that have no embedding of the model; only for `--gallery`.
     pub without_embedding: usize,
     /// Pairs that could not be compared, because of such photos, and those of a photo with itself or that were named before;

@@ -15,6 +15,7 @@ mod import;
 mod jobs;
 mod models;
 mod openapi;
+mod people;
 mod photos;
 mod retrain;
 mod serve;
@@ -39,6 +40,7 @@ use crate::config::{Config, ConfigArgs, ConfigError, ignore_empty_variables};
 use crate::db::{Database, DbError, PageError};
 use crate::engine::EngineError;
 use crate::evaluation::EvaluationError;
+use crate::http::Problem;
 use crate::nn::NetworkError;
 use crate::service::{ServiceError, training_exit};
 use crate::training::TrainingError;
@@ -116,6 +118,9 @@ pub enum CliError {
     #[error("cannot reach {server}: {reason}")]
     Unreachable { server: String, reason: String },
     /// A server's answer that is not a success.
+    #[error("{}", .0.detail)]
+    Problem(Box<Problem>),
+    /// A proxy's, or what did not come about.
     #[error("{reason}")]
     Refused { status: Option<StatusCode>, reason: String },
     /// Something the user said makes no sense.
@@ -145,6 +150,7 @@ impl CliError {
     fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
+            Self::Problem(problem) => StatusCode::from_u16(problem.status).is_ok_and(client::is_passing),
             Self::Refused { status, .. } => status.is_some_and(client::is_passing),
             _ => false,
         }

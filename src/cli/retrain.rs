@@ -8,7 +8,7 @@ use super::{CliError, jobs, print_json, say};
 use crate::service::DEFAULT_GALLERY_NAME;
 use crate::service::answers::Job;
 use crate::service::requests::{RetrainBase, RetrainRequest};
-use crate::types::Name;
+use crate::types::{Name, without_mark};
 
 /// Let a server train an embedder on the faces of a gallery
 ///
@@ -83,5 +83,5 @@ impl Retrain {
 
 fn read_recipe(file: &Path) -> Result<Map<String, Value>, CliError> {
     let text = std::fs::read_to_string(file).map_err(CliError::io(format!("cannot read {}", file.display())))?;
-    toml::from_str(&text).map_err(|error| CliError::Usage(error.to_string()))
+    toml::from_str(without_mark(&text)).map_err(|error| CliError::Usage(error.to_string()))
 }

@@ -18,6 +18,7 @@ use crate::engine::targets;
 use crate::nn::Precision;
 use crate::service::{ServiceError, training_exit};
 use crate::training::{Dataset, Split, TrainConfig, Trainer};
+use crate::types::nfc;
 
 /// What the program itself takes before it has read a chip, with room to say what is wrong.
 const LEAST_MEMORY: u64 = 256 << 20;
@@ -248,6 +249,7 @@ impl Train {
         } else if self.test_share.is_some() {
             held_out.test.clear();
         }
+        settings.held_out.test.iter_mut().for_each(|name| *name = nfc(name).into_owned());
         settings.check()?;
         Ok(settings)
     }

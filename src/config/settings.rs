@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
 use super::{ConfigError, Secret};
+use crate::types::without_mark;
 
 /// Where a server listens if nothing is said.
 const BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -265,7 +266,8 @@ pub fn ignore_empty_variables(command: clap::Command) -> clap::Command {
 fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|error| {
+    let text = without_mark(&text);
+    toml::from_str(text).map_err(|error| {
         // Without the line itself, which may hold a secret.
         let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
         ConfigError::Malformed { path: path.to_owned(), line, message: error.message().to_owned() }

@@ -35,7 +35,8 @@ fn beyond_loopback_needs_keys_or_insecure() {
 fn a_file_fills_in_what_flags_leave_open() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("faceid.toml");
-    std::fs::write(&path, "bind = \"127.0.0.1:9000\"\nthreads = 3\nlog_format = \"json\"\n").unwrap();
+    // With a byte order mark, as editors of Windows write it.
+    std::fs::write(&path, "\u{feff}bind = \"127.0.0.1:9000\"\nthreads = 3\nlog_format = \"json\"\n").unwrap();
     let args = ConfigArgs { config: Some(path), settings: settings(|s| s.threads = Some(1)) };
     let config = args.resolve().unwrap().into_config().unwrap();
     assert_eq!(config.http.bind.port(), 9000);

@@ -24,6 +24,9 @@ pub enum GalleryError {
     OtherModel { active: ModelId },
     #[error("there is already a gallery {0:?}")]
     DuplicateGallery(String),
+    /// It would never be found by that name: the id wins.
+    #[error("{0:?} is the id of another gallery; choose another name")]
+    GalleryNameIsId(String),
     #[error("there is already a subject {0:?} in this gallery")]
     DuplicateSubject(String),
     /// Nothing was stored. At least one match; best first.

@@ -56,12 +56,21 @@ pub struct GalleryContents {
 
 impl Galleries {
     pub async fn create_gallery(&self, name: &Name) -> Result<Gallery, GalleryError> {
+        let id = GalleryId::new();
+        self.refuse_other_id(id, name).await?;
         sqlx::query_as("insert into galleries (id, name) values ($1, $2) returning id, name, policy, created_at")
-            .bind(GalleryId::new().0)
+            .bind(id.0)
             .bind(name.as_str())
             .fetch_one(&self.pool)
             .await
             .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.to_string()))
+    }
+
+    /// A gallery cannot have another one's id as its name: it would never be found by that.
+    async fn refuse_other_id(&self, own: GalleryId, name: &Name) -> Result<(), GalleryError> {
+        let Some(id) = as_id(name.as_str()).filter(|id| *id != own.0) else { return Ok(()) };
+        let taken = sqlx::query("select from galleries where id = $1").bind(id).fetch_optional(&self.pool).await?;
+        if taken.is_some() { Err(GalleryError::GalleryNameIsId(name.to_string())) } else { Ok(()) }
     }
 
     pub async fn list_galleries(&self, request: PageRequest) -> Result<Page<Gallery>, GalleryError> {
@@ -106,6 +115,9 @@ impl Galleries {
         let id = self.gallery_id(gallery).await?;
         if id == DEFAULT_GALLERY && change.name.is_some() {
             return Err(GalleryError::DefaultGallery);
+        }
+        if let Some(name) = &change.name {
+            self.refuse_other_id(id, name).await?;
         }
         let policy = change.policy.map(|policy| policy.map(Policy::checked).transpose()).transpose()?;
         let name = change.name.as_ref().map(Name::as_str);

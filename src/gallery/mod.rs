@@ -25,6 +25,7 @@ mod tests;
 mod training;
 mod transfer;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,7 +33,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::db::{Notifications, Pool, Pools};
-use crate::types::{GalleryId, ModelId, SubjectId};
+use crate::types::{GalleryId, ModelId, SubjectId, nfc};
 
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{CHANGES_KEPT, Changes, Feed, Template};
@@ -126,7 +127,7 @@ fn as_id(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok()
 }
 
-/// Postgres text cannot hold NUL, so nothing has such a name.
-fn as_name(text: &str) -> Option<&str> {
-    (!text.contains('\0')).then_some(text)
+/// The name that is looked for where a text could be one. Postgres text cannot hold NUL, so nothing has such a name.
+fn as_name(text: &str) -> Option<Cow<'_, str>> {
+    (!text.contains('\0')).then(|| nfc(text))
 }

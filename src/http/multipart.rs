@@ -1,9 +1,12 @@
 //! Reads `multipart/form-data` (RFC 7578) as it arrives.
 //!
-//! A form must begin with its boundary, and the head of each part is short, so that what cannot be a form is refused at its
-//! first bytes. The work is in proportion to the bytes, however they are cut into pieces, and no more is held than the
+//! What comes before the first boundary is short, and so is the head of each part, so that what cannot be a form is refused at
+//! its first bytes. The work is in proportion to the bytes, however they are cut into pieces, and no more is held than the
 //! caller asks for.
 
+mod head;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 
@@ -11,9 +14,9 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::{HeaderMap, header};
 use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
-use memchr::memchr;
 use memchr::memmem::{self, Finder};
 
+use self::head::{Head, parameter};
 use super::body;
 use super::problem::{Code, Problem};
 
@@ -23,11 +26,19 @@ pub const MOST_PARTS: usize = 96;
 /// Longest boundary, as RFC 2046 has it.
 const LONGEST_BOUNDARY: usize = 70;
 
-/// Longest head of a part in bytes, from its boundary to the empty line; longest epilogue.
+/// Longest head of a part in bytes, from its boundary to the empty line; longest preamble and epilogue.
 const LONGEST_HEAD: usize = 8 << 10;
 
 /// Most headers of a part.
 const MOST_HEADERS: usize = 16;
+
+/// The field that says in which character set the texts of a form are, which some browsers add.
+const CHARSET_FIELD: &str = "_charset_";
+
+/// Longest name of a character set.
+const LONGEST_CHARSET: usize = 64;
+
+const OTHER_START: &str = "it does not begin with the boundary that its Content-Type names";
 
 /// Bytes of a part that are handed over in one go.
 const BLOCK: usize = 64 << 10;
@@ -41,6 +52,8 @@ pub struct Multipart {
     /// CR LF, two dashes and the boundary: what ends a part.
     delimiter: Finder<'static>,
     place: Place,
+    /// Of the part that is read.
+    head: Option<Head>,
     parts: usize,
 }
 
@@ -70,12 +83,25 @@ impl Multipart {
             searched: 0,
             delimiter: Finder::new(&[b"\r\n--", boundary.as_slice()].concat()).into_owned(),
             place: Place::Start,
+            head: None,
             parts: 0,
         })
     }
 
     /// The name of the next part; what is left of the part before is passed over. `None` at the end of the form.
     pub async fn next_part(&mut self) -> Result<Option<String>, Problem> {
+        while let Some(name) = self.next_named().await? {
+            if name != CHARSET_FIELD {
+                return Ok(Some(name));
+            }
+            let said = self.all_bytes(LONGEST_CHARSET).await?;
+            Head::check_charset(said.as_deref().unwrap_or(b"a name too long"))?;
+        }
+        Ok(None)
+    }
+
+    /// As [`Self::next_part`], with the field that is about the form itself.
+    async fn next_named(&mut self) -> Result<Option<String>, Problem> {
         while self.next_bytes().await?.is_some() {}
         if self.place == Place::Start {
             self.begin().await?;
@@ -93,8 +119,9 @@ impl Multipart {
         if self.parts > MOST_PARTS {
             return Err(malformed(format!("it has more than {MOST_PARTS} parts")));
         }
-        let head = self.head().await?;
-        let name = name(&head)?;
+        let head = Head::parse(&self.read_head().await?)?;
+        let name = head.name.clone();
+        self.head = Some(head);
         self.place = Place::Content;
         // Its content cannot begin so, and a part without an empty line is none that anybody sends.
         self.need(self.delimiter.needle().len()).await?;
@@ -121,7 +148,8 @@ impl Multipart {
         Ok(None)
     }
 
-    /// All bytes of the part; `None` if there are more than `most`.
+    /// All bytes of the part; `None` if there are more than `most`. A text that is said to be in another character set is brought
+    /// to UTF-8 or refused.
     pub async fn all_bytes(&mut self, most: usize) -> Result<Option<Bytes>, Problem> {
         while self.place == Place::Content {
             let found = self.find_delimiter();
@@ -129,41 +157,37 @@ impl Multipart {
                 return Ok(None);
             }
             if let Some(length) = found {
-                return Ok(Some(self.take_content(length)));
+                let content = self.take_content(length);
+                return self.head.as_ref().map_or(Ok(content.clone()), |head| head.in_utf8(content)).map(Some);
             }
             self.fill().await?;
         }
         Ok(Some(Bytes::new()))
     }
 
-    /// Passes over the first boundary. Before it nothing but an empty line may come, which some senders write.
+    /// Passes over the first boundary, and over what comes before it: a preamble is of no meaning (RFC 2046, 5.1.1).
     async fn begin(&mut self) -> Result<(), Problem> {
-        self.need(4).await?;
-        if self.buffer.starts_with(b"\r\n\r\n") {
-            self.buffer.advance(2);
-        }
+        let most = LONGEST_HEAD + self.delimiter.needle().len();
         loop {
-            let wanted = self.delimiter.needle();
-            let seen = self.buffer.len().min(wanted.len());
-            if self.buffer[..seen] != wanted[..seen] {
-                return Err(malformed("it does not begin with the boundary that its Content-Type names"));
+            if let Some(length) = self.find_delimiter().filter(|length| *length <= LONGEST_HEAD) {
+                self.buffer.advance(length);
+                self.take_content(0);
+                return Ok(());
             }
-            if seen == wanted.len() {
-                break;
+            if self.buffer.len() >= most || self.fill_or_end().await? {
+                // Of nothing at all it cannot be said how it begins.
+                return Err(if self.buffer.len() == 2 { ends_early() } else { malformed(OTHER_START) });
             }
-            self.fill().await?;
         }
-        self.place = Place::Content;
-        self.take_content(0);
-        Ok(())
     }
 
     /// From a boundary to the empty line that ends the headers of its part; the CR LF of that line stays.
-    async fn head(&mut self) -> Result<Bytes, Problem> {
+    async fn read_head(&mut self) -> Result<Bytes, Problem> {
         let line_end = loop {
             let padding = self.buffer.iter().position(|byte| !matches!(byte, b' ' | b'\t'));
             match padding.and_then(|padding| self.buffer.get(padding..padding + 2)) {
                 Some(b"\r\n") => break padding.unwrap_or_default(),
+                Some([b'\n', _]) => return Err(malformed("its lines end with LF alone; they must end with CR LF")),
                 Some(_) => return Err(malformed("a line that begins with its boundary must end there, with CR LF")),
                 None => self.fill_head().await?,
             }
@@ -233,15 +257,29 @@ impl Multipart {
     }
 
     async fn fill(&mut self) -> Result<(), Problem> {
+        if self.fill_or_end().await? { Err(ends_early()) } else { Ok(()) }
+    }
+
+    /// Whether there was nothing more to come.
+    async fn fill_or_end(&mut self) -> Result<bool, Problem> {
         match self.body.next().await {
             Some(Ok(piece)) => {
                 self.buffer.extend_from_slice(&piece);
-                Ok(())
+                Ok(false)
             }
             Some(Err(error)) => Err(body::broken_off(&error)),
-            None => Err(malformed("it ends before its last boundary")),
+            None => Ok(true),
         }
     }
+}
+
+fn ends_early() -> Problem {
+    malformed("it ends before its last boundary")
+}
+
+/// A part is in an encoding or a character set that is not read.
+fn unsupported(name: &str, reason: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::UnsupportedMediaType, format!("{name}: {reason}")).with_field(name)
 }
 
 fn malformed(reason: impl std::fmt::Display) -> Problem {
@@ -250,74 +288,4 @@ fn malformed(reason: impl std::fmt::Display) -> Problem {
 
 fn long_head() -> Problem {
     malformed(format!("the headers of a part have more than {LONGEST_HEAD} bytes"))
-}
-
-/// The name of the part with these headers.
-fn name(head: &[u8]) -> Result<String, Problem> {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    // The line of the boundary ends at the start, the last header at the end.
-    let lines = [&head[2..], b"\r\n"].concat();
-    let parsed = httparse::parse_headers(&lines, &mut headers)
-        .map_err(|error| malformed(format!("the headers of a part cannot be read: {error}")))?;
-    let httparse::Status::Complete((_, headers)) = parsed else {
-        return Err(malformed("the headers of a part have no end"));
-    };
-    let value = |name: &str| {
-        headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map_or(&b""[..], |header| header.value)
-    };
-    let is_nested = value("content-type").get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
-    if is_nested {
-        return Err(malformed("a part of it is a multipart message; send its files one by one"));
-    }
-    let encoding = value("content-transfer-encoding").trim_ascii();
-    if ![&b""[..], b"7bit", b"8bit", b"binary"].iter().any(|plain| encoding.eq_ignore_ascii_case(plain)) {
-        return Err(malformed("a part of it has a Content-Transfer-Encoding; send the bytes as they are"));
-    }
-    let name = parameter(value("content-disposition"), "name").filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| malformed("a part of it has no name"))?;
-    String::from_utf8(name).map_err(|_| malformed("the name of a part is not UTF-8"))
-}
-
-/// A parameter of a header's value, as in `form-data; name="image"; filename="a;b.jpg"`.
-fn parameter(value: &[u8], wanted: &str) -> Option<Vec<u8>> {
-    let mut rest = value;
-    while let Some(semicolon) = memchr(b';', rest) {
-        rest = &rest[semicolon + 1..];
-        let name_end = rest.iter().position(|byte| matches!(byte, b'=' | b';'))?;
-        let name = rest[..name_end].trim_ascii();
-        rest = &rest[name_end..];
-        if let Some(after) = rest.strip_prefix(b"=") {
-            let (value, after) = parameter_value(after.trim_ascii_start())?;
-            if name.eq_ignore_ascii_case(wanted.as_bytes()) {
-                return Some(value);
-            }
-            rest = after;
-        }
-    }
-    None
-}
-
-/// A value at the start of a text, in quotes or not, and what follows it; `None` if its last quote is missing.
-fn parameter_value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let Some(quoted) = text.strip_prefix(b"\"") else {
-        let end = memchr(b';', text).unwrap_or(text.len());
-        return Some((text[..end].trim_ascii_end().to_vec(), &text[end..]));
-    };
-    let mut value = Vec::new();
-    let mut rest = quoted;
-    loop {
-        match rest {
-            [b'"', after @ ..] => return Some((value, after)),
-            // Any other backslash stands for itself: some senders write paths with them.
-            [b'\\', b'"', after @ ..] => {
-                value.push(b'"');
-                rest = after;
-            }
-            [byte, after @ ..] => {
-                value.push(*byte);
-                rest = after;
-            }
-            [] => return None,
-        }
-    }
 }

@@ -29,6 +29,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/comparison.md",
     "docs/http-api.md",
     "docs/http-reference.md",
+    "docs/forms.md",
     "docs/errors.md",
     "docs/decisions.md",
     "docs/duplicates-and-anomalies.md",

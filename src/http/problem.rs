@@ -169,6 +169,7 @@ impl From<GalleryError> for Problem {
             GalleryError::FaceNotFound(_) => Self::new(Code::FaceNotFound, detail),
             GalleryError::SetAsideNotFound(_) => Self::new(Code::SetAsideNotFound, detail),
             GalleryError::DuplicateGallery(_) => Self::new(Code::DuplicateGallery, detail),
+            GalleryError::GalleryNameIsId(_) => Self::new(Code::InvalidField, detail).with_field("name"),
             GalleryError::DuplicateSubject(_) => Self::new(Code::DuplicateSubject, detail),
             GalleryError::SameSubject => Self::new(Code::SameSubject, detail),
             GalleryError::NoChip(_) => Self::new(Code::NoChip, detail),

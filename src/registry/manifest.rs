@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::calibration::{Calibration, Fidelity, Logistic, NormScale};
 use crate::evaluation::{FmrCurve, FmrPoint, GenuineCurve, GenuinePoint};
-use crate::types::{ChipCrop, InputSize, Threshold, hex};
+use crate::types::{ChipCrop, InputSize, Threshold, hex, without_mark};
 
 #[derive(Debug, Error)]
 pub enum ManifestError {
@@ -242,7 +242,7 @@ impl Manifest {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str::<Self>(text).map_err(|error| error.to_string())?.checked()
+        toml::from_str::<Self>(without_mark(text)).map_err(|error| error.to_string())?.checked()
     }
 
     fn checked(self) -> Result<Self, String> {
@@ -325,7 +325,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("net.onnx");
         assert!(matches!(Manifest::of(&weights, "00"), Err(ManifestError::Missing { .. })));
-        std::fs::write(folder.path().join("net.toml"), "name = \"net\"\nthreshold = 0.3\nchannels = \"bgr\"\n")
+        std::fs::write(folder.path().join("net.toml"), "\u{feff}name = \"net\"\nthreshold = 0.3\nchannels = \"bgr\"\n")
             .unwrap();
         let manifest = Manifest::of(&weights, "00").unwrap();
         assert_eq!((manifest.mean, manifest.channels), (127.5, ChannelOrder::Bgr));

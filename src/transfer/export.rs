@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::line::{Header, HeaderModel, write, write_header};
 use super::{TransferError, find_model};
-use crate::gallery::{Galleries, GalleryError, Record};
+use crate::gallery::{Galleries, Record};
 use crate::registry::{Model, ModelState, Registry};
 use crate::types::Name;
 
@@ -51,8 +51,7 @@ pub async fn export(
         subjects: snapshot.subjects,
         ..Exported::default()
     };
-    let gallery = Name::try_from(snapshot.gallery.name.clone())
-        .map_err(|_| GalleryError::Inconsistent("a gallery has no valid name"))?;
+    let gallery = Name::stored(snapshot.gallery.name.clone());
     let header = Header {
         gallery: Some(gallery),
         model: model.as_ref().map(|model| HeaderModel {

@@ -5,6 +5,7 @@ use std::io::{BufRead, Read};
 use super::TransferError;
 use super::line::{Header, LineError, parse, parse_header};
 use crate::gallery::Record;
+use crate::types::bytes_without_mark;
 use crate::vision;
 
 /// Records of a batch at most.
@@ -95,6 +96,9 @@ impl<R: BufRead> Source<R> {
             if read > MAX_LINE {
                 return Err(TransferError::LongLine { number: self.number, max: MAX_LINE });
             }
+            if self.number == 1 && bytes_without_mark(&bytes).len() < bytes.len() {
+                bytes = bytes_without_mark(&bytes).to_vec();
+            }
             if !bytes.trim_ascii().is_empty() {
                 return Ok(Some(Line { number: self.number, bytes }));
             }
@@ -131,4 +135,22 @@ fn check(line: &Line, dimension: Option<usize>) -> Result<Record, TransferError>
 
 fn at(number: u64, source: LineError) -> TransferError {
     TransferError::Line { number, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_before_the_first_line_alone() {
+        let line = r#"{"subject": "Ada", "embedding": [1, 0]}"#;
+        let read = |text: String| {
+            let (mut source, _) = Source::open(std::io::Cursor::new(text)).map_err(|error| error.to_string())?;
+            let batch = source.next_batch(Some(2), 1).map_err(|error| error.to_string())?;
+            Ok::<_, String>(batch.map_or(0, |batch| batch.records.len()))
+        };
+        assert_eq!(read(format!("\u{feff}{line}\n{line}\n")), Ok(2));
+        assert_eq!(read(format!("\u{feff}\n{line}\n")), Ok(1));
+        assert!(read(format!("{line}\n\u{feff}{line}\n")).is_err_and(|error| error.contains("line 2")));
+    }
 }

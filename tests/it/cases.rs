@@ -2,16 +2,22 @@
 //!
 //! They are beside the folder of photos; `FACEID_TEST_CASES` says where.
 
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Cursor;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use faceid::http::Code;
 use faceid::service::answers::{EmbeddedFace, Enrolled, Job, ModelEntry};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use zip::ZipArchive;
 
 use crate::real_photos::similarity;
 use crate::support::models::model_form;
-use crate::support::process::{Server, data_dir};
+use crate::support::process::{Server, data_dir, faceid};
 use crate::support::{TestApp, photos};
 
 pub fn case(name: &str) -> Vec<u8> {
@@ -114,16 +120,67 @@ async fn every_photo_of_an_archive_is_accounted_for() {
     assert_eq!(people, [person("Ada", 1)]);
     assert_eq!(refusals, json!([nested("people/Ada/2024/2.jpg"), nested("people/Bob/2024/1.jpg")]));
 
-    // Names in another character set: two people all the same.
-    let (people, _) = imported("latin1.zip").await;
-    assert_eq!(people.iter().map(|(_, faces)| *faces).collect::<Vec<_>>(), [2, 2]);
-    assert!(people.iter().all(|(name, _)| !name.contains('\u{fffd}')), "{people:?}");
+    // Names in a character set that the archive does not tell: refused by name, rather than guessed.
+    let (people, refusals) = imported("latin1.zip").await;
+    let unreadable = |path: &str| json!({ "path": path, "code": "unreadable_name" });
+    let paths = ["Jos\\xe8/1.jpg", "Jos\\xe8/2.jpg", "Jos\\xe9/1.jpg", "Jos\\xe9/2.jpg"];
+    assert_eq!((people, refusals), (vec![], json!(paths.map(unreadable))));
 
     // Photos are told by their content: these are HEIC, and damaged.
     let (people, refusals) = imported("heic.zip").await;
     assert!(people.is_empty());
     let codes: Vec<&str> = refusals.as_array().unwrap().iter().filter_map(|refusal| refusal["code"].as_str()).collect();
     assert_eq!(codes, ["corrupt_image"; 2]);
+}
+
+/// The files of an archive on a disk, with the bytes of their names.
+fn unpacked(archive: &str) -> TempDir {
+    let folder = data_dir();
+    let mut zip = ZipArchive::new(Cursor::new(case(archive))).unwrap();
+    for index in 0..zip.len() {
+        let mut file = zip.by_index(index).unwrap();
+        let path = folder.path().join(OsStr::from_bytes(file.name_raw()));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::io::copy(&mut file, &mut File::create(path).unwrap()).unwrap();
+    }
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the test photos"]
+async fn a_folder_is_accounted_for_as_an_archive_is() {
+    for (archive, enrolled, left_out) in [
+        ("sub.zip", 2, vec!["nested_folder"]),
+        ("mixed.zip", 1, vec!["nested_folder"; 2]),
+        ("latin1.zip", 0, vec!["unreadable_name"; 4]),
+        ("split.zip", 0, vec!["nested_folder"; 3]),
+    ] {
+        let app = TestApp::start().await;
+        let folder = unpacked(archive);
+        std::fs::write(folder.path().join(".DS_Store"), "of macOS").unwrap();
+        let enroll = || {
+            let mut command = faceid();
+            command.arg("enroll").arg(folder.path()).args(["--gallery", &app.gallery, "--server", &app.url, "--json"]);
+            command.output().unwrap()
+        };
+        let output = enroll();
+        assert!(!output.status.success(), "{archive}: {output:?}");
+        if enrolled == 0 {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(said.matches("left out: ").count(), left_out.len(), "{said}");
+            assert!(said.contains("NAME/photo.jpg") && app.people().await.is_empty(), "{said}");
+            continue;
+        }
+        let account: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let codes: Vec<&str> =
+            account["left_out"].as_array().unwrap().iter().filter_map(|it| it["code"].as_str()).collect();
+        assert_eq!((&account["enrolled"], codes), (&json!(enrolled), left_out), "{archive}: {account}");
+        let people = app.people().await;
+        assert_eq!(people, [("Ada".to_owned(), enrolled)], "{archive}");
+        let again: Value = serde_json::from_slice(&enroll().stdout).unwrap();
+        assert_eq!((&again["enrolled"], &again["already_there"]), (&json!(0), &json!(enrolled)), "{archive}: {again}");
+        assert_eq!(app.people().await, people);
+    }
 }
 
 #[tokio::test]

@@ -59,6 +59,18 @@ async fn a_folder_is_enrolled_at_a_server() {
     let unknowable = at_server(&["verify", probe, &format!("{folder}/Hugo_Chavez/notes.txt")]);
     assert_eq!(unknowable.status.code(), Some(2), "{}", text(&unknowable));
     assert!(at_server(&["health"]).status.success());
+
+    // Again: what is there is left as it is, and what is new is added, also beside a mate of the same photo.
+    std::fs::write(people.path().join("Tony_Blair/3.jpg"), photos::lfw("Tony_Blair", 3)).unwrap();
+    std::fs::create_dir(people.path().join("T.B.")).unwrap();
+    std::fs::copy(people.path().join("Tony_Blair/1.jpg"), people.path().join("T.B./1.jpg")).unwrap();
+    let again = json(&at_server(&["enroll", folder, "--gallery", &app.gallery, "--json"]));
+    assert_eq!((&again["enrolled"], &again["already_there"]), (&2.into(), &4.into()), "{again}");
+    assert!(again["duplicates"].as_array().unwrap().contains(&serde_json::json!(["T.B.", "Tony_Blair"])), "{again}");
+    let again = at_server(&["enroll", folder, "--gallery", &app.gallery]);
+    assert!(
+        text(&again).contains("enrolled 0 photos of 3 people") && text(&again).contains("6 photos were there already")
+    );
 }
 
 #[test]
@@ -70,6 +82,8 @@ fn the_same_works_without_a_server() {
     let folder = people.path().to_str().unwrap();
     let enrolled = directly(&["enroll", folder, "--json"]);
     assert_eq!(json(&enrolled)["enrolled"], 4, "{}", text(&enrolled));
+    let again = json(&directly(&["enroll", folder, "--json"]));
+    assert_eq!((&again["enrolled"], &again["already_there"]), (&0.into(), &4.into()), "{again}");
     let identified = directly(&["identify", &format!("{folder}/Tony_Blair/2.jpg"), "--json"]);
     assert_eq!(json(&identified)["faces"][0]["matches"][0]["subject"], "Tony_Blair", "{}", text(&identified));
     assert!(!data.path().join("postgres/postmaster.pid").exists(), "Postgres still runs");

@@ -101,12 +101,15 @@ async fn an_archive_becomes_a_gallery_that_is_learned_from() {
     let refusals = json!([
         {"path": "set/cut/1.pgm", "code": "corrupt_image"},
         {"path": "set/cut/2.txt", "code": "unsupported_image"},
+        {"path": "set/../../etc/1.pgm", "code": "invalid_name"},
+        {"path": "set/.hidden/1.pgm", "code": "hidden"},
         {"path": format!("set/{}/1.pgm", "n".repeat(256)), "code": "invalid_name"},
+        {"path": "set/readme.txt", "code": "beside_folders"},
     ]);
     assert_eq!(
         result,
         json!({
-            "gallery": app.gallery, "subjects": 5, "faces": 15, "already_there": 1, "refused": 3, "refusals": refusals,
+            "gallery": app.gallery, "subjects": 5, "faces": 15, "already_there": 1, "refused": 6, "refusals": refusals,
         })
     );
     let people = app.people().await;

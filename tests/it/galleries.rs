@@ -61,8 +61,18 @@ async fn the_default_gallery_stays() {
 async fn any_unicode_is_a_name() {
     let app = TestApp::start().await;
     let longest = "é".repeat(255);
-    for name in ["Ada", "李小龍", "O'Neil; drop table", "50 %_\\", "a/b?c#d", "مريم", "👩‍🚀", " ", longest.as_str()]
-    {
+    for name in [
+        "Ada",
+        "李小龍",
+        "O'Neil; drop table",
+        "50 %_\\",
+        "a/b?c#d",
+        "مريم",
+        "👩‍🚀",
+        "100%25",
+        "C:\\Ada",
+        longest.as_str(),
+    ] {
         let created = app.create_subject(name).await;
         created.expect(StatusCode::CREATED);
         app.create_subject(name).await.expect_problem(409, Code::DuplicateSubject);
@@ -71,6 +81,75 @@ async fn any_unicode_is_a_name() {
         let by_id: Subject = app.send(app.subject(Method::GET, &subject.id.to_string())).await.json();
         assert_eq!((by_name.id, by_id.id, by_id.name.as_str()), (subject.id, subject.id, name));
     }
+}
+
+/// Clients take such a path for a step up, so these are addressed by id, which the list tells.
+#[tokio::test]
+async fn names_that_no_path_can_hold_are_found_by_the_list() {
+    let app = TestApp::start().await;
+    for name in [".", "..", "%2e%2e", "a/../b"] {
+        app.create_subject(name).await.expect(StatusCode::CREATED);
+    }
+    let page: Page<Subject> = app.get(&format!("/subjects?gallery={}", app.gallery)).await.json();
+    let names: Vec<&str> = page.items.iter().map(|subject| subject.name.as_str()).collect();
+    assert_eq!(names, [".", "..", "%2e%2e", "a/../b"]);
+    for listed in &page.items {
+        let id = listed.id.to_string();
+        let renaming = app.subject(Method::PATCH, &id).json(&json!({"metadata": {"found": true}}));
+        let changed: Subject = app.send(renaming).await.json();
+        assert_eq!((changed.id, &changed.name), (listed.id, &listed.name));
+        app.send(app.subject(Method::DELETE, &id)).await.expect(StatusCode::OK);
+    }
+    for name in ["%2e%2e", "a/../b"] {
+        app.create_subject(name).await.expect(StatusCode::CREATED);
+        let found: Subject = app.send(app.subject(Method::GET, name)).await.json();
+        assert_eq!(found.name, name);
+    }
+}
+
+#[tokio::test]
+async fn names_that_hide_something_are_refused() {
+    let app = TestApp::start().await;
+    for (name, words) in [
+        ("", "1 to 255"),
+        (" Ada", "white space"),
+        ("Ada\n", "white space"),
+        ("A\u{7}da", "U+0007"),
+        ("Jos\u{fffd}", "U+FFFD"),
+    ] {
+        let problem = app.create_subject(name).await.expect_problem(422, Code::InvalidField);
+        assert!(problem.field.as_deref() == Some("name") && problem.detail.contains(words), "{problem:?}");
+        let body = json!({"name": name});
+        let problem = app.send(app.request(Method::POST, "/galleries").json(&body)).await;
+        assert!(problem.expect_problem(422, Code::InvalidField).detail.contains(words));
+    }
+}
+
+#[tokio::test]
+async fn accents_are_one_person_in_either_spelling() {
+    let app = TestApp::start().await;
+    let created: Subject = app.create_subject("Jose\u{301}").await.json();
+    assert_eq!(created.name, "Jos\u{e9}");
+    app.create_subject("Jos\u{e9}").await.expect_problem(409, Code::DuplicateSubject);
+    for spelling in ["Jos\u{e9}", "Jose\u{301}"] {
+        let found: Subject = app.send(app.subject(Method::GET, spelling)).await.json();
+        assert_eq!(found.id, created.id);
+    }
+}
+
+#[tokio::test]
+async fn a_gallery_cannot_take_the_id_of_another_as_its_name() {
+    let app = TestApp::start().await;
+    let other: Gallery = app.get("/galleries/default").await.json();
+    let body = json!({"name": other.entry.id});
+    let problem = app.send(app.request(Method::POST, "/galleries").json(&body)).await;
+    assert_eq!(problem.expect_problem(422, Code::InvalidField).field.as_deref(), Some("name"));
+    let renaming = app.request(Method::PATCH, &format!("/galleries/{}", app.gallery)).json(&body);
+    let problem = app.send(renaming).await.expect_problem(422, Code::InvalidField);
+    assert!(
+        problem.field.as_deref() == Some("name") && problem.detail.contains("id of another gallery"),
+        "{problem:?}"
+    );
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ impl Client {
         last: &mut String,
         heard: &mut impl FnMut(&ServerEvent) -> bool,
     ) -> Result<Heard, CliError> {
-        let request = self.request(Method::GET, path).header("last-event-id", last.as_str());
+        let request = self.request(Method::GET, path)?.header("last-event-id", last.as_str());
         let mut response = self.check(request.send().await.map_err(|error| self.unreachable(&error))?).await?;
         hear(&mut response, last, heard).await.or(Ok(Heard::Some))
     }

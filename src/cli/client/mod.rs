@@ -87,7 +87,7 @@ impl Client {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.answer(self.request(Method::GET, path).query(query)).await {
+            match self.read(self.request(Method::GET, path)?.query(query)).await {
                 Err(error) if error.is_passing() && tries < TRIES => tokio::time::sleep(RETRY * tries).await,
                 answer => return answer,
             }
@@ -96,11 +96,11 @@ impl Client {
 
     /// Sends a JSON body.
     pub async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, CliError> {
-        self.answer(self.request(Method::POST, path).json(body)).await
+        self.read(self.request(Method::POST, path)?.json(body)).await
     }
 
     pub async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, CliError> {
-        self.answer(self.request(Method::DELETE, path)).await
+        self.read(self.request(Method::DELETE, path)?).await
     }
 
     /// Sends a request and its files as a form, the files piece by piece: it may take as long as the server keeps taking more.
@@ -118,7 +118,7 @@ impl Client {
         for (name, content) in files {
             form = form.part(name, progress.part(content));
         }
-        let request = self.with_key(self.uploads.post(self.at(path))).multipart(form);
+        let request = self.with_key(self.uploads.post(self.at(path)?)).multipart(form);
         progress.watch(self.patience.limit(), self.url.as_str(), self.read(request)).await
     }
 
@@ -131,7 +131,7 @@ impl Client {
         media_type: &str,
     ) -> Result<T, CliError> {
         let (body, length, bar, progress) = transfer::from_disk(file).await?;
-        let request = self.uploads.post(self.at(path)).query(query).header(header::CONTENT_TYPE, media_type);
+        let request = self.uploads.post(self.at(path)?).query(query).header(header::CONTENT_TYPE, media_type);
         let request = self.with_key(request.header(header::CONTENT_LENGTH, length).body(body));
         let answer = progress.watch(self.patience.limit(), self.url.as_str(), self.read(request)).await;
         bar.finish_and_clear();
@@ -139,17 +139,21 @@ impl Client {
     }
 
     /// The address of what the server has at a path.
-    fn at(&self, path: &[&str]) -> Url {
+    fn at(&self, path: &[&str]) -> Result<Url, CliError> {
+        if path.iter().any(|part| [".", ".."].contains(part)) {
+            let why = "no path can hold this name; the list tells its id, which serves as well";
+            return Err(CliError::Usage(why.to_owned()));
+        }
         let mut url = self.url.clone();
         // Whatever has a host has a path.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        url
+        Ok(url)
     }
 
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
-        self.with_key(self.http.request(method, self.at(path)))
+    fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, CliError> {
+        Ok(self.with_key(self.http.request(method, self.at(path)?)))
     }
 
     fn with_key(&self, request: RequestBuilder) -> RequestBuilder {
@@ -157,10 +161,6 @@ impl Client {
             Some(key) => request.header("x-api-key", key.expose()),
             None => request,
         }
-    }
-
-    async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
-        self.read(request).await
     }
 
     /// Sends a request, and reads the answer or the problem.
@@ -181,11 +181,10 @@ impl Client {
             return Ok(response);
         }
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-        let reason = match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => problem.detail,
-            Err(_) => format!("{} answered {status}", self.url),
-        };
-        Err(CliError::Refused { status: Some(status), reason })
+        Err(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => CliError::Problem(Box::new(problem)),
+            Err(_) => CliError::Refused { status: Some(status), reason: format!("{} answered {status}", self.url) },
+        })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> CliError {

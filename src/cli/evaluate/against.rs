@@ -46,7 +46,9 @@ fn left_out(set: &str, source: &Source) -> Vec<String> {
         format!("{set} set: {of_second_names} photos of second names, and {excluded} that were excluded, were left out")
     });
     let not_there = (!not_found.is_empty()).then(|| format!("{set} set: not there are {}", not_found.join(", ")));
-    copies.into_iter().chain(by_name).chain(not_there).collect()
+    let nobody = source.files.iter().filter(|file| file.may_be_meant).count();
+    let files = (nobody > 0).then(|| format!("{set} set: {nobody} files that are no photos of anybody were left out"));
+    copies.into_iter().chain(by_name).chain(not_there).chain(files).collect()
 }
 
 /// The faces that both embed.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::CliError;
 use crate::evaluation::Grouping;
+use crate::types::{nfc, without_mark};
 
 /// A field with more values is none that makes groups, such as a date.
 const MOST_VALUES: usize = 50;
@@ -87,8 +88,7 @@ type Known = HashMap<String, BTreeMap<String, String>>;
 
 /// The fields of a file, and what it says of each person; an empty value says nothing.
 fn parse(text: &str) -> Result<(Vec<String>, Known), String> {
-    let text = text.trim_start_matches('\u{feff}');
-    let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    let mut lines = (1..).zip(without_mark(text).lines()).filter(|(_, line)| !line.trim().is_empty());
     let header = lines.next().ok_or("line 1: a header is expected, such as `person,field`")?.1;
     let fields = split(header).map_err(|what| format!("line 1: {what}"))?.split_off(1);
     if fields.is_empty() {
@@ -102,7 +102,7 @@ fn parse(text: &str) -> Result<(Vec<String>, Known), String> {
         }
         let of_fields = values.split_off(1);
         let told = fields.iter().cloned().zip(of_fields).filter(|(_, value)| !value.is_empty()).collect();
-        let person = values.swap_remove(0);
+        let person = nfc(&values.swap_remove(0)).into_owned();
         if known.insert(person.clone(), told).is_some() {
             return Err(format!("line {number}: `{person}` is there twice"));
         }

@@ -49,7 +49,7 @@ pub struct Plans {
 impl Material {
     /// Of the photos of a source.
     pub fn of(source: Source, outcomes: Vec<Outcome<[Vec<f32>; 1]>>) -> Result<Self, CliError> {
-        let Source { photos: paths, subjects, pairs, copies, by_name, people: names } = source;
+        let Source { photos: paths, subjects, pairs, copies, by_name, files, people: names } = source;
         let mut photos = Photos {
             total: paths.len()
                 + copies.photos
@@ -62,6 +62,7 @@ impl Material {
             of_second_names: by_name.of_second_names,
             excluded: by_name.excluded,
             not_found: by_name.not_found,
+            files_left_out: files,
             ..Photos::default()
         };
         let mut face_of = Vec::with_capacity(paths.len());

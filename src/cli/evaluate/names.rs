@@ -1,9 +1,11 @@
 //! Which photos are left out by name: people who are there under two names, and photos of somebody else.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::super::CliError;
+use crate::types::{nfc, without_mark};
 
 /// Flags that leave photos out.
 #[derive(Debug, Default, clap::Args)]
@@ -63,9 +65,9 @@ fn read<T>(file: Option<&Path>, says: impl Fn(Vec<String>) -> Option<T>, expecte
     let fields = |line: &str| -> Vec<String> {
         let separated: Vec<&str> =
             if line.contains('\t') { line.split('\t').collect() } else { line.split_whitespace().collect() };
-        separated.into_iter().map(str::trim).filter(|field| !field.is_empty()).map(str::to_owned).collect()
+        separated.into_iter().map(str::trim).filter(|field| !field.is_empty()).map(|field| nfc(field).into()).collect()
     };
-    let lines = (1..).zip(text.lines().map(without_comment)).filter(|(_, line)| !line.is_empty());
+    let lines = (1..).zip(without_mark(&text).lines().map(without_comment)).filter(|(_, line)| !line.is_empty());
     let bad = |number: usize| CliError::Usage(format!("{}, line {number}: {expected}", file.display()));
     lines.map(|(number, line)| says(fields(line)).ok_or_else(|| bad(number))).collect()
 }
@@ -94,7 +96,8 @@ impl Names {
 impl Sieve<'_> {
     /// Whether a photo of a person counts.
     pub fn keeps(&mut self, person: &str, photo: &Path) -> bool {
-        let stem = photo.file_stem().unwrap_or_default().to_string_lossy();
+        // A photo whose name is no text is none of anybody.
+        let stem = nfc(photo.file_stem().and_then(OsStr::to_str).unwrap_or_default());
         self.not_found.remove(stem.as_ref());
         if self.second.contains(person) {
             self.left_out.of_second_names += 1;
@@ -128,8 +131,11 @@ mod tests {
 
     #[test]
     fn second_names_and_excluded_photos_are_left_out() {
-        let names = names("# two names\nAda Ada_L\nBob Bobby # since 2001\n\nEve  Eva\n", "ada_2\nzoe_1 # not there\n")
-            .unwrap();
+        let names = names(
+            "\u{feff}# two names\nAda Ada_L\nBob Bobby # since 2001\n\nEve  Eva\n",
+            "\u{feff}ada_2\nzoe_1 # not there\n",
+        )
+        .unwrap();
         let people = ["Ada", "Ada_L", "Bobby", "Dan"].map(str::to_owned).into();
         let mut sieve = names.sieve(&people);
         let photos =

@@ -1,13 +1,14 @@
 //! Which photos are evaluated, and whom they show.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::super::CliError;
-use super::super::enroll::entries;
+use super::super::people::{self, People};
 use super::copies::originals;
 use super::names::{LeftOut, Names};
+use crate::types::without_mark;
+use crate::walk;
 
 /// Photos, and what is known of them. Each content is there once.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub struct Source {
     /// What was left out.
     pub copies: Copies,
     pub by_name: LeftOut,
+    /// Files that are no photos of anybody.
+    pub files: Vec<walk::LeftOut>,
     /// Names of those whom photos show, by number; none for pairs.
     pub people: Vec<String>,
 }
@@ -43,35 +46,25 @@ pub fn of_folders(folders: &[PathBuf]) -> Result<Source, CliError> {
 
 /// As [`of_folders`], without what is to be left out by name.
 pub fn of_folders_without(folders: &[PathBuf], names: &Names) -> Result<Source, CliError> {
-    let mut of_person = Vec::new();
+    let (mut of_people, mut files) = (Vec::new(), Vec::new());
     for folder in folders {
-        if !folder.is_dir() {
-            return Err(CliError::Usage(format!("{} is not a folder", folder.display())));
-        }
-        let before = of_person.len();
-        for person in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-            let photos: Vec<PathBuf> = entries(&person)?.into_iter().filter(|path| path.is_file()).collect();
-            let name = person.file_name().unwrap_or_default().to_owned();
-            of_person.extend(Some((name, photos)).filter(|(_, photos)| !photos.is_empty()));
-        }
-        if of_person.len() == before {
-            let path = folder.display();
-            return Err(CliError::Usage(format!("{path} has no photos: it needs one folder for each person")));
-        }
+        let People { photos, left_out } = people::read(folder)?;
+        of_people.extend(photos.into_iter().map(|(name, photo)| (name.to_string(), photo)));
+        files.extend(left_out);
     }
-    let text = |name: &OsString| name.to_string_lossy().into_owned();
-    let mut sieve = names.sieve(&of_person.iter().map(|(name, _)| text(name)).collect());
-    let mut source = Source::default();
+    let mut sieve = names.sieve(&of_people.iter().map(|(name, _)| name.clone()).collect());
+    let mut source = Source { files, ..Source::default() };
     let mut people = HashMap::new();
-    for (name, photos) in of_person {
-        for photo in photos.into_iter().filter(|photo| sieve.keeps(&text(&name), photo)) {
-            let subject = *people.entry(name.clone()).or_insert_with(|| {
-                source.people.push(text(&name));
-                source.people.len() - 1
-            });
-            source.photos.push(photo);
-            source.subjects.push(subject);
+    for (name, photo) in of_people {
+        if !sieve.keeps(&name, &photo) {
+            continue;
         }
+        let subject = *people.entry(name).or_insert_with_key(|name| {
+            source.people.push(name.clone());
+            source.people.len() - 1
+        });
+        source.photos.push(photo);
+        source.subjects.push(subject);
     }
     source.by_name = sieve.left_out();
     Ok(once(source))
@@ -84,7 +77,7 @@ fn once(source: Source) -> Source {
     for (original, subject) in originals.iter().zip(&source.subjects) {
         names.entry(*original).or_default().insert(*subject);
     }
-    let mut kept = Source { people: source.people, by_name: source.by_name, ..Source::default() };
+    let mut kept = Source { people: source.people, by_name: source.by_name, files: source.files, ..Source::default() };
     for (number, (photo, subject)) in source.photos.into_iter().zip(source.subjects).enumerate() {
         if names[&originals[number]].len() > 1 {
             kept.copies.under_several_names += 1;
@@ -109,7 +102,9 @@ pub fn of_pairs(file: &Path) -> Result<Source, CliError> {
     let mut numbers = HashMap::new();
     let mut groups = Groups(Vec::new());
     let (mut photos, mut pairs) = (Vec::new(), Vec::new());
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.trim().starts_with('#'));
+    let lines = (1..)
+        .zip(without_mark(&text).lines())
+        .filter(|(_, line)| !line.trim().is_empty() && !line.trim().starts_with('#'));
     for (number, line) in lines {
         let (a, b, same) = parse(line).map_err(|what| bad(number, what))?;
         let [a, b] = [a, b].map(|path| {
@@ -209,7 +204,8 @@ mod tests {
 
     #[test]
     fn same_goes_by_way_of_others() {
-        let source = pairs("# who\na.jpg b.jpg same\n\nb.jpg\tc c.jpg\tsame\n d.jpg   a.jpg different\n").unwrap();
+        let source =
+            pairs("\u{feff}# who\na.jpg b.jpg same\n\nb.jpg\tc c.jpg\tsame\n d.jpg   a.jpg different\n").unwrap();
         assert_eq!(source.subjects, [0, 0, 0, 1]);
         assert_eq!(source.pairs.unwrap(), [(0, 1), (1, 2), (3, 0)]);
         assert!(source.photos[2].ends_with("c c.jpg"));

@@ -14,6 +14,8 @@ pub fn print(evaluated: &Evaluated) {
     list("without a face", without_face.collect());
     let unreadable = photos.unreadable.iter().map(|photo| format!("{}: {}", photo.path.display(), photo.reason));
     list("cannot be read", unreadable.collect());
+    let left_out = photos.files_left_out.iter().map(|file| format!("{}: {}", file.path, file.reason));
+    list("left out", left_out.collect());
     if photos.copies > 0 {
         say(format_args!("left out, the same file is there for the same person: {}", photos.copies));
     }

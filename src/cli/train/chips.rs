@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::CliError;
 use super::super::evaluate::sources;
+use super::super::people;
 use super::super::photos::{Outcome, largest_faces, start_engine};
 use super::stop::Stop;
 use crate::app::AppError;
@@ -56,6 +57,7 @@ pub async fn read(
     stop: &Stop,
 ) -> Result<(Dataset, LeftOut), CliError> {
     let source = sources::of_folders(folders)?;
+    people::tell(&source.files);
     let outcomes = if aligned {
         read_aligned(source.photos.clone(), stop.clone()).await?
     } else {
@@ -67,9 +69,9 @@ pub async fn read(
         outcomes?
     };
     let (mut chips, mut left_out) = (Vec::new(), LeftOut::default());
-    for (path, outcome) in source.photos.iter().zip(outcomes) {
+    for (subject, outcome) in source.subjects.iter().zip(outcomes) {
         match outcome {
-            Outcome::Face(chip) => chips.push((person(path), chip)),
+            Outcome::Face(chip) => chips.push((source.people[*subject].clone(), chip)),
             Outcome::NoFace => left_out.without_face += 1,
             Outcome::Unreadable(_) => left_out.unreadable += 1,
         }
@@ -95,9 +97,4 @@ fn aligned(path: &Path) -> Outcome<Chip> {
         vision::decode_chip(&bytes).map_err(|error| error.to_string())
     };
     chip().map_or_else(Outcome::Unreadable, Outcome::Face)
-}
-
-/// The name of the folder that a photo is in.
-fn person(photo: &Path) -> String {
-    photo.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned()
 }

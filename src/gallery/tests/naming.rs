@@ -11,7 +11,7 @@ const ODD_NAMES: [&str; 10] = [
     "100%_\\",
     "'; drop table subjects; --",
     "\"quoted\" $1",
-    " leading and trailing ",
+    "..",
     "a/b?c=d&e#f",
 ];
 
@@ -68,6 +68,73 @@ async fn an_id_wins_over_a_name() {
     // A subject's id is good in its own gallery only.
     db.galleries.create_gallery(&name("other")).await.unwrap();
     assert!(db.galleries.subject("other", &ada.id.to_string()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_gallery_cannot_be_called_as_another_is_numbered() {
+    let db = Fixture::new().await;
+    let (a, b) =
+        (db.galleries.create_gallery(&name("a")).await.unwrap(), db.galleries.create_gallery(&name("b")).await);
+    for spelling in [a.id.to_string(), a.id.0.simple().to_string().to_uppercase(), a.id.0.urn().to_string()] {
+        let created = db.galleries.create_gallery(&name(&spelling)).await;
+        assert!(matches!(created, Err(GalleryError::GalleryNameIsId(name)) if name == spelling));
+        let renamed = db.galleries.update_gallery("b", &renamed_to(&spelling)).await;
+        assert!(matches!(renamed, Err(GalleryError::GalleryNameIsId(_))));
+    }
+    assert_eq!(db.galleries.find_gallery(&a.id.to_string()).await.unwrap(), a);
+    assert_eq!(db.galleries.find_gallery("b").await.unwrap(), b.unwrap());
+}
+
+const COMPOSED: &str = "Jos\u{e9}";
+const DECOMPOSED: &str = "Jose\u{301}";
+
+#[tokio::test]
+async fn names_are_found_in_either_spelling() {
+    let db = Fixture::new().await;
+    for (written, asked) in [(COMPOSED, DECOMPOSED), ("A\u{30a}sa", "\u{212b}sa")] {
+        let gallery = db.galleries.create_gallery(&name(written)).await.unwrap();
+        assert_eq!(db.galleries.find_gallery(asked).await.unwrap(), gallery);
+        let subject = db.galleries.create_subject(asked, &name(written), &Metadata::default()).await.unwrap();
+        assert_eq!(db.galleries.subject(asked, asked).await.unwrap(), subject);
+        let enrolled = db.enroll(asked, asked, &axis(0)).await;
+        assert_eq!((enrolled.subject_id, enrolled.subject_created), (subject.id, false));
+        let again = db.galleries.create_subject(asked, &name(asked), &Metadata::default()).await;
+        assert!(matches!(again, Err(GalleryError::DuplicateSubject(_))));
+    }
+}
+
+#[tokio::test]
+async fn stored_names_are_brought_into_one_spelling() {
+    let db = Fixture::new().await;
+    let twice = "e\u{301}e\u{301}";
+    let store = async |table: &str, gallery: Option<Uuid>, name: &str| -> Uuid {
+        let id = Uuid::now_v7();
+        let sql = match gallery {
+            Some(gallery) => format!("insert into {table} (id, name, gallery_id) values ($1, $2, '{gallery}')"),
+            None => format!("insert into {table} (id, name) values ($1, $2)"),
+        };
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).bind(name).execute(&db.pool).await.unwrap();
+        id
+    };
+    // As an earlier version stored them: alone, beside the other spelling, and two of which one is written half and half.
+    let (alone, taken) = (store("galleries", None, twice).await, store("galleries", None, DECOMPOSED).await);
+    let owner = store("galleries", None, COMPOSED).await;
+    let subject_alone = store("subjects", Some(owner), DECOMPOSED).await;
+    let first = store("subjects", Some(alone), twice).await;
+    let second = store("subjects", Some(alone), "\u{e9}e\u{301}").await;
+    sqlx::raw_sql(include_str!("../../../migrations/0011_names_in_nfc.sql")).execute(&db.pool).await.unwrap();
+    let gallery = async |asked: &str| db.galleries.find_gallery(asked).await.unwrap();
+    assert_eq!((gallery(twice).await.id.0, gallery(DECOMPOSED).await.id.0), (alone, owner));
+    assert_eq!(gallery(&taken.to_string()).await.name, DECOMPOSED, "it clashes, and is found by id");
+    let subject = async |gallery: Uuid, asked: &str| db.galleries.subject(&gallery.to_string(), asked).await.unwrap();
+    assert_eq!(subject(owner, COMPOSED).await.id.0, subject_alone);
+    assert_eq!(subject(alone, twice).await.id.0, first);
+    assert_eq!(subject(alone, &second.to_string()).await.id.0, second);
+    // What it kept is exported as it is.
+    let mut snapshot = db.galleries.snapshot(&alone.to_string()).await.unwrap();
+    let names: Vec<String> =
+        snapshot.next(None, false).await.unwrap().into_iter().map(|record| record.subject.name.to_string()).collect();
+    assert_eq!(names, ["\u{e9}\u{e9}", "\u{e9}e\u{301}"]);
 }
 
 #[tokio::test]

@@ -184,7 +184,7 @@ impl TryFrom<SubjectRow> for SubjectRecord {
     fn try_from(row: SubjectRow) -> Result<Self, GalleryError> {
         Ok(Self {
             id: Some(SubjectId(row.id)),
-            name: Name::try_from(row.name).map_err(|_| GalleryError::Inconsistent("a subject has no valid name"))?,
+            name: Name::stored(row.name),
             metadata: Metadata::try_from(row.metadata.0)?,
             created_at: Some(row.created_at),
         })

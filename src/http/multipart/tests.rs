@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 
-type Parts = Vec<(String, Vec<u8>)>;
+pub(super) type Parts = Vec<(String, Vec<u8>)>;
 
 fn headers(content_type: &str) -> HeaderMap {
     HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_str(content_type).unwrap())])
@@ -50,7 +50,7 @@ fn read(boundary: &str, pieces: Vec<Bytes>) -> Result<Parts, Problem> {
 
 /// In one piece and byte by byte it must be the same.
 #[track_caller]
-fn read_both(body: &[u8]) -> Result<Parts, Problem> {
+pub(super) fn read_both(body: &[u8]) -> Result<Parts, Problem> {
     let whole = read("b", pieces(body, &[]));
     let single = read("b", pieces(body, &(0..body.len()).collect::<Vec<_>>()));
     match (&whole, &single) {
@@ -72,7 +72,7 @@ fn part(disposition: &str, content: &str) -> String {
     format!("--b\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n")
 }
 
-fn parts(parts: &[(&str, &str)]) -> Parts {
+pub(super) fn parts(parts: &[(&str, &str)]) -> Parts {
     parts.iter().map(|(name, content)| ((*name).to_owned(), content.as_bytes().to_vec())).collect()
 }
 
@@ -107,8 +107,8 @@ fn what_is_no_form_is_refused() {
     let one = part("name=a", "1");
     refused("", "ends before");
     refused("This is no form.", "does not begin with the boundary");
-    refused("a preamble\r\n--b\r\n", "does not begin with the boundary");
-    refused("\r\n\r\n--b--", "does not begin with the boundary");
+    refused("a preamble\r\n--b\r\n", "ends before");
+    refused(&("x".repeat(LONGEST_HEAD) + "\r\n" + &one + "--b--"), "does not begin with the boundary");
     refused("--c\r\n\r\n", "does not begin with the boundary");
     refused("--b", "ends before");
     refused(&one, "ends before");
@@ -127,7 +127,6 @@ fn what_is_no_form_is_refused() {
         &(one.replace("\r\n\r\n", "\r\nContent-Type: Multipart/mixed; boundary=c\r\n\r\n") + "--b--"),
         "one by one",
     );
-    refused(&(one.replace("\r\n\r\n", "\r\nContent-Transfer-Encoding: base64\r\n\r\n") + "--b--"), "as they are");
     refused(&(one.clone() + "--b--" + &"e".repeat(LONGEST_HEAD)), "goes on after its last boundary");
     let latin = b"--b\r\nContent-Disposition: form-data; name=\"\xe9\"\r\n\r\n1\r\n--b--";
     assert!(read_both(latin).unwrap_err().detail.contains("not UTF-8"));
@@ -146,7 +145,7 @@ fn heads_and_parts_are_limited() {
     refused(&format!("--b\r\n{many}{}--b--", &part("name=a", "1")[5..]), "cannot be read");
     let most: String = (0..MOST_PARTS).map(|number| part(&format!("name={number}"), "")).collect();
     assert_eq!(read_both((most.clone() + "--b--").as_bytes()).unwrap().len(), MOST_PARTS);
-    refused(&(most + &part("name=a", "") + "--b--"), "more than 64 parts");
+    refused(&(most + &part("name=a", "") + "--b--"), &format!("more than {MOST_PARTS} parts"));
 }
 
 /// What cannot become a form is refused though its end has not come.

@@ -1,6 +1,7 @@
 //! Settings that come with the program, and those of a text.
 
 use super::*;
+use crate::types::without_mark;
 
 impl TrainConfig {
     /// Another network's weights, adapted to photos of another kind within a minute or two. If it `keeps` its embeddings of
@@ -60,6 +61,7 @@ impl TrainConfig {
     /// These settings with those that a TOML text names in their place.
     pub fn changed_by(&self, text: &str) -> Result<Self, TrainingError> {
         let refused = |error: &dyn std::fmt::Display| TrainingError::Config(error.to_string());
+        let text = without_mark(text);
         // For its message, which names the line.
         toml::from_str::<Self>(text).map_err(|error| refused(&error))?;
         let mut settings = toml::Table::try_from(self).map_err(|error| refused(&error))?;
@@ -111,6 +113,7 @@ mod tests {
         let optimiser = Optimiser { learning_rate: 1e-4, ..base.optimiser.clone() };
         assert_eq!(changed.unwrap(), TrainConfig { steps: 7, optimiser, loss: Loss::BatchHardSoft, ..base.clone() });
         assert_eq!(base.changed_by("").unwrap(), base);
+        assert_eq!(base.changed_by("\u{feff}steps = 7").unwrap().steps, 7);
         assert_eq!(base.changed_by(&base.to_toml().unwrap()).unwrap(), base);
     }
 }

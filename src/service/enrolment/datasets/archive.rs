@@ -4,15 +4,15 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zip::read::{ArchiveOffset, Config, ZipFileEntry};
+use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::people::{PhotoPath, photos};
-use super::unstored;
+use super::{names, unstored};
 use crate::blobs::BlobError;
 use crate::service::ServiceError;
 use crate::vision;
+use crate::walk::{self, Entry, Found, Why};
 
 /// Entries of an archive at most, and bytes of the list of them.
 const MOST_ENTRIES: usize = 200_000;
@@ -33,7 +33,8 @@ pub(super) enum Unreadable {
 /// An archive with a folder of photos for each person.
 pub(super) struct Archive<R> {
     zip: ZipArchive<Sparing<R>>,
-    photos: Vec<PhotoPath>,
+    /// By their place in the archive.
+    files: Vec<Found<usize>>,
 }
 
 impl<R: Read + Seek> Archive<R> {
@@ -53,22 +54,27 @@ impl<R: Read + Seek> Archive<R> {
                 return Err(invalid("the archive is encrypted"));
             }
             if entry.is_file() {
-                files.push((index, path(&entry)));
+                files.push(match names::path(&entry) {
+                    Ok(path) => Entry::of_archive(index, path),
+                    Err(shown) => Entry::unreadable(index, shown),
+                });
             }
         }
-        Ok(Self { zip, photos: photos(files) })
+        Ok(Self { zip, files: walk::sort(files) })
     }
 
     /// Refuses an archive of whose photos none can be read, as far as can be told without looking at all of them.
     pub(super) fn check(&mut self) -> Result<(), ServiceError> {
-        for photo in &self.photos {
-            let entry = self.zip.by_index_data(photo.index).map_err(no_archive)?;
+        for photo in self.files.iter().filter(|file| file.photo.is_ok()) {
+            let entry = self.zip.by_index_data(photo.key).map_err(no_archive)?;
             if !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
                 let method = entry.compression();
                 return Err(invalid(&format!("it has files that are compressed by {method}, deflate is expected")));
             }
         }
-        for number in (0..self.photos.len()).filter(|number| !self.photos[*number].nested).collect::<Vec<_>>() {
+        // Photos that are left out for their names alone are told one by one, which needs a job.
+        let counts = |file: &Found<usize>| file.photo.as_ref().map_or_else(Why::is_name, |_| true);
+        for number in (0..self.files.len()).filter(|number| counts(&self.files[*number])).collect::<Vec<_>>() {
             match self.read_up_to(number, START) {
                 Ok(start) if vision::is_image(&start) => return Ok(()),
                 Err(Unreadable::Store(error)) => return Err(error),
@@ -76,15 +82,15 @@ impl<R: Read + Seek> Archive<R> {
             }
         }
         let layout = "one folder for each person, with their photos in it (NAME/photo.jpg), is expected";
-        Err(match self.photos.iter().find(|photo| photo.nested) {
+        Err(match self.files.iter().find(|file| file.photo == Err(Why::NestedFolder)) {
             None => invalid(&format!("it has no folder with a photo in it; {layout}")),
-            Some(PhotoPath { path, .. }) => invalid(&format!("its photos lie too deep, as {path}; {layout}")),
+            Some(Found { path, .. }) => invalid(&format!("its photos lie too deep, as {path}; {layout}")),
         })
     }
 
-    /// The photos, by person. Their number in this list is what [`Self::read`] wants.
-    pub(super) fn photos(&self) -> &[PhotoPath] {
-        &self.photos
+    /// The photos, by person, and what was left out. Their number in this list is what [`Self::read`] wants.
+    pub(super) fn files(&self) -> &[Found<usize>] {
+        &self.files
     }
 
     /// A photo of `most` bytes at most.
@@ -95,19 +101,11 @@ impl<R: Read + Seek> Archive<R> {
     }
 
     fn read_up_to(&mut self, number: usize, most: u64) -> Result<Vec<u8>, Unreadable> {
-        let index = self.photos.get(number).ok_or(Unreadable::Damaged)?.index;
+        let index = self.files.get(number).ok_or(Unreadable::Damaged)?.key;
         let entry = self.zip.by_index(index).map_err(unreadable)?;
         let mut bytes = Vec::new();
         entry.take(most).read_to_end(&mut bytes).map_err(|error| unreadable(error.into()))?;
         Ok(bytes)
-    }
-}
-
-/// Many programs write UTF-8 without saying so.
-fn path(entry: &ZipFileEntry<'_>) -> String {
-    match std::str::from_utf8(entry.name_raw()) {
-        Ok(path) => path.to_owned(),
-        Err(_) => entry.name().map_or_else(|_| String::from_utf8_lossy(entry.name_raw()).into(), String::from),
     }
 }
 
@@ -203,7 +201,10 @@ mod tests {
         let zip = zipped(&[("set/bob/2.png", PNG), ("set/ada/1.png", &[7; 100])]);
         let mut archive = Archive::open(zip.clone()).unwrap();
         archive.check().unwrap();
-        assert_eq!(archive.photos().iter().map(|photo| photo.person.as_str()).collect::<Vec<_>>(), ["ada", "bob"]);
+        assert_eq!(
+            archive.files().iter().map(|file| file.photo.as_ref().unwrap().as_str()).collect::<Vec<_>>(),
+            ["ada", "bob"]
+        );
         assert_eq!(archive.read(0, 100).unwrap(), [7; 100]);
         assert!(matches!(archive.read(0, 99), Err(Unreadable::TooLarge)));
         assert_eq!(archive.read(1, 100).unwrap(), PNG);
@@ -213,6 +214,63 @@ mod tests {
         let mut archive = Archive::open(Cursor::new(bytes)).unwrap();
         assert!(matches!(archive.read(1, 100), Err(Unreadable::Damaged)));
         assert_eq!(archive.read(0, 100).unwrap().len(), 100);
+    }
+
+    /// The list of an archive as other programs write it: with the bytes of a name, what made it, and an extra field.
+    fn with_name(name: &[u8], system: u8, utf8: bool, extra: &[u8]) -> Cursor<Vec<u8>> {
+        let short = |number: usize| (number as u16).to_le_bytes();
+        let crc = crc32(PNG).to_le_bytes();
+        let size = (PNG.len() as u32).to_le_bytes();
+        let flags = if utf8 { [0, 8] } else { [0, 0] };
+        let common =
+            [&[20, 0], &flags[..], &[0; 6], &crc, &size, &size, &short(name.len()), &short(extra.len())].concat();
+        let mut bytes = [b"PK\x03\x04", common.as_slice(), name, extra, PNG].concat();
+        let list = bytes.len();
+        bytes.extend([b"PK\x01\x02", &[20, system][..], common.as_slice(), &[0; 14], name, extra].concat());
+        let length = (bytes.len() - list) as u32;
+        let ends = [&[0; 4][..], &[1, 0, 1, 0], &length.to_le_bytes(), &(list as u32).to_le_bytes(), &[0, 0]].concat();
+        bytes.extend([b"PK\x05\x06", ends.as_slice()].concat());
+        Cursor::new(bytes)
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        let mut crc = flate2::Crc::new();
+        crc.update(bytes);
+        crc.sum()
+    }
+
+    /// Info-ZIP's field 0x7075.
+    fn unicode_path(of: &[u8], path: &str) -> Vec<u8> {
+        let data = [&[1], crc32(of).to_le_bytes().as_slice(), path.as_bytes()].concat();
+        [&[0x75, 0x70], (data.len() as u16).to_le_bytes().as_slice(), &data].concat()
+    }
+
+    #[test]
+    fn names_are_read_by_their_character_set_or_not_at_all() {
+        const DOS: u8 = 0;
+        const UNIX: u8 = 3;
+        let file = |name: &[u8], system, utf8, extra: &[u8]| {
+            let mut archive = Archive::open(with_name(name, system, utf8, extra)).unwrap();
+            archive.check().unwrap();
+            assert_eq!(archive.read(0, 100).unwrap(), PNG);
+            let Found { path, photo, .. } = archive.files()[0].clone();
+            (path, photo.map(|person| person.to_string()))
+        };
+        let read = |path: &str| (path.to_owned(), Ok(path.split('/').next().unwrap().to_owned()));
+        let unread = |shown: &str| (shown.to_owned(), Err(Why::UnreadableName));
+        let name = b"Ren\x82/1.png";
+        // The field beside the name comes first, unless it is of another name.
+        assert_eq!(file(name, UNIX, false, &unicode_path(name, "Ren\u{e9}/1.png")), read("Ren\u{e9}/1.png"));
+        assert_eq!(file(name, UNIX, false, &unicode_path(b"other", "Ada/1.png")), unread("Ren\\x82/1.png"));
+        // UTF-8, whether the archive says so or not.
+        for utf8 in [true, false] {
+            assert_eq!(file("Ren\u{e9}/1.png".as_bytes(), UNIX, utf8, b""), read("Ren\u{e9}/1.png"));
+        }
+        assert_eq!(file(name, DOS, true, b""), unread("Ren\\x82/1.png"));
+        // Of DOS only if it was made there.
+        assert_eq!(file(name, DOS, false, b""), read("Ren\u{e9}/1.png"));
+        assert_eq!(file(name, UNIX, false, b""), unread("Ren\\x82/1.png"));
+        assert_eq!(file(b"Ren\xe9/1.png", DOS, false, b""), unread("Ren\\xe9/1.png"));
     }
 
     #[test]
@@ -257,7 +315,7 @@ mod tests {
             let Ok(mut archive) = Archive::open(Cursor::new(bytes)) else { return Ok(()) };
             opened.set(opened.get() + 1);
             let _ = archive.check();
-            for number in 0..archive.photos().len() {
+            for number in 0..archive.files().len() {
                 let count = if archive.read(number, 1000).is_ok() { &read } else { &damaged };
                 count.set(count.get() + 1);
             }

@@ -1,7 +1,7 @@
 //! Data sets: an archive with a folder of photos for each person is uploaded, and a job enrolls them into a gallery.
 
 mod archive;
-mod people;
+mod names;
 mod run;
 
 use std::time::Duration;
@@ -39,7 +39,7 @@ struct ImportSettings {
     /// Its name, for people.
     gallery_name: String,
     archive: UploadId,
-    /// Photos of the archive.
+    /// Files of the archive: photos, and what is left out.
     photos: usize,
 }
 
@@ -78,13 +78,13 @@ impl Enrolment {
         Ok(self.0.jobs.submit(&new).await?.0.into())
     }
 
-    /// How many photos an archive has, if it is a data set.
+    /// How many files an archive has to account for, if it is a data set.
     async fn check_archive(&self, archive: UploadId) -> Result<usize, ServiceError> {
         let upload = self.uploads().upload(archive).await.map_err(unstored)?;
         let checked = tokio::task::spawn_blocking(move || {
             let mut archive = Archive::open(upload)?;
             archive.check()?;
-            Ok(archive.photos().len())
+            Ok(archive.files().len())
         });
         checked.await.map_err(|error| ServiceError::Internal(error.to_string()))?
     }

@@ -14,7 +14,6 @@ use tracing::warn;
 
 use super::ImportSettings;
 use super::archive::{Archive, Unreadable};
-use super::people::PhotoPath;
 use crate::blobs::{BlobError, Upload};
 use crate::engine::EngineError;
 use crate::gallery::OnDoubt;
@@ -25,6 +24,7 @@ use crate::service::requests::{EnrollRequest, FaceChoice, FileBytes};
 use crate::service::work::{Failure, JobReporter, breathe, rest, settings_of};
 use crate::types::{GalleryId, Name};
 use crate::vision::DecodeError;
+use crate::walk::{Found, Why};
 
 /// Photos that are enrolled at once: few, as requests wait meanwhile.
 const AT_ONCE: usize = 4;
@@ -32,8 +32,8 @@ const AT_ONCE: usize = 4;
 /// Refusals that are listed.
 const LISTED: usize = 100;
 
-/// The name under which attempts keep what they did.
-const DONE: &str = "done";
+/// The name under which attempts keep what they did. Another order of the files needs another one.
+const DONE: &str = "accounted";
 
 /// How often they do so.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -72,8 +72,14 @@ enum RefusalCode {
     UnusableFace,
     /// It lies in a folder within a person's.
     NestedFolder,
-    /// Its folder has a name that nobody can have.
+    /// It lies beside the folders of people.
+    BesideFolders,
+    /// Its name, or that of a folder around it, begins with a dot.
+    Hidden,
+    /// It or its folder has a name that nobody can have.
     InvalidName,
+    /// Nobody knows in which character set its name is.
+    UnreadableName,
     /// The archive is damaged where the photo is.
     DamagedEntry,
     /// A fault of ours.
@@ -88,9 +94,10 @@ enum Imported {
     Refused(RefusalCode),
 }
 
-/// A photo that was read.
+/// A file that was read.
 struct Read {
-    person: String,
+    /// Nobody, if it was left out.
+    person: Option<Name>,
     path: String,
     /// With its sha256.
     content: Result<(Bytes, [u8; 32]), RefusalCode>,
@@ -110,9 +117,10 @@ impl Done {
                 return;
             }
         }
-        if self.last_person.as_ref() != Some(&photo.person) {
+        let person = photo.person.map(|person| person.to_string());
+        if self.last_person != person {
             self.subjects += 1;
-            self.last_person = Some(photo.person);
+            self.last_person = person;
         }
     }
 
@@ -165,7 +173,7 @@ impl Enrolment {
     ) -> Result<(), Failure> {
         let mut report = JobReporter::new(lease);
         let (began, before, mut saved) = (Instant::now(), done.photos, Instant::now());
-        let total = settings.photos.max(before);
+        let total = archive.lock().unwrap_or_else(PoisonError::into_inner).files().len();
         while done.photos < total {
             let piece_began = Instant::now();
             tokio::select! {
@@ -207,7 +215,7 @@ impl Enrolment {
         let (archive, most) = (Arc::clone(archive), self.0.recognition.config().max_image_bytes);
         let reading = tokio::task::spawn_blocking(move || {
             let mut archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
-            let numbers = from..(from + AT_ONCE).min(archive.photos().len());
+            let numbers = from..(from + AT_ONCE).min(archive.files().len());
             numbers.map(|number| read(&mut archive, number, most)).collect()
         });
         let photos: Vec<Read> = reading
@@ -235,10 +243,8 @@ impl Enrolment {
             Ok(content) => content,
             Err(code) => return Ok(Imported::Refused(*code)),
         };
-        let Ok(subject) = Name::try_from(photo.person.clone()) else {
-            return Ok(Imported::Refused(RefusalCode::InvalidName));
-        };
-        if self.0.galleries.has_image(gallery, &subject, sha256).await.map_err(ServiceError::from)? {
+        let Some(subject) = &photo.person else { return Ok(Imported::Refused(RefusalCode::InvalidName)) };
+        if self.0.galleries.has_image(gallery, subject, sha256).await.map_err(ServiceError::from)? {
             return Ok(Imported::AlreadyThere);
         }
         let by_id = Name::try_from(gallery.to_string()).map_err(|error| Failure::Final(error.to_string()))?;
@@ -260,10 +266,11 @@ impl Enrolment {
 }
 
 fn read(archive: &mut Archive<Upload>, number: usize, most: usize) -> Result<Read, ServiceError> {
-    let PhotoPath { person, path, nested, .. } = archive.photos()[number].clone();
-    if nested {
-        return Ok(Read { person, path, content: Err(RefusalCode::NestedFolder) });
-    }
+    let Found { path, photo, .. } = archive.files()[number].clone();
+    let person = match photo {
+        Ok(person) => Some(person),
+        Err(why) => return Ok(Read { person: None, path, content: Err(left_out(&why)) }),
+    };
     let content = match archive.read(number, most) {
         Ok(bytes) => {
             let sha256 = Sha256::digest(&bytes).into();
@@ -274,6 +281,18 @@ fn read(archive: &mut Archive<Upload>, number: usize, most: usize) -> Result<Rea
         Err(Unreadable::Store(error)) => return Err(error),
     };
     Ok(Read { person, path, content })
+}
+
+fn left_out(why: &Why) -> RefusalCode {
+    match why {
+        Why::BesideFolders => RefusalCode::BesideFolders,
+        Why::NestedFolder => RefusalCode::NestedFolder,
+        Why::Hidden => RefusalCode::Hidden,
+        Why::InvalidName(_) | Why::StepUp => RefusalCode::InvalidName,
+        Why::UnreadableName => RefusalCode::UnreadableName,
+        // An archive's list has files alone.
+        Why::NoFile => RefusalCode::DamagedEntry,
+    }
 }
 
 /// Whether an error is about the photo alone.
@@ -303,8 +322,9 @@ mod tests {
 
     #[test]
     fn people_are_counted_once_and_refusals_are_listed_to_a_limit() {
+        let named = |person: &str| Name::try_from(person.to_owned()).ok();
         let photo =
-            |person: &str| Read { person: person.to_owned(), path: "p".to_owned(), content: Ok(Default::default()) };
+            |person: &str| Read { person: named(person), path: "p".to_owned(), content: Ok(Default::default()) };
         let mut done = Done::default();
         done.add(photo("ada"), Imported::Enrolled);
         done.add(photo("ada"), Imported::AlreadyThere);
