@@ -3,6 +3,7 @@
 
 mod auth;
 mod bad_input;
+mod browsers;
 mod buckets;
 mod camera;
 mod cases;
@@ -12,6 +13,7 @@ mod datasets;
 mod decisions;
 mod detectors;
 mod door;
+mod encodings;
 mod engine;
 mod enroll;
 mod evaluate;
@@ -29,9 +31,11 @@ mod made;
 mod models;
 mod openapi;
 mod places;
+mod proxies;
 mod real_photos;
 mod recognition;
 mod replicas;
+mod resting;
 mod review;
 mod serve;
 mod shadow;
