@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +12,7 @@ use tracing::{info, warn};
 use super::CliError;
 use crate::app::App;
 use crate::config::{Config, ConfigArgs, HttpConfig};
-use crate::http::{AppState, Routes, router, starting};
+use crate::http::{AppState, Routes, leaving, parting, router, starting};
 use crate::jobs::Lane;
 use crate::service::StartProgress;
 
@@ -56,21 +57,22 @@ async fn serve(config: Config) -> Result<(), CliError> {
     tokio::pin!(start);
     let mut app = tokio::select! {
         app = &mut start => app?,
-        () = shutdown.requested() => {
+        _ = shutdown.requested() => {
             door.stop.notify_one();
             // What has been started is best stopped in order, so the start is finished, unless that takes too long or the user
             // insists.
             tokio::select! {
                 app = &mut start => return stop(app?, &mut shutdown).await,
                 () = tokio::time::sleep(config.http.shutdown_timeout) => return Ok(()),
-                () = shutdown.requested() => return Ok(()),
+                _ = shutdown.requested() => return Ok(()),
             }
         }
     };
     app.work_on_jobs(&Lane::ALL);
-    door.routes.replace(router(AppState::new(app.services.clone(), &config.http)));
+    let state = AppState::new(app.services.clone(), &config.http);
+    door.routes.replace(router(state.clone()));
     announce(address, &config.http);
-    answer(door, &app, &config.http, &mut shutdown).await;
+    answer(door, state, &config.http, &mut shutdown).await;
     stop(app, &mut shutdown).await
 }
 
@@ -78,7 +80,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
 async fn stop(app: App, shutdown: &mut Shutdown) -> Result<(), CliError> {
     tokio::select! {
         () = app.stop() => (),
-        () = shutdown.requested() => warn!("stopping at once"),
+        _ = shutdown.requested() => warn!("stopping at once"),
     }
     Ok(())
 }
@@ -101,15 +103,17 @@ impl Door {
 }
 
 /// Serves until asked to stop, then finishes what was accepted, within the time for it.
-async fn answer(mut door: Door, app: &App, config: &HttpConfig, shutdown: &mut Shutdown) {
+async fn answer(mut door: Door, state: AppState, config: &HttpConfig, shutdown: &mut Shutdown) {
     let deadline = async {
-        shutdown.requested().await;
+        if shutdown.requested().await == Request::ByOthers {
+            leave(&door.routes, &state, config.shutdown_grace, shutdown).await;
+        }
         info!("stopping: finishing the accepted requests; once more to stop at once");
-        app.services.upkeep.close();
+        state.services.upkeep.close();
         door.stop.notify_one();
         tokio::select! {
             () = tokio::time::sleep(config.shutdown_timeout) => warn!("some requests took too long and are dropped"),
-            () = shutdown.requested() => warn!("dropping the requests in work"),
+            _ = shutdown.requested() => warn!("dropping the requests in work"),
         }
     };
     let ended = tokio::select! {
@@ -125,9 +129,29 @@ async fn answer(mut door: Door, app: &App, config: &HttpConfig, shutdown: &mut S
     }
 }
 
+/// Goes on serving while the word spreads that this server is about to stop, unless the user insists.
+async fn leave(routes: &Routes, state: &AppState, grace: Duration, shutdown: &mut Shutdown) {
+    if grace.is_zero() {
+        return;
+    }
+    info!(seconds = grace.as_secs(), "about to stop: not ready any more, but still serving; once more to take no more");
+    let leaving = leaving(router(state.clone()), &state.http);
+    routes.replace(leaving.clone());
+    let (first, second) = (grace / 2, grace - grace / 2);
+    let parting = async {
+        tokio::time::sleep(first).await;
+        routes.replace(parting(leaving));
+        tokio::time::sleep(second).await;
+    };
+    tokio::select! {
+        () = parting => {}
+        _ = shutdown.requested() => {}
+    }
+}
+
 /// What a new user needs to see.
 fn announce(address: SocketAddr, config: &HttpConfig) {
-    let url = format!("http://{address}");
+    let url = format!("http://{address}{}", config.base_path);
     let key = if config.keys.is_some() { " -H 'x-api-key: CLIENT_KEY'" } else { "" };
     info!(%url, "ready");
     super::say(format_args!("\nfaceid is ready at {url}  (reference: {url}/docs/)\n"));
@@ -152,11 +176,20 @@ impl Shutdown {
         })
     }
 
-    async fn requested(&mut self) {
+    async fn requested(&mut self) -> Request {
         tokio::select! {
-            _ = self.hangup.recv() => (),
-            _ = self.interrupt.recv() => (),
-            _ = self.terminate.recv() => (),
+            _ = self.hangup.recv() => Request::ByUser,
+            _ = self.interrupt.recv() => Request::ByUser,
+            _ = self.terminate.recv() => Request::ByOthers,
         }
     }
+}
+
+/// Who wants a server to end.
+#[derive(PartialEq, Eq)]
+enum Request {
+    /// Somebody at the terminal, who waits for it.
+    ByUser,
+    /// Whatever looks after servers, and perhaps sends requests to them.
+    ByOthers,
 }

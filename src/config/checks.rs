@@ -36,11 +36,15 @@ impl Settings {
             http: HttpConfig {
                 bind,
                 keys: keys(bind, s.client_key, s.admin_key, said(s.insecure))?,
+                cors_origins: s.cors_origins,
+                base_path: said(s.base_path),
                 max_body_bytes,
                 max_dataset_bytes: in_range("max_dataset_bytes", s.max_dataset_bytes, 1024..=1 << 36)?,
                 body_budget: in_range("body_budget", s.body_budget, 2 * max_body_bytes..=1 << 42)?,
                 max_connections: in_range("max_connections", s.max_connections, 1..=1_000_000)?,
                 request_timeout: Duration::from_secs(in_range("request_timeout", s.request_timeout, 1..=3600)?),
+                idle_timeout: Duration::from_secs(in_range("idle_timeout", s.idle_timeout, 1..=86_400)?),
+                shutdown_grace: Duration::from_secs(in_range("shutdown_grace", s.shutdown_grace, 0..=3600)?),
                 shutdown_timeout: Duration::from_secs(in_range("shutdown_timeout", s.shutdown_timeout, 0..=3600)?),
             },
             jobs: JobsConfig {

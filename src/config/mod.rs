@@ -9,6 +9,7 @@ mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
+mod web;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use thiserror::Error;
 pub use choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
+pub use web::{BasePath, CorsOrigins};
 
 use crate::types::Threshold;
 
@@ -105,6 +107,9 @@ pub struct Config {
 pub struct HttpConfig {
     pub bind: SocketAddr,
     pub keys: Option<Keys>,
+    /// `None`: pages of other origins cannot read answers.
+    pub cors_origins: Option<CorsOrigins>,
+    pub base_path: BasePath,
     pub max_body_bytes: usize,
     /// Of an upload of a data set.
     pub max_dataset_bytes: u64,
@@ -112,6 +117,10 @@ pub struct HttpConfig {
     pub body_budget: usize,
     pub max_connections: usize,
     pub request_timeout: Duration,
+    /// How long a connection may rest between requests.
+    pub idle_timeout: Duration,
+    /// How long newcomers are served after the signal to stop.
+    pub shutdown_grace: Duration,
     pub shutdown_timeout: Duration,
 }
 

@@ -8,6 +8,7 @@ use clap::builder::Resettable;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
+use super::web::{BasePath, CorsOrigins};
 use super::{ConfigError, Secret};
 use crate::types::without_mark;
 
@@ -62,6 +63,13 @@ settings! {
     #[arg(long, env = "FACEID_INSECURE", num_args = 0..=1, default_missing_value = "true",
         value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     insecure: bool,
+    /// Origins whose pages may call the server from a browser, such as https://a.example,https://b.example, or * for all
+    /// [default: none]
+    #[arg(long, env = "FACEID_CORS_ORIGINS", value_name = "ORIGINS")]
+    cors_origins: CorsOrigins,
+    /// Path below which the server answers, such as /faces, for a proxy that hands it on [default: none]
+    #[arg(long, env = "FACEID_BASE_PATH", value_name = "PATH")]
+    base_path: BasePath,
     /// Folder of the private Postgres and of jobs [default: /var/lib/faceid for root, ~/.local/share/faceid for others]
     #[arg(long, env = "FACEID_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
@@ -136,6 +144,13 @@ settings! {
     /// Seconds to receive a request, and again to answer it [default: 30]
     #[arg(long, env = "FACEID_REQUEST_TIMEOUT", value_name = "SECONDS")]
     request_timeout: u64,
+    /// Seconds that a connection may rest between two requests [default: 75]
+    #[arg(long, env = "FACEID_IDLE_TIMEOUT", value_name = "SECONDS")]
+    idle_timeout: u64,
+    /// Seconds for which a server that gets SIGTERM still takes new requests, while /readyz says that it is about to stop
+    /// [default: 5]
+    #[arg(long, env = "FACEID_SHUTDOWN_GRACE", value_name = "SECONDS")]
+    shutdown_grace: u64,
     /// Seconds that a shutdown waits for accepted requests [default: 30]
     #[arg(long, env = "FACEID_SHUTDOWN_TIMEOUT", value_name = "SECONDS")]
     shutdown_timeout: u64,
@@ -243,14 +258,15 @@ impl ConfigArgs {
 
     /// Where a server of this configuration is reached from its own machine.
     pub fn local_url(self) -> Result<String, ConfigError> {
-        let mut address = self.said()?.bind.unwrap_or(BIND);
+        let said = self.said()?;
+        let mut address = said.bind.unwrap_or(BIND);
         // "Every address" is one to listen on, not one to call.
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        Ok(format!("http://{address}"))
+        Ok(format!("http://{address}{}", said.base_path.unwrap_or_default()))
     }
 }
 
@@ -317,6 +333,8 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         client_key: None,
         admin_key: None,
         insecure: Some(false),
+        cors_origins: None,
+        base_path: Some(BasePath::default()),
         data_dir: Some(data_dir),
         database_url: None,
         database_session_url: None,
@@ -339,6 +357,8 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         queue_timeout: Some(10),
         max_requests: Some(24 * threads),
         request_timeout: Some(30),
+        idle_timeout: Some(75),
+        shutdown_grace: Some(5),
         shutdown_timeout: Some(30),
         max_body_bytes: Some(176 << 20),
         max_dataset_bytes: Some(2 << 30),

@@ -64,6 +64,8 @@ fn a_server_is_reached_where_it_listens() {
         let settings = settings(|s| s.bind = bind.map(|bind| bind.parse().unwrap()));
         assert_eq!(ConfigArgs { config: None, settings }.local_url().unwrap(), url);
     }
+    let settings = settings(|s| s.base_path = Some("/faces".parse().unwrap()));
+    assert_eq!(ConfigArgs { config: None, settings }.local_url().unwrap(), "http://127.0.0.1:8080/faces");
 }
 
 #[test]

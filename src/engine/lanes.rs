@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use super::{DetectorInput, EngineError, LoadedEmbedder};
+use super::{DetectorInput, EngineError, LoadedEmbedder, Spent};
 use crate::index::{Hits, Index, MOST_QUERIES, Query};
 use crate::types::{Chip, DetectorOutput, Embedding, GalleryId};
 
@@ -73,6 +73,7 @@ pub(super) struct Entry<I, O> {
     pub queued: Instant,
     /// Of the request, for what is logged on the way.
     pub span: Span,
+    pub spent: Option<Arc<Spent>>,
     reply: oneshot::Sender<Result<O, EngineError>>,
 }
 
@@ -143,7 +144,7 @@ impl Input for SearchInput {
 impl<I, O> Entry<I, O> {
     pub fn new(input: I) -> (Self, Answer<O>) {
         let (reply, answer) = oneshot::channel();
-        (Self { input, queued: Instant::now(), span: Span::current(), reply }, answer)
+        (Self { input, queued: Instant::now(), span: Span::current(), spent: Spent::current(), reply }, answer)
     }
 
     /// A caller who left needs no answer.
@@ -159,12 +160,13 @@ impl<I, O> Entry<I, O> {
 /// Work on pixels: is given the time at which it was taken and says whether its caller was still there.
 pub(super) struct Task {
     pub queued: Instant,
+    pub spent: Option<Arc<Spent>>,
     run: Box<dyn FnOnce(Instant) -> bool + Send>,
 }
 
 impl Task {
     pub fn new(run: impl FnOnce(Instant) -> bool + Send + 'static) -> Self {
-        Self { queued: Instant::now(), run: Box::new(run) }
+        Self { queued: Instant::now(), spent: Spent::current(), run: Box::new(run) }
     }
 
     pub fn run(self) -> bool {

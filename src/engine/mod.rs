@@ -10,6 +10,7 @@ mod lanes;
 mod memory;
 mod pool;
 mod run;
+mod spent;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ pub use device::{search_device, targets};
 pub use embedders::{LoadedEmbedder, try_embedder};
 pub use lanes::{Depth, Step};
 pub use memory::{Held, MemoryBudget};
+pub use spent::Spent;
 
 use crate::config::EngineConfig;
 use crate::index::{Hits, Index, Query};

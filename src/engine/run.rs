@@ -36,6 +36,9 @@ pub(super) fn serve(pool: &Pool, role: Role, networks: Option<&Networks>) {
 
 fn pixels(task: super::Task) {
     let waited = task.queued.elapsed();
+    if let Some(spent) = &task.spent {
+        spent.add_wait(waited);
+    }
     if task.run() {
         metrics::histogram!("faceid_queue_wait_seconds", "stage" => "pixels").record(waited);
     } else {
@@ -46,6 +49,15 @@ fn pixels(task: super::Task) {
 /// Notes how long a stage took.
 pub(super) fn measured(stage: &'static str, began: Instant) {
     metrics::histogram!("faceid_stage_seconds", "stage" => stage).record(began.elapsed());
+}
+
+/// Notes how long a pass of a network took, also for each request in it.
+fn inferred<I, O>(stage: &'static str, began: Instant, entries: &[Entry<I, O>]) {
+    let time = began.elapsed();
+    metrics::histogram!("faceid_stage_seconds", "stage" => stage).record(time);
+    for spent in entries.iter().filter_map(|entry| entry.spent.as_ref()) {
+        spent.add_inference(time);
+    }
 }
 
 /// `None` if the work panicked: that must cost nobody but its caller.
@@ -91,7 +103,7 @@ fn embed(device: usize, entries: Vec<EmbedEntry>, max_batch: usize) {
     let began = begin("embed", &entries);
     match guarded(|| embed_chips(&embedder, device, &chips, max_batch)) {
         Ok(rows) => {
-            measured("embed", began);
+            inferred("embed", began, &entries);
             metrics::counter!("faceid_faces_total").increment(rows.len() as u64);
             let mut rows = rows.into_iter();
             for entry in entries {
@@ -134,7 +146,7 @@ fn detect(networks: &Networks, entries: Vec<DetectEntry>) {
     let began = begin("detect", &entries);
     match guarded(|| networks.detector.forward(&images, width, height)) {
         Ok(outputs) => {
-            measured("detect", began);
+            inferred("detect", began, &entries);
             let mut outputs = outputs.into_iter();
             for entry in entries {
                 let own = outputs.by_ref().take(entry.input.images.len()).collect();
@@ -158,6 +170,9 @@ fn note_waits<I: Input, O>(stage: &'static str, entries: &[Entry<I, O>]) -> Inst
     for entry in entries {
         let waited = now.duration_since(entry.queued);
         metrics::histogram!("faceid_queue_wait_seconds", "stage" => stage).record(waited);
+        if let Some(spent) = &entry.spent {
+            spent.add_wait(waited);
+        }
         trace!(parent: &entry.span, stage, batch = items, waited_ms = waited.as_secs_f64() * 1e3, "a pass begins");
     }
     now

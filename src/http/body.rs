@@ -206,7 +206,7 @@ pub async fn drain_refused(limit: usize, patience: Duration, request: Request, n
                 }
             }
         };
-        let refused = admission.map(|admission| admission.connection.refused());
+        let refused = admission.map(Admission::refused);
         tokio::spawn(async move {
             // A connection that gives way ends, and with it what is read here.
             let _refused = refused;

@@ -4,9 +4,14 @@
 //! all that goes on is that a body which nobody wants is thrown away. When every place is taken, the one that is idle longest gives way
 //! to the next. When no connection is idle, a few places more are left, on which only probes of the server's health are
 //! answered: who watches a server that has all hands full must not take it for dead.
+//!
+//! Over HTTP/2 a connection has several requests in work at a time; it is idle when it has none.
+
+mod pulse;
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -18,6 +23,8 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{Notify, watch};
 
+use self::pulse::Pulse;
+pub use self::pulse::{Heard, Overdue, Patience};
 use super::problem::{Code, Problem};
 
 /// Places beyond the limit, for probes.
@@ -50,8 +57,10 @@ struct Member {
     place: Option<Place>,
     /// When it became idle; its key in its room.
     idle_since: Option<u64>,
-    /// Whether a request is being answered, be it only a refusal.
-    in_work: bool,
+    /// Requests that are being answered.
+    answered: usize,
+    /// Those of them that are not just being refused.
+    wanted: usize,
     gives_way: watch::Sender<bool>,
 }
 
@@ -116,6 +125,18 @@ impl Book {
         }
     }
 
+    /// A request is not wanted any more, or its answer is written.
+    fn let_go(&mut self, id: u64, wanted: &AtomicBool) {
+        if wanted.swap(false, Ordering::Relaxed)
+            && let Some(member) = self.members.get_mut(&id)
+        {
+            member.wanted -= 1;
+            if member.wanted == 0 {
+                self.rest(id);
+            }
+        }
+    }
+
     /// Gives the member an ordinary place, if there is one; whether it has one.
     fn raise(&mut self, id: u64) -> bool {
         let former = self.members.get(&id).and_then(|member| member.place);
@@ -166,9 +187,10 @@ impl Connections {
         book.last += 1;
         let id = book.last;
         let (gives_way, told) = watch::channel(false);
-        book.members.insert(id, Member { place: Some(place), idle_since: None, in_work: false, gives_way });
+        let member = Member { place: Some(place), idle_since: None, answered: 0, wanted: 0, gives_way };
+        book.members.insert(id, member);
         book.rest(id);
-        Some(Connection(Arc::new(Seat { shared: Arc::clone(&self.0), id, told })))
+        Some(Connection(Arc::new(Seat { shared: Arc::clone(&self.0), id, told, pulse: Pulse::new() })))
     }
 }
 
@@ -195,6 +217,7 @@ struct Seat {
     shared: Arc<Shared>,
     id: u64,
     told: watch::Receiver<bool>,
+    pulse: Pulse,
 }
 
 impl Drop for Seat {
@@ -220,51 +243,68 @@ impl Connection {
 
     /// Whether a request on it is being answered.
     pub fn is_in_work(&self) -> bool {
-        self.0.shared.book().members.get(&self.0.id).is_some_and(|member| member.in_work)
+        self.0.shared.book().members.get(&self.0.id).is_some_and(|member| member.answered > 0)
+    }
+
+    /// Waits until its client was quiet for too long.
+    pub async fn overdue(&self, patience: Patience) -> Overdue {
+        self.0.pulse.overdue(patience).await
+    }
+
+    fn pulse(&self) -> &Pulse {
+        &self.0.pulse
     }
 
     /// A request has arrived; it is in work until what this returns is dropped.
     pub fn begin(&self) -> InWork {
+        self.0.pulse.enter();
         let mut book = self.0.shared.book();
         book.wake(self.0.id);
         let ordinary = book.raise(self.0.id);
         if let Some(member) = book.members.get_mut(&self.0.id) {
-            member.in_work = true;
+            member.answered += 1;
+            member.wanted += 1;
         }
         drop(book);
-        InWork { connection: self.clone(), ordinary }
+        let state = Arc::new(RequestState { wanted: AtomicBool::new(true), answered: AtomicBool::new(false) });
+        InWork { connection: self.clone(), ordinary, state }
     }
+}
 
-    /// For as long as what this returns lives, the connection may be asked to give way: nothing but a refusal is left of its
-    /// request.
-    pub fn refused(&self) -> Refused {
-        self.0.shared.free(|book| book.rest(self.0.id));
-        Refused(self.clone())
-    }
+/// What becomes of a request; changed only while the book is locked.
+struct RequestState {
+    /// It counts as work of its connection.
+    wanted: AtomicBool,
+    /// Its answer is written.
+    answered: AtomicBool,
 }
 
 /// A request in work.
 pub struct InWork {
     connection: Connection,
     ordinary: bool,
+    state: Arc<RequestState>,
 }
 
 impl Drop for InWork {
     fn drop(&mut self) {
-        let id = self.connection.0.id;
-        self.connection.0.shared.free(|book| {
-            if let Some(member) = book.members.get_mut(&id) {
-                member.in_work = false;
+        let Seat { shared, id, pulse, .. } = &*self.connection.0;
+        shared.free(|book| {
+            self.state.answered.store(true, Ordering::Relaxed);
+            if let Some(member) = book.members.get_mut(id) {
+                member.answered -= 1;
             }
-            book.rest(id);
+            book.let_go(*id, &self.state.wanted);
         });
+        pulse.leave();
     }
 }
 
 impl InWork {
     /// What handlers may know of it.
     pub fn admission(&self) -> Admission {
-        Admission { connection: self.connection.clone(), ordinary: self.ordinary }
+        let Self { connection, ordinary, state } = self;
+        Admission { connection: connection.clone(), ordinary: *ordinary, state: Arc::clone(state) }
     }
 
     /// Keeps the request in work until its answer is written.
@@ -274,24 +314,44 @@ impl InWork {
 }
 
 /// A request that is being refused.
-pub struct Refused(Connection);
+pub struct Refused(Admission);
 
 impl Drop for Refused {
     fn drop(&mut self) {
-        let mut book = self.0.0.shared.book();
+        let Admission { connection, state, .. } = &self.0;
+        let Seat { shared, id, pulse, .. } = &*connection.0;
+        let mut book = shared.book();
         // Its answer may have been written long ago; then the connection waits for its client.
-        if book.members.get(&self.0.0.id).is_some_and(|member| member.in_work) {
-            book.wake(self.0.0.id);
+        if !state.answered.load(Ordering::Relaxed)
+            && let Some(member) = book.members.get_mut(id)
+        {
+            state.wanted.store(true, Ordering::Relaxed);
+            member.wanted += 1;
+            book.wake(*id);
         }
+        drop(book);
+        pulse.leave();
     }
 }
 
 /// How a request came in; an extension of it.
 #[derive(Clone)]
 pub struct Admission {
-    pub connection: Connection,
+    connection: Connection,
     /// Or else only probes are answered.
     ordinary: bool,
+    state: Arc<RequestState>,
+}
+
+impl Admission {
+    /// For as long as what this returns lives, the connection may be asked to give way, unless it has other requests: nothing
+    /// but a refusal is left of this one.
+    pub fn refused(self) -> Refused {
+        let Seat { shared, id, pulse, .. } = &*self.connection.0;
+        pulse.enter();
+        shared.free(|book| book.let_go(*id, &self.state.wanted));
+        Refused(self)
+    }
 }
 
 /// A body whose end is the end of its request.

@@ -168,7 +168,7 @@ impl Form {
     }
 
     fn read_json(&mut self, bytes: &[u8]) -> Result<(), Problem> {
-        let Members(members) = serde_json::from_slice(bytes)
+        let Members(members) = serde_json::from_slice(crate::types::bytes_without_mark(bytes))
             .map_err(|error| Problem::new(Code::MalformedJson, format!("the body is not a JSON object: {error}")))?;
         for (name, raw) in members {
             self.check_known(&name)?;

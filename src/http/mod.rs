@@ -4,8 +4,10 @@ mod auth;
 mod batch;
 mod body;
 mod connections;
+mod cors;
 mod datasets;
 mod detect;
+mod encoding;
 mod enroll;
 mod extract;
 mod faces;
@@ -15,11 +17,13 @@ mod galleries;
 mod health;
 mod identify;
 mod jobs;
+mod leaving;
 mod metrics;
 mod models;
 mod multipart;
 pub mod openapi;
 mod pages;
+mod prefix;
 mod problem;
 mod quarantine;
 mod retrain;
@@ -29,9 +33,10 @@ mod starting;
 mod state;
 mod stored;
 mod subjects;
+mod timing;
 mod verify;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
@@ -42,14 +47,18 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::{Level, Span, info_span};
 use utoipa::OpenApi;
+use utoipa::openapi::Server;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
+pub use leaving::{leaving, parting};
 pub use problem::{Code, Problem};
 pub use server::{Routes, serve};
 pub use starting::starting;
 pub use state::AppState;
+
+use crate::config::HttpConfig;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -128,7 +137,8 @@ pub fn router(state: AppState) -> Router {
     let client = from_fn_with_state(state.clone(), auth::require_client);
     let admin = from_fn_with_state(state.clone(), auth::require_admin);
     let limit = state.answer_time();
-    let (routes, document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
+    let config = Arc::clone(&state.http);
+    let (routes, mut document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
         .merge(recognition().route_layer(client.clone()))
         .merge(administration().route_layer(admin.clone()))
         .merge(monitoring().route_layer(client))
@@ -136,28 +146,43 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)))
         .merge(uploads().route_layer(admin))
         .split_for_parts();
+    if !config.base_path.is_root() {
+        document.servers = Some(vec![Server::new(config.base_path.as_str())]);
+    }
+    // Its page is two levels down, wherever the server is reached.
+    let reference = SwaggerUi::new("/docs/api")
+        .external_url_unchecked("/openapi.json", openapi::finish(&document).unwrap_or_default())
+        .config(Config::from("../../openapi.json"));
     let routes = routes
-        .merge(
-            SwaggerUi::new("/docs/api")
-                .external_url_unchecked("/openapi.json", openapi::finish(&document).unwrap_or_default()),
-        )
+        .merge(reference)
         .merge(pages::routes())
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         // `body::limited` does it.
         .layer(DefaultBodyLimit::disable());
-    guarded(routes, state.max_body_bytes, state.request_timeout).with_state(state)
+    published(guarded(routes, &config).with_state(state), &config)
 }
 
-/// What every request passes, whatever answers it. `longest` is in bytes: of a body that nobody wants, a few times as much is
-/// thrown away, for as long as `patience`.
-fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, longest: usize, patience: Duration) -> Router<S> {
-    routes
+/// Routes where the configuration wants them.
+fn published(routes: Router, config: &HttpConfig) -> Router {
+    let beside = guarded(Router::new().fallback(problem::route_not_found), config);
+    prefix::below(&config.base_path, routes, beside)
+}
+
+/// What every request passes, whatever answers it, from the last line to the first. Of a body that nobody wants, a few times as
+/// much as the largest may have is thrown away.
+fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, config: &HttpConfig) -> Router<S> {
+    let (longest, patience) = (config.max_body_bytes, config.request_timeout);
+    let routes = routes
         .layer(from_fn(connections::refuse_beyond_limit))
         .layer(from_fn(problem::no_bare_failure))
+        .layer(from_fn(encoding::decoded))
         .layer(from_fn(move |request: Request, next| body::drain_refused(longest, patience, request, next)))
         .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(encoding::answers())
+        .layer(from_fn(encoding::no_answer_is_withheld))
         .layer(from_fn(metrics::count))
+        .layer(from_fn(timing::tell))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID.clone()))
         .layer(
             TraceLayer::new_for_http()
@@ -166,12 +191,18 @@ fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, longest: usize, 
                 // A fault of ours is logged with its reason where it becomes a problem; the rest is no error here.
                 .on_failure(()),
         )
-        .layer(SetRequestIdLayer::new(REQUEST_ID.clone(), MakeRequestUuid))
+        .layer(SetRequestIdLayer::new(REQUEST_ID.clone(), MakeRequestUuid));
+    match &config.cors_origins {
+        // Around all else, so that a page can read refusals as well.
+        Some(origins) => routes.layer(cors::layer(origins)),
+        None => routes,
+    }
 }
 
 /// What every log line of a request carries. Path and query may name people, so the route stands for them.
 fn span(request: &Request) -> Span {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-    info_span!("request", id, method = %request.method(), route)
+    let trace_id = timing::trace_id(request.headers());
+    info_span!("request", id, method = %request.method(), route, trace_id)
 }

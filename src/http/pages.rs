@@ -37,6 +37,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/clients.md",
     "docs/data-sets.md",
     "docs/operations.md",
+    "docs/behind-a-proxy.md",
     "docs/configuration.md",
     "docs/command-line.md",
     "docs/databases.md",
@@ -117,7 +118,7 @@ fn render((path, content): &(&str, &[u8])) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title} - faceid</title>\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><style>{STYLE}</style></head>\
-         <body><nav><a href=\"/docs/\">Pages</a> · <a href=\"/docs/api/\">API reference</a></nav><main>{body}</main></body></html>"
+         <body><nav><a href=\"./\">Pages</a> · <a href=\"api/\">API reference</a></nav><main>{body}</main></body></html>"
     )
 }
 
@@ -174,7 +175,8 @@ fn anchor(events: &[Event]) -> String {
     id
 }
 
-/// Where a link of a page leads in a server: pages and pictures of the repository are below `/docs/`.
+/// Where a link of a page leads in a server, seen from that page: pages of the repository are side by side in `/docs/`, pictures
+/// in a folder there.
 fn target(link: CowStr<'_>) -> CowStr<'_> {
     if link.starts_with('#') || link.contains(':') {
         return link;
@@ -183,11 +185,11 @@ fn target(link: CowStr<'_>) -> CowStr<'_> {
     let mut target = String::new();
     let kind = FilePath::new(path).extension().and_then(|ending| ending.to_str());
     let _ = match kind {
-        Some("md") => write!(target, "/docs/{}", stem(path)),
-        Some("svg") => write!(target, "/docs/images/{}", path.rsplit('/').next().unwrap_or(path)),
-        Some("yaml") => write!(target, "/openapi.json"),
+        Some("md") => write!(target, "{}", stem(path)),
+        Some("svg") => write!(target, "images/{}", path.rsplit('/').next().unwrap_or(path)),
+        Some("yaml") => write!(target, "../openapi.json"),
         // The licence.
-        _ => write!(target, "/docs/{}", stem(path)),
+        _ => write!(target, "{}", stem(path)),
     };
     if !fragment.is_empty() {
         let _ = write!(target, "#{fragment}");

@@ -1,28 +1,34 @@
 //! Accepts connections, and lets go of them in an orderly way.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::connections::{Connection, Connections};
+use super::connections::{Connection, Connections, Heard, Overdue, Patience};
 use crate::config::HttpConfig;
 
 /// How long to wait when the process has no more files for connections.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// How long an answer may take to be written on a connection that has given way.
+/// How long what is still to be said may take on a connection that gives way or has rested too long.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Requests of one connection that may be in work at a time, over HTTP/2.
+const STREAMS: u32 = 100;
+
+/// How often a client of HTTP/2 is asked whether it is still there, and how long it may take to say so.
+const PING: Duration = Duration::from_secs(20);
 
 /// What answers requests. It may be replaced while a server serves; clones share it.
 #[derive(Clone)]
@@ -47,22 +53,19 @@ impl Routes {
 
 /// Serves until `stop` is over, then takes no more connections and returns when the accepted requests are answered.
 ///
-/// A connection whose request head does not arrive within the time for requests is closed; so is an idle one. Beyond
-/// `max_connections` the one that is idle longest gives way to the next (see the module `connections`).
+/// HTTP/1.1, and HTTP/2 with clients that begin with it. A connection whose request head does not arrive within the time for
+/// requests is closed, and so is one that rests for longer than `idle_timeout`. Beyond `max_connections` the one that is idle
+/// longest gives way to the next (see the module `connections`).
 pub async fn serve(
     listener: TcpListener,
     routes: impl Into<Routes>,
     config: &HttpConfig,
     stop: impl Future<Output = ()>,
 ) {
-    let mut builder = Builder::new(TokioExecutor::new());
-    // Finding out the version has no time limit, so there is but one.
-    builder = builder.http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.request_timeout);
-    let graceful = GracefulShutdown::new();
     let connections = Connections::new(config.max_connections);
     let (closing, closed) = watch::channel(());
-    let host = Host { builder, routes: routes.into(), closed, head_timeout: config.request_timeout };
+    let patience = Patience { head: config.request_timeout, rest: config.idle_timeout };
+    let host = Host { routes: routes.into(), closed, patience };
     // Dropping this future drops what is still in work.
     let mut tasks = JoinSet::new();
     tokio::pin!(stop);
@@ -76,7 +79,7 @@ pub async fn serve(
         };
         // None if requests came in on those that were idle a moment ago.
         let Some(connection) = connections.admit() else { continue };
-        let talk = host.clone().talk(stream, connection.clone(), graceful.watcher());
+        let talk = host.clone().talk(stream, connection.clone());
         tasks.spawn(async move {
             tokio::pin!(talk);
             tokio::select! {
@@ -91,43 +94,83 @@ pub async fn serve(
         });
     }
     drop(listener);
-    // Connections that never said anything end here.
-    drop(closing);
-    graceful.shutdown().await;
+    closing.send_replace(());
+    while tasks.join_next().await.is_some() {}
+}
+
+/// The requests of one connection of HTTP/2, which end with it.
+#[derive(Clone)]
+struct Streams(Weak<Mutex<JoinSet<()>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let Some(streams) = self.0.upgrade() else { return };
+        let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+        while streams.try_join_next().is_some() {}
+        streams.spawn(stream);
+    }
+}
+
+fn builder(streams: Streams) -> Builder<Streams> {
+    let mut builder = Builder::new(streams);
+    // hyper would count the time between two requests as that of a head; `Host::talk` tells them apart.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    builder
 }
 
 /// What every connection is served with.
 #[derive(Clone)]
 struct Host {
-    builder: Builder<TokioExecutor>,
     routes: Routes,
     /// Changes when the server is about to stop.
     closed: watch::Receiver<()>,
-    head_timeout: Duration,
+    patience: Patience,
 }
 
 impl Host {
     /// Answers the requests of a connection until it ends.
-    async fn talk(mut self, stream: TcpStream, connection: Connection, watcher: Watcher) {
-        // hyper's clock starts with the first byte.
-        let mut first = [0];
-        tokio::select! {
-            begun = tokio::time::timeout(self.head_timeout, stream.peek(&mut first)) => {
-                if !matches!(begun, Ok(Ok(1))) {
-                    return;
-                }
-            }
-            _ = self.closed.changed() => return,
-        }
+    async fn talk(mut self, stream: TcpStream, connection: Connection) {
         let routes = self.routes;
+        let guest = connection.clone();
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            let in_work = connection.begin();
+            let in_work = guest.begin();
             request.extensions_mut().insert(in_work.admission());
             let answer = TowerToHyperService::new(routes.current()).call(request);
             async move { answer.await.map(|answer| in_work.until_written(answer)) }
         });
-        let talk = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        if let Err(error) = watcher.watch(talk).await {
+        let stream = TokioIo::new(Heard::new(stream, connection.clone()));
+        let streams = Arc::new(Mutex::new(JoinSet::new()));
+        let builder = builder(Streams(Arc::downgrade(&streams)));
+        let talk = builder.serve_connection(stream, service);
+        tokio::pin!(talk);
+        let mut closing = false;
+        let ended = loop {
+            tokio::select! {
+                ended = talk.as_mut() => break ended,
+                _ = self.closed.changed(), if !closing => {
+                    closing = true;
+                    // One that has said nothing yet ends here.
+                    talk.as_mut().graceful_shutdown();
+                }
+                overdue = connection.overdue(self.patience) => match overdue {
+                    Overdue::Head => return,
+                    Overdue::Rest => {
+                        talk.as_mut().graceful_shutdown();
+                        match tokio::time::timeout(FAREWELL, talk.as_mut()).await {
+                            Ok(ended) => break ended,
+                            Err(_) => return,
+                        }
+                    }
+                },
+            }
+        };
+        if let Err(error) = ended {
             debug!(%error, "a connection ended early");
         }
     }
@@ -156,6 +199,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::config::Settings;
 
     /// What is answered on an open connection, in three letters.
     async fn ask(stream: &mut TcpStream) -> String {
@@ -172,17 +216,7 @@ mod tests {
     async fn an_open_connection_gets_other_routes_at_its_next_request() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let minutes = Duration::from_secs(600);
-        let config = HttpConfig {
-            bind: address,
-            keys: None,
-            max_body_bytes: 1 << 20,
-            max_dataset_bytes: 1 << 20,
-            body_budget: 1 << 20,
-            max_connections: 8,
-            request_timeout: minutes,
-            shutdown_timeout: minutes,
-        };
+        let config = Settings::default().into_config().unwrap().http;
         let routes = Routes::from(Router::new().fallback(|| async { "old" }));
         let shown = routes.clone();
         let mut server = JoinSet::new();

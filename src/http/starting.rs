@@ -18,7 +18,7 @@ pub fn starting(progress: StartProgress, config: &HttpConfig) -> Router {
         .route("/version", get(health::version))
         .fallback(not_yet)
         .method_not_allowed_fallback(problem::method_not_allowed);
-    super::guarded(routes, config.max_body_bytes, config.request_timeout).with_state(progress)
+    super::published(super::guarded(routes, config).with_state(progress), config)
 }
 
 async fn readyz(State(progress): State<StartProgress>) -> NotReady {

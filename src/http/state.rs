@@ -14,6 +14,7 @@ use crate::service::{Enrolment, Models, Recognition, Services, Upkeep};
 #[derive(Clone)]
 pub struct AppState {
     pub services: Services,
+    pub http: Arc<HttpConfig>,
     /// `None`: open to everyone who reaches the port.
     pub keys: Option<Arc<Keys>>,
     pub max_body_bytes: usize,
@@ -37,6 +38,7 @@ impl AppState {
             max_model_bytes,
             model_budget: BodyBudget::new(max_model_bytes + (2 << 20)),
             services,
+            http: Arc::new(config.clone()),
             keys: config.keys.clone().map(Arc::new),
             max_body_bytes: config.max_body_bytes,
             body_budget: BodyBudget::new(config.body_budget),

@@ -144,7 +144,7 @@ async fn forms_as_nobody_should_write_them() {
     let png = plain_png();
     let end = b"--b--\r\n".to_vec();
     let lines_of_unix = "--b\nContent-Disposition: form-data; name=\"image\"\n\nx\n--b--\n".as_bytes().to_vec();
-    let many: Vec<u8> = (0..65).flat_map(|_| part("Content-Disposition: form-data; name=\"gallery\"", b"g")).collect();
+    let many: Vec<u8> = (0..97).flat_map(|_| part("Content-Disposition: form-data; name=\"gallery\"", b"g")).collect();
     let nested = "Content-Disposition: form-data; name=\"image\"\r\nContent-Type: multipart/mixed; boundary=c";
     let encoded = "Content-Disposition: form-data; name=\"image\"\r\nContent-Transfer-Encoding: base64";
     let long = format!("Content-Disposition: form-data; name=\"image\"\r\nX: {}", "y".repeat(9000));

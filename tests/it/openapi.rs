@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use reqwest::StatusCode;
+use reqwest::{StatusCode, Url};
 
 use faceid::http::Code;
 
@@ -36,8 +36,8 @@ async fn the_reference_works_without_the_internet() {
     }
 }
 
-/// A link that a page of the server has: to whom, and on which page.
-fn links(page: &str) -> Vec<String> {
+/// What a page of the server leads to, and shows.
+pub fn links(page: &str) -> Vec<String> {
     let parts = page.split(['"']).collect::<Vec<_>>();
     let named = parts.windows(2).filter(|pair| pair[0].ends_with("href=") || pair[0].ends_with("src="));
     named.map(|pair| pair[1].to_owned()).filter(|link| !link.contains(':')).collect()
@@ -54,24 +54,28 @@ async fn the_pages_of_a_server_lead_to_one_another() {
         "{:?}",
         contents.media_type
     );
-    let mut waiting = links(&contents.text());
-    assert!(waiting.len() > 20, "{waiting:?}");
+    let contents = links(&contents.text());
+    assert!(contents.len() > 20, "{contents:?}");
+    let server = Url::parse(&app.url).unwrap();
+    let joined = |page: &str, links: Vec<String>| {
+        let page = server.join(page).unwrap();
+        links.iter().map(|link| page.join(link).unwrap()).collect::<Vec<_>>()
+    };
+    let mut waiting = joined("/docs/", contents);
     let mut seen = std::collections::HashMap::new();
     while let Some(link) = waiting.pop() {
-        let (path, fragment) = link.split_once('#').unwrap_or((&link, ""));
-        if path.is_empty() {
-            continue;
-        }
+        let path = link.path();
         if !seen.contains_key(path) {
             let answer = app.get(path).await;
             answer.expect(StatusCode::OK);
             let page = answer.text();
             if path.starts_with("/docs/") && !path.ends_with(".svg") && path != "/docs/api/" {
                 assert!(!page.contains("<!--"), "{path} shows a comment");
-                waiting.extend(links(&page));
+                waiting.extend(joined(path, links(&page)));
             }
             seen.insert(path.to_owned(), page);
         }
+        let fragment = link.fragment().unwrap_or_default();
         assert!(fragment.is_empty() || seen[path].contains(&format!("id=\"{fragment}\"")), "{link} leads nowhere");
     }
     app.get("/docs/no-such-page").await.expect_problem(404, Code::RouteNotFound);

@@ -56,10 +56,28 @@ fn a_refusal_can_be_cut_short() {
     let connections = Connections::new(1);
     let refused = connections.admit().unwrap();
     let in_work = refused.begin();
-    let draining = refused.refused();
+    let draining = in_work.admission().refused();
     let next = connections.admit().unwrap();
     assert!(told(&refused) && refused.is_in_work());
     drop((draining, in_work, refused));
     assert!(next.begin().ordinary);
     assert_eq!(connections.0.book().members.len(), 1);
+}
+
+#[test]
+fn of_several_requests_the_last_leaves_the_connection_idle() {
+    let connections = Connections::new(1);
+    let busy = connections.admit().unwrap();
+    let [first, second, third] = std::array::from_fn(|_| busy.begin());
+    drop(first);
+    // One is refused while another is in work.
+    let draining = second.admission().refused();
+    drop(second);
+    let probe = connections.admit().unwrap();
+    assert!(!told(&busy) && !probe.begin().ordinary);
+    drop(draining);
+    assert!(!told(&busy));
+    drop(third);
+    let next = connections.admit().unwrap();
+    assert!(told(&busy) && next.begin().ordinary);
 }

@@ -15,6 +15,7 @@ pub enum Code {
     MalformedQuery,
     IncompleteBody,
     UnsupportedMediaType,
+    UnsupportedEncoding,
     BodyTooLarge,
     RequestTimeout,
     // A field of it is wrong.
@@ -115,7 +116,9 @@ impl Code {
             | Self::GateRefused
             | Self::FacesWithoutChips => StatusCode::CONFLICT,
             Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType | Self::UnsupportedImage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType | Self::UnsupportedEncoding | Self::UnsupportedImage => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             Self::MissingField
             | Self::UnknownField
             | Self::InvalidField

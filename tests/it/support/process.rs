@@ -26,6 +26,8 @@ pub fn faceid() -> Command {
     command
         .env("FACEID_WEIGHTS_DIR", made_by_setup("FACEID_WEIGHTS_DIR", "weights"))
         .env("FACEID_POSTGRES_DIR", made_by_setup("FACEID_POSTGRES_DIR", "postgres"))
+        // What tests stop need not wait for anybody.
+        .env("FACEID_SHUTDOWN_GRACE", "0")
         .stdin(Stdio::null());
     command
 }

@@ -1,0 +1,152 @@
+//! Settings of how pages and proxies reach a server.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use url::Url;
+
+/// Whose pages may call the server from a browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// Everybody's.
+    Any,
+    /// Those of these origins, as browsers write them.
+    Listed(Vec<String>),
+}
+
+impl FromStr for CorsOrigins {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let origins: Vec<&str> = text.split(',').map(str::trim).filter(|origin| !origin.is_empty()).collect();
+        if origins == ["*"] {
+            return Ok(Self::Any);
+        }
+        if origins.is_empty() {
+            return Err("no origin is given: origins such as https://photos.example are expected, or *".to_owned());
+        }
+        origins.into_iter().map(origin).collect::<Result<_, _>>().map(Self::Listed)
+    }
+}
+
+/// An origin as browsers write it; anything else would never match.
+fn origin(text: &str) -> Result<String, String> {
+    let wrong = |why: &str| format!("{text:?} is no origin: {why}");
+    if text == "*" {
+        return Err(wrong("* stands alone or not at all"));
+    }
+    let form = "a scheme, a host and, unless it is the usual one, a port are expected, such as https://photos.example";
+    let url = Url::parse(text).map_err(|_| wrong(form))?;
+    let host = url.host_str().filter(|host| !host.is_empty() && !host.contains('*')).ok_or_else(|| wrong(form))?;
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let written = format!("{}://{host}{port}", url.scheme());
+    if written == text { Ok(written) } else { Err(wrong(&format!("{form}; browsers would write {written}"))) }
+}
+
+impl fmt::Display for CorsOrigins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Listed(origins) => f.write_str(&origins.join(",")),
+        }
+    }
+}
+
+/// The path below which a server answers: empty, or one such as `/faces`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BasePath(String);
+
+impl BasePath {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromStr for BasePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text == "/" {
+            return Ok(Self::default());
+        }
+        let plain = |letter: u8| letter.is_ascii_alphanumeric() || b"-._~".contains(&letter);
+        let good = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
+        match text.strip_prefix('/') {
+            Some(parts) if parts.split('/').all(good) => Ok(Self(text.to_owned())),
+            _ => Err(format!(
+                "{text:?} is no base path: one such as /faces is expected, of letters, digits and -._~, without a slash at its end"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for BasePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Both are texts in the file.
+macro_rules! text_in_file {
+    ($type:ty) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+text_in_file!(CorsOrigins);
+text_in_file!(BasePath);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_written_as_browsers_write_them() {
+        for text in ["*", "https://a.example", "http://localhost:5173,https://b.example", "capacitor://localhost"] {
+            assert_eq!(text.parse::<CorsOrigins>().unwrap().to_string(), text);
+        }
+        let spaced: CorsOrigins = " https://a.example , https://b.example:8443,".parse().unwrap();
+        assert_eq!(spaced.to_string(), "https://a.example,https://b.example:8443");
+        for (text, why) in [
+            ("", "no origin is given"),
+            ("a.example", "a scheme, a host"),
+            ("null", "a scheme, a host"),
+            ("https://", "a scheme, a host"),
+            ("https://a.example/", "browsers would write https://a.example"),
+            ("https://a.example/app?x=1", "browsers would write https://a.example"),
+            ("https://A.example", "browsers would write https://a.example"),
+            ("https://a.example:443", "browsers would write https://a.example"),
+            ("https://ada@a.example", "browsers would write https://a.example"),
+            ("https://*.example", "a scheme, a host"),
+            ("https://a.example,*", "* stands alone"),
+        ] {
+            let refused = text.parse::<CorsOrigins>().unwrap_err();
+            assert!(refused.contains(why), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn base_paths_are_plain() {
+        for (text, path) in [("", ""), ("/", ""), ("/faces", "/faces"), ("/a/b-2.c_~", "/a/b-2.c_~")] {
+            assert_eq!(text.parse::<BasePath>().unwrap().as_str(), path);
+        }
+        for text in ["faces", "/faces/", "//", "/a//b", "/a/../b", "/.", "/a b", "/a?b", "/%41", "/{a}", "/ä"] {
+            assert!(text.parse::<BasePath>().is_err(), "{text}");
+        }
+    }
+}

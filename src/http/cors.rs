@@ -1,0 +1,55 @@
+//! Which pages may call the server from a browser.
+
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::config::CorsOrigins;
+
+/// How long a browser need not ask again.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+/// What a page may send.
+const SENT: [HeaderName; 8] = [
+    header::CONTENT_TYPE,
+    header::AUTHORIZATION,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("traceparent"),
+];
+
+/// What a page may read, beside what browsers always show.
+const READ: [HeaderName; 10] = [
+    header::ACCEPT_ENCODING,
+    header::ALLOW,
+    header::ETAG,
+    header::LINK,
+    header::LOCATION,
+    header::RETRY_AFTER,
+    HeaderName::from_static("x-request-id"),
+    super::timing::TOTAL,
+    super::timing::QUEUE,
+    super::timing::INFERENCE,
+];
+
+/// Lets pages of these origins call the server; keys come from the page itself, never from a cookie.
+pub fn layer(origins: &CorsOrigins) -> CorsLayer {
+    let origins = match origins {
+        CorsOrigins::Any => AllowOrigin::any(),
+        CorsOrigins::Listed(origins) => {
+            AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+        }
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods(METHODS)
+        .allow_headers(SENT)
+        .expose_headers(READ)
+        .max_age(REMEMBERED)
+}
