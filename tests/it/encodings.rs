@@ -77,9 +77,9 @@ async fn uploads_may_be_compressed() {
     let form =
         "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.onnx\"\r\n\r\nno network\r\n--x--\r\n";
     let body = compressed("gzip", form.as_bytes()).await;
-    // It was read as a form, and what was in it is no model.
+    // It was read as a form, and one that lacks a field.
     let answer = post(&app, "/admin/models", "multipart/form-data; boundary=x", "gzip", body).await;
-    answer.expect_problem(422, Code::InvalidModel);
+    assert_eq!(answer.expect_problem(422, Code::InvalidField).field.as_deref(), Some("name"));
 }
 
 #[tokio::test]
