@@ -18,7 +18,17 @@ use crate::service::{Readiness, Starting, Upkeep};
 #[serde(untagged)]
 pub enum NotReady {
     Starting(Starting),
+    Stopping(Stopping),
     Parts(Readiness),
+}
+
+/// A server that got the signal to stop.
+#[derive(Serialize, ToSchema)]
+pub struct Stopping {
+    /// False.
+    pub ready: bool,
+    /// True.
+    pub stopping: bool,
 }
 
 impl IntoResponse for NotReady {
@@ -57,7 +67,7 @@ pub async fn healthz() -> &'static str {
     get, path = "/readyz", tag = "operations", security(()),
     responses(
         (status = 200, description = "It can", body = Readiness),
-        (status = 503, description = "It is starting, a part is down, or the memory is being filled", body = NotReady),
+        (status = 503, description = "It is starting or about to stop, a part is down, or the memory is being filled", body = NotReady),
     )
 )]
 pub async fn readyz(State(upkeep): State<Upkeep>) -> Result<Json<Readiness>, NotReady> {

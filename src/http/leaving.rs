@@ -1,22 +1,15 @@
 //! What a server answers between the signal to stop and the moment from which on it takes no more connections.
 
+use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderValue, Version, header};
 use axum::middleware::{Next, from_fn};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use axum::{Json, Router};
-use serde::Serialize;
 
+use super::health::{NotReady, Stopping};
 use super::problem;
 use crate::config::HttpConfig;
-
-/// Why a server is not ready any more.
-#[derive(Serialize)]
-struct Stopping {
-    ready: bool,
-    stopping: bool,
-}
 
 /// The routes of [`router`](super::router), but `/readyz` says that the server is about to stop, so that nobody sends it more.
 pub fn leaving(routes: Router, config: &HttpConfig) -> Router {
@@ -33,8 +26,8 @@ pub fn parting(routes: Router) -> Router {
     routes.layer(from_fn(close))
 }
 
-async fn readyz() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, Json(Stopping { ready: false, stopping: true })).into_response()
+async fn readyz() -> NotReady {
+    NotReady::Stopping(Stopping { ready: false, stopping: true })
 }
 
 async fn close(request: Request, next: Next) -> Response {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::super::problem::Code;
@@ -19,13 +20,18 @@ type Object = Map<String, Value>;
 pub fn spread(mut document: Value) -> Result<Value, serde_json::Error> {
     let mut schemas: Object = serde_json::from_value(document["components"]["schemas"].take())?;
     name_items(&mut schemas);
+    schemas.values_mut().for_each(open_objects);
+    // Several operations may read the same type.
+    let collected = schemas.clone();
+    let examples: BTreeMap<String, Examples> = serde_json::from_str(EXAMPLES)?;
     let mut paths: BTreeMap<String, BTreeMap<String, Object>> = serde_json::from_value(document["paths"].take())?;
     for (path, operations) in &mut paths {
         for (method, operation) in operations {
-            let request = Request::take(operation, path, &schemas)?;
+            let request = Request::take(operation, path, &collected)?;
             let codes = codes(operation, path, &request)?;
             add_failures(operation, &codes);
             request.put(operation, method, &mut schemas);
+            show_examples(operation, &examples);
         }
     }
     document["paths"] = serde_json::to_value(paths)?;
@@ -70,13 +76,13 @@ impl Request {
             fields.insert("file".to_owned(), json!({"$ref": FILE, "description": "The file."}));
             files.push("file".to_owned());
         }
-        let address = path.starts_with("/subjects/{").then_some("gallery");
+        let address = ["/subjects/{", "/faces/{"].iter().any(|place| path.starts_with(place)).then_some("gallery");
         Ok(Self { name, schema, fields, required, files, address, streamed })
     }
 
     /// Whether a field may be in the query string.
     fn in_query(&self, method: &str, field: &str) -> bool {
-        let all = matches!(method, "get" | "delete") || self.raw_file().is_some();
+        let all = matches!(method, "get" | "delete") || !self.files.is_empty();
         !self.files.iter().any(|file| file == field) && (all || self.address == Some(field))
     }
 
@@ -129,6 +135,7 @@ impl Request {
     fn body(&self, members: &[&String], file: Value) -> Value {
         let fields = members.iter().map(|name| {
             let mut field = self.fields[*name].clone();
+            say_default(&mut field);
             if is_file(&field) {
                 let several = field.get("items").is_some();
                 let place = if several { &mut field["items"] } else { &mut field };
@@ -179,6 +186,31 @@ fn parameter(name: &str, field: &Value, required: bool) -> Value {
     parameter
 }
 
+/// Says in words what a field of a body is if it is not given: generators of types take one with a default for one that is always
+/// there.
+fn say_default(field: &mut Value) {
+    let Some(field) = field.as_object_mut() else { return };
+    let Some(default) = field.remove("default") else { return };
+    let text = field.get("description").and_then(Value::as_str).unwrap_or_default();
+    let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+    field.insert("description".to_owned(), format!("{text} Defaults to `{default}`.").into());
+}
+
+/// An object whose members nobody names may have any.
+fn open_objects(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(open_objects),
+        Value::Object(object) => {
+            let is_object = object.get("type").is_some_and(|kind| kind == "object");
+            if is_object && !object.contains_key("properties") {
+                object.entry("additionalProperties").or_insert(json!(true));
+            }
+            object.values_mut().for_each(open_objects);
+        }
+        _ => {}
+    }
+}
+
 /// Null is not needed where a field can be left out.
 fn never_null(field: &mut Value) {
     let Some(object) = field.as_object_mut() else { return };
@@ -204,7 +236,8 @@ fn never_null(field: &mut Value) {
 /// Writes a number or a text out where it is asked for, so that what is said of the field is not lost behind what is said of its type.
 fn write_out(field: &mut Value, schemas: &Object) {
     let Some(plain) = schemas.get(reference(field)).and_then(Value::as_object) else { return };
-    let is_plain = ["string", "integer", "number", "array"].iter().any(|kind| plain["type"] == *kind);
+    let is_plain =
+        ["string", "integer", "number", "array"].iter().any(|kind| plain.get("type").is_some_and(|of| of == kind));
     if let (true, false, Some(field)) =
         (is_plain, plain.contains_key("enum") || reference(field) == "FileBytes", field.as_object_mut())
     {
@@ -217,7 +250,7 @@ fn write_out(field: &mut Value, schemas: &Object) {
 fn codes(operation: &mut Object, path: &str, request: &Request) -> Result<Vec<Code>, serde_json::Error> {
     let own = operation.remove("x-problems").map(serde_json::from_value).transpose()?;
     let mut codes: Vec<Code> = own.unwrap_or_default();
-    let tag = operation["tags"][0].as_str().unwrap_or_default();
+    let tag = operation.get("tags").and_then(|tags| tags[0].as_str()).unwrap_or_default();
     if operation.contains_key("security") {
         return Ok(codes);
     }
@@ -227,7 +260,12 @@ fn codes(operation: &mut Object, path: &str, request: &Request) -> Result<Vec<Co
     }
     codes.extend([Code::MalformedQuery, Code::UnknownField, Code::InvalidField, Code::Overloaded]);
     codes.extend([Code::DatabaseUnavailable, Code::ModelUnavailable, Code::Timeout]);
-    codes.extend([Code::UnsupportedMediaType, Code::MalformedJson, Code::MalformedMultipart]);
+    codes.extend([
+        Code::UnsupportedMediaType,
+        Code::UnsupportedEncoding,
+        Code::MalformedJson,
+        Code::MalformedMultipart,
+    ]);
     codes.extend([Code::IncompleteBody, Code::BodyTooLarge, Code::RequestTimeout]);
     if tag == "admin" {
         codes.push(Code::Forbidden);
@@ -318,4 +356,33 @@ fn used(document: &Value, schemas: &Object) -> BTreeSet<String> {
         }
     }
     used
+}
+
+/// What servers answered to real requests, by operation; scripts/make_examples.py writes it.
+const EXAMPLES: &str = include_str!("examples.json");
+
+/// Requests and answers of an operation.
+#[derive(Deserialize)]
+struct Examples {
+    request: Option<Value>,
+    answers: BTreeMap<String, Value>,
+}
+
+/// Shows a request and its answers where there are some.
+fn show_examples(operation: &mut Object, examples: &BTreeMap<String, Examples>) {
+    let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default();
+    let Some(Examples { request, answers }) = examples.get(id) else { return };
+    if let (Some(request), Some(body)) = (request, operation.get_mut("requestBody"))
+        && let Some(json) = body.pointer_mut("/content/application~1json").and_then(Value::as_object_mut)
+    {
+        json.insert("example".to_owned(), request.clone());
+    }
+    for (status, answer) in answers {
+        let content = operation.get_mut("responses").and_then(|answers| answers.get_mut(status));
+        if let Some(json) = content.and_then(|answer| answer.pointer_mut("/content/application~1json"))
+            && let Some(json) = json.as_object_mut()
+        {
+            json.insert("example".to_owned(), answer.clone());
+        }
+    }
 }
