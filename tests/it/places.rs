@@ -112,7 +112,7 @@ fn commands_do_not_wait_for_ever() {
     let [photo, archive] = [photo, archive].map(|path| path.to_str().unwrap().to_owned());
     let commands: [(&[&str], &str); 4] = [
         (&["health"], "no answer within 4 s"),
-        (&["identify", &photo, "--server-timeout", "1"], "no answer in time"),
+        (&["identify", &photo, "--server-timeout", "1"], "taken more of the file"),
         (&["models", "list", "--server-timeout", "1"], "no answer in time"),
         (&["datasets", "upload", &archive, "--gallery", "people", "--server-timeout", "1"], "taken more of the file"),
     ];

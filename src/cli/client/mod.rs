@@ -5,7 +5,7 @@ mod transfer;
 
 use std::error::Error;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::multipart::Form;
@@ -82,13 +82,15 @@ impl Client {
         Ok(Self { http, uploads, patience, url, key })
     }
 
-    /// Reads what is at a path.
+    /// Reads what is at a path. Whoever is patient with a server that does not answer is so once.
     pub async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &impl Serialize) -> Result<T, CliError> {
-        let mut tries = 0;
+        let (mut tries, began) = (0, Instant::now());
         loop {
             tries += 1;
             match self.read(self.request(Method::GET, path)?.query(query)).await {
-                Err(error) if error.is_passing() && tries < TRIES => tokio::time::sleep(RETRY * tries).await,
+                Err(error) if error.is_passing() && tries < TRIES && began.elapsed() < self.patience.limit() => {
+                    tokio::time::sleep(RETRY * tries).await;
+                }
                 answer => return answer,
             }
         }

@@ -66,7 +66,7 @@ impl Progress {
             answer = answer => answer,
             () = self.stalled(limit) => Err(CliError::Unreachable {
                 server: server.trim_end_matches('/').to_owned(),
-                reason: format!("for {} s it has neither taken more of the file nor answered", limit.as_secs()),
+                reason: format!("for {} s it has neither taken more of the file nor answered (see --server-timeout)", limit.as_secs()),
             }),
         }
     }
