@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = 8
 OWNER, FIRST, SECOND, PROXY = 9191, 9192, 9193, 9190
 RESTS = (35, 61)
+NOTICED = 2  # seconds until a proxy has surely noticed that a server is there again
 
 HAPROXY = """
 defaults
@@ -176,6 +177,7 @@ def main():
         for number in range(options.rounds):
             for port in (FIRST, SECOND):
                 servers.restart(port, *database)
+                time.sleep(NOTICED)
             print(f"round {number + 1}: {len(tally)} requests, {sum(status != 200 for status, *_ in tally)} failed", flush=True)
         until.set()
         for client in clients:
