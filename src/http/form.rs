@@ -15,7 +15,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use self::fields::{Field, names, read_fields};
 use self::json::{Members, Texts, decode_base64};
@@ -172,6 +171,9 @@ impl Form {
             .map_err(|error| Problem::new(Code::MalformedJson, format!("the body is not a JSON object: {error}")))?;
         for (name, raw) in members {
             self.check_known(&name)?;
+            if raw.get() == "null" {
+                continue;
+            }
             let field = if self.files.contains(&name.as_str()) {
                 let Texts(texts) = serde_json::from_str(raw.get())
                     .map_err(|_| invalid(&name, "a base64 text or data: URL is expected"))?;
@@ -222,7 +224,6 @@ impl Form {
     /// Adds a field. Texts and files that are given again become a list; nothing else can be given twice.
     fn add(&mut self, name: &str, field: Field) -> Result<(), Problem> {
         match (self.fields.get_mut(name), field) {
-            (None, Field::Json(Value::Null)) => Ok(()),
             (None, field) => {
                 self.fields.insert(name.to_owned(), field);
                 Ok(())

@@ -158,7 +158,6 @@ async fn forms_as_nobody_should_write_them() {
         ("no boundary", "", end.clone()),
         ("a part without a name", "b", [part("Content-Type: image/png", &png), end.clone()].concat()),
         ("parts in a part", "b", [part(nested, b"--c--"), end.clone()].concat()),
-        ("more parts than a form may have", "b", [many(97), end.clone()].concat()),
         ("long headers", "b", [part(&long, &png), end.clone()].concat()),
         ("a long epilogue", "b", [image_part(&png), end.clone(), vec![b' '; 9000]].concat()),
     ] {
@@ -168,6 +167,8 @@ async fn forms_as_nobody_should_write_them() {
     let encoded = [part(encoded, b"aGVsbG8="), end.clone()].concat();
     let problem = app.send_form("/detect", "b", encoded).await.expect_problem(415, Code::UnsupportedMediaType);
     assert!(problem.field.as_deref() == Some("image") && problem.detail.contains("base64"), "{problem:?}");
+    let too_many = [many(97), end.clone()].concat();
+    app.send_form("/identify", "b", too_many).await.expect_problem(400, Code::MalformedMultipart);
     let problem =
         app.send_form("/identify", "b", [many(2), end].concat()).await.expect_problem(422, Code::InvalidField);
     assert!(problem.detail.contains("twice"));

@@ -27,12 +27,15 @@ impl Client {
         let mut last = "0".to_owned();
         let mut away = Duration::ZERO;
         loop {
+            let before = last.clone();
             let failed = match self.listen(path, &mut last, &mut heard).await {
                 Ok(Heard::All) => return Ok(()),
-                Ok(Heard::Some) => {
+                Ok(Heard::Some) if last != before => {
                     away = Duration::ZERO;
                     None
                 }
+                // Not a word: perhaps somebody else answers.
+                Ok(Heard::Some) => Some(CliError::refused(format!("{} tells no events", self.url))),
                 Err(error) if error.is_passing() => Some(error),
                 Err(error) => return Err(error),
             };

@@ -8,12 +8,13 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode_str;
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::http::multipart::MOST_PARTS;
+use crate::service::requests::Batch;
 
 /// Base64 as senders write it: with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -52,22 +53,43 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// A text, or an array of them.
+/// A text, or an array of them, of which no more is kept than tells that they are too many.
 pub(super) struct Texts<'a>(pub Vec<Cow<'a, str>>);
 
 impl<'de> Deserialize<'de> for Texts<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum OneOrMore<'a> {
-            One(#[serde(borrow)] Cow<'a, str>),
-            More(#[serde(borrow)] Vec<Cow<'a, str>>),
+        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        struct OneOrMore;
+
+        impl<'de> Visitor<'de> for OneOrMore {
+            type Value = Texts<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, or an array of them")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Texts<'de>, E> {
+                Ok(Texts(vec![Cow::Borrowed(text)]))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Texts<'de>, E> {
+                Ok(Texts(vec![Cow::Owned(text.to_owned())]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Texts<'de>, A::Error> {
+                let mut kept = Vec::new();
+                while let Some(Text(text)) = texts.next_element()? {
+                    if kept.len() <= Batch::MOST {
+                        kept.push(text);
+                    }
+                }
+                Ok(Texts(kept))
+            }
         }
 
-        Ok(match OneOrMore::deserialize(deserializer)? {
-            OneOrMore::One(text) => Self(vec![text]),
-            OneOrMore::More(texts) => Self(texts),
-        })
+        deserializer.deserialize_any(OneOrMore)
     }
 }
 

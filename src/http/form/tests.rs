@@ -7,12 +7,13 @@ use axum::http::{HeaderMap, HeaderValue};
 use futures_util::{FutureExt, stream};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use serde_json::Value;
 
 use super::*;
 use crate::http::multipart::MOST_PARTS;
 use crate::service::requests::{
-    EnrollRequest, EvaluateRequest, IdentifyEmbeddingRequest, IdentifyRequest, ListInGallery, ModelUpload,
-    VerifyRequest,
+    Batch, EmbedBatchRequest, EnrollRequest, EvaluateRequest, IdentifyEmbeddingRequest, IdentifyRequest, ListInGallery,
+    ModelUpload, VerifyRequest,
 };
 
 const CASES: u32 = 1000;
@@ -306,7 +307,21 @@ fn what_is_expected_is_said_in_words() {
         (r#"{"image": "", "gallery": 7}"#, "gallery: a text is expected"),
         (r#"{"image": "", "unique_subjects": "no"}"#, "unique_subjects: true or false is expected"),
         (r#"{"image": 7}"#, "image: a base64 text or data: URL is expected"),
+        (r#"{"image": [1, 2]}"#, "image: a base64 text or data: URL is expected"),
+        (r#"{"image": ["", ""]}"#, "image: it is given twice"),
+        (r#"{"image": null}"#, "image is missing"),
     ] {
         assert_eq!(detail(body), said, "{body}");
     }
+}
+
+#[test]
+fn no_more_texts_are_kept_than_a_batch_has_photos() {
+    let body = format!("[{}]", vec![r#""""#; 100_000].join(","));
+    let Texts(kept) = serde_json::from_str(&body).unwrap();
+    assert_eq!(kept.len(), Batch::MOST + 1);
+    let mut form = Form::of::<EmbedBatchRequest>();
+    form.read_json(format!(r#"{{"images": {body}}}"#).as_bytes()).unwrap();
+    let problem = form.into_request::<EmbedBatchRequest>().map(drop).unwrap_err();
+    assert_eq!(problem.detail, "images: a list of 1 to 64 photos is expected");
 }

@@ -46,6 +46,8 @@ impl Recognition {
             }
         };
         let similarity = StoredEmbedding::from(&embedding).similarity(&known.embedding) as f32;
+        // Rounding to 16 bits can take a vector's length a little past 1.
+        let similarity = similarity.clamp(-1.0, 1.0);
         Ok(VerifiedStored {
             same_person: similarity >= decision.threshold,
             similarity,

@@ -61,7 +61,11 @@ impl TryFrom<Vec<FileBytes>> for Batch {
     type Error = OutOfRange;
 
     fn try_from(files: Vec<FileBytes>) -> Result<Self, OutOfRange> {
-        if (1..=Self::MOST).contains(&files.len()) { Ok(Self(files)) } else { Err(OutOfRange("1 to 64 photos")) }
+        if (1..=Self::MOST).contains(&files.len()) {
+            Ok(Self(files))
+        } else {
+            Err(OutOfRange("a list of 1 to 64 photos"))
+        }
     }
 }
 
