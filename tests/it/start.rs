@@ -112,10 +112,14 @@ async fn a_start_that_fails_ends_the_server_that_lived_meanwhile() {
     // It takes connections and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://nobody@{}/nothing", silent.local_addr().unwrap());
+    let (asked, mut was_asked) = tokio::sync::mpsc::channel(1);
     let silence = tokio::spawn(async move {
         let mut taken = Vec::new();
         loop {
-            taken.push(silent.accept().await.unwrap());
+            let (stream, _) = silent.accept().await.unwrap();
+            stream.readable().await.unwrap();
+            taken.push(stream);
+            let _ = asked.try_send(());
         }
     });
     let log_file = File::create(&log).unwrap();
@@ -123,6 +127,8 @@ async fn a_start_that_fails_ends_the_server_that_lived_meanwhile() {
     let app = client_of(&server);
     lives(&app).await;
     assert_eq!(why_not_ready(&app).await["stage"], "database");
+    // A connection that ends with something unread is reset, and not just at its end.
+    was_asked.recv().await;
     silence.abort();
     assert_eq!(server.ended().await.code(), Some(1));
     let said = std::fs::read_to_string(log).unwrap();
