@@ -98,7 +98,7 @@ def short(value, name: str = ""):
     return value
 
 
-def people(story: Story) -> str:
+def people(story: Story) -> bytes:
     """An archive with some photos of some people."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as content:
