@@ -46,11 +46,11 @@ class Place:
     """Where the examples of a page run."""
 
     def __init__(self, folder: Path, binary: Path, photos: Path):
-        self.folder, self.binary = folder, binary
+        self.folder, self.binary = folder, binary.resolve()  # what runs here has another working folder
         self.work, self.steps, self.programs, self.home = (folder / name for name in ("work", "steps", "bin", "home"))
         for made in (self.work, self.steps, self.programs, self.home):
             made.mkdir()
-        (self.programs / "faceid").write_text(WRAPPER.format(binary=binary.resolve(), data=self.home / "data"))
+        (self.programs / "faceid").write_text(WRAPPER.format(binary=self.binary, data=self.home / "data"))
         (self.programs / "faceid").chmod(0o755)
         (self.programs / "python3").symlink_to(Path(sys.executable).resolve())
         copy_samples(photos, self.work)
