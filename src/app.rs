@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::config::{Config, DatabaseConfig};
-use crate::db::{Database, DbError};
+use crate::db::{Answers, Database, DbError};
 use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation, search_device};
 use crate::gallery::Galleries;
 use crate::jobs::{Jobs, Lane};
@@ -183,7 +183,8 @@ async fn serve_model(
     let files = ModelFiles::new(engine.clone(), Blobs::open(&config.models.store)?, registry.clone(), &config.models);
     let active = models::active(config, &registry, &files).await?;
     let jobs = Jobs::new(database.pools(), config.jobs.lease);
-    let stores = Stores { galleries, registry, jobs };
+    let answers = Answers::new(database.pools());
+    let stores = Stores { galleries, registry, jobs, answers };
     let services = Services::new(&engine, search_device, &stores, files, active, config);
     progress.reach(StartStage::SelfTest);
     match services.upkeep.try_chain().await {

@@ -5,6 +5,7 @@
 mod detector;
 mod input;
 mod name;
+mod request_key;
 mod text;
 
 use half::f16;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 pub use self::detector::{DetectorKind, DetectorOutput};
 pub use self::input::{ChipCrop, InputSize};
 pub use self::name::{Name, nfc};
+pub use self::request_key::RequestKey;
 pub use self::text::{bytes_without_mark, without_mark};
 
 /// Why a value could not become one of the types of this module.
@@ -31,6 +33,8 @@ pub enum InvalidValue {
         "character {at} of this name is U+FFFD, which stands for what could not be read: it was read by the wrong character set"
     )]
     NameReplacement { at: usize },
+    #[error("a key has 1 to 255 characters of ASCII that can be seen, and no spaces")]
+    RequestKey,
     #[error("a threshold is a number from -1 to 1; this is {0}")]
     Threshold(f32),
     #[error("a chip is a 112x112 RGB image; this is {width}x{height}")]

@@ -102,7 +102,7 @@ impl Backend {
     async fn enroll_face(&self, request: EnrollRequest) -> Result<Enrolled, CliError> {
         match self {
             Self::Server(client) => client.send(&["enroll"], &request, vec![("image", request.image.0.clone())]).await,
-            Self::Direct(app) => Ok(app.services.enrolment.enroll(request).await?),
+            Self::Direct(app) => Ok(app.services.enrolment.enroll(request, None).await?.answer),
         }
     }
 

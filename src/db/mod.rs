@@ -1,6 +1,7 @@
 //! The way to Postgres: checked connection pools, the embedded migrations, and the server's own private Postgres.
 
 mod access;
+mod answers;
 mod check;
 mod database;
 mod error;
@@ -24,6 +25,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgPool;
 
 pub use access::Access;
+pub use answers::Answers;
 pub use database::Database;
 pub use error::{DbError, NoPgvector, OnConstraint, is_lock_timeout, violates};
 pub use holding::MayBeLocked;

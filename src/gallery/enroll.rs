@@ -167,8 +167,12 @@ impl Enrolment<'_> {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Stores the face for good, unless `similar` subjects or an equal image forbid it.
-    pub async fn finish(mut self, face: &NewFace<'_>, similar: Vec<Hit>) -> Result<Enrolled, GalleryError> {
+    /// Stores the face, unless `similar` subjects or an equal image forbid it; for good when the transaction commits.
+    pub async fn finish(
+        mut self,
+        face: &NewFace<'_>,
+        similar: Vec<Hit>,
+    ) -> Result<(Enrolled, Transaction), GalleryError> {
         let mut duplicates = match face.on_duplicate {
             OnDoubt::Allow => Vec::new(),
             OnDoubt::Warn | OnDoubt::Reject => same_images(&mut self.transaction, self.held.gallery_id, face).await?,
@@ -197,8 +201,7 @@ impl Enrolment<'_> {
             let ids = (face_id, self.held.gallery_id, self.held.subject_id);
             insert_embedding(&mut self.transaction, ids, model, embedding).await?;
         }
-        self.transaction.commit().await?;
-        Ok(Enrolled {
+        let enrolled = Enrolled {
             face_id,
             subject_id: self.held.subject_id,
             subject: self.held.subject,
@@ -207,7 +210,8 @@ impl Enrolment<'_> {
             gallery: self.held.gallery,
             duplicates,
             mismatch,
-        })
+        };
+        Ok((enrolled, self.transaction))
     }
 
     /// Whether the face does not resemble those that its subject has.

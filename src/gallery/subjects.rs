@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::{Galleries, GalleryError, Metadata, as_id};
 use crate::db::{OnConstraint, violates};
-use crate::db::{Page, PageRequest};
+use crate::db::{Page, PageRequest, Transaction};
 use crate::types::{GalleryId, Name, SubjectId};
 
 /// How often a subject is looked for whom others create and delete at the same time.
@@ -75,29 +75,31 @@ impl From<SubjectRow> for Subject {
 }
 
 impl Galleries {
-    /// A subject without faces yet.
-    pub async fn create_subject(
+    /// A subject without faces yet, who is there when the transaction commits.
+    pub async fn begin_subject(
         &self,
         gallery: &str,
         name: &Name,
         metadata: &Metadata,
-    ) -> Result<Subject, GalleryError> {
+    ) -> Result<(Subject, Transaction), GalleryError> {
         let gallery_id = self.gallery_id(gallery).await?;
         self.refuse_id_as_name(gallery_id, name).await?;
         let id = SubjectId::new();
+        let mut transaction = self.pool.begin().await?;
         let inserted = sqlx::query("insert into subjects (id, gallery_id, name, metadata) values ($1, $2, $3, $4)")
             .bind(id.0)
             .bind(gallery_id.0)
             .bind(name.as_str())
             .bind(Json(metadata))
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await;
         if inserted.as_ref().is_err_and(|error| violates(error, "subject_gallery_fkey")) {
             // Deleted since we looked.
             return Err(GalleryError::GalleryNotFound(gallery.to_owned()));
         }
         inserted.on_constraint("subject_name_key", || GalleryError::DuplicateSubject(name.to_string()))?;
-        self.subject_by_id(id).await
+        let created = read_subject(&mut *transaction, id).await?;
+        Ok((created, transaction))
     }
 
     /// A name that is a subject's id would never be found: the id wins.
@@ -166,14 +168,14 @@ impl Galleries {
 
     /// The subject of an id.
     pub async fn subject_by_id(&self, id: SubjectId) -> Result<Subject, GalleryError> {
-        let row: Option<SubjectRow> = sqlx::query_as(AssertSqlSafe(format!(
-            "{SELECT} where s.id = $1 and s.erased_at is null and g.erased_at is null"
-        )))
-        .bind(id.0)
-        .fetch_optional(&self.pool)
-        .await?;
-        row.map(Subject::from).ok_or_else(|| GalleryError::SubjectNotFound(id.to_string()))
+        read_subject(&self.pool, id).await
     }
+}
+
+async fn read_subject(executor: impl PgExecutor<'_>, id: SubjectId) -> Result<Subject, GalleryError> {
+    let sql = format!("{SELECT} where s.id = $1 and s.erased_at is null and g.erased_at is null");
+    let row: Option<SubjectRow> = sqlx::query_as(AssertSqlSafe(sql)).bind(id.0).fetch_optional(executor).await?;
+    row.map(Subject::from).ok_or_else(|| GalleryError::SubjectNotFound(id.to_string()))
 }
 
 /// Returns the subject, its name and whether it is new; keeps it from being deleted until the transaction ends.

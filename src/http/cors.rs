@@ -25,7 +25,7 @@ const SENT: [HeaderName; 8] = [
 ];
 
 /// What a page may read, beside what browsers always show.
-const READ: [HeaderName; 10] = [
+const READ: [HeaderName; 11] = [
     header::ACCEPT_ENCODING,
     header::ALLOW,
     header::ETAG,
@@ -33,6 +33,7 @@ const READ: [HeaderName; 10] = [
     header::LOCATION,
     header::RETRY_AFTER,
     HeaderName::from_static("x-request-id"),
+    super::repeat::REPLAYED,
     super::timing::TOTAL,
     super::timing::QUEUE,
     super::timing::INFERENCE,

@@ -8,9 +8,9 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::body;
 use super::form::{self, Form, invalid, missing};
-use super::jobs::accepted;
 use super::multipart::Multipart;
 use super::problem::Problem;
+use super::repeat::{Fingerprint, IdempotencyKey, submitted};
 use super::state::AppState;
 use crate::service::answers::Job;
 use crate::service::requests::DatasetRequest;
@@ -31,21 +31,26 @@ const FILE: &str = "file";
 /// The body may take as long as it keeps coming. What was uploaded is a gallery like any other: POST /admin/retrain learns
 /// from it, and who is erased from it is erased.
 #[utoipa::path(
-    post, path = "/admin/datasets", tag = "admin", request_body = DatasetRequest,
+    post, path = "/admin/datasets", tag = "admin", params(IdempotencyKey), request_body = DatasetRequest,
     responses((status = 202, description = "The job, which is queued", body = Job, headers(("location" = String, description = "Of the job")))),
-    extensions(("x-problems" = json!(["invalid_dataset"])), ("x-streamed" = json!("application/zip"))),
+    extensions(("x-problems" = json!(["invalid_dataset", "idempotency_key_reused"])), ("x-streamed" = json!("application/zip"))),
 )]
 pub async fn upload_dataset(State(state): State<AppState>, request: Request) -> Result<Response, Problem> {
     let Ok(_place) = state.dataset_places.try_acquire() else {
         return Err(ServiceError::Overloaded.into());
     };
-    let (dataset, gallery) = receive(&state, request).await?;
-    let job = state.services.enrolment.submit_dataset(dataset, gallery, state.actor().as_str()).await?;
-    Ok(accepted(job, true))
+    let mut fingerprint = Fingerprint::of(request.method(), request.uri(), request.headers())?;
+    let (dataset, gallery) = receive(&state, request, fingerprint.as_mut()).await?;
+    let key = fingerprint.map(Fingerprint::finish).transpose()?;
+    Ok(submitted(state.services.enrolment.submit_dataset(dataset, gallery, (state.actor().as_str(), key)).await?))
 }
 
-/// Stores an archive as it arrives.
-async fn receive(state: &AppState, request: Request) -> Result<(NewDataset, Name), Problem> {
+/// Stores an archive as it arrives. What it is goes into the fingerprint.
+async fn receive(
+    state: &AppState,
+    request: Request,
+    mut fingerprint: Option<&mut Fingerprint>,
+) -> Result<(NewDataset, Name), Problem> {
     let (mut parts, body) = request.into_parts();
     let mut form = Form::of::<DatasetRequest>();
     let query = form::query(&mut parts).await?;
@@ -53,21 +58,27 @@ async fn receive(state: &AppState, request: Request) -> Result<(NewDataset, Name
     let body = body::limited(body::patient(body, state.request_timeout), state.max_dataset_bytes);
     match form::media_type(&parts.headers).as_str() {
         "multipart/form-data" => {
-            let dataset = receive_form(state, Multipart::new(&parts.headers, body)?, &mut form).await?;
-            let gallery = gallery(form, query)?;
+            let parts = Multipart::new(&parts.headers, body)?;
+            let dataset = receive_form(state, parts, &mut form, fingerprint.as_deref_mut()).await?;
+            let gallery = gallery(form, query, fingerprint)?;
             Ok((dataset.ok_or_else(|| missing(FILE))?, gallery))
         }
         "application/zip" | "application/x-zip-compressed" | "application/octet-stream" => {
             // It need not be sent in vain.
-            let gallery = gallery(form, query)?;
+            let gallery = gallery(form, query, fingerprint.as_deref_mut())?;
             let chunks = body.into_data_stream().map_err(|error| body::broken_off(&error));
-            Ok((store(&state.services.enrolment, chunks).await?, gallery))
+            Ok((store(&state.services.enrolment, chunks, fingerprint).await?, gallery))
         }
         other => Err(form::unsupported_media_type(other, "application/zip, multipart/form-data")),
     }
 }
 
-async fn receive_form(state: &AppState, mut parts: Multipart, form: &mut Form) -> Result<Option<NewDataset>, Problem> {
+async fn receive_form(
+    state: &AppState,
+    mut parts: Multipart,
+    form: &mut Form,
+    mut fingerprint: Option<&mut Fingerprint>,
+) -> Result<Option<NewDataset>, Problem> {
     let mut dataset = None;
     while let Some(name) = parts.next_part().await? {
         match name.as_str() {
@@ -76,7 +87,7 @@ async fn receive_form(state: &AppState, mut parts: Multipart, form: &mut Form) -
                 let chunks = stream::try_unfold(&mut parts, |parts| async {
                     Ok(parts.next_bytes().await?.map(|bytes| (bytes, parts)))
                 });
-                dataset = Some(store(&state.services.enrolment, chunks).await?);
+                dataset = Some(store(&state.services.enrolment, chunks, fingerprint.as_deref_mut()).await?);
             }
             _ => {
                 form.check_known(&name)?;
@@ -87,19 +98,31 @@ async fn receive_form(state: &AppState, mut parts: Multipart, form: &mut Form) -
     Ok(dataset)
 }
 
-fn gallery(mut form: Form, query: Vec<(String, String)>) -> Result<Name, Problem> {
+fn gallery(
+    mut form: Form,
+    query: Vec<(String, String)>,
+    fingerprint: Option<&mut Fingerprint>,
+) -> Result<Name, Problem> {
     form.add_query(query)?;
+    if let Some(fingerprint) = fingerprint {
+        fingerprint.add_form(&form);
+    }
     form.into_request().map(|DatasetRequest { gallery }| gallery)
 }
 
 async fn store(
     enrolment: &Enrolment,
     chunks: impl Stream<Item = Result<Bytes, Problem>>,
+    mut fingerprint: Option<&mut Fingerprint>,
 ) -> Result<NewDataset, Problem> {
     let mut dataset = enrolment.begin_dataset().await?;
     let mut chunks = std::pin::pin!(chunks);
     while let Some(chunk) = chunks.next().await {
-        dataset.write(chunk?).await?;
+        let chunk = chunk?;
+        if let Some(fingerprint) = &mut fingerprint {
+            fingerprint.add_piece(&chunk);
+        }
+        dataset.write(chunk).await?;
     }
     Ok(dataset)
 }

@@ -1,11 +1,12 @@
 //! POST /enroll
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 
-use super::form::{Fields, FromForm};
+use super::form::FromForm;
 use super::problem::Problem;
+use super::repeat::{IdempotencyKey, Repeatable, answered};
 use crate::service::Enrolment;
 use crate::service::answers::Enrolled;
 use crate::service::requests::{EnrollRequest, FileBytes};
@@ -23,13 +24,13 @@ impl FromForm for EnrollRequest {
 /// Adds the face of a photo to a subject, who is created if there is none of that name. One photo of a person is
 /// enough to recognise them. When this answers, the face is stored for good.
 #[utoipa::path(
-    post, path = "/enroll", tag = "recognition", request_body = EnrollRequest,
+    post, path = "/enroll", tag = "recognition", params(IdempotencyKey), request_body = EnrollRequest,
     responses((status = 201, description = "Enrolled", body = Enrolled)),
-    extensions(("x-problems" = json!(["no_face", "multiple_faces", "unusable_face", "duplicate_face", "subject_mismatch"]))),
+    extensions(("x-problems" = json!(["no_face", "multiple_faces", "unusable_face", "duplicate_face", "subject_mismatch", "idempotency_key_reused"]))),
 )]
 pub async fn enroll_face(
     State(enrolment): State<Enrolment>,
-    Fields(request): Fields<EnrollRequest>,
-) -> Result<(StatusCode, Json<Enrolled>), Problem> {
-    Ok((StatusCode::CREATED, Json(enrolment.enroll(request).await?)))
+    Repeatable { request, key }: Repeatable<EnrollRequest>,
+) -> Result<Response, Problem> {
+    Ok(answered(StatusCode::CREATED, enrolment.enroll(request, key.as_ref()).await?))
 }

@@ -62,17 +62,7 @@ impl<T: FromForm> FromRequest<AppState> for Fields<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        if !T::FILES.is_empty() {
-            state.services.recognition.check_room()?;
-        }
-        let time = state.request_timeout;
-        let form = if T::MAY_TAKE_LONG {
-            Form::read(request.map(|body| body::patient(body, time)), Form::of::<T>(), T::limits(state)).await?
-        } else {
-            let form = tokio::time::timeout(time, Form::read(request, Form::of::<T>(), T::limits(state)));
-            form.await.map_err(|_| too_slow(time))??
-        };
-        form.into_request().map(Self)
+        Form::receive::<T>(request, state).await?.into_request().map(Self)
     }
 }
 
@@ -101,6 +91,24 @@ impl Form {
             fields: BTreeMap::new(),
             share: Share::default(),
         }
+    }
+
+    /// The form that a request brings.
+    pub(super) async fn receive<T: FromForm>(request: Request, state: &AppState) -> Result<Self, Problem> {
+        if !T::FILES.is_empty() {
+            state.services.recognition.check_room()?;
+        }
+        let (form, time) = (Self::of::<T>(), state.request_timeout);
+        if T::MAY_TAKE_LONG {
+            return Self::read(request.map(|body| body::patient(body, time)), form, T::limits(state)).await;
+        }
+        let form = tokio::time::timeout(time, Self::read(request, form, T::limits(state)));
+        form.await.map_err(|_| too_slow(time))?
+    }
+
+    /// The fields, by name.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&String, &Field)> {
+        self.fields.iter()
     }
 
     async fn read(request: Request, mut form: Self, (limit, budget): (usize, BodyBudget)) -> Result<Self, Problem> {

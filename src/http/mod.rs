@@ -26,6 +26,7 @@ mod pages;
 mod prefix;
 mod problem;
 mod quarantine;
+mod repeat;
 mod retrain;
 mod server;
 mod shadow;
@@ -151,7 +152,10 @@ pub fn router(state: AppState) -> Router {
     }
     // Its page is two levels down, wherever the server is reached.
     let reference = SwaggerUi::new("/docs/api")
-        .external_url_unchecked("/openapi.json", openapi::finish(&document).unwrap_or_default())
+        .external_url_unchecked(
+            "/openapi.json",
+            openapi::finish(&document).expect("the document is made of what is compiled in"),
+        )
         .config(Config::from("../../openapi.json"));
     let routes = routes
         .merge(reference)

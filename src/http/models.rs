@@ -8,8 +8,8 @@ use axum::response::Response;
 use super::body::BodyBudget;
 use super::extract::Path;
 use super::form::{Fields, FromForm};
-use super::jobs::accepted;
 use super::problem::{self, Problem};
+use super::repeat::{IdempotencyKey, Repeatable, submitted};
 use super::state::AppState;
 use crate::service::Models;
 use crate::service::answers::{AuditEntry, Job, ModelDetails, ModelEntry, Page};
@@ -87,20 +87,20 @@ pub async fn import_model(
 /// Its `outcome` is `passed`, `refused` or `not_enough_evidence`.
 #[utoipa::path(
     post, path = "/admin/models/{model}/evaluate", tag = "admin", request_body = EvaluateRequest,
-    params(("model" = String, Path, description = "Its id, sha256 or name")),
+    params(("model" = String, Path, description = "Its id, sha256 or name"), IdempotencyKey),
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),
     ),
-    extensions(("x-problems" = json!(["model_not_found", "no_model_file", "too_few_subjects"]))),
+    extensions(("x-problems" = json!(["model_not_found", "no_model_file", "too_few_subjects", "idempotency_key_reused"]))),
 )]
 pub async fn evaluate_model(
     State(state): State<AppState>,
     Path(model): Path<String>,
-    Fields(request): Fields<EvaluateRequest>,
+    Repeatable { request, key }: Repeatable<EvaluateRequest>,
 ) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.models.submit_evaluation(&model, &request, state.actor().as_str()).await?;
-    Ok(accepted(job, is_new))
+    let models = &state.services.models;
+    Ok(submitted(models.submit_evaluation(&model, &request, (state.actor().as_str(), key.as_ref())).await?))
 }
 
 /// Promote a model
@@ -110,20 +110,20 @@ pub async fn evaluate_model(
 /// no chip.
 #[utoipa::path(
     post, path = "/admin/models/{model}/promote", tag = "admin", request_body = ForceRequest,
-    params(("model" = String, Path, description = "Its id, sha256 or name")),
+    params(("model" = String, Path, description = "Its id, sha256 or name"), IdempotencyKey),
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),
     ),
-    extensions(("x-problems" = json!(["model_not_found", "gate_refused", "faces_without_chips", "no_model_file"]))),
+    extensions(("x-problems" = json!(["model_not_found", "gate_refused", "faces_without_chips", "no_model_file", "idempotency_key_reused"]))),
 )]
 pub async fn promote_model(
     State(state): State<AppState>,
     Path(model): Path<String>,
-    Fields(ForceRequest { force }): Fields<ForceRequest>,
+    Repeatable { request, key }: Repeatable<ForceRequest>,
 ) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.models.submit_promotion(&model, force, state.actor()).await?;
-    Ok(accepted(job, is_new))
+    let models = &state.services.models;
+    Ok(submitted(models.submit_promotion(&model, request.force, (state.actor(), key.as_ref())).await?))
 }
 
 /// Roll back
@@ -131,16 +131,19 @@ pub async fn promote_model(
 /// A job makes the model active again that was before the present one. Its embeddings were kept, so only faces that were
 /// enrolled since are embedded. Doing so twice ends where it began.
 #[utoipa::path(
-    post, path = "/admin/rollback", tag = "admin",
+    post, path = "/admin/rollback", tag = "admin", params(IdempotencyKey),
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),
     ),
-    extensions(("x-problems" = json!(["no_former_model"]))),
+    extensions(("x-problems" = json!(["no_former_model", "idempotency_key_reused"]))),
 )]
-pub async fn roll_back(State(state): State<AppState>, Fields(()): Fields<()>) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.models.submit_rollback(state.actor()).await?;
-    Ok(accepted(job, is_new))
+pub async fn roll_back(
+    State(state): State<AppState>,
+    Repeatable { request: (), key }: Repeatable<()>,
+) -> Result<Response, Problem> {
+    let models = &state.services.models;
+    Ok(submitted(models.submit_rollback((state.actor(), key.as_ref())).await?))
 }
 
 /// Retire a model
@@ -149,20 +152,20 @@ pub async fn roll_back(State(state): State<AppState>, Fields(()): Fields<()>) ->
 /// being promoted; what a rollback would make active only with `force`.
 #[utoipa::path(
     post, path = "/admin/models/{model}/retire", tag = "admin", request_body = ForceRequest,
-    params(("model" = String, Path, description = "Its id, sha256 or name")),
+    params(("model" = String, Path, description = "Its id, sha256 or name"), IdempotencyKey),
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),
     ),
-    extensions(("x-problems" = json!(["model_not_found", "model_in_use"]))),
+    extensions(("x-problems" = json!(["model_not_found", "model_in_use", "idempotency_key_reused"]))),
 )]
 pub async fn retire_model(
     State(state): State<AppState>,
     Path(model): Path<String>,
-    Fields(ForceRequest { force }): Fields<ForceRequest>,
+    Repeatable { request, key }: Repeatable<ForceRequest>,
 ) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.models.retire_model(&model, force, state.actor()).await?;
-    Ok(accepted(job, is_new))
+    let models = &state.services.models;
+    Ok(submitted(models.retire_model(&model, request.force, (state.actor(), key.as_ref())).await?))
 }
 
 /// List who changed what

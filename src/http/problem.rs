@@ -123,6 +123,10 @@ impl From<ServiceError> for Problem {
             ServiceError::NotEmbedded { .. } => Self::new(Code::NotEmbedded, detail),
             ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
             ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
+            ServiceError::KeyReused | ServiceError::AnswerErased => {
+                Self::new(Code::IdempotencyKeyReused, detail).with_field("Idempotency-Key")
+            }
+            ServiceError::Db(error) => error.into(),
             ServiceError::Job(error) => error.into(),
             ServiceError::Engine(error) => error.into(),
             ServiceError::Gallery(error) => error.into(),

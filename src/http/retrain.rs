@@ -3,9 +3,8 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::form::Fields;
-use super::jobs::accepted;
 use super::problem::Problem;
+use super::repeat::{IdempotencyKey, Repeatable, submitted};
 use super::state::AppState;
 use crate::service::answers::Job;
 use crate::service::requests::RetrainRequest;
@@ -20,17 +19,16 @@ use crate::service::requests::RetrainRequest;
 /// GET /admin/jobs/{job}/events. Trainings run one after the other, and the same one is not queued twice.
 #[utoipa::path(
     post, path = "/admin/retrain", tag = "admin",
-    request_body = RetrainRequest,
+    params(IdempotencyKey), request_body = RetrainRequest,
     responses(
         (status = 202, description = "The job, which is queued", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does the same already", body = Job, headers(("location" = String, description = "Of the job"))),
     ),
-    extensions(("x-problems" = json!(["too_few_subjects"]))),
+    extensions(("x-problems" = json!(["too_few_subjects", "idempotency_key_reused"]))),
 )]
 pub async fn start_retrain(
     State(state): State<AppState>,
-    Fields(request): Fields<RetrainRequest>,
+    Repeatable { request, key }: Repeatable<RetrainRequest>,
 ) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.models.retrain(request, state.actor().as_str()).await?;
-    Ok(accepted(job, is_new))
+    Ok(submitted(state.services.models.retrain(request, (state.actor().as_str(), key.as_ref())).await?))
 }

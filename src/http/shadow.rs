@@ -7,8 +7,8 @@ use axum::response::Response;
 
 use super::extract::Path;
 use super::form::Fields;
-use super::jobs::accepted;
 use super::problem::Problem;
+use super::repeat::{IdempotencyKey, Repeatable, submitted};
 use super::state::AppState;
 use crate::service::Models;
 use crate::service::answers::{Disagreement, Job, Page, ShadowReport};
@@ -23,20 +23,20 @@ use crate::service::requests::{ListRequest, ShadowRequest};
 /// the share.
 #[utoipa::path(
     post, path = "/admin/models/{model}/shadow", tag = "admin", request_body = ShadowRequest,
-    params(("model" = String, Path, description = "Its id, sha256 or name")),
+    params(("model" = String, Path, description = "Its id, sha256 or name"), IdempotencyKey),
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),
     ),
-    extensions(("x-problems" = json!(["model_not_found", "model_in_use", "faces_without_chips", "no_model_file"]))),
+    extensions(("x-problems" = json!(["model_not_found", "model_in_use", "faces_without_chips", "no_model_file", "idempotency_key_reused"]))),
 )]
 pub async fn begin_shadow(
     State(state): State<AppState>,
     Path(model): Path<String>,
-    Fields(request): Fields<ShadowRequest>,
+    Repeatable { request, key }: Repeatable<ShadowRequest>,
 ) -> Result<Response, Problem> {
-    let (job, is_new) = state.services.models.submit_shadow(&model, request, state.actor()).await?;
-    Ok(accepted(job, is_new))
+    let models = &state.services.models;
+    Ok(submitted(models.submit_shadow(&model, request, (state.actor(), key.as_ref())).await?))
 }
 
 /// Get what a model in the shadow came to

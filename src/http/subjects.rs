@@ -9,6 +9,7 @@ use super::extract::Path;
 use super::form::Fields;
 use super::jobs::deleted;
 use super::problem::Problem;
+use super::repeat::{IdempotencyKey, Repeatable, answered};
 use super::state::AppState;
 use crate::gallery::SubjectChange;
 use crate::service::Enrolment;
@@ -20,15 +21,15 @@ use crate::service::requests::{ChangeSubject, InGallery, ListInGallery, ListSubj
 /// A subject without a photo yet. POST /enroll creates subjects too.
 #[utoipa::path(
     post, path = "/subjects", tag = "subjects",
-    request_body = NewSubject,
+    params(IdempotencyKey), request_body = NewSubject,
     responses((status = 201, description = "Created", body = Subject)),
-    extensions(("x-problems" = json!(["duplicate_subject"]))),
+    extensions(("x-problems" = json!(["duplicate_subject", "idempotency_key_reused"]))),
 )]
 pub async fn create_subject(
     State(enrolment): State<Enrolment>,
-    Fields(subject): Fields<NewSubject>,
-) -> Result<(StatusCode, Json<Subject>), Problem> {
-    Ok((StatusCode::CREATED, Json(enrolment.create_subject(subject).await?)))
+    Repeatable { request, key }: Repeatable<NewSubject>,
+) -> Result<Response, Problem> {
+    Ok(answered(StatusCode::CREATED, enrolment.create_subject(request, key.as_ref()).await?))
 }
 
 /// List the subjects of a gallery

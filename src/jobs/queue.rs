@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -32,15 +32,20 @@ pub struct NewJob {
 impl Jobs {
     /// Queues a job. If there is one of its kind and key that is not finished, that one; then the flag is `false`.
     pub async fn submit(&self, new: &NewJob) -> Result<(Job, bool), JobError> {
+        let (job, is_new, transaction) = self.begin_submission(new).await?;
+        transaction.commit().await?;
+        Ok((job, is_new))
+    }
+
+    /// As [`Self::submit`], when the transaction commits.
+    pub async fn begin_submission(&self, new: &NewJob) -> Result<(Job, bool, Transaction), JobError> {
         loop {
             let mut transaction = self.pool.begin().await?;
             if let Some(job) = insert(&mut transaction, new).await? {
-                transaction.commit().await?;
-                return Ok((job, true));
+                return Ok((job, true, transaction));
             }
-            drop(transaction);
-            if let Some(job) = self.unfinished(new.kind, &new.key).await? {
-                return Ok((job, false));
+            if let Some(job) = find_unfinished(&mut *transaction, new.kind, &new.key).await? {
+                return Ok((job, false, transaction));
             }
             // Finished since: then there is room for a new one.
         }
@@ -62,12 +67,7 @@ impl Jobs {
 
     /// The job of a kind and key that is not finished.
     pub async fn unfinished(&self, kind: JobKind, key: &str) -> Result<Option<Job>, JobError> {
-        let job = sqlx::query_as("select * from jobs where kind = $1 and key = $2 and state in ('queued', 'running')")
-            .bind(kind.name())
-            .bind(key)
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(job)
+        Ok(find_unfinished(&self.pool, kind, key).await?)
     }
 
     pub async fn job(&self, id: JobId) -> Result<Job, JobError> {
@@ -186,6 +186,14 @@ impl Jobs {
         transaction.commit().await?;
         Ok(())
     }
+}
+
+async fn find_unfinished(executor: impl PgExecutor<'_>, kind: JobKind, key: &str) -> Result<Option<Job>, sqlx::Error> {
+    sqlx::query_as("select * from jobs where kind = $1 and key = $2 and state in ('queued', 'running')")
+        .bind(kind.name())
+        .bind(key)
+        .fetch_optional(executor)
+        .await
 }
 
 /// Adds a job, unless there is one of its kind and key that is not finished.

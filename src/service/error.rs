@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::blobs::BlobError;
+use crate::db::DbError;
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
 use crate::jobs::JobError;
@@ -75,6 +76,13 @@ pub enum ServiceError {
     /// A gallery has too few faces to do with it what was asked for.
     #[error("{field}: {reason}")]
     TooFewSubjects { field: &'static str, reason: String },
+    /// A key stands for one request.
+    #[error("this key came with another request in the last 24 hours")]
+    KeyReused,
+    #[error("this request was carried out, and somebody whom its answer named was erased since")]
+    AnswerErased,
+    #[error(transparent)]
+    Db(#[from] DbError),
     #[error(transparent)]
     Job(#[from] JobError),
     #[error(transparent)]

@@ -5,6 +5,7 @@ pub mod answers;
 mod enrolment;
 mod error;
 mod models;
+mod once;
 mod recognition;
 pub mod requests;
 mod upkeep;
@@ -16,12 +17,14 @@ pub use models::{
     GateState, ModelFiles, Models, NewModelFile, Promoted, Promotion, TrialAnswer, TrialFormat, normalisation,
     training_exit,
 };
+pub use once::Once;
 pub use recognition::{Enrolled, Loaded, Photo, PhotoFace, PhotoReader, Recognition};
 pub use upkeep::{ChainError, Readiness, StartProgress, StartStage, Starting, Upkeep};
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;
 
 use crate::config::Config;
+use crate::db::Answers;
 use crate::engine::{Device, Engine};
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
@@ -33,6 +36,7 @@ pub struct Stores {
     pub galleries: Galleries,
     pub registry: Registry,
     pub jobs: Jobs,
+    pub answers: Answers,
 }
 
 /// The service. Cloning is cheap.
@@ -49,16 +53,16 @@ impl Services {
     pub fn new(
         engine: &Engine,
         search_device: Option<Device>,
-        Stores { galleries, registry, jobs }: &Stores,
+        Stores { galleries, registry, jobs, answers }: &Stores,
         files: ModelFiles,
         active: Loaded,
         config: &Config,
     ) -> Self {
         let serving = Serving::start(galleries, active, &config.recognition, search_device);
         let recognition = Recognition::new(engine, galleries, serving, config);
-        let stores = (galleries, registry, jobs);
+        let stores = (galleries, registry, jobs, answers);
         let models = Models::new(&recognition, (engine, search_device), stores, files, &config.jobs);
-        let enrolment = Enrolment::new(&recognition, &models, engine, galleries, jobs, &config.jobs);
+        let enrolment = Enrolment::new(&recognition, &models, engine, (galleries, jobs, answers), &config.jobs);
         let upkeep = Upkeep::new((&recognition, &models, &enrolment), engine, galleries, jobs, &config.jobs);
         Self { recognition, models, enrolment, upkeep }
     }

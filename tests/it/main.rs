@@ -35,6 +35,7 @@ mod places;
 mod proxies;
 mod real_photos;
 mod recognition;
+mod repeat;
 mod replicas;
 mod resting;
 mod review;

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::multipart::Form;
+use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use uuid::Uuid;
 
 pub use events::ServerEvent;
 
@@ -23,9 +25,16 @@ use crate::http::Problem;
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// What is only read is asked for again so often when the server, or a proxy before it, is away for a moment.
+/// A request is sent so often when the server, or a proxy before it, is away for a moment.
 const TRIES: u32 = 4;
 const RETRY: Duration = Duration::from_millis(500);
+
+/// By it a server knows a request that is sent again.
+const REQUEST_KEY: &str = "idempotency-key";
+
+fn request_key() -> String {
+    Uuid::now_v7().to_string()
+}
 
 /// How patient a command is.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -39,6 +48,29 @@ pub struct Patience {
 impl Patience {
     fn limit(self) -> Duration {
         Duration::from_secs(self.server_timeout)
+    }
+}
+
+/// A request that is sent until there is an answer. Whoever is patient with a server that does not answer is so once.
+struct Attempts {
+    made: u32,
+    began: Instant,
+    patience: Patience,
+}
+
+impl Attempts {
+    fn new(patience: Patience) -> Self {
+        Self { made: 0, began: Instant::now(), patience }
+    }
+
+    /// Waits for the next attempt, if another one may come to something.
+    async fn wait_after(&mut self, error: CliError) -> Result<(), CliError> {
+        self.made += 1;
+        if !error.is_passing() || self.made == TRIES || self.began.elapsed() >= self.patience.limit() {
+            return Err(error);
+        }
+        tokio::time::sleep(RETRY * self.made).await;
+        Ok(())
     }
 }
 
@@ -76,52 +108,63 @@ impl Client {
     pub fn new(server: &str, patience: Patience, key: Option<Secret>) -> Result<Self, CliError> {
         let expected = || CliError::Usage(format!("{server} is not an address such as http://127.0.0.1:8080"));
         let url = Url::parse(server).ok().filter(|url| url.has_host()).ok_or_else(expected)?;
-        let client = || reqwest::Client::builder().connect_timeout(CONNECT);
+        // A redirect may lead elsewhere, where nobody is to get the key.
+        let client = || reqwest::Client::builder().connect_timeout(CONNECT).redirect(Policy::none());
         let http = client().read_timeout(patience.limit()).build().map_err(CliError::Client)?;
         let uploads = client().build().map_err(CliError::Client)?;
         Ok(Self { http, uploads, patience, url, key })
     }
 
-    /// Reads what is at a path. Whoever is patient with a server that does not answer is so once.
+    /// Reads what is at a path.
     pub async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &impl Serialize) -> Result<T, CliError> {
-        let (mut tries, began) = (0, Instant::now());
+        let mut attempts = Attempts::new(self.patience);
         loop {
-            tries += 1;
             match self.read(self.request(Method::GET, path)?.query(query)).await {
-                Err(error) if error.is_passing() && tries < TRIES && began.elapsed() < self.patience.limit() => {
-                    tokio::time::sleep(RETRY * tries).await;
-                }
+                Err(error) => attempts.wait_after(error).await?,
                 answer => return answer,
             }
         }
     }
 
-    /// Sends a JSON body.
+    /// Sends a JSON body. The request has a key, by which a server carries it out once.
     pub async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, CliError> {
-        self.read(self.request(Method::POST, path)?.json(body)).await
+        let (mut attempts, key) = (Attempts::new(self.patience), request_key());
+        loop {
+            match self.read(self.request(Method::POST, path)?.header(REQUEST_KEY, &key).json(body)).await {
+                Err(error) => attempts.wait_after(error).await?,
+                answer => return answer,
+            }
+        }
     }
 
     pub async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, CliError> {
         self.read(self.request(Method::DELETE, path)?).await
     }
 
-    /// Sends a request and its files as a form, the files piece by piece: it may take as long as the server keeps taking more.
+    /// Sends a request and its files as a form, the files piece by piece: it may take as long as the server keeps taking more. It has
+    /// a key, as in [`Self::post`].
     pub async fn send<T: DeserializeOwned>(
         &self,
         path: &[&str],
         request: &impl Serialize,
         files: Vec<(&'static str, Bytes)>,
     ) -> Result<T, CliError> {
-        let progress = transfer::Progress::begin();
-        let mut form = Form::new();
-        for (name, text) in texts(request)? {
-            form = form.text(name, text);
+        let (mut attempts, key) = (Attempts::new(self.patience), request_key());
+        loop {
+            let progress = transfer::Progress::begin();
+            let mut form = Form::new();
+            for (name, text) in texts(request)? {
+                form = form.text(name, text);
+            }
+            for (name, content) in &files {
+                form = form.part(*name, progress.part(content.clone()));
+            }
+            let request = self.with_key(self.uploads.post(self.at(path)?)).header(REQUEST_KEY, &key).multipart(form);
+            match progress.watch(self.patience.limit(), self.url.as_str(), self.read(request)).await {
+                Err(error) => attempts.wait_after(error).await?,
+                answer => return answer,
+            }
         }
-        for (name, content) in files {
-            form = form.part(name, progress.part(content));
-        }
-        let request = self.with_key(self.uploads.post(self.at(path)?)).multipart(form);
-        progress.watch(self.patience.limit(), self.url.as_str(), self.read(request)).await
     }
 
     /// Sends a file from disk as the body, under a progress bar.

@@ -37,7 +37,7 @@ impl Backend {
         match self {
             Self::Server(client) => client.post(&["admin", "models", model, "promote"], &ForceRequest { force }).await,
             Self::Direct(app) => {
-                let (job, _) = app.services.models.submit_promotion(model, force, Actor::Command).await?;
+                let (job, _) = app.services.models.submit_promotion(model, force, (Actor::Command, None)).await?.answer;
                 app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
@@ -48,7 +48,7 @@ impl Backend {
         match self {
             Self::Server(client) => client.post(&["admin", "rollback"], &serde_json::json!({})).await,
             Self::Direct(app) => {
-                let (job, _) = app.services.models.submit_rollback(Actor::Command).await?;
+                let (job, _) = app.services.models.submit_rollback((Actor::Command, None)).await?.answer;
                 app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
@@ -60,7 +60,7 @@ impl Backend {
         match self {
             Self::Server(client) => client.post(&["admin", "models", model, "shadow"], &request).await,
             Self::Direct(app) => {
-                let (job, _) = app.services.models.submit_shadow(model, request, Actor::Command).await?;
+                let (job, _) = app.services.models.submit_shadow(model, request, (Actor::Command, None)).await?.answer;
                 app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
@@ -100,7 +100,7 @@ impl Backend {
         match self {
             Self::Server(client) => client.post(&["admin", "models", model, "retire"], &ForceRequest { force }).await,
             Self::Direct(app) => {
-                let (job, _) = app.services.models.retire_model(model, force, Actor::Command).await?;
+                let (job, _) = app.services.models.retire_model(model, force, (Actor::Command, None)).await?.answer;
                 app.work_on_jobs(&[Lane::Erasure]);
                 Ok(job)
             }

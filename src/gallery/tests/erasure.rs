@@ -157,7 +157,7 @@ async fn a_large_gallery_is_hidden_at_once_and_erased_in_pieces() {
     assert_eq!(db.galleries.count_missing_embeddings(next).await.unwrap(), 1);
     assert_eq!(db.galleries.next_gallery_to_review(db.model, id).await.unwrap(), Some(DEFAULT_GALLERY));
     db.galleries.create_gallery(&name("team")).await.unwrap();
-    under_way.finish(&late, Vec::new()).await.unwrap();
+    under_way.finish(&late, Vec::new()).await.unwrap().1.commit().await.unwrap();
 
     // One server dies after a few pieces; another goes on.
     sqlx::query("delete from changes").execute(&db.pool).await.unwrap();

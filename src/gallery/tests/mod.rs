@@ -33,6 +33,14 @@ struct Fixture {
     model: ModelId,
 }
 
+impl Galleries {
+    async fn create_subject(&self, gallery: &str, name: &Name, metadata: &Metadata) -> Result<Subject, GalleryError> {
+        let (subject, transaction) = self.begin_subject(gallery, name, metadata).await?;
+        transaction.commit().await?;
+        Ok(subject)
+    }
+}
+
 impl Fixture {
     async fn new() -> Self {
         Self::on(database().await).await
@@ -70,7 +78,9 @@ impl Fixture {
             Some(query) => enrolment.search(face.model, &query).await?,
             None => Vec::new(),
         };
-        enrolment.finish(face, similar).await
+        let (enrolled, transaction) = enrolment.finish(face, similar).await?;
+        transaction.commit().await?;
+        Ok(enrolled)
     }
 
     /// For each probe its best subjects.

@@ -67,7 +67,7 @@ async fn no_switch_overlaps_an_enrolment() {
         assert!(!switch.is_finished());
         tokio::task::yield_now().await;
     }
-    enrolment.finish(&face, Vec::new()).await.unwrap();
+    enrolment.finish(&face, Vec::new()).await.unwrap().1.commit().await.unwrap();
     assert_eq!(switch.await.unwrap(), 1);
     assert_eq!(db.registry.active().await.unwrap().id, db.model);
 }

@@ -51,6 +51,7 @@ pub enum Code {
     JobNotFound,
     JobFinished,
     JobNotCancellable,
+    IdempotencyKeyReused,
     // It does not fit the models.
     ModelNotFound,
     DuplicateModel,
@@ -108,6 +109,7 @@ impl Code {
             | Self::NotEmbedded
             | Self::JobFinished
             | Self::JobNotCancellable
+            | Self::IdempotencyKeyReused
             | Self::DuplicateModel
             | Self::ModelExists
             | Self::NoModelFile

@@ -2,14 +2,15 @@
 
 use super::Enrolment;
 use crate::db::{self, PageRequest};
-use crate::gallery::{self, GalleryChange, SubjectChange, SubjectFilter};
+use crate::gallery::{self, GalleryChange, GalleryError, SubjectChange, SubjectFilter};
 use crate::service::ServiceError;
 use crate::service::answers::{
     Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, GallerySearch, Page, SearchPlace, Subject,
 };
+use crate::service::once::{Once, keep, once};
 use crate::service::recognition::Serving;
 use crate::service::requests::NewSubject;
-use crate::types::{FaceId, GalleryId, Name};
+use crate::types::{FaceId, GalleryId, Name, RequestKey};
 
 impl Enrolment {
     pub async fn create_gallery(&self, name: &Name) -> Result<GalleryEntry, ServiceError> {
@@ -64,9 +65,25 @@ impl Enrolment {
         Ok(changed.into())
     }
 
-    pub async fn create_subject(&self, new: NewSubject) -> Result<Subject, ServiceError> {
-        let NewSubject { gallery, name, metadata } = new;
-        Ok(self.0.galleries.create_subject(gallery.as_str(), &name, &metadata).await?.into())
+    pub async fn create_subject(
+        &self,
+        new: NewSubject,
+        key: Option<&RequestKey>,
+    ) -> Result<Once<Subject>, ServiceError> {
+        once(&self.0.answers, key, async {
+            let NewSubject { gallery, name, metadata } = new;
+            let created = self.0.galleries.begin_subject(gallery.as_str(), &name, &metadata).await?;
+            let (subject, mut transaction): (Subject, _) = (created.0.into(), created.1);
+            keep(&mut transaction, key, &subject, &[subject.id]).await?;
+            transaction.commit().await.map_err(GalleryError::from)?;
+            Ok(subject)
+        })
+        .await
+    }
+
+    /// Forgets answers that are kept no longer.
+    pub(in crate::service) async fn tidy_answers(&self) -> Result<(), ServiceError> {
+        Ok(self.0.answers.prune().await?)
     }
 
     pub async fn list_subjects(

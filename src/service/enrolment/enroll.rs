@@ -7,13 +7,15 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use super::Enrolment;
+use crate::db::Transaction;
 use crate::engine::Step;
 use crate::gallery::{self, GalleryError, NewFace, OnDoubt};
 use crate::service::ServiceError;
 use crate::service::answers::{Enrolled, Mismatch};
+use crate::service::once::{Once, keep, once};
 use crate::service::recognition::{PhotoFace, Serving};
 use crate::service::requests::{EnrollRequest, FaceChoice, QualityDemand};
-use crate::types::{Chip, Embedding, ModelId};
+use crate::types::{Chip, Embedding, ModelId, RequestKey};
 use crate::vision;
 
 /// How often an enrolment starts over because another model became active under way.
@@ -29,24 +31,32 @@ struct Sighting {
 
 impl Enrolment {
     /// Enrolls the face of a photo; when this returns, the face is stored for good.
-    pub async fn enroll(&self, request: EnrollRequest) -> Result<Enrolled, ServiceError> {
+    pub async fn enroll(
+        &self,
+        request: EnrollRequest,
+        key: Option<&RequestKey>,
+    ) -> Result<Once<Enrolled>, ServiceError> {
         let _admitted = self.0.recognition.admit()?;
-        // Before any inference: is there such a gallery at all?
-        self.0.recognition.find_gallery(&self.0.recognition.serving(), request.gallery.as_str()).await?;
-        self.enroll_admitted(request).await
+        once(&self.0.answers, key, async {
+            // Before any inference: is there such a gallery at all?
+            self.0.recognition.find_gallery(&self.0.recognition.serving(), request.gallery.as_str()).await?;
+            self.enroll_admitted(request, key).await
+        })
+        .await
     }
 
     /// As [`Self::enroll`], for who has a place among the requests or, as work in the background, needs none.
     pub(in crate::service) async fn enroll_admitted(
         &self,
         mut request: EnrollRequest,
+        key: Option<&RequestKey>,
     ) -> Result<Enrolled, ServiceError> {
         // Its bytes are freed once its face is found.
         let image = std::mem::take(&mut request.image.0);
         let sighting = self.look(image, &request).await?;
         for _ in 0..ATTEMPTS {
             let serving = self.0.recognition.serving();
-            match self.enroll_by(&serving, &request, &sighting).await {
+            match self.enroll_by(&serving, &request, &sighting, key).await {
                 Err(ServiceError::Gallery(GalleryError::OtherModel { .. })) => {
                     self.0.models.follow().await.map_err(|error| {
                         warn!(%error, "cannot follow the active model");
@@ -79,6 +89,7 @@ impl Enrolment {
         serving: &Arc<Serving>,
         request: &EnrollRequest,
         sighting: &Sighting,
+        key: Option<&RequestKey>,
     ) -> Result<Enrolled, ServiceError> {
         let gallery = self.0.recognition.find_gallery(serving, request.gallery.as_str()).await?.id;
         let authority = self.0.recognition.authority(serving, gallery).await?;
@@ -108,8 +119,8 @@ impl Enrolment {
             on_mismatch: request.on_mismatch,
             mismatch_threshold: authority.own_subject().threshold,
         };
-        let stored = self.store(serving, &new).await?;
-        Ok(Enrolled {
+        let (stored, mut transaction) = self.store(serving, &new).await?;
+        let answer = Enrolled {
             face_id: stored.face_id,
             subject: stored.subject,
             subject_id: stored.subject_id,
@@ -122,7 +133,12 @@ impl Enrolment {
             mismatch: stored
                 .mismatch
                 .map(|mismatch| Mismatch { similarity: mismatch.similarity, threshold: mismatch.threshold }),
-        })
+        };
+        let named = answer.duplicates.iter().map(|duplicate| duplicate.subject_id).chain([answer.subject_id]);
+        keep(&mut transaction, key, &answer, &named.collect::<Vec<_>>()).await?;
+        transaction.commit().await.map_err(GalleryError::from)?;
+        self.0.recognition.catch_up().await;
+        Ok(answer)
     }
 
     /// The embedding by the secondary model. Where that is not loaded, the embedding is made of the chip later.
@@ -135,8 +151,12 @@ impl Enrolment {
         }
     }
 
-    /// Looks for duplicates, then stores the face.
-    async fn store(&self, serving: &Serving, face: &NewFace<'_>) -> Result<gallery::Enrolled, ServiceError> {
+    /// Looks for duplicates, then stores the face, for good when the transaction commits.
+    async fn store(
+        &self,
+        serving: &Serving,
+        face: &NewFace<'_>,
+    ) -> Result<(gallery::Enrolled, Transaction), ServiceError> {
         let mut enrolment = self.0.galleries.begin_enrolment(face).await?;
         let similar = match enrolment.duplicates_query(face) {
             None => Vec::new(),
@@ -155,8 +175,6 @@ impl Enrolment {
                 }
             }
         };
-        let stored = enrolment.finish(face, similar).await?;
-        self.0.recognition.catch_up().await;
-        Ok(stored)
+        Ok(enrolment.finish(face, similar).await?)
     }
 }

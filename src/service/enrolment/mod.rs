@@ -9,6 +9,7 @@ mod findings;
 use std::sync::Arc;
 
 use crate::config::JobsConfig;
+use crate::db::Answers;
 use crate::engine::Engine;
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
@@ -29,6 +30,7 @@ struct Parts {
     engine: Engine,
     galleries: Galleries,
     jobs: Jobs,
+    answers: Answers,
     config: JobsConfig,
 }
 
@@ -37,8 +39,7 @@ impl Enrolment {
         recognition: &Recognition,
         models: &Models,
         engine: &Engine,
-        galleries: &Galleries,
-        jobs: &Jobs,
+        (galleries, jobs, answers): (&Galleries, &Jobs, &Answers),
         config: &JobsConfig,
     ) -> Self {
         Self(Arc::new(Parts {
@@ -47,6 +48,7 @@ impl Enrolment {
             engine: engine.clone(),
             galleries: galleries.clone(),
             jobs: jobs.clone(),
+            answers: answers.clone(),
             config: config.clone(),
         }))
     }

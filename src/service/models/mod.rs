@@ -17,6 +17,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, Notify};
 
 use crate::config::JobsConfig;
+use crate::db::Answers;
 use crate::engine::{Device, Engine};
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
@@ -43,6 +44,7 @@ struct Parts {
     registry: Registry,
     files: ModelFiles,
     jobs: Jobs,
+    answers: Answers,
     config: JobsConfig,
     /// Held while the models that are loaded change.
     following: Mutex<()>,
@@ -54,7 +56,7 @@ impl Models {
     pub fn new(
         recognition: &Recognition,
         (engine, search_device): (&Engine, Option<Device>),
-        (galleries, registry, jobs): (&Galleries, &Registry, &Jobs),
+        (galleries, registry, jobs, answers): (&Galleries, &Registry, &Jobs, &Answers),
         files: ModelFiles,
         config: &JobsConfig,
     ) -> Self {
@@ -66,6 +68,7 @@ impl Models {
             registry: registry.clone(),
             files,
             jobs: jobs.clone(),
+            answers: answers.clone(),
             config: config.clone(),
             following: Mutex::new(()),
             faces_came: Notify::new(),

@@ -13,9 +13,10 @@ use crate::jobs::{JobKind, Lease};
 use crate::registry::{Actor, Model, ModelState, Purpose};
 use crate::service::ServiceError;
 use crate::service::answers::Job;
+use crate::service::once::{Once, once};
 use crate::service::recognition::Loaded;
-use crate::service::work::{Failure, new_job, settings_of};
-use crate::types::ModelId;
+use crate::service::work::{self, Failure, new_job, settings_of};
+use crate::types::{ModelId, RequestKey};
 
 /// A promotion to be done.
 #[derive(Debug, Clone, Copy)]
@@ -187,31 +188,49 @@ struct PromotionSettings {
 
 impl Models {
     /// Submits a job that makes a model active, if it would not be refused now. `false`: there is such a job already.
-    pub async fn submit_promotion(&self, model: &str, force: bool, actor: Actor) -> Result<(Job, bool), ServiceError> {
-        let model = self.find_model(model).await?;
-        self.submit(&model, force, actor).await
+    pub async fn submit_promotion(
+        &self,
+        model: &str,
+        force: bool,
+        (actor, key): (Actor, Option<&RequestKey>),
+    ) -> Result<Once<(Job, bool)>, ServiceError> {
+        once(&self.0.answers, key, async {
+            let model = self.find_model(model).await?;
+            self.submit(&model, force, (actor, key)).await
+        })
+        .await
     }
 
     /// Submits a job that makes the model active that was before the present one.
-    pub async fn submit_rollback(&self, actor: Actor) -> Result<(Job, bool), ServiceError> {
-        let model = self.rollback_model().await?;
-        self.submit(&model, false, actor).await
+    pub async fn submit_rollback(
+        &self,
+        (actor, key): (Actor, Option<&RequestKey>),
+    ) -> Result<Once<(Job, bool)>, ServiceError> {
+        once(&self.0.answers, key, async {
+            let model = self.rollback_model().await?;
+            self.submit(&model, false, (actor, key)).await
+        })
+        .await
     }
 
     /// Submits the promotion of the embedder that the configuration names.
     pub async fn promote_configured(&self, model: ModelId) -> Result<(), ServiceError> {
         let model = self.0.registry.model(model).await?;
-        self.submit(&model, false, Actor::Server).await?;
+        self.submit(&model, false, (Actor::Server, None)).await?;
         Ok(())
     }
 
-    async fn submit(&self, model: &Model, force: bool, actor: Actor) -> Result<(Job, bool), ServiceError> {
+    async fn submit(
+        &self,
+        model: &Model,
+        force: bool,
+        (actor, key): (Actor, Option<&RequestKey>),
+    ) -> Result<(Job, bool), ServiceError> {
         self.check_promotion(&Promotion { model: model.id, force, actor }).await?;
         let settings =
             PromotionSettings { model: model.id, name: model.name.clone(), force, actor: actor.as_str().to_owned() };
         let new = new_job(JobKind::Promote, model.id.to_string(), &settings, actor.as_str())?;
-        let (job, is_new) = self.0.jobs.submit(&new).await?;
-        Ok((job.into(), is_new))
+        work::submit(&self.0.jobs, &new, key).await
     }
 
     /// Works on such a job.

@@ -8,8 +8,9 @@ use crate::jobs::{JobKind, NewJob};
 use crate::registry::{Actor, Model};
 use crate::service::ServiceError;
 use crate::service::answers::Job;
-use crate::service::work::new_job;
-use crate::types::ModelId;
+use crate::service::once::{Once, keep, once};
+use crate::service::work::{new_job, submit};
+use crate::types::{ModelId, RequestKey};
 
 /// The settings of a job, as the database keeps them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,19 +23,33 @@ pub(in crate::service) struct RetirementSettings {
 impl Models {
     /// Retires a model, given by id, sha256 or name, and submits the job that deletes its embeddings and its file. `force` takes
     /// even the one that a rollback would make active. `false`: there is such a job already.
-    pub async fn retire_model(&self, model: &str, force: bool, actor: Actor) -> Result<(Job, bool), ServiceError> {
+    pub async fn retire_model(
+        &self,
+        model: &str,
+        force: bool,
+        (actor, key): (Actor, Option<&RequestKey>),
+    ) -> Result<Once<(Job, bool)>, ServiceError> {
+        once(&self.0.answers, key, self.retire(model, force, (actor, key))).await
+    }
+
+    async fn retire(
+        &self,
+        model: &str,
+        force: bool,
+        (actor, key): (Actor, Option<&RequestKey>),
+    ) -> Result<(Job, bool), ServiceError> {
         let model = self.find_model(model).await?;
         let new = retirement(&model, actor)?;
         let mut transaction = self.0.galleries.begin().await?;
         self.0.registry.retire(&mut transaction, model.id, force, actor).await?;
-        let submitted = self.0.jobs.submit_within(&mut transaction, &new).await?;
+        let submitted = self.0.jobs.submit_within(&mut transaction, &new).await?.map(|job| (job.into(), true));
+        if let Some(answer) = &submitted {
+            keep(&mut transaction, key, answer, &[]).await?;
+        }
         transaction.commit().await.map_err(GalleryError::from)?;
         match submitted {
-            Some(job) => Ok((job.into(), true)),
-            None => {
-                let (job, is_new) = self.0.jobs.submit(&new).await?;
-                Ok((job.into(), is_new))
-            }
+            Some(answer) => Ok(answer),
+            None => submit(&self.0.jobs, &new, key).await,
         }
     }
 

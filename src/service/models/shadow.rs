@@ -7,15 +7,16 @@ use tracing::warn;
 
 use crate::db::PageRequest;
 use crate::gallery::GalleryError;
-use crate::jobs::{JobKind, Lease};
+use crate::jobs::{JobKind, Lease, NewJob};
 use crate::registry::{self, Actor, Comparison, Model, Purpose};
 use crate::service::ServiceError;
 use crate::service::answers::{Disagreement, Job, Page, ShadowOpinion, ShadowReport, ShadowTally};
 use crate::service::models::{EmbeddedFaces, Models};
+use crate::service::once::{Once, once};
 use crate::service::recognition::{Answered, Serving, count_shadow, opinion};
 use crate::service::requests::ShadowRequest;
-use crate::service::work::{Failure, new_job, patiently, settings_of};
-use crate::types::{ModelId, StoredEmbedding};
+use crate::service::work::{Failure, new_job, patiently, settings_of, submit};
+use crate::types::{ModelId, RequestKey, StoredEmbedding};
 
 /// The settings of a job, as the database keeps them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,8 +35,16 @@ impl Models {
         &self,
         model: &str,
         request: ShadowRequest,
-        actor: Actor,
-    ) -> Result<(Job, bool), ServiceError> {
+        (actor, key): (Actor, Option<&RequestKey>),
+    ) -> Result<Once<(Job, bool)>, ServiceError> {
+        once(&self.0.answers, key, async {
+            let new = self.new_shadow(model, request, actor).await?;
+            submit(&self.0.jobs, &new, key).await
+        })
+        .await
+    }
+
+    async fn new_shadow(&self, model: &str, request: ShadowRequest, actor: Actor) -> Result<NewJob, ServiceError> {
         let ShadowRequest { share, force } = request;
         if !(share > 0.0 && share <= 1.0) {
             let reason = "it is more than 0, and 1 at most".to_owned();
@@ -49,9 +58,7 @@ impl Models {
         self.require_chips(model.id, force).await?;
         let settings =
             ShadowSettings { model: model.id, name: model.name.clone(), share, actor: actor.as_str().to_owned() };
-        let new = new_job(JobKind::Shadow, model.id.to_string(), &settings, actor.as_str())?;
-        let (job, is_new) = self.0.jobs.submit(&new).await?;
-        Ok((job.into(), is_new))
+        new_job(JobKind::Shadow, model.id.to_string(), &settings, actor.as_str())
     }
 
     /// Works on such a job.

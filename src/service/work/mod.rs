@@ -8,9 +8,12 @@ use serde::de::DeserializeOwned;
 
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
-use crate::jobs::{JobError, JobKind, Lease, NewJob};
+use crate::jobs::{JobError, JobKind, Jobs, Lease, NewJob};
 use crate::registry::RegistryError;
 use crate::service::ServiceError;
+use crate::service::answers::Job;
+use crate::service::once::keep;
+use crate::types::RequestKey;
 pub(in crate::service) use pace::{PIECE, breathe, patiently, rest, rest_after};
 pub(in crate::service) use report::JobReporter;
 
@@ -87,4 +90,18 @@ pub(in crate::service) fn new_job(
 ) -> Result<NewJob, ServiceError> {
     let settings = serde_json::to_value(settings).map_err(|error| ServiceError::Internal(error.to_string()))?;
     Ok(NewJob { kind, key, settings, requested_by: by.to_owned() })
+}
+
+/// Queues a job, or finds the unfinished one of its kind and key; then the flag is `false`. Keeps the answer to a request that named a
+/// key.
+pub(in crate::service) async fn submit(
+    jobs: &Jobs,
+    new: &NewJob,
+    key: Option<&RequestKey>,
+) -> Result<(Job, bool), ServiceError> {
+    let (job, is_new, mut transaction) = jobs.begin_submission(new).await?;
+    let answer = (Job::from(job), is_new);
+    keep(&mut transaction, key, &answer, &[]).await?;
+    transaction.commit().await.map_err(JobError::from)?;
+    Ok(answer)
 }

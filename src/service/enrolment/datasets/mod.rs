@@ -17,8 +17,9 @@ use crate::jobs::{self, JobKind};
 use crate::service::ServiceError;
 use crate::service::answers::Job;
 use crate::service::enrolment::Enrolment;
-use crate::service::work::new_job;
-use crate::types::{GalleryId, JobId, Name, UploadId};
+use crate::service::once::{Once, once};
+use crate::service::work::{new_job, submit};
+use crate::types::{GalleryId, JobId, Name, RequestKey, UploadId};
 
 /// An archive without a job is forgotten after so long: whoever uploads it may be about to submit the job.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 3600);
@@ -55,14 +56,15 @@ impl Enrolment {
         &self,
         dataset: NewDataset,
         gallery: Name,
-        requested_by: &'static str,
-    ) -> Result<Job, ServiceError> {
+        (requested_by, key): (&'static str, Option<RequestKey>),
+    ) -> Result<Once<(Job, bool)>, ServiceError> {
         let enrolment = self.clone();
         // Whoever sent it may be gone before the end, and still there must be a job, or no archive.
         let submitting = tokio::spawn(async move {
             let archive = dataset.0.finish().await.map_err(unstored)?;
-            let submitted = enrolment.submit_archive(archive, &gallery, requested_by).await;
-            if submitted.is_err() {
+            let submitting = enrolment.submit_archive(archive, &gallery, (requested_by, key.as_ref()));
+            let submitted = once(&enrolment.0.answers, key.as_ref(), submitting).await;
+            if !matches!(submitted, Ok(Once { repeated: false, .. })) {
                 enrolment.delete_archive(archive).await;
             }
             submitted
@@ -70,12 +72,17 @@ impl Enrolment {
         submitting.await.map_err(|error| ServiceError::Internal(error.to_string()))?
     }
 
-    async fn submit_archive(&self, archive: UploadId, gallery: &Name, requested_by: &str) -> Result<Job, ServiceError> {
+    async fn submit_archive(
+        &self,
+        archive: UploadId,
+        gallery: &Name,
+        (requested_by, key): (&str, Option<&RequestKey>),
+    ) -> Result<(Job, bool), ServiceError> {
         let photos = self.check_archive(archive).await?;
         let gallery = self.find_or_create_gallery(gallery).await?;
         let settings = ImportSettings { gallery: gallery.id, gallery_name: gallery.name, archive, photos };
         let new = new_job(JobKind::Import, archive.to_string(), &settings, requested_by)?;
-        Ok(self.0.jobs.submit(&new).await?.0.into())
+        submit(&self.0.jobs, &new, key).await
     }
 
     /// How many files an archive has to account for, if it is a data set.

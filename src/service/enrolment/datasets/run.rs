@@ -249,13 +249,13 @@ impl Enrolment {
         }
         let by_id = Name::try_from(gallery.to_string()).map_err(|error| Failure::Final(error.to_string()))?;
         loop {
-            let enrolled = self.enroll_admitted(EnrollRequest {
+            let request = EnrollRequest {
                 on_duplicate: OnDoubt::Allow,
                 on_mismatch: OnDoubt::Allow,
                 face: FaceChoice::Largest,
                 ..EnrollRequest::new(FileBytes(bytes.clone()), subject.clone(), by_id.clone())
-            });
-            match enrolled.await {
+            };
+            match self.enroll_admitted(request, None).await {
                 Ok(_) => return Ok(Imported::Enrolled),
                 // Requests come first, and models change.
                 Err(ServiceError::Engine(EngineError::Overloaded) | ServiceError::ModelChanges) => breathe().await,

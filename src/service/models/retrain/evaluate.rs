@@ -2,18 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::gate::{MOST_FACES, MOST_OF_ONE, Sample};
-use super::{GalleryRef, LEAST_PROTECTED, too_few};
-use crate::jobs::{JobKind, Lease, NewJob};
+use super::{GalleryRef, LEAST_PROTECTED, job_of, too_few};
+use crate::jobs::{JobKind, Lease};
 use crate::registry::Actor;
 use crate::service::ServiceError;
 use crate::service::answers::Job;
 use crate::service::models::Models;
+use crate::service::once::{Once, once};
 use crate::service::requests::EvaluateRequest;
-use crate::service::work::{Failure, JobReporter, settings_of};
-use crate::types::{ModelId, hex};
+use crate::service::work::{Failure, JobReporter, settings_of, submit};
+use crate::types::{ModelId, RequestKey};
 
 /// The settings of a job, as the database keeps them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,8 +34,21 @@ impl Models {
         &self,
         model: &str,
         request: &EvaluateRequest,
-        requested_by: &str,
-    ) -> Result<(Job, bool), ServiceError> {
+        (requested_by, key): (&str, Option<&RequestKey>),
+    ) -> Result<Once<(Job, bool)>, ServiceError> {
+        once(&self.0.answers, key, async {
+            let settings = self.evaluation_settings(model, request).await?;
+            submit(&self.0.jobs, &job_of(JobKind::Evaluate, &settings, requested_by)?, key).await
+        })
+        .await
+    }
+
+    /// Refuses what cannot be compared, and decides what was left open.
+    async fn evaluation_settings(
+        &self,
+        model: &str,
+        request: &EvaluateRequest,
+    ) -> Result<EvaluationSettings, ServiceError> {
         let model = self.find_model(model).await?;
         if model.file.is_none() {
             return Err(ServiceError::NoModelFile { model: model.name });
@@ -46,12 +59,7 @@ impl Models {
             return Err(too_few("gallery", &gallery.name, LEAST_PROTECTED, stock));
         }
         let (protected, by_lot) = self.protected(request.protected.as_deref(), gallery.id).await?;
-        let settings = EvaluationSettings { model: model.id, name: model.name, gallery, protected, by_lot };
-        let settings = serde_json::to_value(settings).map_err(|error| ServiceError::Internal(error.to_string()))?;
-        let key = hex(&Sha256::digest(settings.to_string()));
-        let new = NewJob { kind: JobKind::Evaluate, key, settings, requested_by: requested_by.to_owned() };
-        let (job, is_new) = self.0.jobs.submit(&new).await?;
-        Ok((job.into(), is_new))
+        Ok(EvaluationSettings { model: model.id, name: model.name, gallery, protected, by_lot })
     }
 
     /// Works on such a job.

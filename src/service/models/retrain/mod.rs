@@ -21,8 +21,10 @@ use crate::registry::ModelFormat;
 use crate::service::ServiceError;
 use crate::service::answers::Job;
 use crate::service::models::Models;
+use crate::service::once::{Once, once};
 use crate::service::requests::{RetrainBase, RetrainRequest};
-use crate::types::{GalleryId, Name, hex};
+use crate::service::work::{new_job, submit};
+use crate::types::{GalleryId, Name, RequestKey, hex};
 
 /// Subjects with two photos or more that it takes to train on some and test on others.
 const LEAST_SUBJECTS: u64 = 4;
@@ -68,14 +70,16 @@ struct RetrainSettings {
 
 impl Models {
     /// Submits a job that retrains. `false`: the same is queued or running already, and is that job.
-    pub async fn retrain(&self, request: RetrainRequest, requested_by: &str) -> Result<(Job, bool), ServiceError> {
-        let settings = self.retrain_settings(request).await?;
-        let settings = serde_json::to_value(&settings).map_err(|error| ServiceError::Internal(error.to_string()))?;
-        // Members are sorted by name, so that the same settings are the same text.
-        let key = hex(&Sha256::digest(settings.to_string()));
-        let new = NewJob { kind: JobKind::Retrain, key, settings, requested_by: requested_by.to_owned() };
-        let (job, is_new) = self.0.jobs.submit(&new).await?;
-        Ok((job.into(), is_new))
+    pub async fn retrain(
+        &self,
+        request: RetrainRequest,
+        (requested_by, key): (&str, Option<&RequestKey>),
+    ) -> Result<Once<(Job, bool)>, ServiceError> {
+        once(&self.0.answers, key, async {
+            let new = job_of(JobKind::Retrain, &self.retrain_settings(request).await?, requested_by)?;
+            submit(&self.0.jobs, &new, key).await
+        })
+        .await
     }
 
     /// Refuses what cannot be trained, and decides what was left open.
@@ -150,6 +154,13 @@ impl Models {
         let found = self.0.galleries.find_gallery(gallery.as_str()).await?;
         Ok(GalleryRef { id: found.id, name: found.name })
     }
+}
+
+/// A job that is told from others by all of its settings.
+fn job_of(kind: JobKind, settings: &impl Serialize, requested_by: &str) -> Result<NewJob, ServiceError> {
+    let new = new_job(kind, String::new(), settings, requested_by)?;
+    // Members are sorted by name, so that the same settings are the same text.
+    Ok(NewJob { key: hex(&Sha256::digest(new.settings.to_string())), ..new })
 }
 
 fn too_few(field: &'static str, gallery: &str, least: u64, stock: TrainingStock) -> ServiceError {

@@ -16,6 +16,7 @@ use crate::jobs::{JobError, Lease, Stop};
 use crate::registry::{Actor, GateVerdict, Manifest, Model, ModelSource};
 use crate::service::ServiceError;
 use crate::service::models::{Models, NewModelFile};
+use crate::service::once::Once;
 use crate::service::work::{Failure, JobReporter, settings_of};
 use crate::types::{JobId, ModelId, SubjectId, hex};
 
@@ -170,8 +171,8 @@ impl Models {
     ) -> Result<Value, Failure> {
         let (mut promotion, mut refused) = (None, None);
         if settings.promote && verdict.passed {
-            match self.submit_promotion(&candidate.id.to_string(), false, Actor::Server).await {
-                Ok((job, _)) => promotion = Some(job.id),
+            match self.submit_promotion(&candidate.id.to_string(), false, (Actor::Server, None)).await {
+                Ok(Once { answer: (job, _), .. }) => promotion = Some(job.id),
                 // The candidate is there all the same.
                 Err(error @ (ServiceError::FacesWithoutChips { .. } | ServiceError::GateRefused { .. })) => {
                     refused = Some(error.to_string());

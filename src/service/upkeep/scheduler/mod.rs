@@ -121,6 +121,9 @@ impl Upkeep {
             if let Err(error) = self.0.enrolment.tidy_datasets().await {
                 warn!(%error, "cannot delete the archives of finished jobs; trying again");
             }
+            if let Err(error) = self.0.enrolment.tidy_answers().await {
+                warn!(%error, "cannot delete answers that are kept no longer; trying again");
+            }
             tokio::time::sleep(TIDY_INTERVAL).await;
         }
     }

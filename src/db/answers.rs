@@ -1,0 +1,90 @@
+//! Answers that are kept for a day, so that a request that is sent again is not carried out again, at whichever server.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::FromRow;
+use sqlx::postgres::PgPool;
+use sqlx::types::Json;
+
+use super::{DbError, Pool, Pools, Transaction};
+use crate::types::{RequestKey, SubjectId};
+
+/// How long a key stands for its request.
+pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// The answers of one database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    pool: Pool,
+    /// For work in the background.
+    beside: PgPool,
+}
+
+/// What was answered to the request that came with a key.
+#[derive(Debug, FromRow)]
+pub struct KeptAnswer {
+    fingerprint: Vec<u8>,
+    /// `None`: somebody whom it named was erased since.
+    pub answer: Option<Value>,
+}
+
+impl KeptAnswer {
+    /// Whether it was the same request.
+    pub fn is_of(&self, key: &RequestKey) -> bool {
+        self.fingerprint == key.fingerprint()
+    }
+}
+
+impl Answers {
+    pub fn new(pools: &Pools) -> Self {
+        Self { pool: pools.requests.clone(), beside: pools.beside.clone() }
+    }
+
+    pub async fn find(&self, key: &RequestKey) -> Result<Option<KeptAnswer>, DbError> {
+        let found = sqlx::query_as(
+            "select fingerprint, answer from request_keys \
+             where key = $1 and kept_at > now() - $2::float8 * interval '1 second'",
+        );
+        Ok(found.bind(key.as_str()).bind(KEPT_FOR.as_secs_f64()).fetch_optional(&self.pool).await?)
+    }
+
+    /// Forgets what is older than [`KEPT_FOR`].
+    pub async fn prune(&self) -> Result<(), DbError> {
+        sqlx::query("delete from request_keys where kept_at <= now() - $1::float8 * interval '1 second'")
+            .bind(KEPT_FOR.as_secs_f64())
+            .execute(&self.beside)
+            .await?;
+        Ok(())
+    }
+}
+
+impl Transaction {
+    /// Keeps the answer to a request, which names `subjects`, if this commits. Waits for another transaction that keeps one under
+    /// the same key, and fails if that commits: then the request was carried out already, and this must be rolled back.
+    pub async fn keep_answer(
+        &mut self,
+        key: &RequestKey,
+        answer: &impl Serialize,
+        subjects: &[SubjectId],
+    ) -> Result<(), DbError> {
+        let kept = sqlx::query(
+            "insert into request_keys (key, fingerprint, answer, subjects) values ($1, $2, $3, $4) \
+             on conflict (key) do update set fingerprint = excluded.fingerprint, answer = excluded.answer, \
+                 subjects = excluded.subjects, kept_at = excluded.kept_at \
+                 where request_keys.kept_at <= now() - $5::float8 * interval '1 second'",
+        )
+        .bind(key.as_str())
+        .bind(key.fingerprint().as_slice())
+        .bind(Json(answer))
+        .bind(subjects.iter().map(|subject| subject.0).collect::<Vec<_>>())
+        .bind(KEPT_FOR.as_secs_f64())
+        .execute(&mut **self)
+        .await?;
+        match kept.rows_affected() {
+            0 => Err(DbError::Locked("the request was carried out already".to_owned())),
+            _ => Ok(()),
+        }
+    }
+}

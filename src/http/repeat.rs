@@ -1,0 +1,136 @@
+//! Requests that may be sent again under a key.
+
+use axum::Json;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use utoipa::IntoParams;
+
+use super::form::fields::Field;
+use super::form::{Form, FromForm, invalid};
+use super::jobs::accepted;
+use super::problem::Problem;
+use super::state::AppState;
+use crate::service::Once;
+use crate::service::answers::Job;
+use crate::types::RequestKey;
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Says that an answer was given before.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The header, for the document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "the document is made from it")]
+pub struct IdempotencyKey {
+    /// Sent again with the same key within 24 hours, the same request is not carried out again, at whichever server, and gets the
+    /// same answer, with `idempotency-replayed: true`. The key with another request is refused.
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
+    idempotency_key: Option<String>,
+}
+
+/// Extracts a request, and the key that it came with.
+pub struct Repeatable<T> {
+    pub request: T,
+    pub key: Option<RequestKey>,
+}
+
+impl<T: FromForm> FromRequest<AppState> for Repeatable<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let fingerprint = Fingerprint::of(request.method(), request.uri(), request.headers())?;
+        let form = Form::receive::<T>(request, state).await?;
+        let Some(mut fingerprint) = fingerprint else { return Ok(Self { request: form.into_request()?, key: None }) };
+        // Tens of megabytes are CPU work.
+        let hashing = move || {
+            fingerprint.add_form(&form);
+            (form, fingerprint)
+        };
+        let (form, fingerprint) = tokio::task::spawn_blocking(hashing).await.map_err(Problem::internal)?;
+        Ok(Self { request: form.into_request()?, key: Some(fingerprint.finish()?) })
+    }
+}
+
+/// What a request with a key is, as far as it was read.
+pub struct Fingerprint {
+    key: String,
+    hash: Sha256,
+    /// Of a file that is stored as it arrives.
+    file: Sha256,
+}
+
+impl Fingerprint {
+    /// Of a request that begins to be read; `None` if it names no key.
+    pub fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let mut keys = headers.get_all(KEY).iter();
+        let Some(key) = keys.next() else { return Ok(None) };
+        let key = key.to_str().unwrap_or_default();
+        // As a structured field it is a string, which has quotes around it.
+        let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key).to_owned();
+        if keys.next().is_some() {
+            return Err(invalid_key("it is given twice"));
+        }
+        // Before anything is read in vain.
+        RequestKey::new(&key, [0; 32]).map_err(invalid_key)?;
+        let mut fingerprint = Self { key, hash: Sha256::new(), file: Sha256::new() };
+        fingerprint.add(method.as_str().as_bytes());
+        fingerprint.add(uri.path().as_bytes());
+        Ok(Some(fingerprint))
+    }
+
+    /// One part; its length keeps it apart from the next.
+    fn add(&mut self, part: &[u8]) {
+        self.hash.update((part.len() as u64).to_be_bytes());
+        self.hash.update(part);
+    }
+
+    /// All fields, in whichever order and form they came.
+    pub fn add_form(&mut self, form: &Form) {
+        for (name, field) in form.fields() {
+            self.add(name.as_bytes());
+            match field {
+                Field::Texts(texts) => texts.iter().for_each(|text| self.add(text.as_bytes())),
+                Field::Json(serde_json::Value::String(text)) => self.add(text.as_bytes()),
+                Field::Json(value) => self.add(value.to_string().as_bytes()),
+                Field::Files(files) => files.iter().for_each(|file| self.add(file)),
+            }
+        }
+    }
+
+    /// More of a file that is stored as it arrives.
+    pub fn add_piece(&mut self, piece: &[u8]) {
+        self.file.update(piece);
+    }
+
+    pub fn finish(mut self) -> Result<RequestKey, Problem> {
+        let file = std::mem::take(&mut self.file).finalize();
+        self.add(&file);
+        RequestKey::new(&self.key, self.hash.finalize().into()).map_err(invalid_key)
+    }
+}
+
+fn invalid_key(reason: impl std::fmt::Display) -> Problem {
+    invalid("Idempotency-Key", reason)
+}
+
+/// An answer, which may have been given before.
+pub fn answered<T: Serialize>(status: StatusCode, Once { answer, repeated }: Once<T>) -> Response {
+    marked((status, Json(answer)).into_response(), repeated)
+}
+
+/// A job that was submitted, or that does already what was asked for; the answer may have been given before.
+pub fn submitted(Once { answer: (job, is_new), repeated }: Once<(Job, bool)>) -> Response {
+    marked(accepted(job, is_new), repeated)
+}
+
+fn marked(mut response: Response, repeated: bool) -> Response {
+    if repeated {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
