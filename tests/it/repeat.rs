@@ -20,7 +20,7 @@ fn new_key() -> String {
 }
 
 async fn enroll(app: &TestApp, key: &str, subject: &str, photo: &[u8]) -> Answer {
-    let form = app.enroll_form(subject, photo).text("face", "largest");
+    let form = app.enroll_form(subject, photo);
     app.send(app.request(Method::POST, "/enroll").header("idempotency-key", key).multipart(form)).await
 }
 
@@ -61,7 +61,7 @@ async fn an_enrolment_that_is_sent_again_is_not_carried_out_again() {
     let body = json!({"name": "Bob", "gallery": app.gallery});
     post(&app, "/subjects", &key, body).await.expect_problem(409, Code::IdempotencyKeyReused);
     // Without the key it is a request like any other.
-    app.post_form("/enroll", app.enroll_form("Ada", &ada).text("face", "largest")).await.expect(StatusCode::CREATED);
+    app.post_form("/enroll", app.enroll_form("Ada", &ada)).await.expect(StatusCode::CREATED);
     assert_eq!(subject(&app, "Ada").await.faces, 2);
 }
 
@@ -70,7 +70,7 @@ async fn an_enrolment_that_is_sent_again_is_not_carried_out_again() {
 async fn a_request_that_failed_is_tried_anew() {
     let app = TestApp::start().await;
     let (key, ada) = (new_key(), photo(0, 0));
-    let reject = || app.enroll_form("Bob", &ada).text("face", "largest").text("on_duplicate", "reject");
+    let reject = || app.enroll_form("Bob", &ada).text("on_duplicate", "reject");
     app.enroll_largest("Ada", &ada).await;
     let send = async || {
         app.send(app.request(Method::POST, "/enroll").header("idempotency-key", &key).multipart(reject())).await
