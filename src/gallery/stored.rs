@@ -27,8 +27,8 @@ impl Galleries {
     ) -> Result<Option<Known>, GalleryError> {
         let (gallery, id) = self.subject_id(gallery, subject).await?;
         let found: Option<(String, HalfVector)> = sqlx::query_as(
-            "select s.name, t.embedding from subjects s join templates t on t.subject_id = s.id and t.model_id = $2 \
-             where s.id = $1 and s.erased_at is null",
+            "select s.name, t.embedding from subjects s join galleries g on g.id = s.gallery_id and g.erased_at is null \
+             join templates t on t.subject_id = s.id and t.model_id = $2 where s.id = $1 and s.erased_at is null",
         )
         .bind(id.0)
         .bind(model.0)
@@ -44,17 +44,19 @@ impl Galleries {
 
     /// A face with its embedding. `None`: the model has not embedded it.
     pub async fn known_face(&self, id: FaceId, model: ModelId) -> Result<Option<Known>, GalleryError> {
-        let face = self.face(id).await?;
-        let found: Option<(Uuid, HalfVector)> =
-            sqlx::query_as("select gallery_id, embedding from embeddings where face_id = $1 and model_id = $2")
-                .bind(id.0)
-                .bind(model.0)
-                .fetch_optional(&self.pool)
-                .await?;
-        Ok(found.map(|(gallery, embedding)| Known {
+        let found: Option<(Uuid, Uuid, String, Option<HalfVector>)> = sqlx::query_as(
+            "select f.gallery_id, s.id, s.name, e.embedding from present_faces f join subjects s on s.id = f.subject_id \
+             left join embeddings e on e.face_id = f.id and e.model_id = $2 where f.id = $1",
+        )
+        .bind(id.0)
+        .bind(model.0)
+        .fetch_optional(&self.pool)
+        .await?;
+        let (gallery, subject_id, subject, embedding) = found.ok_or(GalleryError::FaceNotFound(id))?;
+        Ok(embedding.map(|embedding| Known {
             gallery: GalleryId(gallery),
-            subject_id: face.subject_id,
-            subject: face.subject,
+            subject_id: SubjectId(subject_id),
+            subject,
             embedding: StoredEmbedding::new(embedding.to_vec()),
         }))
     }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::csrf::{CsrfLayer, ProtectionError};
 
+use super::problem::{Code, Problem};
 use crate::config::CorsOrigins;
 
 /// How long a browser need not ask again.
@@ -53,4 +56,23 @@ pub fn layer(origins: &CorsOrigins) -> CorsLayer {
         .allow_headers(SENT)
         .expose_headers(READ)
         .max_age(REMEMBERED)
+}
+
+/// For a server without keys: keeps pages that may not read its answers from changing anything. A browser sends forms of theirs without
+/// asking, and would let any page on this machine enroll and train.
+pub fn no_strangers(origins: Option<&CorsOrigins>) -> Option<CsrfLayer<fn(ProtectionError) -> Response>> {
+    let listed = match origins {
+        Some(CorsOrigins::Any) => return None,
+        Some(CorsOrigins::Listed(origins)) => origins.as_slice(),
+        None => &[],
+    };
+    // It knows only those of http and https.
+    let trusted = |layer: CsrfLayer, origin: &String| layer.clone().add_trusted_origin(origin).unwrap_or(layer);
+    let layer = listed.iter().fold(CsrfLayer::new(), trusted);
+    Some(layer.with_rejection_response(refused))
+}
+
+fn refused(_: ProtectionError) -> Response {
+    let detail = "a page of another origin changes nothing here, unless `--cors-origins` names it";
+    Problem::new(Code::Forbidden, detail).into_response()
 }

@@ -9,7 +9,7 @@ mod tests;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use axum::body::HttpBody;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -17,7 +17,7 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
 use self::fields::{Field, names, read_fields};
-use self::json::{Members, Texts, decode_base64};
+use self::json::{Members, Texts, copied, decode_base64};
 use super::body::{self, BodyBudget, Share};
 use super::multipart::Multipart;
 use super::problem::{Code, Problem};
@@ -77,6 +77,8 @@ pub(super) struct Form {
     known: &'static [&'static str],
     longest_field: usize,
     fields: BTreeMap<String, Field>,
+    /// What [`Field::Files`] counts.
+    contents: Vec<Bytes>,
     share: Share,
 }
 
@@ -89,6 +91,7 @@ impl Form {
             known: names::<T>(),
             longest_field: T::LONGEST_FIELD,
             fields: BTreeMap::new(),
+            contents: Vec::new(),
             share: Share::default(),
         }
     }
@@ -111,6 +114,11 @@ impl Form {
         self.fields.iter()
     }
 
+    /// The files of a field.
+    pub(super) fn contents(&self, files: &[usize]) -> impl Iterator<Item = &Bytes> {
+        files.iter().filter_map(|number| self.contents.get(*number))
+    }
+
     async fn read(request: Request, mut form: Self, (limit, budget): (usize, BodyBudget)) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let query = query(&mut parts).await?;
@@ -129,14 +137,14 @@ impl Form {
                     form.share.grow_to(&budget, JSON_COPIES * bytes.len())?;
                 }
                 // Tens of megabytes of base64 are CPU work.
-                form = tokio::task::spawn_blocking(move || form.read_json(&bytes).map(|()| form))
+                form = tokio::task::spawn_blocking(move || form.read_json(&bytes, &budget).map(|()| form))
                     .await
                     .map_err(Problem::internal)??;
             }
             other => match form.files {
                 [file] if form.takes_raw && (other.starts_with("image/") || other == "application/octet-stream") => {
                     let bytes = body::read_all(body).await?;
-                    form.add(file, Field::Files(vec![bytes]))?;
+                    form.add_files(file, vec![bytes])?;
                 }
                 _ => return Err(unsupported_file_type(other, form.takes_raw)),
             },
@@ -149,7 +157,9 @@ impl Form {
     pub(super) fn into_request<T: FromForm>(self) -> Result<T, Problem> {
         let mut request: T = read_fields(self.fields)?;
         for file in request.files() {
-            file.0 = self.share.attach(std::mem::take(&mut file.0));
+            let content = fields::file_number(&file.0).and_then(|number| self.contents.get(number));
+            let content = content.ok_or_else(|| Problem::internal("a file is read that did not come"))?;
+            file.0 = self.share.attach(content.clone());
         }
         Ok(request)
     }
@@ -159,7 +169,7 @@ impl Form {
             self.check_known(&name)?;
             if self.files.contains(&name.as_str()) {
                 let bytes = form.all_bytes(usize::MAX).await?.unwrap_or_default();
-                self.add(&name, Field::Files(vec![bytes]))?;
+                self.add_files(&name, vec![bytes])?;
             } else {
                 self.read_field(name, &mut form).await?;
             }
@@ -174,7 +184,7 @@ impl Form {
         self.add(&name, Field::Texts(vec![text]))
     }
 
-    fn read_json(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+    fn read_json(&mut self, bytes: &[u8], budget: &BodyBudget) -> Result<(), Problem> {
         let Members(members) = serde_json::from_slice(crate::types::bytes_without_mark(bytes))
             .map_err(|error| Problem::new(Code::MalformedJson, format!("the body is not a JSON object: {error}")))?;
         for (name, raw) in members {
@@ -182,18 +192,19 @@ impl Form {
             if raw.get() == "null" {
                 continue;
             }
-            let field = if self.files.contains(&name.as_str()) {
+            if self.files.contains(&name.as_str()) {
                 let Texts(texts) = serde_json::from_str(raw.get())
                     .map_err(|_| invalid(&name, "a base64 text or data: URL is expected"))?;
+                let copied = texts.iter().map(copied).sum::<usize>();
+                self.share.grow_to(budget, JSON_COPIES * bytes.len() + copied)?;
                 let files = texts.iter().map(|text| decode_base64(text));
-                Field::Files(files.collect::<Result<_, _>>().map_err(|error| invalid(&name, error))?)
-            } else {
-                if raw.get().len() > self.longest_field {
-                    return Err(self.too_long(&name));
-                }
-                Field::Json(serde_json::from_str(raw.get()).map_err(|error| invalid(&name, error))?)
-            };
-            self.add(&name, field)?;
+                self.add_files(&name, files.collect::<Result<_, _>>().map_err(|error| invalid(&name, error))?)?;
+                continue;
+            }
+            if raw.get().len() > self.longest_field {
+                return Err(self.too_long(&name));
+            }
+            self.add(&name, Field::Json(serde_json::from_str(raw.get()).map_err(|error| invalid(&name, error))?))?;
         }
         Ok(())
     }
@@ -227,6 +238,13 @@ impl Form {
         };
         let shown: String = name.chars().take(64).collect();
         Err(Problem::new(Code::UnknownField, format!("there is no field {shown:?} here; {known}")).with_field(shown))
+    }
+
+    /// Adds files, in which order they came.
+    fn add_files(&mut self, name: &str, files: Vec<Bytes>) -> Result<(), Problem> {
+        let numbers = (self.contents.len()..).take(files.len()).collect();
+        self.contents.extend(files);
+        self.add(name, Field::Files(numbers))
     }
 
     /// Adds a field. Texts and files that are given again become a list; nothing else can be given twice.

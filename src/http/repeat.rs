@@ -97,7 +97,7 @@ impl Fingerprint {
                 Field::Texts(texts) => texts.iter().for_each(|text| self.add(text.as_bytes())),
                 Field::Json(serde_json::Value::String(text)) => self.add(text.as_bytes()),
                 Field::Json(value) => self.add(value.to_string().as_bytes()),
-                Field::Files(files) => files.iter().for_each(|file| self.add(file)),
+                Field::Files(files) => form.contents(files).for_each(|file| self.add(file)),
             }
         }
     }

@@ -1,7 +1,9 @@
 //! What pages of other origins may do.
 
 use faceid::http::Code;
+use faceid::service::answers::{Page, Subject};
 use reqwest::header::HeaderMap;
+use reqwest::multipart::Form;
 use reqwest::{Method, StatusCode};
 
 use crate::support::process::{Server, data_dir, faceid};
@@ -101,4 +103,41 @@ fn what_is_no_origin_is_refused_at_the_start() {
     let output = faceid().args(["serve", "--print-config", "--config"]).arg(&file).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("line 2") && said.contains("no origin"), "{said}");
+}
+
+#[tokio::test]
+async fn pages_of_strangers_change_nothing_at_a_server_without_keys() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &["--cors-origins", ORIGIN]).await;
+    let app = TestApp { client: reqwest::Client::new(), url: server.url.clone(), gallery: "default".to_owned() };
+    // A form, which browsers send without asking.
+    let create = async |name: &str, headers: &[(&str, &str)]| {
+        let mut request = app.request(Method::POST, "/subjects");
+        for (header, value) in headers {
+            request = request.header(*header, *value);
+        }
+        app.send(request.multipart(Form::new().text("name", name.to_owned()))).await
+    };
+    let own = server.url.clone();
+    for (name, headers) in [
+        ("a", vec![("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")]),
+        ("b", vec![("origin", "http://127.0.0.1:1"), ("sec-fetch-site", "same-site")]),
+        ("c", vec![("origin", "null")]),
+        ("d", vec![("origin", "https://evil.example")]),
+    ] {
+        create(name, &headers).await.expect_problem(403, Code::Forbidden);
+    }
+    let delete = app.request(Method::DELETE, "/galleries/default").header("origin", "https://evil.example");
+    app.send(delete).await.expect_problem(403, Code::Forbidden);
+    for (name, headers) in [
+        ("curl", vec![]),
+        ("listed", vec![("origin", ORIGIN), ("sec-fetch-site", "cross-site")]),
+        ("own page", vec![("origin", own.as_str()), ("sec-fetch-site", "same-origin")]),
+        ("old browser", vec![("origin", own.as_str())]),
+    ] {
+        create(name, &headers).await.expect(StatusCode::CREATED);
+    }
+    let page: Page<Subject> = app.get("/subjects").await.json();
+    let names: Vec<String> = page.items.into_iter().map(|subject| subject.name).collect();
+    assert_eq!(names, ["curl", "listed", "own page", "old browser"]);
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use axum::body::Bytes;
 use serde::de::value::{SeqDeserializer, StringDeserializer};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -21,8 +20,8 @@ pub enum Field {
     /// Parts of a form or pairs of a query string: one, or several of the same name.
     Texts(Vec<String>),
     Json(Value),
-    /// One file, or several of the same name.
-    Files(Vec<Bytes>),
+    /// One file, or several of the same name: which of the form's. Their contents do not go through serde, which would copy them.
+    Files(Vec<usize>),
 }
 
 /// The type that the fields make.
@@ -32,6 +31,11 @@ pub fn read_fields<T: DeserializeOwned>(fields: BTreeMap<String, Field>) -> Resu
         Wrong::Value { field, reason } => invalid(&field.unwrap_or_default(), reason),
         Wrong::Names(_) => Problem::internal("names were asked for"),
     })
+}
+
+/// Which of the form's files a [`Field::Files`] was read into.
+pub fn file_number(read: &[u8]) -> Option<usize> {
+    read.try_into().ok().map(usize::from_ne_bytes)
 }
 
 /// The names of the fields that a type has.
@@ -229,7 +233,8 @@ impl<'de> Deserializer<'de> for Field {
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         let Self::Files(mut files) = self else { return Err(Wrong::custom("a file is expected")) };
         match (files.pop(), files.is_empty()) {
-            (Some(file), true) => visitor.visit_byte_buf(file.into()),
+            // In its place for a while; see `file_number`.
+            (Some(file), true) => visitor.visit_byte_buf(file.to_ne_bytes().to_vec()),
             (None, _) => Err(Wrong::custom("a file is expected")),
             _ => Err(Wrong::custom(TWICE)),
         }

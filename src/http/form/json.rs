@@ -93,6 +93,16 @@ impl<'de> Deserialize<'de> for Texts<'de> {
     }
 }
 
+/// Bytes that it takes to decode a text, beyond the body that it is in and what it holds: JSON's escapes are undone in a copy of it, so
+/// are those of a URL, and what is more than base64's letters is taken out in another.
+#[allow(clippy::ptr_arg, reason = "whether it is a copy of the body's is what is asked")]
+pub(super) fn copied(text: &Cow<'_, str>) -> usize {
+    let unescaped = usize::from(matches!(text, Cow::Owned(_)));
+    let encoded = text.split_once(',').map_or(&**text, |(_, data)| data);
+    let is_plain = encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte));
+    text.len() * (unescaped + if is_plain { 0 } else { 2 })
+}
+
 /// What a text in base64 holds: of either alphabet, with or without padding, in one line or in many, alone or as a `data:` URL.
 pub(super) fn decode_base64(text: &str) -> Result<Bytes, NoBase64> {
     let trimmed = text.trim();
@@ -236,6 +246,17 @@ mod tests {
             assert_eq!(decode_base64(text).unwrap(), &b"\xfb\xff\xbf"[..], "{text:?}");
         }
         assert_eq!(decode_base64("").unwrap(), "");
+    }
+
+    #[test]
+    fn what_is_copied_is_counted() {
+        let owned = |text: &str| copied(&Cow::Owned(text.to_owned()));
+        assert_eq!(copied(&"aGVsbG8=".into()), 0);
+        assert_eq!(copied(&"data:image/png;base64,aGVsbG8=".into()), 0);
+        assert_eq!(owned("aGVsbG8="), 8);
+        assert_eq!(copied(&"aGVs\nbG8=".into()), 2 * 9);
+        assert_eq!(copied(&"data:,%68".into()), 2 * 9);
+        assert_eq!(owned("aGVs\nbG8="), 3 * 9);
     }
 
     #[test]

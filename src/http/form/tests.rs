@@ -46,6 +46,12 @@ impl Reached {
     }
 }
 
+impl Form {
+    fn read_body(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        self.read_json(bytes, &BodyBudget::new(1 << 30))
+    }
+}
+
 fn runner() -> TestRunner {
     TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() })
 }
@@ -180,7 +186,7 @@ fn json_bodies_never_panic<T: FromForm>(what: &str) {
             .collect();
         let body = format!("{space}{{{}}}{space}", members.join(","));
         let mut read_into = Form::of::<T>();
-        let read = read_into.read_json(body.as_bytes());
+        let read = read_into.read_body(body.as_bytes());
         reached.note::<T>(read_into, read);
         Ok(())
     });
@@ -253,7 +259,7 @@ fn the_longest_embedding_passes_however_it_is_written() {
     let body = |count: usize| format!("{{\"embedding\": [{}]}}", vec![number; count].join(","));
     let request = |count: usize| {
         let mut form = Form::of::<IdentifyEmbeddingRequest>();
-        form.read_json(body(count).as_bytes())?;
+        form.read_body(body(count).as_bytes())?;
         form.into_request::<IdentifyEmbeddingRequest>()
     };
     assert_eq!(request(4000).unwrap().embedding.len(), 4000);
@@ -264,7 +270,7 @@ fn the_longest_embedding_passes_however_it_is_written() {
 #[test]
 fn more_members_than_a_form_has_parts_are_refused() {
     let body = |count: usize| format!("{{{}}}", vec!["\"gallery\": 1"; count].join(","));
-    let code = |count| Form::of::<ListInGallery>().read_json(body(count).as_bytes()).unwrap_err().code;
+    let code = |count| Form::of::<ListInGallery>().read_body(body(count).as_bytes()).unwrap_err().code;
     assert_eq!(code(MOST_PARTS), Code::InvalidField);
     assert_eq!(code(MOST_PARTS + 1), Code::MalformedJson);
 }
@@ -291,7 +297,7 @@ fn a_list_comes_in_every_spelling() {
 fn what_is_expected_is_said_in_words() {
     let detail = |body: &str| {
         let mut form = Form::of::<IdentifyRequest>();
-        form.read_json(body.as_bytes())
+        form.read_body(body.as_bytes())
             .and_then(|()| form.into_request::<IdentifyRequest>().map(drop))
             .unwrap_err()
             .detail
@@ -321,7 +327,7 @@ fn no_more_texts_are_kept_than_a_batch_has_photos() {
     let Texts(kept) = serde_json::from_str(&body).unwrap();
     assert_eq!(kept.len(), Batch::MOST + 1);
     let mut form = Form::of::<EmbedBatchRequest>();
-    form.read_json(format!(r#"{{"images": {body}}}"#).as_bytes()).unwrap();
+    form.read_body(format!(r#"{{"images": {body}}}"#).as_bytes()).unwrap();
     let problem = form.into_request::<EmbedBatchRequest>().map(drop).unwrap_err();
     assert_eq!(problem.detail, "images: a list of 1 to 64 photos is expected");
 }
