@@ -83,7 +83,18 @@ pub struct Detected {
     pub height: u32,
     pub searched: Searched,
     /// Largest first.
-    pub faces: Vec<FoundFace>,
+    pub faces: Vec<DetectedFace>,
+}
+
+/// A face of a photo in which faces were looked for.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DetectedFace {
+    #[serde(flatten)]
+    pub face: FoundFace,
+    /// The aligned crop of 112x112 pixels that the embedder sees, a JPEG in base64; only if `return=chip` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(content_encoding = "base64", content_media_type = "image/jpeg")]
+    pub chip: Option<String>,
 }
 
 /// POST /embed
@@ -106,6 +117,10 @@ pub struct EmbeddedFace {
     pub usability: Usability,
     /// L2-normalised: the cosine of two faces is their dot product.
     pub embedding: Vec<f32>,
+    /// The aligned crop of 112x112 pixels that the embedder sees, a JPEG in base64; only if `return=chip` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(content_encoding = "base64", content_media_type = "image/jpeg")]
+    pub chip: Option<String>,
 }
 
 /// POST /enroll
@@ -203,6 +218,10 @@ pub struct IdentifiedFace {
     pub anomaly: Option<f32>,
     /// The most similar subjects, best first, whether or not they reach the threshold.
     pub matches: Vec<Match>,
+    /// The aligned crop of 112x112 pixels that the embedder sees, a JPEG in base64; only if `return=chip` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(content_encoding = "base64", content_media_type = "image/jpeg")]
+    pub chip: Option<String>,
 }
 
 /// A subject that a probe resembles.

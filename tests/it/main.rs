@@ -8,6 +8,7 @@ mod browsers;
 mod buckets;
 mod camera;
 mod cases;
+mod chips;
 mod cli;
 mod databases;
 mod datasets;

@@ -140,17 +140,20 @@ impl Recognition {
         found.hits.iter_mut().for_each(|hits| hits.truncate(top_k));
         self.fill_faces(serving, gallery.id, &probes, &mut found).await?;
         let stale_seconds = stale_seconds(&found);
-        let found = standings.into_iter().zip(found.hits);
-        let faces = photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), (standing, hits))| {
-            IdentifiedFace {
-                face: face.found(),
-                usability: serving.usability(face, embedding, decision.threshold),
-                known: standing == Standing::Known,
-                ambiguous: standing == Standing::Ambiguous,
-                anomaly: serving.anomaly(embedding),
-                matches: hits.into_iter().map(|hit| match_answer(serving, decision, hit)).collect(),
-            }
-        });
+        let chips = self.shown_chips(&photo.faces, &request.returned).await?;
+        let found = standings.into_iter().zip(found.hits).zip(chips);
+        let faces =
+            photo.faces.iter().zip(&embeddings).zip(found).map(|((face, embedding), ((standing, hits), chip))| {
+                IdentifiedFace {
+                    face: face.found(),
+                    usability: serving.usability(face, embedding, decision.threshold),
+                    known: standing == Standing::Known,
+                    ambiguous: standing == Standing::Ambiguous,
+                    anomaly: serving.anomaly(embedding),
+                    matches: hits.into_iter().map(|hit| match_answer(serving, decision, hit)).collect(),
+                    chip,
+                }
+            });
         let faces = faces.collect();
         Ok(Identified {
             model: serving.name().to_owned(),

@@ -1,5 +1,6 @@
 //! Recognition: from a photo to faces, embeddings, subjects and a decision. It reads galleries and changes nothing.
 
+mod chips;
 mod decisions;
 mod embed;
 mod identify;

@@ -1,25 +1,27 @@
 //! What the service is asked: the fields of the HTTP surface, which the command line sends as well. The document of the surface is
 //! made from these types, and requests are read into them.
 
+mod compare;
+mod identify;
 mod recognition;
 mod stored;
 mod training;
 mod values;
 
-pub use recognition::{
-    DetectRequest, EmbedBatchRequest, EnrollRequest, FaceChoice, IdentifyBatchRequest, IdentifyEmbeddingRequest,
-    IdentifyRequest, IdentifyStoredRequest, QualityDemand, VerifyRequest, VerifyStoredRequest,
-};
+pub use compare::{VerifyRequest, VerifyStoredRequest};
+pub use identify::{IdentifyBatchRequest, IdentifyEmbeddingRequest, IdentifyRequest, IdentifyStoredRequest};
+pub use recognition::{DetectRequest, EmbedBatchRequest, EnrollRequest, FaceChoice, QualityDemand};
 pub use stored::{
     AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DuplicatesRequest, GalleryPolicy, InGallery,
     ListInGallery, ListRequest, ListSubjects, MergeRequest, MoveRequest, NewGallery, NewSubject,
 };
 pub use training::{EvaluateRequest, ForceRequest, ModelUpload, RetrainBase, RetrainRequest, ShadowRequest};
-pub use values::{Batch, Count, FileBytes, OutOfRange, PageLimit, Rate, TopK};
+pub use values::{Batch, Count, Extra, FileBytes, OutOfRange, PageLimit, Rate, TopK};
 
 use crate::gallery::{DEFAULT_GALLERY_NAME, Policy};
 use crate::service::ServiceError;
 use crate::types::{Name, Threshold};
+use crate::vision::{Detail, MinFace, Wanted};
 
 /// The gallery of requests that name none.
 pub fn default_gallery() -> Name {
@@ -41,4 +43,9 @@ fn policy(threshold: Option<Threshold>, fmr: Option<Rate>, fpir: Option<Rate>) -
             Err(ServiceError::InvalidField { field, reason: format!("`{name}` is given as well; say one of them") })
         }
     }
+}
+
+/// What is to be looked for in a photo.
+fn wanted(detail: Detail, min_face: Option<MinFace>, most: Option<Count>) -> Wanted {
+    Wanted { detail, min_face, faces: most.map_or(usize::MAX, Count::get) }
 }

@@ -82,6 +82,14 @@ impl ToSchema for Batch {
     }
 }
 
+/// What an answer can show of a face beside what it always says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Extra {
+    /// The aligned crop that the embedder saw.
+    Chip,
+}
+
 /// Why a number is not one that a field can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is expected")]
