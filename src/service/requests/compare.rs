@@ -27,17 +27,21 @@ pub struct VerifyRequest {
     /// The smallest face that is wanted; smaller ones are left out. Defaults to a hundredth of the longer side, and at least 20
     /// pixels.
     pub min_face: Option<MinFace>,
+    /// Whether both images are chips: faces that are aligned already, 112x112 pixels, such as `return=chip` gives.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub aligned: bool,
 }
 
 impl VerifyRequest {
     /// Two photos, and what is usual for everything else.
     pub fn new(image_a: FileBytes, image_b: FileBytes) -> Self {
-        Self { image_a, image_b, threshold: None, fmr: None, detail: Detail::default(), min_face: None }
+        Self { image_a, image_b, threshold: None, fmr: None, detail: Detail::default(), min_face: None, aligned: false }
     }
 
     /// One face of each photo.
     pub fn wanted(&self) -> Wanted {
-        Wanted { detail: self.detail, min_face: self.min_face, faces: 1 }
+        Wanted { detail: self.detail, min_face: self.min_face, faces: 1, aligned: self.aligned }
     }
 
     /// By what they count as one person, if not by what the server says.
@@ -66,12 +70,17 @@ pub struct VerifyStoredRequest {
     pub min_face: Option<MinFace>,
     /// The gallery that it is in: name or id. Defaults to `default` for a subject; a face is found without.
     pub gallery: Option<Name>,
+    /// Whether the image is a chip: a face that is aligned already, 112x112 pixels, such as `return=chip` gives. Nothing is looked for
+    /// in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub aligned: bool,
 }
 
 impl VerifyStoredRequest {
     /// One face.
     pub fn wanted(&self) -> Wanted {
-        Wanted { detail: self.detail, min_face: self.min_face, faces: 1 }
+        Wanted { detail: self.detail, min_face: self.min_face, faces: 1, aligned: self.aligned }
     }
 
     /// As [`VerifyRequest::policy`].

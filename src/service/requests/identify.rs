@@ -47,6 +47,11 @@ pub struct IdentifyRequest {
     #[serde(default, rename = "return", skip_serializing_if = "Vec::is_empty")]
     #[schema(default = json!([]))]
     pub returned: Vec<Extra>,
+    /// Whether the image is a chip: a face that is aligned already, 112x112 pixels, such as `return=chip` gives. Nothing is looked for
+    /// in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub aligned: bool,
 }
 
 fn yes() -> bool {
@@ -68,11 +73,12 @@ impl IdentifyRequest {
             fpir: None,
             unique_subjects: true,
             returned: Vec::new(),
+            aligned: false,
         }
     }
 
     pub fn wanted(&self) -> Wanted {
-        wanted(self.detail, self.min_face, self.max_faces)
+        wanted(self.detail, self.min_face, self.max_faces, self.aligned)
     }
 
     /// By what a face is known, if not by what the gallery or the server says.
@@ -116,6 +122,10 @@ pub struct IdentifyBatchRequest {
     #[serde(default, rename = "return", skip_serializing_if = "Vec::is_empty")]
     #[schema(default = json!([]))]
     pub returned: Vec<Extra>,
+    /// As for POST /identify, of all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub aligned: bool,
 }
 
 impl IdentifyBatchRequest {
@@ -133,6 +143,7 @@ impl IdentifyBatchRequest {
             fpir,
             unique_subjects,
             returned,
+            aligned,
         } = self;
         let image = FileBytes::default();
         let each = IdentifyRequest {
@@ -147,6 +158,7 @@ impl IdentifyBatchRequest {
             fpir,
             unique_subjects,
             returned,
+            aligned,
         };
         (images.0, each)
     }

@@ -46,6 +46,6 @@ fn policy(threshold: Option<Threshold>, fmr: Option<Rate>, fpir: Option<Rate>) -
 }
 
 /// What is to be looked for in a photo.
-fn wanted(detail: Detail, min_face: Option<MinFace>, most: Option<Count>) -> Wanted {
-    Wanted { detail, min_face, faces: most.map_or(usize::MAX, Count::get) }
+fn wanted(detail: Detail, min_face: Option<MinFace>, most: Option<Count>, aligned: bool) -> Wanted {
+    Wanted { detail, min_face, faces: most.map_or(usize::MAX, Count::get), aligned }
 }

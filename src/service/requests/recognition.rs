@@ -49,6 +49,11 @@ pub struct EnrollRequest {
     /// The smallest face that is wanted; smaller ones are left out. Defaults to a hundredth of the longer side, and at least 20
     /// pixels.
     pub min_face: Option<MinFace>,
+    /// Whether the image is a chip: a face that is aligned already, 112x112 pixels, such as `return=chip` gives. Nothing is looked for
+    /// in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub aligned: bool,
 }
 
 impl EnrollRequest {
@@ -65,12 +70,13 @@ impl EnrollRequest {
             quality: QualityDemand::default(),
             detail: Detail::default(),
             min_face: None,
+            aligned: false,
         }
     }
 
     /// One face.
     pub fn wanted(&self) -> Wanted {
-        Wanted { detail: self.detail, min_face: self.min_face, faces: 1 }
+        Wanted { detail: self.detail, min_face: self.min_face, faces: 1, aligned: self.aligned }
     }
 }
 
@@ -114,6 +120,11 @@ pub struct DetectRequest {
     #[serde(default, rename = "return", skip_serializing_if = "Vec::is_empty")]
     #[schema(default = json!([]))]
     pub returned: Vec<Extra>,
+    /// Whether the image is a chip: a face that is aligned already, 112x112 pixels, such as `return=chip` gives. Nothing is looked for
+    /// in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub aligned: bool,
 }
 
 /// POST /embed/batch
@@ -133,16 +144,20 @@ pub struct EmbedBatchRequest {
     #[serde(default, rename = "return", skip_serializing_if = "Vec::is_empty")]
     #[schema(default = json!([]))]
     pub returned: Vec<Extra>,
+    /// As for POST /embed, of all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub aligned: bool,
 }
 
 impl EmbedBatchRequest {
     pub fn wanted(&self) -> Wanted {
-        wanted(self.detail, self.min_face, self.max_faces)
+        wanted(self.detail, self.min_face, self.max_faces, self.aligned)
     }
 }
 
 impl DetectRequest {
     pub fn wanted(&self) -> Wanted {
-        wanted(self.detail, self.min_face, self.max_faces)
+        wanted(self.detail, self.min_face, self.max_faces, self.aligned)
     }
 }
