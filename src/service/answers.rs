@@ -1,5 +1,6 @@
 //! What the service answers with: the JSON of the HTTP surface and of the command line.
 
+mod compare;
 mod decision;
 mod findings;
 mod galleries;
@@ -11,6 +12,7 @@ mod shadow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use compare::{CandidateMatch, Compared, ComparedFace, ProbeMatches, Verified, VerifiedStored};
 pub use decision::{Basis, Decision, FpirThreshold, Strangers};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
 pub use galleries::{EnrolledFace, Erased, Gallery, GalleryEntry, GallerySearch, ReviewState, SearchPlace, Subject};
@@ -239,61 +241,6 @@ pub struct Match {
     /// not calibrated.
     #[schema(required)]
     pub probability: Option<f32>,
-}
-
-/// POST /verify
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Verified {
-    /// Whether the similarity reaches the threshold.
-    pub same_person: bool,
-    /// Cosine, -1..1.
-    pub similarity: f32,
-    /// Probability that both are one person, 0..1, if the model is calibrated.
-    #[schema(required)]
-    pub probability: Option<f32>,
-    pub threshold: f32,
-    pub decision: Decision,
-    pub model: String,
-    /// How unlike any face each of them is, 0..1, if the model is calibrated for it.
-    pub anomalies: [Option<f32>; 2],
-    /// The faces that were compared: that of `image_a`, that of `image_b`.
-    pub faces: [ComparedFace; 2],
-}
-
-/// POST /subjects/{subject}/verify and POST /faces/{face}/verify
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct VerifiedStored {
-    /// Whether the similarity reaches the threshold.
-    pub same_person: bool,
-    /// Cosine, -1..1.
-    pub similarity: f32,
-    /// Probability that both are one person, 0..1, if the model is calibrated.
-    #[schema(required)]
-    pub probability: Option<f32>,
-    pub threshold: f32,
-    pub decision: Decision,
-    pub model: String,
-    /// With whom it was compared.
-    pub subject: String,
-    pub subject_id: SubjectId,
-    /// With which face; null: with the template of all faces of the subject.
-    #[schema(required)]
-    pub face_id: Option<FaceId>,
-    /// How unlike any face the one of the photo is, 0..1, if the model is calibrated for it.
-    #[schema(required)]
-    pub anomaly: Option<f32>,
-    /// The face of the photo; null if an embedding was sent.
-    #[schema(required)]
-    pub face: Option<ComparedFace>,
-}
-
-/// A face that was compared with another.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct ComparedFace {
-    #[serde(flatten)]
-    pub face: FoundFace,
-    #[serde(flatten)]
-    pub usability: Usability,
 }
 
 /// One page of a list.

@@ -10,6 +10,7 @@ mod camera;
 mod cases;
 mod chips;
 mod cli;
+mod compare;
 mod databases;
 mod datasets;
 mod decisions;

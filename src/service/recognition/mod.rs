@@ -1,6 +1,7 @@
 //! Recognition: from a photo to faces, embeddings, subjects and a decision. It reads galleries and changes nothing.
 
 mod chips;
+mod compare;
 mod decisions;
 mod embed;
 mod identify;

@@ -8,7 +8,7 @@ mod stored;
 mod training;
 mod values;
 
-pub use compare::{VerifyRequest, VerifyStoredRequest};
+pub use compare::{CompareRequest, VerifyRequest, VerifyStoredRequest};
 pub use identify::{IdentifyBatchRequest, IdentifyEmbeddingRequest, IdentifyRequest, IdentifyStoredRequest};
 pub use recognition::{DetectRequest, EmbedBatchRequest, EnrollRequest, FaceChoice, QualityDemand};
 pub use stored::{
@@ -16,7 +16,7 @@ pub use stored::{
     ListInGallery, ListRequest, ListSubjects, MergeRequest, MoveRequest, NewGallery, NewSubject,
 };
 pub use training::{EvaluateRequest, ForceRequest, ModelUpload, RetrainBase, RetrainRequest, ShadowRequest};
-pub use values::{Batch, Count, Extra, FileBytes, OutOfRange, PageLimit, Rate, TopK};
+pub use values::{Batch, Count, EmbeddingList, Extra, FileBytes, OutOfRange, PageLimit, Rate, TopK};
 
 use crate::gallery::{DEFAULT_GALLERY_NAME, Policy};
 use crate::service::ServiceError;
@@ -43,6 +43,24 @@ fn policy(threshold: Option<Threshold>, fmr: Option<Rate>, fpir: Option<Rate>) -
             Err(ServiceError::InvalidField { field, reason: format!("`{name}` is given as well; say one of them") })
         }
     }
+}
+
+/// What is compared: photos, or what was computed of them before.
+pub enum Given<P, E> {
+    Photo(P),
+    Embedding(E),
+}
+
+/// That of two fields which is given: one of them is needed, and no more.
+fn given<P, E>(photo: (&str, Option<P>), embedding: (&'static str, Option<E>)) -> Result<Given<P, E>, ServiceError> {
+    let ((other, photo), (field, embedding)) = (photo, embedding);
+    let reason = match (photo, embedding) {
+        (Some(photo), None) => return Ok(Given::Photo(photo)),
+        (None, Some(embedding)) => return Ok(Given::Embedding(embedding)),
+        (Some(_), Some(_)) => format!("`{other}` is given as well; say one of them"),
+        (None, None) => format!("either it or `{other}` is needed"),
+    };
+    Err(ServiceError::InvalidField { field, reason })
 }
 
 /// What is to be looked for in a photo.

@@ -90,6 +90,24 @@ pub enum Extra {
     Chip,
 }
 
+/// As many embeddings as a batch may have photos.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Vec<Vec<f32>>")]
+#[schema(min_items = 1, max_items = 64)]
+pub struct EmbeddingList(pub Vec<Vec<f32>>);
+
+impl TryFrom<Vec<Vec<f32>>> for EmbeddingList {
+    type Error = OutOfRange;
+
+    fn try_from(embeddings: Vec<Vec<f32>>) -> Result<Self, OutOfRange> {
+        if (1..=Batch::MOST).contains(&embeddings.len()) {
+            Ok(Self(embeddings))
+        } else {
+            Err(OutOfRange("a list of 1 to 64 embeddings"))
+        }
+    }
+}
+
 /// Why a number is not one that a field can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is expected")]
