@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use compare::{CandidateMatch, Compared, ComparedFace, ProbeMatches, Verified, VerifiedStored};
-pub use decision::{Basis, Decision, FpirThreshold, Strangers};
+pub use decision::{Basis, Decision, DecisionIn, FpirThreshold, Strangers};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
 pub use galleries::{EnrolledFace, Erased, Gallery, GalleryEntry, GallerySearch, ReviewState, SearchPlace, Subject};
 pub use info::{Info, ModelInfo, RequestLimits, ThresholdAt, Version};
@@ -21,7 +21,7 @@ pub use jobs::{Job, SetAside};
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
 pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
 
-use crate::types::{BoundingBox, FaceId, Landmarks, Quality, SubjectId};
+use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};
 use crate::vision::{self, Weakness};
 
 /// A face that was found in a photo.
@@ -178,6 +178,10 @@ pub struct Identified {
     /// The similarity from which on a face is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
+    /// What decides in each of `galleries`; absent if one `gallery` was searched. Then `threshold` and `decision` are those of the
+    /// lowest threshold.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub decisions: Vec<DecisionIn>,
     pub searched: Searched,
     /// Largest first.
     pub faces: Vec<IdentifiedFace>,
@@ -194,12 +198,17 @@ pub struct IdentifiedEmbedding {
     /// The similarity from which on it is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
+    /// What decides in each of `galleries`; absent if one `gallery` was searched. Then `threshold` and `decision` are those of the
+    /// lowest threshold.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub decisions: Vec<DecisionIn>,
     /// Whether it is the first of `matches`.
     pub known: bool,
     /// Whether it is one of the first of `matches`, but nobody can say which: two or more reach the threshold and are too near to
     /// one another. Then `known` is false.
     pub ambiguous: bool,
-    /// The most similar subjects, best first, whether or not they reach the threshold.
+    /// The most similar subjects, best first, whether or not they reach the threshold. Of several galleries those who reach the
+    /// threshold of theirs come first.
     pub matches: Vec<Match>,
 }
 
@@ -218,7 +227,8 @@ pub struct IdentifiedFace {
     /// How unlike any face it is, 0..1, if the model is calibrated for it.
     #[schema(required)]
     pub anomaly: Option<f32>,
-    /// The most similar subjects, best first, whether or not they reach the threshold.
+    /// The most similar subjects, best first, whether or not they reach the threshold. Of several galleries those who reach the
+    /// threshold of theirs come first.
     pub matches: Vec<Match>,
     /// The aligned crop of 112x112 pixels that the embedder sees, a JPEG in base64; only if `return=chip` asks for it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -231,6 +241,11 @@ pub struct IdentifiedFace {
 pub struct Match {
     pub subject: String,
     pub subject_id: SubjectId,
+    /// The gallery of the subject, if several were searched.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gallery: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gallery_id: Option<GalleryId>,
     /// The subject's face that is most similar; null if it was deleted at this moment, or if the subject has several and the
     /// database is slow.
     #[schema(required)]

@@ -41,6 +41,7 @@ mod replicas;
 mod resting;
 mod review;
 mod serve;
+mod several_galleries;
 mod shadow;
 mod start;
 mod stored;

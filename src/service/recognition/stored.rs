@@ -6,7 +6,7 @@ use super::{Recognition, Serving};
 use crate::gallery::{DEFAULT_GALLERY_NAME, GalleryError, Known};
 use crate::service::ServiceError;
 use crate::service::answers::{ComparedFace, IdentifiedEmbedding, VerifiedStored};
-use crate::service::requests::{Given, IdentifyStoredRequest, VerifyStoredRequest};
+use crate::service::requests::{Among, Given, IdentifyStoredRequest, VerifyStoredRequest};
 use crate::types::{Embedding, FaceId, Name, StoredEmbedding};
 
 /// What is compared: the template of a subject, or one face.
@@ -69,9 +69,10 @@ impl Recognition {
         let serving = self.serving();
         let policy = request.policy()?;
         let known = self.known(&serving, enrolled, request.gallery.as_ref()).await?;
-        let gallery = self.find_gallery(&serving, &known.gallery.to_string()).await?;
+        let gallery = known.gallery.to_string();
+        let places = self.places(&serving, Among::One(&gallery), policy).await?;
         let probe = Probe { embedding: known.embedding, except: Some(known.subject_id) };
-        self.identify_probe(&serving, &gallery, probe, request.top_k, policy).await
+        self.identify_probe(&serving, places, probe, request.top_k).await
     }
 
     /// Who or what was enrolled, by the model that answers.

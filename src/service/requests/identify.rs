@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Batch, Count, Extra, FileBytes, Rate, TopK, default_gallery, policy, wanted};
+use super::{Among, Batch, Count, Extra, FileBytes, GalleryList, Rate, TopK, among, policy, wanted};
 use crate::gallery::Policy;
 use crate::service::ServiceError;
 use crate::types::{Name, Threshold};
@@ -14,10 +14,10 @@ use crate::vision::{Detail, MinFace, Wanted};
 pub struct IdentifyRequest {
     /// The photo.
     pub image: FileBytes,
-    /// Its name or id.
-    #[serde(default = "default_gallery")]
-    #[schema(default = "default")]
-    pub gallery: Name,
+    /// Its name or id. Defaults to `default`, unless `galleries` is given.
+    pub gallery: Option<Name>,
+    /// Instead of `gallery`: the names or ids of several that are searched at once.
+    pub galleries: Option<GalleryList>,
     /// Subjects per face.
     #[serde(default)]
     #[schema(default = 5)]
@@ -63,7 +63,8 @@ impl IdentifyRequest {
     pub fn new(image: FileBytes, gallery: Name) -> Self {
         Self {
             image,
-            gallery,
+            gallery: Some(gallery),
+            galleries: None,
             top_k: TopK::default(),
             max_faces: None,
             detail: Detail::default(),
@@ -81,6 +82,11 @@ impl IdentifyRequest {
         wanted(self.detail, self.min_face, self.max_faces, self.aligned)
     }
 
+    /// Where its faces are searched for.
+    pub fn among(&self) -> Result<Among<'_>, ServiceError> {
+        among(self.gallery.as_ref(), self.galleries.as_ref())
+    }
+
     /// By what a face is known, if not by what the gallery or the server says.
     pub fn policy(&self) -> Result<Option<Policy>, ServiceError> {
         policy(self.threshold, self.fmr, self.fpir)
@@ -93,9 +99,9 @@ pub struct IdentifyBatchRequest {
     /// The photos.
     pub images: Batch,
     /// As for POST /identify.
-    #[serde(default = "default_gallery")]
-    #[schema(default = "default")]
-    pub gallery: Name,
+    pub gallery: Option<Name>,
+    /// As for POST /identify.
+    pub galleries: Option<GalleryList>,
     /// As for POST /identify.
     #[serde(default)]
     #[schema(default = 5)]
@@ -134,6 +140,7 @@ impl IdentifyBatchRequest {
         let Self {
             images,
             gallery,
+            galleries,
             top_k,
             max_faces,
             detail,
@@ -149,6 +156,7 @@ impl IdentifyBatchRequest {
         let each = IdentifyRequest {
             image,
             gallery,
+            galleries,
             top_k,
             max_faces,
             detail,
@@ -169,10 +177,10 @@ impl IdentifyBatchRequest {
 pub struct IdentifyEmbeddingRequest {
     /// What POST /embed gives: as many numbers as the model has dimensions. It need not be normalised.
     pub embedding: Vec<f32>,
-    /// Its name or id.
-    #[serde(default = "default_gallery")]
-    #[schema(default = "default")]
-    pub gallery: Name,
+    /// Its name or id. Defaults to `default`, unless `galleries` is given.
+    pub gallery: Option<Name>,
+    /// Instead of `gallery`: the names or ids of several that are searched at once.
+    pub galleries: Option<GalleryList>,
     /// Subjects.
     #[serde(default)]
     #[schema(default = 5)]
@@ -186,6 +194,11 @@ pub struct IdentifyEmbeddingRequest {
 }
 
 impl IdentifyEmbeddingRequest {
+    /// As [`IdentifyRequest::among`].
+    pub fn among(&self) -> Result<Among<'_>, ServiceError> {
+        among(self.gallery.as_ref(), self.galleries.as_ref())
+    }
+
     /// As [`IdentifyRequest::policy`].
     pub fn policy(&self) -> Result<Option<Policy>, ServiceError> {
         policy(self.threshold, self.fmr, self.fpir)

@@ -16,7 +16,7 @@ pub use stored::{
     ListInGallery, ListRequest, ListSubjects, MergeRequest, MoveRequest, NewGallery, NewSubject,
 };
 pub use training::{EvaluateRequest, ForceRequest, ModelUpload, RetrainBase, RetrainRequest, ShadowRequest};
-pub use values::{Batch, Count, EmbeddingList, Extra, FileBytes, OutOfRange, PageLimit, Rate, TopK};
+pub use values::{Batch, Count, EmbeddingList, Extra, FileBytes, GalleryList, OutOfRange, PageLimit, Rate, TopK};
 
 use crate::gallery::{DEFAULT_GALLERY_NAME, Policy};
 use crate::service::ServiceError;
@@ -41,6 +41,25 @@ fn policy(threshold: Option<Threshold>, fmr: Option<Rate>, fpir: Option<Rate>) -
         None => Ok(Some(policy)),
         Some((field, _)) => {
             Err(ServiceError::InvalidField { field, reason: format!("`{name}` is given as well; say one of them") })
+        }
+    }
+}
+
+/// Where a request has faces searched for.
+#[derive(Debug, Clone, Copy)]
+pub enum Among<'a> {
+    One(&'a str),
+    Several(&'a [Name]),
+}
+
+/// What the fields `gallery` and `galleries` say, of which one may be given.
+fn among<'a>(gallery: Option<&'a Name>, galleries: Option<&'a GalleryList>) -> Result<Among<'a>, ServiceError> {
+    match (gallery, galleries) {
+        (gallery, None) => Ok(Among::One(gallery.map_or(DEFAULT_GALLERY_NAME, Name::as_str))),
+        (None, Some(galleries)) => Ok(Among::Several(&galleries.0)),
+        (Some(_), Some(_)) => {
+            let reason = "`gallery` is given as well; say one of them".to_owned();
+            Err(ServiceError::InvalidField { field: "galleries", reason })
         }
     }
 }

@@ -7,6 +7,7 @@ use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Ref, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::db::{PageError, PageRequest};
+use crate::types::Name;
 
 /// The bytes of a file.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +89,29 @@ impl ToSchema for Batch {
 pub enum Extra {
     /// The aligned crop that the embedder saw.
     Chip,
+}
+
+/// The names or ids of galleries, 1..=16.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Vec<Name>")]
+#[schema(min_items = 1, max_items = 16)]
+pub struct GalleryList(pub Vec<Name>);
+
+impl GalleryList {
+    /// Each is searched by itself, and takes the time of a request.
+    const MOST: usize = 16;
+}
+
+impl TryFrom<Vec<Name>> for GalleryList {
+    type Error = OutOfRange;
+
+    fn try_from(names: Vec<Name>) -> Result<Self, OutOfRange> {
+        if (1..=Self::MOST).contains(&names.len()) {
+            Ok(Self(names))
+        } else {
+            Err(OutOfRange("a list of 1 to 16 galleries"))
+        }
+    }
 }
 
 /// As many embeddings as a batch may have photos.
