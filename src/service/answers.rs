@@ -178,8 +178,8 @@ pub struct Identified {
     /// The similarity from which on a face is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
-    /// What decides in each of `galleries`; absent if one `gallery` was searched. Then `threshold` and `decision` are those of the
-    /// lowest threshold.
+    /// What decides in each of `galleries`, of which `threshold` and `decision` are those of the lowest threshold; absent if one
+    /// `gallery` was searched.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub decisions: Vec<DecisionIn>,
     pub searched: Searched,
@@ -198,8 +198,8 @@ pub struct IdentifiedEmbedding {
     /// The similarity from which on it is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
-    /// What decides in each of `galleries`; absent if one `gallery` was searched. Then `threshold` and `decision` are those of the
-    /// lowest threshold.
+    /// What decides in each of `galleries`, of which `threshold` and `decision` are those of the lowest threshold; absent if one
+    /// `gallery` was searched.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub decisions: Vec<DecisionIn>,
     /// Whether it is the first of `matches`.

@@ -117,7 +117,8 @@ async fn embeddings_are_compared_without_any_photo() {
 #[tokio::test]
 async fn one_probe_and_one_list_of_candidates_is_needed() {
     let app = TestApp::start().await;
-    let (photo, embedding) = (json!(STANDARD.encode("photo")), json!(along(0)));
+    // Of so many digits that 64 of them are longer than a field of other routes may be.
+    let (photo, embedding) = (json!(STANDARD.encode("photo")), json!(vec![0.123456789; 128]));
     let many = |count: usize| json!({"embedding": embedding, "candidate_embeddings": vec![&embedding; count]});
     app.post_json("/compare", many(64)).await.expect(StatusCode::OK);
     for (body, field) in [
