@@ -28,7 +28,7 @@ from example_server import Place, opener, place
 TARGET = CHECKOUT / "src/http/openapi/examples.json"
 NETWORK = "weights/mobilefacenet-512.onnx"
 IMAGE = CHECKOUT / "docs/images/face.jpg"  # small, and one that can be sent as it is
-FILES = ("image", "image_a", "image_b", "images", "file")
+FILES = ("image", "image_a", "image_b", "images", "candidates", "file")
 NUMBERS = 4  # of a vector
 
 
@@ -132,6 +132,7 @@ def tell_all(story: Story) -> None:
     tell("POST", "/embed/batch", {"images": [photo("ada-2.jpg"), photo("bob.jpg")], "max_faces": 1})
     tell("POST", "/identify/embedding", {"embedding": embedding, "top_k": 2, **staff})
     tell("POST", "/verify", {"image_a": photo("ada.jpg"), "image_b": photo("ada-2.jpg"), "fmr": 0.0001})
+    tell("POST", "/compare", {"image": photo("ada-2.jpg"), "candidates": [photo("ada.jpg"), photo("bob.jpg")]})
     tell("POST", "/subjects/{subject}/verify", {"image": photo("ada-2.jpg")}, "?gallery=staff", subject="Ada")
     tell("POST", "/subjects/{subject}/identify", {"top_k": 2}, "?gallery=staff", subject="Ada")
     tell("POST", "/faces/{face}/verify", {"embedding": embedding}, face=ada["face_id"])

@@ -39,7 +39,7 @@ pub async fn identify_embedding(
 
 /// Identify faces
 ///
-/// For every face of a photo, largest first: the most similar subjects of a gallery, and whether the best of them is
+/// For every face of a photo, largest first: the most similar subjects of a gallery, or of several, and whether the best of them is
 /// similar enough to be called `known`. A subject is compared by its template, the mean of its faces. A photo without a
 /// face gets an empty list.
 #[utoipa::path(

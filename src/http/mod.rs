@@ -3,6 +3,7 @@
 mod auth;
 mod batch;
 mod body;
+mod compare;
 mod connections;
 mod cors;
 mod datasets;
@@ -77,6 +78,7 @@ fn recognition() -> OpenApiRouter<AppState> {
         .routes(routes!(batch::identify_batch))
         .routes(routes!(batch::embed_batch))
         .routes(routes!(verify::verify_pair))
+        .routes(routes!(compare::compare_candidates))
         .routes(routes!(stored::verify_subject))
         .routes(routes!(stored::verify_face))
         .routes(routes!(stored::identify_subject))

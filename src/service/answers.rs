@@ -1,5 +1,6 @@
 //! What the service answers with: the JSON of the HTTP surface and of the command line.
 
+mod compare;
 mod decision;
 mod findings;
 mod galleries;
@@ -11,7 +12,8 @@ mod shadow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use decision::{Basis, Decision, FpirThreshold, Strangers};
+pub use compare::{CandidateMatch, Compared, ComparedFace, ProbeMatches, Verified, VerifiedStored};
+pub use decision::{Basis, Decision, DecisionIn, FpirThreshold, Strangers};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
 pub use galleries::{EnrolledFace, Erased, Gallery, GalleryEntry, GallerySearch, ReviewState, SearchPlace, Subject};
 pub use info::{Info, ModelInfo, RequestLimits, ThresholdAt, Version};
@@ -19,7 +21,7 @@ pub use jobs::{Job, SetAside};
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
 pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
 
-use crate::types::{BoundingBox, FaceId, Landmarks, Quality, SubjectId};
+use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};
 use crate::vision::{self, Weakness};
 
 /// A face that was found in a photo.
@@ -83,7 +85,18 @@ pub struct Detected {
     pub height: u32,
     pub searched: Searched,
     /// Largest first.
-    pub faces: Vec<FoundFace>,
+    pub faces: Vec<DetectedFace>,
+}
+
+/// A face of a photo in which faces were looked for.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DetectedFace {
+    #[serde(flatten)]
+    pub face: FoundFace,
+    /// The aligned crop of 112x112 pixels that the embedder sees, a JPEG in base64; only if `return=chip` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(content_encoding = "base64", content_media_type = "image/jpeg")]
+    pub chip: Option<String>,
 }
 
 /// POST /embed
@@ -106,6 +119,10 @@ pub struct EmbeddedFace {
     pub usability: Usability,
     /// L2-normalised: the cosine of two faces is their dot product.
     pub embedding: Vec<f32>,
+    /// The aligned crop of 112x112 pixels that the embedder sees, a JPEG in base64; only if `return=chip` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(content_encoding = "base64", content_media_type = "image/jpeg")]
+    pub chip: Option<String>,
 }
 
 /// POST /enroll
@@ -161,6 +178,10 @@ pub struct Identified {
     /// The similarity from which on a face is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
+    /// What decides in each of `galleries`, of which `threshold` and `decision` are those of the lowest threshold; absent if one
+    /// `gallery` was searched.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub decisions: Vec<DecisionIn>,
     pub searched: Searched,
     /// Largest first.
     pub faces: Vec<IdentifiedFace>,
@@ -177,12 +198,17 @@ pub struct IdentifiedEmbedding {
     /// The similarity from which on it is one of the gallery.
     pub threshold: f32,
     pub decision: Decision,
+    /// What decides in each of `galleries`, of which `threshold` and `decision` are those of the lowest threshold; absent if one
+    /// `gallery` was searched.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub decisions: Vec<DecisionIn>,
     /// Whether it is the first of `matches`.
     pub known: bool,
     /// Whether it is one of the first of `matches`, but nobody can say which: two or more reach the threshold and are too near to
     /// one another. Then `known` is false.
     pub ambiguous: bool,
-    /// The most similar subjects, best first, whether or not they reach the threshold.
+    /// The most similar subjects, best first, whether or not they reach the threshold. Of several galleries those who reach the
+    /// threshold of theirs come first.
     pub matches: Vec<Match>,
 }
 
@@ -201,8 +227,13 @@ pub struct IdentifiedFace {
     /// How unlike any face it is, 0..1, if the model is calibrated for it.
     #[schema(required)]
     pub anomaly: Option<f32>,
-    /// The most similar subjects, best first, whether or not they reach the threshold.
+    /// The most similar subjects, best first, whether or not they reach the threshold. Of several galleries those who reach the
+    /// threshold of theirs come first.
     pub matches: Vec<Match>,
+    /// The aligned crop of 112x112 pixels that the embedder sees, a JPEG in base64; only if `return=chip` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(content_encoding = "base64", content_media_type = "image/jpeg")]
+    pub chip: Option<String>,
 }
 
 /// A subject that a probe resembles.
@@ -210,6 +241,11 @@ pub struct IdentifiedFace {
 pub struct Match {
     pub subject: String,
     pub subject_id: SubjectId,
+    /// The gallery of the subject, if several were searched.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gallery: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gallery_id: Option<GalleryId>,
     /// The subject's face that is most similar; null if it was deleted at this moment, or if the subject has several and the
     /// database is slow.
     #[schema(required)]
@@ -220,61 +256,6 @@ pub struct Match {
     /// not calibrated.
     #[schema(required)]
     pub probability: Option<f32>,
-}
-
-/// POST /verify
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Verified {
-    /// Whether the similarity reaches the threshold.
-    pub same_person: bool,
-    /// Cosine, -1..1.
-    pub similarity: f32,
-    /// Probability that both are one person, 0..1, if the model is calibrated.
-    #[schema(required)]
-    pub probability: Option<f32>,
-    pub threshold: f32,
-    pub decision: Decision,
-    pub model: String,
-    /// How unlike any face each of them is, 0..1, if the model is calibrated for it.
-    pub anomalies: [Option<f32>; 2],
-    /// The faces that were compared: that of `image_a`, that of `image_b`.
-    pub faces: [ComparedFace; 2],
-}
-
-/// POST /subjects/{subject}/verify and POST /faces/{face}/verify
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct VerifiedStored {
-    /// Whether the similarity reaches the threshold.
-    pub same_person: bool,
-    /// Cosine, -1..1.
-    pub similarity: f32,
-    /// Probability that both are one person, 0..1, if the model is calibrated.
-    #[schema(required)]
-    pub probability: Option<f32>,
-    pub threshold: f32,
-    pub decision: Decision,
-    pub model: String,
-    /// With whom it was compared.
-    pub subject: String,
-    pub subject_id: SubjectId,
-    /// With which face; null: with the template of all faces of the subject.
-    #[schema(required)]
-    pub face_id: Option<FaceId>,
-    /// How unlike any face the one of the photo is, 0..1, if the model is calibrated for it.
-    #[schema(required)]
-    pub anomaly: Option<f32>,
-    /// The face of the photo; null if an embedding was sent.
-    #[schema(required)]
-    pub face: Option<ComparedFace>,
-}
-
-/// A face that was compared with another.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct ComparedFace {
-    #[serde(flatten)]
-    pub face: FoundFace,
-    #[serde(flatten)]
-    pub usability: Usability,
 }
 
 /// One page of a list.

@@ -4,8 +4,11 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageError};
 use thiserror::Error;
 
+use super::align::TEMPLATE;
 use super::decode::{DecodeError, DecodeLimits, decode};
-use crate::types::{Chip, InvalidValue};
+use super::finder::Found;
+use super::look::Turn;
+use crate::types::{BoundingBox, Chip, Detection, InvalidValue, Landmarks};
 
 /// High enough that the embedding of the stored chip is nearly that of the chip (the encoder keeps colour at full
 /// resolution); about 8 KB.
@@ -40,6 +43,17 @@ pub fn encode_chip(chip: &Chip) -> Result<Vec<u8>, ChipError> {
 /// An image of a chip's size, such as [`encode_chip`] stores.
 pub fn decode_chip(bytes: &[u8]) -> Result<Chip, ChipError> {
     Ok(Chip::try_from(decode(bytes, &LIMITS)?)?)
+}
+
+/// The face that a chip shows: all of it, with its points where alignment puts them. Nobody doubts it.
+pub fn whole_face() -> Found {
+    let side = Chip::SIDE as f32;
+    let detection = Detection {
+        bounding_box: BoundingBox { x: 0.0, y: 0.0, width: side, height: side },
+        landmarks: Landmarks::from(TEMPLATE),
+        score: 1.0,
+    };
+    Found { detection, turned: Turn::Upright, doubtful: false }
 }
 
 #[cfg(test)]

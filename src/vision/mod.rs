@@ -36,12 +36,12 @@ mod photo_tests;
 mod rows_tests;
 
 pub use align::{AlignError, Similarity, align, chip_step, share_outside};
-pub use chip::{ChipError, decode_chip, encode_chip};
+pub use chip::{ChipError, decode_chip, encode_chip, whole_face};
 pub use decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened, decode, is_image, open};
 pub use detect::{DetectError, DetectOptions, detections};
 pub use exposure::brightened;
 pub use finder::{Detail, Finder, Found, MinFace, Searched, Wanted};
 pub use look::{Look, Turn, draw};
-pub use quality::{Weakness, quality, weaknesses};
+pub use quality::{Weakness, chip_quality, quality, weaknesses};
 pub use raster::Raster;
 pub use shrink::{Scale, Shrunk, shrink};

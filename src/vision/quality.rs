@@ -136,6 +136,15 @@ pub fn quality(detection: &Detection, chip: &Chip) -> Quality {
     Quality { score, detection: detection.score, eye_distance, sharpness, pose }
 }
 
+/// Rates a face of which there is the chip alone. What only its photo would tell is taken for good: how large it was, where it
+/// looked, and how sure the detector was of it.
+pub fn chip_quality(chip: &Chip) -> Quality {
+    let sharpness = sharpness(chip);
+    let eye_distance = distance(TEMPLATE[0], TEMPLATE[1]);
+    let pose = Pose { yaw: 0.0, pitch: 0.0, roll: 0.0 };
+    Quality { score: sharpness, detection: 1.0, eye_distance, sharpness, pose }
+}
+
 fn distance(a: Point, b: Point) -> f32 {
     (a.x - b.x).hypot(a.y - b.y)
 }
@@ -310,6 +319,14 @@ mod tests {
         let of = |chip: &Chip| weaknesses(&quality(&face(head(0.0, 0.0, 0.0, 60.0), 0.999), chip), chip, false, 0.0);
         assert_eq!(of(&night), [Weakness::Blurred, Weakness::TooDark, Weakness::LowContrast]);
         assert_eq!(of(&glare), [Weakness::Blurred, Weakness::TooBright, Weakness::LowContrast]);
+    }
+
+    #[test]
+    fn of_a_chip_alone_its_pixels_are_rated() {
+        let (sharp, blurred) = (waves(3.0), waves(40.0));
+        assert!(chip_quality(&sharp).score > 0.9 && chip_quality(&blurred).score < 0.35);
+        assert_eq!(weaknesses(&chip_quality(&sharp), &sharp, false, 0.0), []);
+        assert_eq!(weaknesses(&chip_quality(&blurred), &blurred, false, 0.0), [Weakness::Blurred]);
     }
 
     #[test]

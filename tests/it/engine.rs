@@ -126,7 +126,7 @@ async fn only_the_largest_faces_are_looked_at_if_asked() {
     let two: Detected = app.post_photo("/detect?max_faces=2", &photo).await.json();
     assert_eq!(two.faces.len(), 2);
     for (one, other) in two.faces.iter().zip(&all.faces) {
-        assert_eq!(one.bounding_box.x, other.bounding_box.x);
+        assert_eq!(one.face.bounding_box.x, other.face.bounding_box.x);
     }
     let embedded: Embedded = app.post_photo("/embed?max_faces=1", &photo).await.json();
     assert_eq!(embedded.faces.len(), 1);

@@ -127,7 +127,7 @@ async fn a_photo_is_the_same_in_every_format() {
         ("JPEG, EXIF orientation 6", turned),
     ] {
         let answer: Detected = app.post_photo("/detect", &bytes).await.json();
-        let (a, b) = (original.faces[0].bounding_box, answer.faces[0].bounding_box);
+        let (a, b) = (original.faces[0].face.bounding_box, answer.faces[0].face.bounding_box);
         let off = (a.x - b.x).abs().max((a.y - b.y).abs()).max((a.width - b.width).abs());
         assert!(off < 3.0, "{what}: {a:?} became {b:?}");
         assert_eq!((answer.width, answer.height), (250, 250));

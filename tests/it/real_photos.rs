@@ -119,7 +119,7 @@ async fn every_face_of_a_large_group_is_found() {
     let photo = png(&group);
     let found = app.detected(&photo, "").await;
     let missing: Vec<_> =
-        places.iter().filter(|place| !found.faces.iter().any(|face| is_at(&face.bounding_box, **place))).collect();
+        places.iter().filter(|place| !found.faces.iter().any(|face| is_at(&face.face.bounding_box, **place))).collect();
     assert!(missing.len() <= 1, "{missing:?} of 40 faces of 40 pixels were not found");
     assert!(found.faces.len() <= 44, "{} boxes for 40 faces", found.faces.len());
     assert_eq!(found.searched.min_face_pixels, 40);

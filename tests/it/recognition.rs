@@ -84,7 +84,7 @@ async fn check_scenes(app: &TestApp) {
         let inside = noses.iter().filter(|nose| {
             let (x, y) = (nose[0].as_f64().unwrap() as f32, nose[1].as_f64().unwrap() as f32);
             answer.faces.iter().any(|face| {
-                let b = face.bounding_box;
+                let b = face.face.bounding_box;
                 (b.x..b.x + b.width).contains(&x) && (b.y..b.y + b.height).contains(&y)
             })
         });

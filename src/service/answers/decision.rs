@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::gallery::Policy;
+use crate::types::GalleryId;
 
 /// By what a face is called known.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -32,6 +33,15 @@ pub struct Decision {
     /// 95 % interval of that rate.
     #[schema(required)]
     pub estimated_fpir_interval: Option<[f64; 2]>,
+}
+
+/// By what a face is called one of a gallery, where several are searched.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DecisionIn {
+    pub gallery: String,
+    pub gallery_id: GalleryId,
+    /// Of a rate `fpir` each gallery has its part: it is divided by their number.
+    pub decision: Decision,
 }
 
 /// What a threshold rests on.

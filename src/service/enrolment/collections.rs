@@ -58,7 +58,7 @@ impl Enrolment {
         if let Some(policy) = change.policy.flatten() {
             // What would be refused at every request is refused now.
             let (serving, gallery) = (self.0.recognition.serving(), self.0.galleries.gallery_id(gallery).await?);
-            self.0.recognition.authority(&serving, gallery).await?.identify(Some(policy))?;
+            self.0.recognition.authority(&serving, gallery).await?.identify(policy)?;
         }
         let changed = self.0.galleries.update_gallery(gallery, change).await?;
         self.0.recognition.catch_up().await;

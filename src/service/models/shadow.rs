@@ -13,7 +13,7 @@ use crate::service::ServiceError;
 use crate::service::answers::{Disagreement, Job, Page, ShadowOpinion, ShadowReport, ShadowTally};
 use crate::service::models::{EmbeddedFaces, Models};
 use crate::service::once::{Once, once};
-use crate::service::recognition::{Answered, Serving, count_shadow, opinion};
+use crate::service::recognition::{Answered, Probes, Serving, count_shadow, opinion};
 use crate::service::requests::ShadowRequest;
 use crate::service::work::{Failure, new_job, patiently, settings_of, submit};
 use crate::types::{ModelId, RequestKey, StoredEmbedding};
@@ -183,13 +183,10 @@ impl Models {
     async fn compare(&self, candidate: &Serving, answered: Answered) -> Result<(), ServiceError> {
         let Answered { gallery, policy, unique_subjects, chips, opinions, by } = answered;
         let embeddings = patiently(|| self.0.recognition.embeddings(&candidate.loaded, chips.clone())).await?;
-        let decision = self.0.recognition.decide(candidate, &gallery, policy).await?;
+        let decision = self.0.recognition.decide(candidate, &gallery, policy, 1).await?;
         let probes: Vec<StoredEmbedding> = embeddings.iter().map(StoredEmbedding::from).collect();
-        let found = self
-            .0
-            .recognition
-            .best_subjects(candidate, gallery.id, &probes, 1, unique_subjects, decision.threshold)
-            .await?;
+        let probes = Probes { embeddings: &probes, except: None, top_k: 1, unique: unique_subjects };
+        let found = self.0.recognition.best_subjects(candidate, gallery.id, probes, decision.threshold).await?;
         for (by_active, hits) in opinions.into_iter().zip(found.hits) {
             let by_candidate = opinion(&hits, decision.threshold);
             let comparison =

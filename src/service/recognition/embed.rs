@@ -5,10 +5,10 @@ use futures_util::{StreamExt, stream};
 use tracing::{Instrument, debug_span};
 
 use super::identify::BATCHED;
-use super::{Loaded, PhotoFace, Recognition, Serving};
+use super::{Loaded, Recognition, Serving};
 use crate::service::ServiceError;
-use crate::service::answers::{Detected, Embedded, EmbeddedFace};
-use crate::service::requests::{DetectRequest, EmbedBatchRequest, FileBytes};
+use crate::service::answers::{Detected, DetectedFace, Embedded, EmbeddedFace};
+use crate::service::requests::{DetectRequest, EmbedBatchRequest, Extra, FileBytes};
 use crate::types::{Chip, Embedding, Landmarks, Point};
 use crate::vision::{self, Wanted};
 
@@ -18,7 +18,9 @@ impl Recognition {
         let _admitted = self.admit()?;
         let wanted = request.wanted();
         let photo = self.0.photos.read("image", request.image.0, wanted, wanted.faces).await?;
-        let faces = photo.faces.iter().map(PhotoFace::found).collect();
+        let chips = self.shown_chips(&photo.faces, &request.returned).await?;
+        let faces =
+            photo.faces.iter().zip(chips).map(|(face, chip)| DetectedFace { face: face.found(), chip }).collect();
         Ok(Detected { width: photo.width, height: photo.height, searched: photo.searched.into(), faces })
     }
 
@@ -26,7 +28,7 @@ impl Recognition {
     pub async fn embed(&self, request: DetectRequest) -> Result<Embedded, ServiceError> {
         let _admitted = self.admit()?;
         let wanted = request.wanted();
-        self.embed_photo(&self.serving(), "image", request.image.0, wanted).await
+        self.embed_photo(&self.serving(), "image", request.image.0, wanted, &request.returned).await
     }
 
     /// Embeds the faces of several photos, all by one model; one that fails does not fail the rest.
@@ -36,7 +38,7 @@ impl Recognition {
     ) -> Result<Vec<Result<Embedded, ServiceError>>, ServiceError> {
         let _admitted = self.admit()?;
         let (serving, wanted) = (self.serving(), request.wanted());
-        let each = |image: FileBytes| self.embed_photo(&serving, "images", image.0, wanted);
+        let each = |image: FileBytes| self.embed_photo(&serving, "images", image.0, wanted, &request.returned);
         Ok(stream::iter(request.images.0).map(each).buffered(BATCHED).collect().await)
     }
 
@@ -46,21 +48,24 @@ impl Recognition {
         field: &'static str,
         image: Bytes,
         wanted: Wanted,
+        returned: &[Extra],
     ) -> Result<Embedded, ServiceError> {
         let photo = self.0.photos.read(field, image, wanted, wanted.faces).await?.not_empty()?;
         let embeddings =
             self.embeddings(&serving.loaded, photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
-        let faces = photo.faces.iter().zip(embeddings);
+        let chips = self.shown_chips(&photo.faces, returned).await?;
+        let faces = photo.faces.iter().zip(embeddings).zip(chips);
         let threshold = serving.calibration().threshold.get();
         Ok(Embedded {
             model: serving.name().to_owned(),
             dimension: serving.loaded.embedder.dimension(),
             searched: photo.searched.into(),
             faces: faces
-                .map(|(face, embedding)| EmbeddedFace {
+                .map(|((face, embedding), chip)| EmbeddedFace {
                     face: face.found(),
                     usability: serving.usability(face, &embedding, threshold),
                     embedding: embedding.as_slice().to_vec(),
+                    chip,
                 })
                 .collect(),
         })

@@ -1,9 +1,12 @@
 //! Recognition: from a photo to faces, embeddings, subjects and a decision. It reads galleries and changes nothing.
 
+mod chips;
+mod compare;
 mod decisions;
 mod embed;
 mod identify;
 mod info;
+mod lookup;
 mod naming;
 mod photo;
 mod sampler;
@@ -21,7 +24,7 @@ use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
 use crate::service::ServiceError;
 pub(in crate::service) use decisions::{Authority, GalleryCurves, STRANGERS};
-pub(in crate::service) use identify::opinion;
+pub(in crate::service) use lookup::{Probes, opinion};
 use naming::FaceNaming;
 pub use photo::{Photo, PhotoFace, PhotoReader};
 pub(in crate::service) use sampler::{Answered, Sampler, count_shadow};

@@ -12,7 +12,8 @@ use crate::service::ServiceError;
 use crate::service::answers::FoundFace;
 use crate::types::{Chip, DetectorOutput, Quality};
 use crate::vision::{
-    self, DecodeError, DecodeLimits, DetectOptions, Finder, Found, Look, Raster, Scale, Searched, Wanted, Weakness,
+    self, ChipError, DecodeError, DecodeLimits, DetectOptions, Finder, Found, Look, Raster, Scale, Searched, Wanted,
+    Weakness,
 };
 
 /// A photo that was looked at.
@@ -134,8 +135,8 @@ impl PhotoReader {
         Ok(())
     }
 
-    /// Finds the faces of a photo that are wanted, and aligns the largest of them, `most` at most. `field` names the photo in
-    /// errors.
+    /// Finds the faces of a photo that are wanted, and aligns the largest of them, `most` at most; of a chip takes the one that it
+    /// is. `field` names the photo in errors.
     #[instrument(skip(self, bytes, wanted, most))]
     pub async fn read(
         &self,
@@ -144,6 +145,11 @@ impl PhotoReader {
         wanted: Wanted,
         most: usize,
     ) -> Result<Photo, ServiceError> {
+        if wanted.aligned {
+            let limits = self.decoder.limits;
+            let reading = move || read_chip(&bytes, &limits, field);
+            return self.engine.on_cpu(Step::Decode, reading).instrument(debug_span!("decode")).await?;
+        }
         let (mut decoded, mut drawn) = self.decode(field, bytes, wanted).instrument(debug_span!("decode")).await?;
         loop {
             let (looks, outputs) = self.detect(drawn, &decoded.looks_held).instrument(debug_span!("detect")).await?;
@@ -262,6 +268,26 @@ impl Decoded {
         let faces = found.into_iter().filter_map(|found| align(&self.photo, found)).take(most).collect();
         Ok(Photo { width, height, faces, searched, field })
     }
+}
+
+/// The face of an image that is said to be a chip. Others of a chip's shape were aligned otherwise, so no other size is taken.
+fn read_chip(file: &Bytes, limits: &DecodeLimits, field: &'static str) -> Result<Photo, ServiceError> {
+    let unreadable = |source| ServiceError::Image { field, source };
+    let (width, height) = vision::open(file, limits).map_err(unreadable)?.upright_size();
+    if (width, height) != (Chip::SIDE, Chip::SIDE) {
+        let side = Chip::SIDE;
+        let reason = format!("an aligned face has {side}x{side} pixels, this image has {width}x{height}");
+        return Err(ServiceError::InvalidField { field, reason });
+    }
+    let chip = vision::decode_chip(file).map_err(|error| match error {
+        ChipError::Decode(source) => unreadable(source),
+        other => ServiceError::Internal(other.to_string()),
+    })?;
+    let quality = vision::chip_quality(&chip);
+    let weaknesses = vision::weaknesses(&quality, &chip, false, 0.0);
+    let face = PhotoFace { found: vision::whole_face(), quality, chip: vision::brightened(chip), weaknesses };
+    let searched = Searched { min_face_pixels: width, looks: 0 };
+    Ok(Photo { width, height, faces: vec![face], searched, field })
 }
 
 fn align(photo: &Raster, found: Found) -> Option<PhotoFace> {

@@ -6,7 +6,7 @@ use super::{Recognition, Serving};
 use crate::gallery::{DEFAULT_GALLERY_NAME, GalleryError, Known};
 use crate::service::ServiceError;
 use crate::service::answers::{ComparedFace, IdentifiedEmbedding, VerifiedStored};
-use crate::service::requests::{IdentifyStoredRequest, VerifyStoredRequest};
+use crate::service::requests::{Among, Given, IdentifyStoredRequest, VerifyStoredRequest};
 use crate::types::{Embedding, FaceId, Name, StoredEmbedding};
 
 /// What is compared: the template of a subject, or one face.
@@ -22,28 +22,21 @@ impl Recognition {
     pub async fn verify_stored(
         &self,
         enrolled: Enrolled<'_>,
-        request: VerifyStoredRequest,
+        mut request: VerifyStoredRequest,
     ) -> Result<VerifiedStored, ServiceError> {
         let _admitted = self.admit()?;
         let serving = self.serving();
         let decision = decide_pair(&serving, request.policy()?)?;
         let known = self.known(&serving, enrolled, request.gallery.as_ref()).await?;
         let wanted = request.wanted();
-        let (embedding, face) = match (request.image, request.embedding) {
-            (Some(image), None) => {
+        let (embedding, face) = match request.probe()? {
+            Given::Photo(image) => {
                 let face = self.0.photos.read("image", image.0, wanted, 1).await?.largest()?;
                 let embedding = self.embedding(&serving.loaded, face.chip.clone()).await?;
                 let usability = serving.usability(&face, &embedding, decision.threshold);
                 (embedding, Some(ComparedFace { face: face.found(), usability }))
             }
-            (None, Some(numbers)) => (of_numbers(&serving, numbers)?, None),
-            (image, _) => {
-                let reason = match image {
-                    Some(_) => "`image` is given as well; say one of them",
-                    None => "either it or `image` is needed",
-                };
-                return Err(ServiceError::InvalidField { field: "embedding", reason: reason.to_owned() });
-            }
+            Given::Embedding(numbers) => (of_numbers(&serving, numbers)?, None),
         };
         let similarity = StoredEmbedding::from(&embedding).similarity(&known.embedding) as f32;
         // Rounding to 16 bits can take a vector's length a little past 1.
@@ -76,9 +69,10 @@ impl Recognition {
         let serving = self.serving();
         let policy = request.policy()?;
         let known = self.known(&serving, enrolled, request.gallery.as_ref()).await?;
-        let gallery = self.find_gallery(&serving, &known.gallery.to_string()).await?;
+        let gallery = known.gallery.to_string();
+        let places = self.places(&serving, Among::One(&gallery), policy).await?;
         let probe = Probe { embedding: known.embedding, except: Some(known.subject_id) };
-        self.identify_probe(&serving, &gallery, probe, request.top_k, policy).await
+        self.identify_probe(&serving, places, probe, request.top_k).await
     }
 
     /// Who or what was enrolled, by the model that answers.

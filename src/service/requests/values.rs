@@ -7,6 +7,7 @@ use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Ref, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::db::{PageError, PageRequest};
+use crate::types::Name;
 
 /// The bytes of a file.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +80,55 @@ impl PartialSchema for Batch {
 impl ToSchema for Batch {
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
         schemas.push((FileBytes::name().into(), FileBytes::schema()));
+    }
+}
+
+/// What an answer can show of a face beside what it always says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Extra {
+    /// The aligned crop that the embedder saw.
+    Chip,
+}
+
+/// The names or ids of galleries, 1..=16.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Vec<Name>")]
+#[schema(min_items = 1, max_items = 16)]
+pub struct GalleryList(pub Vec<Name>);
+
+impl GalleryList {
+    /// Each is searched by itself, and takes the time of a request.
+    const MOST: usize = 16;
+}
+
+impl TryFrom<Vec<Name>> for GalleryList {
+    type Error = OutOfRange;
+
+    fn try_from(names: Vec<Name>) -> Result<Self, OutOfRange> {
+        if (1..=Self::MOST).contains(&names.len()) {
+            Ok(Self(names))
+        } else {
+            Err(OutOfRange("a list of 1 to 16 galleries"))
+        }
+    }
+}
+
+/// As many embeddings as a batch may have photos.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Vec<Vec<f32>>")]
+#[schema(min_items = 1, max_items = 64)]
+pub struct EmbeddingList(pub Vec<Vec<f32>>);
+
+impl TryFrom<Vec<Vec<f32>>> for EmbeddingList {
+    type Error = OutOfRange;
+
+    fn try_from(embeddings: Vec<Vec<f32>>) -> Result<Self, OutOfRange> {
+        if (1..=Batch::MOST).contains(&embeddings.len()) {
+            Ok(Self(embeddings))
+        } else {
+            Err(OutOfRange("a list of 1 to 64 embeddings"))
+        }
     }
 }
 

@@ -79,6 +79,8 @@ pub struct Wanted {
     pub min_face: Option<MinFace>,
     /// So many, the largest: once they are found in the whole photo, its parts are not looked at.
     pub faces: usize,
+    /// The image is no photo but a chip, whose face need not be found: no finder looks at it.
+    pub aligned: bool,
 }
 
 impl Wanted {
@@ -90,7 +92,7 @@ impl Wanted {
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { detail: Detail::Auto, min_face: None, faces: usize::MAX }
+        Self { detail: Detail::Auto, min_face: None, faces: usize::MAX, aligned: false }
     }
 }
 

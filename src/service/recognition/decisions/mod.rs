@@ -80,21 +80,27 @@ impl Recognition {
         Ok(Authority { serving, subjects, gallery, pair: false })
     }
 
-    /// The decision for one photo: what the request asked for, else the gallery's policy, else what the server says.
+    /// The decision for one photo: what the request asked for, else the gallery's policy, else what the server says. If it is looked
+    /// for in so many galleries, each may take their part of the strangers: rates of them add up.
     pub(in crate::service) async fn decide(
         &self,
         serving: &Serving,
         gallery: &Gallery,
         asked: Option<Policy>,
+        galleries: usize,
     ) -> Result<Decision, ServiceError> {
-        self.authority(serving, gallery.id).await?.identify(asked.or(gallery.policy))
+        let policy = match asked.or(gallery.policy).unwrap_or_else(|| serving.policy()) {
+            Policy::Fpir(rate) if galleries > 1 => Policy::Fpir(rate / galleries as f64),
+            policy => policy,
+        };
+        self.authority(serving, gallery.id).await?.identify(policy)
     }
 }
 
 impl Authority<'_> {
     /// From which similarity on a probe is somebody of the gallery.
-    pub fn identify(&self, policy: Option<Policy>) -> Result<Decision, ServiceError> {
-        let policy = policy.unwrap_or_else(|| self.serving.policy()).checked()?;
+    pub fn identify(&self, policy: Policy) -> Result<Decision, ServiceError> {
+        let policy = policy.checked()?;
         let ruling = match policy {
             Policy::Threshold(threshold) => given(threshold),
             Policy::Fmr(rate) => {
@@ -280,7 +286,7 @@ impl Serving {
 /// The decision for a pair of photos.
 pub(in crate::service) fn decide_pair(serving: &Serving, asked: Option<Policy>) -> Result<Decision, ServiceError> {
     let authority = Authority { serving, subjects: 1, gallery: None, pair: true };
-    authority.identify(Some(asked.unwrap_or(Policy::Threshold(serving.threshold.get()))))
+    authority.identify(asked.unwrap_or(Policy::Threshold(serving.threshold.get())))
 }
 
 fn given(threshold: f32) -> Ruling {
