@@ -172,6 +172,7 @@ impl From<GalleryError> for Problem {
             GalleryError::GalleryNameIsId(_) => Self::new(Code::InvalidField, detail).with_field("name"),
             GalleryError::DuplicateSubject(_) => Self::new(Code::DuplicateSubject, detail),
             GalleryError::SameSubject => Self::new(Code::SameSubject, detail),
+            GalleryError::OtherRevision => Self::new(Code::PreconditionFailed, detail),
             GalleryError::NoChip(_) => Self::new(Code::NoChip, detail),
             GalleryError::InvalidPolicy(_) => Self::new(Code::InvalidField, detail).with_field("policy"),
             GalleryError::DefaultGallery => Self::new(Code::DefaultGallery, detail),

@@ -13,7 +13,9 @@ use utoipa::ToSchema;
 
 pub use decision::{Basis, Decision, FpirThreshold, Strangers};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
-pub use galleries::{EnrolledFace, Erased, Gallery, GalleryEntry, GallerySearch, ReviewState, SearchPlace, Subject};
+pub use galleries::{
+    EnrolledFace, Erased, Gallery, GalleryEntry, GallerySearch, ReviewState, Revised, SearchPlace, Subject,
+};
 pub use info::{Info, ModelInfo, RequestLimits, ThresholdAt, Version};
 pub use jobs::{Job, SetAside};
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};

@@ -38,6 +38,7 @@ mod recognition;
 mod replicas;
 mod resting;
 mod review;
+mod revisions;
 mod serve;
 mod shadow;
 mod start;

@@ -121,21 +121,21 @@ async fn a_large_gallery_is_hidden_at_once_and_erased_in_pieces() {
     let db = Fixture::new().await;
     large(&db, "team", 400, 2).await;
     let kept = db.enroll("default", "Ada", &axis(0)).await;
-    assert_eq!(db.galleries.erase_small_gallery("team").await.unwrap(), None);
+    assert_eq!(db.galleries.erase_small_gallery("team", &Expected::Any).await.unwrap(), None);
     let id = db.galleries.gallery_id("team").await.unwrap();
     // An enrolment is under way, and does not hinder it.
     let (subject, metadata, embedding) = (name("late"), Metadata::default(), axis(3));
     let late = face(db.model, "team", &subject, &metadata, &embedding);
     let under_way = db.galleries.begin_enrolment(&late).await.unwrap();
     let mut transaction = db.galleries.begin().await.unwrap();
-    assert_eq!(db.galleries.hide_gallery(&mut transaction, "team").await.unwrap().gallery, id);
+    assert_eq!(db.galleries.hide_gallery(&mut transaction, "team", &Expected::Any).await.unwrap().gallery, id);
     transaction.commit().await.unwrap();
 
     // Nobody finds it, or anything of it, by name or by id; and the name is free.
     for address in ["team".to_owned(), id.to_string()] {
         assert!(matches!(db.galleries.gallery(&address).await, Err(GalleryError::GalleryNotFound(_))));
         assert!(matches!(
-            db.galleries.hide_gallery(&mut db.galleries.begin().await.unwrap(), &address).await,
+            db.galleries.hide_gallery(&mut db.galleries.begin().await.unwrap(), &address, &Expected::Any).await,
             Err(GalleryError::GalleryNotFound(_))
         ));
         let refused = db.enroll_as(OnDoubt::Allow, &address, "Eve", &axis(1)).await;
@@ -184,10 +184,10 @@ async fn a_subject_with_many_faces_is_hidden_at_once_and_erased_in_pieces() {
     let db = Fixture::new().await;
     large(&db, "team", 1, 650).await;
     db.enroll("team", "Bob", &axis(0)).await;
-    assert_eq!(db.galleries.erase_small_subject("team", "subject 0").await.unwrap(), None);
+    assert_eq!(db.galleries.erase_small_subject("team", "subject 0", &Expected::Any).await.unwrap(), None);
     assert_eq!(db.galleries.subject("team", "subject 0").await.unwrap().faces, 650);
     let mut transaction = db.galleries.begin().await.unwrap();
-    let hidden = db.galleries.hide_subject(&mut transaction, "team", "subject 0").await.unwrap();
+    let hidden = db.galleries.hide_subject(&mut transaction, "team", "subject 0", &Expected::Any).await.unwrap();
     transaction.commit().await.unwrap();
     let (gallery, subject) = (hidden.gallery, hidden.subject.unwrap());
     let gone = db.galleries.subject("team", &subject.to_string()).await;
@@ -214,9 +214,10 @@ async fn a_subject_with_many_faces_goes_to_another_in_pieces() {
     large(&db, "team", 1, 650).await;
     let bob = db.enroll("team", "Bob", &axis(0)).await;
     let begin = async |into: &str, from: &str| {
-        assert_eq!(db.galleries.merge_small_subject("team", into, from).await.unwrap(), None);
+        assert_eq!(db.galleries.merge_small_subject("team", into, from, &Expected::Any).await.unwrap(), None);
         let mut transaction = db.galleries.begin().await.unwrap();
-        let (hidden, from, _) = db.galleries.hide_merged(&mut transaction, "team", into, from).await.unwrap();
+        let (hidden, from, _) =
+            db.galleries.hide_merged(&mut transaction, "team", (into, from), &Expected::Any).await.unwrap();
         transaction.commit().await.unwrap();
         (hidden.gallery, from)
     };
@@ -238,7 +239,7 @@ async fn a_subject_with_many_faces_goes_to_another_in_pieces() {
     assert_eq!(from, bob.subject_id);
     db.galleries.erase_subject_piece(gallery, from).await.unwrap();
     let mut transaction = db.galleries.begin().await.unwrap();
-    db.galleries.hide_subject(&mut transaction, "team", "Carl").await.unwrap();
+    db.galleries.hide_subject(&mut transaction, "team", "Carl", &Expected::Any).await.unwrap();
     transaction.commit().await.unwrap();
     db.enroll("team", "Dora", &random.embedding()).await;
     for subject in [from, carl.subject_id] {
@@ -254,7 +255,8 @@ async fn faces_on_their_way_to_somebody_who_is_merged_arrive_where_that_one_went
     db.enroll("team", "Bob", &axis(0)).await;
     db.enroll("team", "Carl", &axis(1)).await;
     let mut transaction = db.galleries.begin().await.unwrap();
-    let (hidden, from, _) = db.galleries.hide_merged(&mut transaction, "team", "Bob", "subject 0").await.unwrap();
+    let (hidden, from, _) =
+        db.galleries.hide_merged(&mut transaction, "team", ("Bob", "subject 0"), &Expected::Any).await.unwrap();
     transaction.commit().await.unwrap();
     db.galleries.erase_subject_piece(hidden.gallery, from).await.unwrap();
     // While they are on their way, another model embeds them as well: they stay.
@@ -268,7 +270,8 @@ async fn faces_on_their_way_to_somebody_who_is_merged_arrive_where_that_one_went
 
     // Bob has 301 faces by now: he goes to Carl by a job as well. His is done first. A piece that waits meanwhile erases nothing.
     let mut transaction = db.galleries.begin().await.unwrap();
-    let (_, bob, _) = db.galleries.hide_merged(&mut transaction, "team", "Carl", "Bob").await.unwrap();
+    let (_, bob, _) =
+        db.galleries.hide_merged(&mut transaction, "team", ("Carl", "Bob"), &Expected::Any).await.unwrap();
     let piece = tokio::spawn({
         let (galleries, gallery) = (db.galleries.clone(), hidden.gallery);
         async move { galleries.erase_subject_piece(gallery, from).await.unwrap() }

@@ -6,8 +6,15 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{FoundFace, Strangers};
-use crate::gallery::Policy;
+use crate::gallery::{Policy, Revision};
 use crate::types::{FaceId, GalleryId, SubjectId};
+
+/// A gallery or a subject, and the state that this is.
+#[derive(Debug, Clone)]
+pub struct Revised<T> {
+    pub revision: Revision,
+    pub answer: T,
+}
 
 /// A gallery.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -8,10 +8,10 @@ use tracing::warn;
 
 use super::Enrolment;
 use crate::db::Transaction;
-use crate::gallery::{GalleryError, Hidden};
+use crate::gallery::{Expected, GalleryError, Hidden};
 use crate::jobs::JobKind;
 use crate::service::ServiceError;
-use crate::service::answers::{self, Job};
+use crate::service::answers::{self, Job, Revised};
 use crate::service::work::new_job;
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
 
@@ -36,50 +36,57 @@ pub(in crate::service) struct ErasureSettings {
 }
 
 impl Enrolment {
-    /// Erases a gallery with everything in it.
-    pub async fn delete_gallery(&self, gallery: &str, by: &str) -> Result<Deleted<answers::Erased>, ServiceError> {
+    /// Erases a gallery with everything in it, if it is as expected.
+    pub async fn delete_gallery(
+        &self,
+        gallery: &str,
+        expected: &Expected,
+        by: &str,
+    ) -> Result<Deleted<answers::Erased>, ServiceError> {
         let galleries = &self.0.galleries;
-        if let Some((hidden, erased)) = galleries.erase_small_gallery(gallery).await? {
+        if let Some((hidden, erased)) = galleries.erase_small_gallery(gallery, expected).await? {
             self.forget(&hidden).await?;
             return Ok(Deleted::Done(erased.into()));
         }
         let mut transaction = galleries.begin().await?;
-        let hidden = galleries.hide_gallery(&mut transaction, gallery).await?;
+        let hidden = galleries.hide_gallery(&mut transaction, gallery, expected).await?;
         self.leave_to_job(transaction, JobKind::Erase, (hidden, None), by).await
     }
 
-    /// Erases a subject, given by name or id, with all its faces.
+    /// Erases a subject, given by name or id, with all its faces, if it is as expected.
     pub async fn delete_subject(
         &self,
         gallery: &Name,
         subject: &str,
+        expected: &Expected,
         by: &str,
     ) -> Result<Deleted<answers::Erased>, ServiceError> {
         let galleries = &self.0.galleries;
-        if let Some((hidden, erased)) = galleries.erase_small_subject(gallery.as_str(), subject).await? {
+        if let Some((hidden, erased)) = galleries.erase_small_subject(gallery.as_str(), subject, expected).await? {
             self.forget(&hidden).await?;
             return Ok(Deleted::Done(erased.into()));
         }
         let mut transaction = galleries.begin().await?;
-        let hidden = galleries.hide_subject(&mut transaction, gallery.as_str(), subject).await?;
+        let hidden = galleries.hide_subject(&mut transaction, gallery.as_str(), subject, expected).await?;
         self.leave_to_job(transaction, JobKind::Erase, (hidden, None), by).await
     }
 
-    /// Gives the faces of `from` to `into`, both given by name or id, and erases `from`.
+    /// Gives the faces of `from` to `into`, both given by name or id, and erases `from`, if `into` is as expected.
     pub async fn merge_subjects(
         &self,
         gallery: &Name,
-        into: &str,
-        from: &str,
+        (into, from): (&str, &str),
+        expected: &Expected,
         by: &str,
-    ) -> Result<Deleted<answers::Subject>, ServiceError> {
+    ) -> Result<Deleted<Revised<answers::Subject>>, ServiceError> {
         let galleries = &self.0.galleries;
-        if let Some((hidden, into)) = galleries.merge_small_subject(gallery.as_str(), into, from).await? {
+        if let Some((hidden, into)) = galleries.merge_small_subject(gallery.as_str(), into, from, expected).await? {
             self.forget(&hidden).await?;
             return Ok(Deleted::Done(galleries.subject_by_id(into).await?.into()));
         }
         let mut transaction = galleries.begin().await?;
-        let (hidden, _, into) = galleries.hide_merged(&mut transaction, gallery.as_str(), into, from).await?;
+        let (hidden, _, into) =
+            galleries.hide_merged(&mut transaction, gallery.as_str(), (into, from), expected).await?;
         self.leave_to_job(transaction, JobKind::Merge, (hidden, Some(into)), by).await
     }
 
