@@ -2,10 +2,11 @@
 //!
 //! What is small is erased at once. What is large is marked first: from then on nobody finds it, and its name is free. Then it is
 //! erased in pieces of bounded size, which can be broken off and gone on with at any time. A subject whose faces go to another one
-//! is marked in the same way.
+//! is marked in the same way, and so are [many](many) at once.
 //!
 //! Locks are taken in one order by all who change several of these: gallery, subjects by id, faces, embeddings.
 
+mod many;
 mod rows;
 
 use serde::{Deserialize, Serialize};
@@ -16,10 +17,11 @@ use super::subjects::subject_not_as_expected;
 use super::{DEFAULT_GALLERY, Expected, Galleries, GalleryError};
 use crate::db::{Transaction, is_lock_timeout};
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
+pub use many::{HiddenSubjects, Many};
 use rows::{
-    Heir, erase_face, erase_faces, erase_faces_and_subjects, erase_rest_of_gallery, erase_subjects_of, execute,
-    hide_gallery, hide_subject, hold_for_merge, hold_subjects, hold_with_heir, is_as_expected, is_hidden, move_faces,
-    pass_on_merges, set_patience, some_faces, subjects_of, transaction_id,
+    Heir, erase_faces, erase_faces_and_subjects, erase_faces_of_lasting, erase_rest_of_gallery, erase_subjects_of,
+    execute, hide_gallery, hide_subject, hold_for_merge, hold_subjects, hold_with_heir, is_as_expected, is_hidden,
+    move_faces, pass_on_merges, set_patience, some_faces, subjects_of, transaction_id,
 };
 
 /// Faces, or subjects, up to which something is erased at once; and those of a piece.
@@ -294,7 +296,7 @@ impl Galleries {
     /// Erases the face with its embeddings, and says by which transaction. Its subject stays, even without a face.
     pub async fn delete_face(&self, id: FaceId) -> Result<(Erased, u64), GalleryError> {
         let (mut transaction, _) = self.begin_with_subject_of(id, None).await?;
-        let erased = erase_face(&mut transaction, id).await?;
+        let erased = erase_faces_of_lasting(&mut transaction, &[id.0]).await?;
         if erased.faces == 0 {
             return Err(GalleryError::FaceNotFound(id));
         }

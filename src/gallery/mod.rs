@@ -39,7 +39,7 @@ use crate::types::{GalleryId, ModelId, SubjectId, nfc};
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{CHANGES_KEPT, Changes, Feed, Template};
 pub use enroll::{Duplicate, Enrolled, Enrolment, Mismatch, NewFace, OnDoubt};
-pub use erasure::{Erased, Hidden, Piece, Place};
+pub use erasure::{Erased, Hidden, HiddenSubjects, Many, Piece, Place};
 pub use error::GalleryError;
 pub use faces::{Face, FoundIn};
 pub use findings::{Finding, FindingKind, FindingsRequest, NewFinding};

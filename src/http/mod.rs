@@ -7,6 +7,7 @@ mod conditions;
 mod connections;
 mod cors;
 mod datasets;
+mod deletions;
 mod detect;
 mod encoding;
 mod enroll;
@@ -93,6 +94,8 @@ fn recognition() -> OpenApiRouter<AppState> {
         .routes(routes!(faces::get_face, faces::delete_face))
         .routes(routes!(faces::get_chip))
         .routes(routes!(faces::move_face))
+        .routes(routes!(deletions::delete_subjects))
+        .routes(routes!(deletions::delete_faces))
         .routes(routes!(findings::list_duplicates))
         .routes(routes!(findings::list_anomalies))
 }

@@ -121,6 +121,7 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::InvalidDataset(_) => Self::new(Code::InvalidDataset, detail).with_field("file"),
             ServiceError::NotEmbedded { .. } => Self::new(Code::NotEmbedded, detail),
+            ServiceError::MissingField { field, .. } => Self::new(Code::MissingField, detail).with_field(field),
             ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
             ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
             ServiceError::Job(error) => error.into(),

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 pub use decision::{Basis, Decision, FpirThreshold, Strangers};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
 pub use galleries::{
-    EnrolledFace, Erased, Gallery, GalleryEntry, GallerySearch, ReviewState, Revised, SearchPlace, Subject,
+    EnrolledFace, Erased, ErasedMany, Gallery, GalleryEntry, GallerySearch, ReviewState, Revised, SearchPlace, Subject,
 };
 pub use info::{Info, ModelInfo, RequestLimits, ThresholdAt, Version};
 pub use jobs::{Job, SetAside};

@@ -12,6 +12,7 @@ mod cli;
 mod databases;
 mod datasets;
 mod decisions;
+mod deletions;
 mod detectors;
 mod door;
 mod encodings;

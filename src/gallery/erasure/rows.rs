@@ -208,11 +208,22 @@ async fn erase_with_templates(
     Ok((Erased { subjects: 0, faces: erased, embeddings }, subjects))
 }
 
-/// Erases a face of a subject that stays, whose lock is held.
-pub(super) async fn erase_face(connection: &mut PgConnection, face: FaceId) -> Result<Erased, sqlx::Error> {
-    let embeddings = execute(connection, "delete from embeddings where face_id = $1", face.0).await?;
-    let faces = execute(connection, "delete from faces where id = $1", face.0).await?;
+/// Erases faces of subjects that stay, whose locks are held.
+pub(super) async fn erase_faces_of_lasting(
+    connection: &mut PgConnection,
+    faces: &[Uuid],
+) -> Result<Erased, sqlx::Error> {
+    let embeddings = execute_all(connection, "delete from embeddings where face_id = any($1)", faces).await?;
+    let faces = execute_all(connection, "delete from faces where id = any($1)", faces).await?;
     Ok(Erased { subjects: 0, faces, embeddings })
+}
+
+/// Of these faces those that nobody erases, and whose they are.
+pub(super) async fn owners(connection: &mut PgConnection, faces: &[Uuid]) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
+    sqlx::query_as("select id, subject_id from present_faces where id = any($1)")
+        .bind(faces)
+        .fetch_all(connection)
+        .await
 }
 
 /// Moves faces between two subjects whose locks are held, and computes the template of the one that gets them once.
@@ -288,6 +299,10 @@ pub(super) async fn execute(connection: &mut PgConnection, sql: &'static str, id
     Ok(sqlx::query::<Postgres>(sql).bind(id).execute(connection).await?.rows_affected())
 }
 
-async fn execute_all(connection: &mut PgConnection, sql: &'static str, ids: &[Uuid]) -> Result<u64, sqlx::Error> {
+pub(super) async fn execute_all(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    ids: &[Uuid],
+) -> Result<u64, sqlx::Error> {
     Ok(sqlx::query::<Postgres>(sql).bind(ids).execute(connection).await?.rows_affected())
 }

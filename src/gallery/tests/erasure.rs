@@ -325,3 +325,112 @@ async fn faces_and_their_subject_are_deleted_at_once_without_a_deadlock() {
         }
     }
 }
+
+/// Hides many as servers do.
+async fn hide_many(db: &Fixture, gallery: GalleryId, many: Many<'_>) -> Option<HiddenSubjects> {
+    let mut transaction = db.galleries.begin().await.unwrap();
+    let hidden = db.galleries.hide_subjects(&mut transaction, gallery, many).await.unwrap();
+    transaction.commit().await.unwrap();
+    hidden
+}
+
+#[tokio::test]
+async fn many_subjects_are_hidden_together_and_erased_in_pieces() {
+    let db = Fixture::new().await;
+    large(&db, "team", 350, 2).await;
+    let kept = db.enroll("team", "Ada", &axis(0)).await;
+    let team = db.galleries.gallery_id("team").await.unwrap();
+    let filter = SubjectFilter { prefix: Some(name("subject")), metadata: None };
+    let hidden = hide_many(&db, team, Many::Matching { filter: &filter, after: None }).await.unwrap();
+    assert_eq!(hidden.erased, Erased { subjects: 350, faces: 700, embeddings: 700 });
+    assert_eq!(hide_many(&db, team, Many::Matching { filter: &filter, after: None }).await, None);
+    assert_eq!(hide_many(&db, team, Many::These(&hidden.subjects)).await, None);
+    let contents = db.galleries.gallery("team").await.unwrap();
+    assert_eq!((contents.subjects, contents.faces), (1, 1));
+    // Others come under their names, and stay.
+    db.enroll("team", "subject 7", &axis(1)).await;
+
+    let with = hidden.rest.unwrap();
+    assert_eq!(db.galleries.count_hidden_together(with).await.unwrap(), hidden.erased);
+    let mut pieces = Vec::new();
+    while pieces.last().is_none_or(|piece: &Piece| !piece.done) {
+        pieces.push(db.galleries.erase_piece_together(team, with).await.unwrap());
+    }
+    assert!(pieces.iter().all(|piece| piece.erased.faces <= 300 && piece.erased.subjects <= 300), "{pieces:?}");
+    let mut erased = Erased::default();
+    pieces.iter().for_each(|piece| erased += piece.erased);
+    assert_eq!(erased, hidden.erased);
+    assert_eq!(db.galleries.count_hidden_together(with).await.unwrap(), Erased::default());
+    for table in ["subjects", "faces", "embeddings", "templates", "review_queue"] {
+        assert_eq!(db.rows(table).await, 2, "{table}");
+    }
+    assert_eq!(db.galleries.face(kept.face_id).await.unwrap().subject, "Ada");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_are_deleted_while_others_enroll_merge_and_delete_without_a_deadlock() {
+    let db = std::sync::Arc::new(Fixture::new().await);
+    let team = db.galleries.create_gallery(&name("team")).await.unwrap().id;
+    for round in 0..10 {
+        let mut faces = Vec::new();
+        for n in 0..8 {
+            faces.push(db.enroll("team", &format!("subject {n}"), &axis(n)).await.face_id);
+        }
+        let ids: Vec<Name> = (0..8).map(|n| name(&format!("subject {n}"))).collect();
+        let mut ids: Vec<SubjectId> =
+            db.galleries.find_subjects(team, &ids).await.unwrap().into_iter().map(Option::unwrap).collect();
+        let mut tasks = Vec::new();
+        for turned in [false, true] {
+            if turned {
+                ids.reverse();
+                faces.reverse();
+            }
+            let (db, ids) = (db.clone(), ids.clone());
+            tasks.push(tokio::spawn(async move {
+                hide_many(&db, team, Many::These(&ids)).await;
+            }));
+        }
+        for part in [&faces[..6], &faces[2..]] {
+            let (db, part) = (db.clone(), part.to_vec());
+            tasks.push(tokio::spawn(async move {
+                db.galleries.delete_faces(&part).await.unwrap();
+            }));
+        }
+        for n in 0..8 {
+            let db = db.clone();
+            tasks.push(tokio::spawn(async move {
+                db.enroll("team", &format!("subject {n}"), &axis(n + 8)).await;
+                // A merge takes a second connection, of which there are few here.
+                if n > 1 {
+                    return;
+                }
+                let into = format!("subject {}", 7 - n);
+                let merged =
+                    db.galleries.merge_small_subject("team", &into, &format!("subject {n}"), &Expected::Any).await;
+                assert!(matches!(merged, Ok(_) | Err(GalleryError::SubjectNotFound(_))), "{merged:?}");
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+        let filter = SubjectFilter { prefix: Some(name("subject")), metadata: None };
+        while hide_many(&db, team, Many::Matching { filter: &filter, after: None }).await.is_some() {}
+        for table in ["subjects", "faces", "embeddings", "templates", "review_queue"] {
+            assert_eq!(db.rows(table).await, 0, "{table}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn faces_that_are_listed_are_deleted_and_those_that_were_there_are_told() {
+    let (db, enrolled) = two_galleries().await;
+    let [ada, _, bob, other] = [0, 1, 2, 3].map(|n| enrolled[n].face_id);
+    db.erase_subject("default", "Ada").await.unwrap();
+    let listed = [ada, bob, other, ada, FaceId::new()];
+    let (found, erased, transaction) = db.galleries.delete_faces(&listed).await.unwrap();
+    assert_eq!((found, erased.faces, erased.embeddings), ([ada, bob].into(), 2, 2));
+    assert!(transaction.is_some());
+    assert_eq!((db.rows("faces").await, db.rows("subjects").await, db.rows("templates").await), (1, 2, 1));
+    let (found, erased, transaction) = db.galleries.delete_faces(&listed).await.unwrap();
+    assert_eq!((found.len(), erased, transaction), (0, Erased::default(), None));
+}

@@ -1,15 +1,18 @@
 //! Erasing galleries and subjects, and giving the faces of one subject to another: at once where that is short, else as a job. The
 //! answer comes when nobody can find what is to go, at any server.
 
+mod many;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+use uuid::Uuid;
 
 use super::Enrolment;
 use crate::db::Transaction;
 use crate::gallery::{Expected, GalleryError, Hidden};
-use crate::jobs::JobKind;
+use crate::jobs::{self, JobKind};
 use crate::service::ServiceError;
 use crate::service::answers::{self, Job, Revised};
 use crate::service::work::new_job;
@@ -17,6 +20,9 @@ use crate::types::{FaceId, GalleryId, Name, SubjectId};
 
 /// How long other servers may take to forget what was erased before the answer comes without them.
 const ERASED_WITHIN: Duration = Duration::from_secs(1);
+
+/// The same for many, about each of whom they have to hear.
+const MANY_ERASED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What came of a deletion: it was done, or a job does it.
 pub enum Deleted<T> {
@@ -28,11 +34,14 @@ pub enum Deleted<T> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::service) struct ErasureSettings {
     pub gallery: GalleryId,
-    /// `None`: the whole gallery.
+    /// `None`: the whole gallery, or what is marked `together`.
     pub subject: Option<SubjectId>,
     /// Who gets the faces of the subject, if they are not erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub into: Option<SubjectId>,
+    /// By what subjects are found that were marked together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub together: Option<Uuid>,
 }
 
 impl Enrolment {
@@ -92,7 +101,7 @@ impl Enrolment {
 
     pub async fn delete_face(&self, face: FaceId) -> Result<answers::Erased, ServiceError> {
         let (erased, transaction) = self.0.galleries.delete_face(face).await?;
-        self.await_servers(transaction).await?;
+        self.await_servers(transaction, ERASED_WITHIN).await?;
         Ok(erased.into())
     }
 
@@ -104,15 +113,25 @@ impl Enrolment {
         (hidden, into): (Hidden, Option<SubjectId>),
         by: &str,
     ) -> Result<Deleted<T>, ServiceError> {
-        let settings = ErasureSettings { gallery: hidden.gallery, subject: hidden.subject, into };
+        let settings = ErasureSettings { gallery: hidden.gallery, subject: hidden.subject, into, together: None };
         let key = hidden.subject.map_or(hidden.gallery.to_string(), |subject| subject.to_string());
-        let new = new_job(kind, key, &settings, by)?;
-        // What was hidden now has no such job yet.
-        let job = self.0.jobs.submit_within(&mut transaction, &new).await?;
-        let job = job.ok_or_else(|| ServiceError::Internal("there is a job for this already".to_owned()))?;
+        let job = self.submit(&mut transaction, kind, key, &settings, by).await?;
         transaction.commit().await.map_err(GalleryError::from)?;
         self.forget(&hidden).await?;
         Ok(Deleted::Job(Box::new(job.into())))
+    }
+
+    /// Adds the job that erases what was hidden in a transaction, and so has none yet.
+    async fn submit(
+        &self,
+        transaction: &mut Transaction,
+        kind: JobKind,
+        key: String,
+        settings: &ErasureSettings,
+        by: &str,
+    ) -> Result<jobs::Job, ServiceError> {
+        let job = self.0.jobs.submit_within(transaction, &new_job(kind, key, settings, by)?).await?;
+        job.ok_or_else(|| ServiceError::Internal("there is a job for this already".to_owned()))
     }
 
     /// Waits until nobody finds any more what was hidden.
@@ -121,14 +140,14 @@ impl Enrolment {
             Some(subject) => self.0.recognition.served().forget_subject(hidden.gallery, subject),
             None => self.0.recognition.served().forget_gallery(hidden.gallery),
         }
-        self.await_servers(hidden.transaction).await
+        self.await_servers(hidden.transaction, ERASED_WITHIN).await
     }
 
     /// Waits until what a transaction erased is in no server's memory any more. It is erased all the same if a server that was cut
     /// off from the database, or killed, does not say so.
-    async fn await_servers(&self, transaction: u64) -> Result<(), ServiceError> {
+    async fn await_servers(&self, transaction: u64, within: Duration) -> Result<(), ServiceError> {
         let ((), behind) =
-            tokio::join!(self.0.recognition.catch_up(), self.0.galleries.await_readers(transaction, ERASED_WITHIN));
+            tokio::join!(self.0.recognition.catch_up(), self.0.galleries.await_readers(transaction, within));
         let behind = behind?;
         if behind > 0 {
             metrics::counter!("faceid_erasures_behind_total").increment(1);

@@ -11,11 +11,12 @@ pub use recognition::{
     IdentifyRequest, IdentifyStoredRequest, QualityDemand, VerifyRequest, VerifyStoredRequest,
 };
 pub use stored::{
-    AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DuplicatesRequest, GalleryPolicy, InGallery,
-    ListInGallery, ListRequest, ListSubjects, MergeRequest, MoveRequest, NewGallery, NewSubject,
+    AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DeleteFaces, DeleteSubjects, Doomed,
+    DuplicatesRequest, GalleryPolicy, InGallery, ListInGallery, ListRequest, ListSubjects, MergeRequest, MoveRequest,
+    NewGallery, NewSubject,
 };
 pub use training::{EvaluateRequest, ForceRequest, ModelUpload, RetrainBase, RetrainRequest, ShadowRequest};
-pub use values::{Batch, Count, FileBytes, OutOfRange, PageLimit, Rate, TopK};
+pub use values::{Batch, Count, FileBytes, Listed, OutOfRange, PageLimit, Rate, TopK};
 
 use crate::gallery::{DEFAULT_GALLERY_NAME, Policy};
 use crate::service::ServiceError;
