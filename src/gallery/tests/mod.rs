@@ -9,6 +9,7 @@ mod erasure;
 mod models;
 mod naming;
 mod paging;
+mod revision;
 mod search;
 mod training;
 mod transfer;
