@@ -152,6 +152,9 @@ def tell_all(story: Story) -> None:
     tell("GET", "/faces/{face}", face=ada["face_id"])
     tell("DELETE", "/faces/{face}", face=again["face_id"])
     tell("DELETE", "/subjects/{subject}", query="?gallery=staff", subject="Grace Hopper")
+    again = story.ask("POST", "/enroll", {"image": photo("ada-2.jpg"), "subject": "Ada", **staff})[1]
+    tell("POST", "/delete/faces", {"faces": [again["face_id"]]})
+    tell("POST", "/delete/subjects", {"subjects": ["Bob", "Carl"], **staff})
     job = upload(story, "gate-3")
     tell("GET", "/admin/jobs/{job}", job=job["id"])
     twin = story.where.work / "people" / sorted(path.name for path in (story.where.work / "people").iterdir())[0]

@@ -33,7 +33,7 @@ const CHUNK: usize = 1000;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Galleries that exist: all, or those of `$1`.
-const GALLERIES: &str = "select id, name, policy, created_at from galleries where ($1::uuid[] is null or id = any($1)) \
+const GALLERIES: &str = "select id, name, policy, created_at, revision from galleries where ($1::uuid[] is null or id = any($1)) \
     and erased_at is null";
 
 /// Templates of the model `$1`: all, or those of the subjects `$2`.

@@ -2,22 +2,26 @@
 //!
 //! What is small is erased at once. What is large is marked first: from then on nobody finds it, and its name is free. Then it is
 //! erased in pieces of bounded size, which can be broken off and gone on with at any time. A subject whose faces go to another one
-//! is marked in the same way.
+//! is marked in the same way, and so are [many](many) at once.
 //!
 //! Locks are taken in one order by all who change several of these: gallery, subjects by id, faces, embeddings.
 
+mod many;
 mod rows;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{DEFAULT_GALLERY, Galleries, GalleryError};
+use super::galleries::gallery_not_as_expected;
+use super::subjects::subject_not_as_expected;
+use super::{DEFAULT_GALLERY, Expected, Galleries, GalleryError};
 use crate::db::{Transaction, is_lock_timeout};
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
+pub use many::{HiddenSubjects, Many};
 use rows::{
-    Heir, erase_face, erase_faces, erase_faces_and_subjects, erase_rest_of_gallery, erase_subjects_of, execute,
-    hide_gallery, hide_subject, hold_for_merge, hold_subjects, hold_with_heir, is_hidden, move_faces, pass_on_merges,
-    set_patience, some_faces, subjects_of, transaction_id,
+    Heir, erase_faces, erase_faces_and_subjects, erase_faces_of_lasting, erase_rest_of_gallery, erase_subjects_of,
+    execute, hide_gallery, hide_subject, hold_for_merge, hold_subjects, hold_with_heir, is_as_expected, is_hidden,
+    move_faces, pass_on_merges, set_patience, some_faces, subjects_of, transaction_id,
 };
 
 /// Faces, or subjects, up to which something is erased at once; and those of a piece.
@@ -77,8 +81,13 @@ impl Galleries {
         Ok(self.pool.begin().await?)
     }
 
-    /// Erases a gallery, given by id or name, at once. `None`: it is too large, or enrolments into it take too long.
-    pub async fn erase_small_gallery(&self, gallery: &str) -> Result<Option<(Hidden, Erased)>, GalleryError> {
+    /// Erases a gallery, given by id or name, at once if it is as expected. `None`: it is too large, or enrolments into it take too
+    /// long.
+    pub async fn erase_small_gallery(
+        &self,
+        gallery: &str,
+        expected: &Expected,
+    ) -> Result<Option<(Hidden, Erased)>, GalleryError> {
         let id = self.erasable_gallery(gallery).await?;
         let mut transaction = self.pool.begin().await?;
         let large: bool = sqlx::query_scalar(
@@ -93,8 +102,9 @@ impl Galleries {
             transaction.rollback().await?;
             return Ok(None);
         }
-        let hidden = hide_gallery(&mut transaction, id).await?;
-        let hidden = hidden.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))?;
+        let Some(hidden) = hide_gallery(&mut transaction, id, expected).await? else {
+            return Err(gallery_not_as_expected(&mut *transaction, id, gallery).await?);
+        };
         match erase_rest_of_gallery(&mut transaction, id, PATIENCE).await {
             Ok(erased) => {
                 transaction.commit().await?;
@@ -108,11 +118,18 @@ impl Galleries {
         }
     }
 
-    /// Hides a gallery, given by id or name. Enrolments under way do not hinder it: what they add is erased as well.
-    pub async fn hide_gallery(&self, transaction: &mut Transaction, gallery: &str) -> Result<Hidden, GalleryError> {
+    /// Hides a gallery, given by id or name, if it is as expected. Enrolments under way do not hinder it: what they add is erased as well.
+    pub async fn hide_gallery(
+        &self,
+        transaction: &mut Transaction,
+        gallery: &str,
+        expected: &Expected,
+    ) -> Result<Hidden, GalleryError> {
         let id = self.erasable_gallery(gallery).await?;
-        let hidden = hide_gallery(transaction, id).await?;
-        hidden.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
+        match hide_gallery(transaction, id, expected).await? {
+            Some(hidden) => Ok(hidden),
+            None => Err(gallery_not_as_expected(&mut **transaction, id, gallery).await?),
+        }
     }
 
     /// What is left of a gallery that is being erased, or of one of its subjects that is erased or merged into another.
@@ -162,16 +179,18 @@ impl Galleries {
         Ok(piece)
     }
 
-    /// Erases a subject, given by id or name, at once. `None`: it has too many faces.
+    /// Erases a subject, given by id or name, at once if it is as expected. `None`: it has too many faces.
     pub async fn erase_small_subject(
         &self,
         gallery: &str,
         subject: &str,
+        expected: &Expected,
     ) -> Result<Option<(Hidden, Erased)>, GalleryError> {
         let (gallery, id) = self.subject_id(gallery, subject).await?;
         let mut transaction = self.pool.begin().await?;
-        let not_found = || GalleryError::SubjectNotFound(subject.to_owned());
-        let hidden = hide_subject(&mut transaction, gallery, id, None).await?.ok_or_else(not_found)?;
+        let Some(hidden) = hide_subject(&mut transaction, (gallery, id), None, expected).await? else {
+            return Err(subject_not_as_expected(&mut *transaction, id, subject).await?);
+        };
         let faces = some_faces(&mut transaction, gallery, id, AT_ONCE + 1).await?;
         if faces.len() > AT_ONCE as usize {
             transaction.rollback().await?;
@@ -183,16 +202,19 @@ impl Galleries {
         Ok(Some((hidden, erased)))
     }
 
-    /// Hides a subject, given by id or name; enrolments of its faces that are under way are waited for.
+    /// Hides a subject, given by id or name, if it is as expected; enrolments of its faces that are under way are waited for.
     pub async fn hide_subject(
         &self,
         transaction: &mut Transaction,
         gallery: &str,
         subject: &str,
+        expected: &Expected,
     ) -> Result<Hidden, GalleryError> {
         let (gallery, id) = self.subject_id(gallery, subject).await?;
-        let hidden = hide_subject(transaction, gallery, id, None).await?;
-        hidden.ok_or_else(|| GalleryError::SubjectNotFound(subject.to_owned()))
+        match hide_subject(transaction, (gallery, id), None, expected).await? {
+            Some(hidden) => Ok(hidden),
+            None => Err(subject_not_as_expected(&mut **transaction, id, subject).await?),
+        }
     }
 
     /// Erases a piece of a hidden subject, or gives it to the subject that it was merged into, if that still exists; at last
@@ -220,16 +242,17 @@ impl Galleries {
         Ok(piece)
     }
 
-    /// Gives all faces of `from` to `into`, both of one gallery and given by id or name, and erases `from`, at once. `None`:
-    /// there are too many.
+    /// Gives all faces of `from` to `into`, both of one gallery and given by id or name, and erases `from`, at once, if `into` is
+    /// as expected. `None`: there are too many.
     pub async fn merge_small_subject(
         &self,
         gallery: &str,
         into: &str,
         from: &str,
+        expected: &Expected,
     ) -> Result<Option<(Hidden, SubjectId)>, GalleryError> {
         let mut transaction = self.pool.begin().await?;
-        let (hidden, from, into) = self.hide_merged(&mut transaction, gallery, into, from).await?;
+        let (hidden, from, into) = self.hide_merged(&mut transaction, gallery, (into, from), expected).await?;
         let faces = some_faces(&mut transaction, hidden.gallery, from, AT_ONCE + 1).await?;
         if faces.len() > AT_ONCE as usize {
             transaction.rollback().await?;
@@ -241,13 +264,13 @@ impl Galleries {
         Ok(Some((hidden, into)))
     }
 
-    /// Hides a subject whose faces go to another one: what was hidden, its id, and the other's.
+    /// Hides a subject whose faces go to another one that is as expected: what was hidden, its id, and the other's.
     pub async fn hide_merged(
         &self,
         transaction: &mut Transaction,
         gallery: &str,
-        into: &str,
-        from: &str,
+        (into, from): (&str, &str),
+        expected: &Expected,
     ) -> Result<(Hidden, SubjectId, SubjectId), GalleryError> {
         let (gallery_id, into_id) = self.subject_id(gallery, into).await?;
         let (_, from_id) = self.subject_id(gallery, from).await?;
@@ -260,7 +283,11 @@ impl Galleries {
                 return Err(GalleryError::SubjectNotFound(name.to_owned()));
             }
         }
-        let hidden = hide_subject(transaction, gallery_id, from_id, Some(into_id)).await?;
+        // Its lock is held.
+        if !is_as_expected(transaction, into_id, expected).await? {
+            return Err(GalleryError::OtherRevision);
+        }
+        let hidden = hide_subject(transaction, (gallery_id, from_id), Some(into_id), &Expected::Any).await?;
         let hidden = hidden.ok_or_else(|| GalleryError::SubjectNotFound(from.to_owned()))?;
         pass_on_merges(transaction, from_id, into_id).await?;
         Ok((hidden, from_id, into_id))
@@ -269,7 +296,7 @@ impl Galleries {
     /// Erases the face with its embeddings, and says by which transaction. Its subject stays, even without a face.
     pub async fn delete_face(&self, id: FaceId) -> Result<(Erased, u64), GalleryError> {
         let (mut transaction, _) = self.begin_with_subject_of(id, None).await?;
-        let erased = erase_face(&mut transaction, id).await?;
+        let erased = erase_faces_of_lasting(&mut transaction, &[id.0]).await?;
         if erased.faces == 0 {
             return Err(GalleryError::FaceNotFound(id));
         }

@@ -40,6 +40,9 @@ pub enum GalleryError {
     NoChip(FaceId),
     #[error("a subject cannot be merged into itself")]
     SameSubject,
+    /// Nothing was changed: somebody else was faster.
+    #[error("it is in another state than this request is for: it has been changed since; read it anew")]
+    OtherRevision,
     #[error("{0}")]
     InvalidPolicy(String),
     /// The database holds what it cannot hold.

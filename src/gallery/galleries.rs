@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, PgExecutor, Row};
 use uuid::Uuid;
 
-use super::{Galleries, GalleryError, Policy, as_id, as_name};
+use super::{Expected, Galleries, GalleryError, Policy, Revision, as_id, as_name};
 use crate::db::OnConstraint;
 use crate::db::{Page, PageRequest};
 use crate::types::{GalleryId, Name};
@@ -25,6 +25,8 @@ pub struct Gallery {
     /// When a face counts as known here; `None`: as the server says.
     pub policy: Option<Policy>,
     pub created_at: DateTime<Utc>,
+    /// Of name and policy.
+    pub revision: Revision,
 }
 
 /// What to change of a gallery; `None` leaves it as it is.
@@ -37,11 +39,13 @@ pub struct GalleryChange {
 
 impl FromRow<'_, PgRow> for Gallery {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let id: Uuid = row.try_get("id")?;
         Ok(Self {
-            id: GalleryId(row.try_get("id")?),
+            id: GalleryId(id),
             name: row.try_get("name")?,
             policy: row.try_get::<Option<Json<Policy>>, _>("policy")?.map(|policy| policy.0),
             created_at: row.try_get("created_at")?,
+            revision: Revision(row.try_get::<Option<Uuid>, _>("revision")?.unwrap_or(id)),
         })
     }
 }
@@ -58,12 +62,14 @@ impl Galleries {
     pub async fn create_gallery(&self, name: &Name) -> Result<Gallery, GalleryError> {
         let id = GalleryId::new();
         self.refuse_other_id(id, name).await?;
-        sqlx::query_as("insert into galleries (id, name) values ($1, $2) returning id, name, policy, created_at")
-            .bind(id.0)
-            .bind(name.as_str())
-            .fetch_one(&self.pool)
-            .await
-            .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.to_string()))
+        sqlx::query_as(
+            "insert into galleries (id, name) values ($1, $2) returning id, name, policy, created_at, revision",
+        )
+        .bind(id.0)
+        .bind(name.as_str())
+        .fetch_one(&self.pool)
+        .await
+        .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.to_string()))
     }
 
     /// A gallery cannot have another one's id as its name: it would never be found by that.
@@ -75,7 +81,7 @@ impl Galleries {
 
     pub async fn list_galleries(&self, request: PageRequest) -> Result<Page<Gallery>, GalleryError> {
         let rows: Vec<Gallery> = sqlx::query_as(
-            "select id, name, policy, created_at from galleries where id > $1 and erased_at is null \
+            "select id, name, policy, created_at, revision from galleries where id > $1 and erased_at is null \
              order by id limit $2",
         )
         .bind(request.after())
@@ -100,7 +106,7 @@ impl Galleries {
     /// The gallery that is given by id or name, without its size.
     pub async fn find_gallery(&self, gallery: &str) -> Result<Gallery, GalleryError> {
         let found = sqlx::query_as(
-            "select id, name, policy, created_at from galleries \
+            "select id, name, policy, created_at, revision from galleries \
              where (id = $1 or name = $2) and erased_at is null order by id = $1 desc nulls last limit 1",
         )
         .bind(as_id(gallery))
@@ -110,8 +116,13 @@ impl Galleries {
         found.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
     }
 
-    /// Renames a gallery and/or changes its policy. The default gallery keeps its name.
-    pub async fn update_gallery(&self, gallery: &str, change: &GalleryChange) -> Result<Gallery, GalleryError> {
+    /// Renames a gallery and/or changes its policy, if it is as expected. The default gallery keeps its name.
+    pub async fn update_gallery(
+        &self,
+        gallery: &str,
+        change: &GalleryChange,
+        expected: &Expected,
+    ) -> Result<Gallery, GalleryError> {
         let id = self.gallery_id(gallery).await?;
         if id == DEFAULT_GALLERY && change.name.is_some() {
             return Err(GalleryError::DefaultGallery);
@@ -123,15 +134,34 @@ impl Galleries {
         let name = change.name.as_ref().map(Name::as_str);
         let updated: Option<Gallery> = sqlx::query_as(
             "update galleries set name = coalesce($2, name), policy = case when $3 then $4 else policy end \
-             where id = $1 and erased_at is null returning id, name, policy, created_at",
+             where id = $1 and erased_at is null and ($5::uuid[] is null or coalesce(revision, id) = any($5)) \
+             returning id, name, policy, created_at, revision",
         )
         .bind(id.0)
         .bind(name)
         .bind(policy.is_some())
         .bind(policy.flatten().map(Json))
+        .bind(expected.revisions())
         .fetch_optional(&self.pool)
         .await
         .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.unwrap_or_default().to_owned()))?;
-        updated.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
+        match updated {
+            Some(updated) => Ok(updated),
+            None => Err(gallery_not_as_expected(&self.pool, id, gallery).await?),
+        }
     }
+}
+
+/// Why nothing was done to a gallery in a state that was expected.
+pub(super) async fn gallery_not_as_expected(
+    executor: impl PgExecutor<'_>,
+    id: GalleryId,
+    asked: &str,
+) -> Result<GalleryError, sqlx::Error> {
+    let there = sqlx::query("select from galleries where id = $1 and erased_at is null")
+        .bind(id.0)
+        .fetch_optional(executor)
+        .await?;
+    let gone = || GalleryError::GalleryNotFound(asked.to_owned());
+    Ok(there.map_or_else(gone, |_| GalleryError::OtherRevision))
 }

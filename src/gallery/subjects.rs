@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{Galleries, GalleryError, Metadata, as_id};
+use super::{Expected, Galleries, GalleryError, Metadata, Revision, as_id};
 use crate::db::{OnConstraint, violates};
 use crate::db::{Page, PageRequest, Transaction};
 use crate::types::{GalleryId, Name, SubjectId};
@@ -25,6 +25,8 @@ pub struct Subject {
     pub created_at: DateTime<Utc>,
     /// How many faces are enrolled; 0 after the last was deleted.
     pub faces: u64,
+    /// Of name and metadata.
+    pub revision: Revision,
 }
 
 /// What to change of a subject; `None` leaves it as it is.
@@ -53,12 +55,13 @@ struct SubjectRow {
     metadata: Json<serde_json::Map<String, serde_json::Value>>,
     created_at: DateTime<Utc>,
     faces: i64,
+    revision: Uuid,
 }
 
-/// Selects [`SubjectRow`]s of `s`, a subject.
+/// Selects [`SubjectRow`]s of `s`, subjects.
 const SELECT: &str = "select s.id, s.name, s.gallery_id, g.name as gallery, s.metadata, s.created_at, \
-    (select count(*) from faces f where f.gallery_id = s.gallery_id and f.subject_id = s.id) as faces \
-    from subjects s join galleries g on g.id = s.gallery_id";
+    (select count(*) from faces f where f.gallery_id = s.gallery_id and f.subject_id = s.id) as faces, \
+    coalesce(s.revision, s.id) as revision from subjects s join galleries g on g.id = s.gallery_id";
 
 impl From<SubjectRow> for Subject {
     fn from(row: SubjectRow) -> Self {
@@ -70,6 +73,7 @@ impl From<SubjectRow> for Subject {
             metadata: row.metadata.0,
             created_at: row.created_at,
             faces: row.faces.unsigned_abs(),
+            revision: Revision(row.revision),
         }
     }
 }
@@ -98,7 +102,7 @@ impl Galleries {
             return Err(GalleryError::GalleryNotFound(gallery.to_owned()));
         }
         inserted.on_constraint("subject_name_key", || GalleryError::DuplicateSubject(name.to_string()))?;
-        let created = read_subject(&mut *transaction, id).await?;
+        let created = subject_of(&mut *transaction, id).await?;
         Ok((created, transaction))
     }
 
@@ -141,41 +145,68 @@ impl Galleries {
         self.subject_by_id(id).await
     }
 
-    /// Renames a subject and/or replaces its metadata.
+    /// Renames a subject and/or replaces its metadata, if it is as expected.
     pub async fn update_subject(
         &self,
         gallery: &str,
         subject: &str,
         change: &SubjectChange,
+        expected: &Expected,
     ) -> Result<Subject, GalleryError> {
         let (gallery_id, id) = self.subject_id(gallery, subject).await?;
         if let Some(name) = &change.name {
             self.refuse_id_as_name(gallery_id, name).await?;
         }
         let name = change.name.as_ref().map(Name::as_str);
-        sqlx::query(
+        let mut transaction = self.pool.begin().await?;
+        let updated = sqlx::query(
             "update subjects set name = coalesce($2, name), metadata = coalesce($3, metadata) \
-             where id = $1 and erased_at is null",
+             where id = $1 and erased_at is null and ($4::uuid[] is null or coalesce(revision, id) = any($4))",
         )
         .bind(id.0)
         .bind(name)
         .bind(change.metadata.as_ref().map(Json))
-        .execute(&self.pool)
+        .bind(expected.revisions())
+        .execute(&mut *transaction)
         .await
         .on_constraint("subject_name_key", || GalleryError::DuplicateSubject(name.unwrap_or_default().to_owned()))?;
-        self.subject_by_id(id).await
+        if updated.rows_affected() == 0 {
+            return Err(subject_not_as_expected(&mut *transaction, id, subject).await?);
+        }
+        // As it was changed here: the row is locked.
+        let changed = subject_of(&mut *transaction, id).await?;
+        transaction.commit().await?;
+        Ok(changed)
     }
 
     /// The subject of an id.
     pub async fn subject_by_id(&self, id: SubjectId) -> Result<Subject, GalleryError> {
-        read_subject(&self.pool, id).await
+        subject_of(&self.pool, id).await
     }
 }
 
-async fn read_subject(executor: impl PgExecutor<'_>, id: SubjectId) -> Result<Subject, GalleryError> {
-    let sql = format!("{SELECT} where s.id = $1 and s.erased_at is null and g.erased_at is null");
-    let row: Option<SubjectRow> = sqlx::query_as(AssertSqlSafe(sql)).bind(id.0).fetch_optional(executor).await?;
+async fn subject_of(executor: impl PgExecutor<'_>, id: SubjectId) -> Result<Subject, GalleryError> {
+    let row: Option<SubjectRow> = sqlx::query_as(AssertSqlSafe(format!(
+        "{SELECT} where s.id = $1 and s.erased_at is null and g.erased_at is null"
+    )))
+    .bind(id.0)
+    .fetch_optional(executor)
+    .await?;
     row.map(Subject::from).ok_or_else(|| GalleryError::SubjectNotFound(id.to_string()))
+}
+
+/// Why nothing was done to a subject in a state that was expected.
+pub(super) async fn subject_not_as_expected(
+    executor: impl PgExecutor<'_>,
+    id: SubjectId,
+    asked: &str,
+) -> Result<GalleryError, sqlx::Error> {
+    let there = sqlx::query("select from subjects where id = $1 and erased_at is null")
+        .bind(id.0)
+        .fetch_optional(executor)
+        .await?;
+    let gone = || GalleryError::SubjectNotFound(asked.to_owned());
+    Ok(there.map_or_else(gone, |_| GalleryError::OtherRevision))
 }
 
 /// Returns the subject, its name and whether it is new; keeps it from being deleted until the transaction ends.

@@ -5,9 +5,9 @@ use axum::extract::FromRequestParts;
 use super::form::FromForm;
 use super::problem::Problem;
 use crate::service::requests::{
-    AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DuplicatesRequest, EvaluateRequest, ForceRequest,
-    IdentifyStoredRequest, InGallery, ListInGallery, ListRequest, ListSubjects, MergeRequest, MoveRequest, NewGallery,
-    NewSubject, RetrainRequest, ShadowRequest,
+    AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DeleteFaces, DuplicatesRequest, EvaluateRequest,
+    ForceRequest, IdentifyStoredRequest, InGallery, ListInGallery, ListRequest, ListSubjects, MergeRequest,
+    MoveRequest, NewGallery, NewSubject, RetrainRequest, ShadowRequest,
 };
 
 /// Parameters of the path.
@@ -27,6 +27,7 @@ without_files!(
     ChangeGallery,
     ChangeSubject,
     DatasetRequest,
+    DeleteFaces,
     DuplicatesRequest,
     EvaluateRequest,
     ForceRequest,

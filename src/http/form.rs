@@ -28,7 +28,7 @@ use crate::service::requests::FileBytes;
 const JSON_COPIES: usize = 2;
 
 /// Longest body of a route that takes no file.
-const FIELDS_LIMIT: usize = 1 << 20;
+pub(super) const FIELDS_LIMIT: usize = 1 << 20;
 
 /// A type that requests are read into: its members are the fields that a route knows.
 pub trait FromForm: DeserializeOwned {

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::conditions::{IfMatch, IfNoneMatch, tagged};
 use super::extract::Path;
 use super::form::Fields;
 use super::jobs::deleted;
@@ -18,14 +19,14 @@ use crate::service::requests::{ChangeGallery, ListRequest, NewGallery};
 #[utoipa::path(
     post, path = "/galleries", tag = "galleries",
     request_body = NewGallery,
-    responses((status = 201, description = "Created", body = GalleryEntry)),
+    responses((status = 201, description = "Created", body = GalleryEntry, headers(("etag" = String, description = "Of the gallery as it is now")))),
     extensions(("x-problems" = json!(["duplicate_gallery"]))),
 )]
 pub async fn create_gallery(
     State(enrolment): State<Enrolment>,
     Fields(new): Fields<NewGallery>,
-) -> Result<(StatusCode, Json<GalleryEntry>), Problem> {
-    Ok((StatusCode::CREATED, Json(enrolment.create_gallery(&new.name).await?)))
+) -> Result<Response, Problem> {
+    tagged(StatusCode::CREATED, &enrolment.create_gallery(&new.name).await?)
 }
 
 /// List galleries
@@ -43,15 +44,23 @@ pub async fn list_galleries(
 /// Get a gallery
 #[utoipa::path(
     get, path = "/galleries/{gallery}", tag = "galleries",
-    params(("gallery" = String, Path, description = "Its name or id")),
-    responses((status = 200, description = "The gallery, its size, how it is searched, and how far its review is", body = Gallery)),
+    params(
+        ("gallery" = String, Path, description = "Its name or id"),
+        ("If-None-Match" = Option<String>, Header, description = "Not if the gallery has this whole `ETag`, or one of a list"),
+    ),
+    responses(
+        (status = 200, description = "The gallery, its size, how it is searched, and how far its review is", body = Gallery, headers(("etag" = String, description = "Of the gallery as it is now"))),
+        (status = 304, description = "It is as the client knows it"),
+    ),
+    extensions(("x-problems" = json!(["malformed_precondition"]))),
 )]
 pub async fn get_gallery(
     State(enrolment): State<Enrolment>,
     Path(gallery): Path<String>,
+    known: IfNoneMatch,
     Fields(()): Fields<()>,
-) -> Result<Json<Gallery>, Problem> {
-    Ok(Json(enrolment.get_gallery(&gallery).await?))
+) -> Result<Response, Problem> {
+    known.answer(&enrolment.get_gallery(&gallery).await?)
 }
 
 /// Change a gallery
@@ -59,17 +68,21 @@ pub async fn get_gallery(
 /// Renames it and/or says by what a face is called known in it. The gallery `default` keeps its name.
 #[utoipa::path(
     patch, path = "/galleries/{gallery}", tag = "galleries",
-    params(("gallery" = String, Path, description = "Its name or id")),
+    params(
+        ("gallery" = String, Path, description = "Its name or id"),
+        ("If-Match" = Option<String>, Header, description = "Only if the gallery has this `ETag` up to its dash, or one of a list"),
+    ),
     request_body = ChangeGallery,
-    responses((status = 200, description = "Changed", body = GalleryEntry)),
-    extensions(("x-problems" = json!(["duplicate_gallery", "default_gallery"]))),
+    responses((status = 200, description = "Changed", body = GalleryEntry, headers(("etag" = String, description = "Of the gallery as it is now")))),
+    extensions(("x-problems" = json!(["duplicate_gallery", "default_gallery", "precondition_failed", "malformed_precondition"]))),
 )]
 pub async fn change_gallery(
     State(enrolment): State<Enrolment>,
     Path(gallery): Path<String>,
+    IfMatch(expected): IfMatch,
     Fields(change): Fields<ChangeGallery>,
-) -> Result<Json<GalleryEntry>, Problem> {
-    Ok(Json(enrolment.change_gallery(&gallery, &change.into()).await?))
+) -> Result<Response, Problem> {
+    tagged(StatusCode::OK, &enrolment.change_gallery(&gallery, &change.into(), &expected).await?)
 }
 
 /// Delete a gallery
@@ -78,17 +91,21 @@ pub async fn change_gallery(
 /// its name is free. A large gallery is erased by a job.
 #[utoipa::path(
     delete, path = "/galleries/{gallery}", tag = "galleries",
-    params(("gallery" = String, Path, description = "Its name or id")),
+    params(
+        ("gallery" = String, Path, description = "Its name or id"),
+        ("If-Match" = Option<String>, Header, description = "Only if the gallery has this `ETag` up to its dash, or one of a list"),
+    ),
     responses(
         (status = 200, description = "What was erased", body = Erased),
         (status = 202, description = "It cannot be found any more; this job does the rest", body = Job, headers(("location" = String, description = "Of the job"))),
     ),
-    extensions(("x-problems" = json!(["default_gallery"]))),
+    extensions(("x-problems" = json!(["default_gallery", "precondition_failed", "malformed_precondition"]))),
 )]
 pub async fn delete_gallery(
     State(state): State<AppState>,
     Path(gallery): Path<String>,
+    IfMatch(expected): IfMatch,
     Fields(()): Fields<()>,
 ) -> Result<Response, Problem> {
-    Ok(deleted(state.services.enrolment.delete_gallery(&gallery, state.client()).await?))
+    Ok(deleted(state.services.enrolment.delete_gallery(&gallery, &expected, state.client()).await?))
 }

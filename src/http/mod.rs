@@ -4,9 +4,11 @@ mod auth;
 mod batch;
 mod body;
 mod compare;
+mod conditions;
 mod connections;
 mod cors;
 mod datasets;
+mod deletions;
 mod detect;
 mod encoding;
 mod enroll;
@@ -95,6 +97,8 @@ fn recognition() -> OpenApiRouter<AppState> {
         .routes(routes!(faces::get_face, faces::delete_face))
         .routes(routes!(faces::get_chip))
         .routes(routes!(faces::move_face))
+        .routes(routes!(deletions::delete_subjects))
+        .routes(routes!(deletions::delete_faces))
         .routes(routes!(findings::list_duplicates))
         .routes(routes!(findings::list_anomalies))
 }
@@ -142,12 +146,12 @@ pub fn router(state: AppState) -> Router {
     let limit = state.answer_time();
     let config = Arc::clone(&state.http);
     let (routes, mut document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
-        .merge(recognition().route_layer(client.clone()))
-        .merge(administration().route_layer(admin.clone()))
+        .merge(recognition().route_layer(from_fn(conditions::refuse_unchecked)).route_layer(client.clone()))
+        .merge(administration().route_layer(from_fn(conditions::refuse_unchecked)).route_layer(admin.clone()))
         .merge(monitoring().route_layer(client))
         .merge(operations())
         .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)))
-        .merge(uploads().route_layer(admin))
+        .merge(uploads().route_layer(from_fn(conditions::refuse_unchecked)).route_layer(admin))
         .split_for_parts();
     if !config.base_path.is_root() {
         document.servers = Some(vec![Server::new(config.base_path.as_str())]);

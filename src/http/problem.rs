@@ -121,6 +121,7 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::InvalidDataset(_) => Self::new(Code::InvalidDataset, detail).with_field("file"),
             ServiceError::NotEmbedded { .. } => Self::new(Code::NotEmbedded, detail),
+            ServiceError::MissingField { field, .. } => Self::new(Code::MissingField, detail).with_field(field),
             ServiceError::InvalidField { field, .. } => Self::new(Code::InvalidField, detail).with_field(field),
             ServiceError::TooFewSubjects { field, .. } => Self::new(Code::TooFewSubjects, detail).with_field(field),
             ServiceError::KeyReused | ServiceError::AnswerErased => {
@@ -176,6 +177,7 @@ impl From<GalleryError> for Problem {
             GalleryError::GalleryNameIsId(_) => Self::new(Code::InvalidField, detail).with_field("name"),
             GalleryError::DuplicateSubject(_) => Self::new(Code::DuplicateSubject, detail),
             GalleryError::SameSubject => Self::new(Code::SameSubject, detail),
+            GalleryError::OtherRevision => Self::new(Code::PreconditionFailed, detail),
             GalleryError::NoChip(_) => Self::new(Code::NoChip, detail),
             GalleryError::InvalidPolicy(_) => Self::new(Code::InvalidField, detail).with_field("policy"),
             GalleryError::DefaultGallery => Self::new(Code::DefaultGallery, detail),

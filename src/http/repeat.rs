@@ -128,7 +128,8 @@ pub fn submitted(Once { answer: (job, is_new), repeated }: Once<(Job, bool)>) ->
     marked(accepted(job, is_new), repeated)
 }
 
-fn marked(mut response: Response, repeated: bool) -> Response {
+/// Says so of an answer that was given before.
+pub fn marked(mut response: Response, repeated: bool) -> Response {
     if repeated {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }

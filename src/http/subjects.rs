@@ -5,16 +5,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::conditions::{IfMatch, IfNoneMatch, tagged};
 use super::extract::Path;
 use super::form::Fields;
-use super::jobs::deleted;
+use super::jobs::{accepted, deleted};
 use super::problem::Problem;
-use super::repeat::{IdempotencyKey, Repeatable, answered};
+use super::repeat::{IdempotencyKey, Repeatable, marked};
 use super::state::AppState;
 use crate::gallery::SubjectChange;
-use crate::service::Enrolment;
 use crate::service::answers::{EnrolledFace, Erased, Job, Page, Subject};
 use crate::service::requests::{ChangeSubject, InGallery, ListInGallery, ListSubjects, MergeRequest, NewSubject};
+use crate::service::{Deleted, Enrolment, Once};
 
 /// Create a subject
 ///
@@ -22,14 +23,15 @@ use crate::service::requests::{ChangeSubject, InGallery, ListInGallery, ListSubj
 #[utoipa::path(
     post, path = "/subjects", tag = "subjects",
     params(IdempotencyKey), request_body = NewSubject,
-    responses((status = 201, description = "Created", body = Subject)),
+    responses((status = 201, description = "Created", body = Subject, headers(("etag" = String, description = "Of the subject as it is now")))),
     extensions(("x-problems" = json!(["duplicate_subject", "idempotency_key_reused"]))),
 )]
 pub async fn create_subject(
     State(enrolment): State<Enrolment>,
     Repeatable { request, key }: Repeatable<NewSubject>,
 ) -> Result<Response, Problem> {
-    Ok(answered(StatusCode::CREATED, enrolment.create_subject(request, key.as_ref()).await?))
+    let Once { answer, repeated } = enrolment.create_subject(request, key.as_ref()).await?;
+    Ok(marked(tagged(StatusCode::CREATED, &answer)?, repeated))
 }
 
 /// List the subjects of a gallery
@@ -48,16 +50,24 @@ pub async fn list_subjects(
 /// Get a subject
 #[utoipa::path(
     get, path = "/subjects/{subject}", tag = "subjects",
-    params(("subject" = String, Path, description = "Its name or id")), request_body = InGallery,
-    responses((status = 200, description = "The subject", body = Subject)),
-    extensions(("x-problems" = json!(["subject_not_found"]))),
+    params(
+        ("subject" = String, Path, description = "Its name or id"),
+        ("If-None-Match" = Option<String>, Header, description = "Not if the subject has this whole `ETag`, or one of a list"),
+    ),
+    request_body = InGallery,
+    responses(
+        (status = 200, description = "The subject", body = Subject, headers(("etag" = String, description = "Of the subject as it is now"))),
+        (status = 304, description = "It is as the client knows it"),
+    ),
+    extensions(("x-problems" = json!(["subject_not_found", "malformed_precondition"]))),
 )]
 pub async fn get_subject(
     State(enrolment): State<Enrolment>,
     Path(subject): Path<String>,
+    known: IfNoneMatch,
     Fields(InGallery { gallery }): Fields<InGallery>,
-) -> Result<Json<Subject>, Problem> {
-    Ok(Json(enrolment.get_subject(&gallery, &subject).await?))
+) -> Result<Response, Problem> {
+    known.answer(&enrolment.get_subject(&gallery, &subject).await?)
 }
 
 /// Change a subject
@@ -65,18 +75,22 @@ pub async fn get_subject(
 /// Renames it, replaces its metadata, or both. Its faces stay.
 #[utoipa::path(
     patch, path = "/subjects/{subject}", tag = "subjects",
-    params(("subject" = String, Path, description = "Its name or id")),
+    params(
+        ("subject" = String, Path, description = "Its name or id"),
+        ("If-Match" = Option<String>, Header, description = "Only if the subject has this `ETag` up to its dash, or one of a list"),
+    ),
     request_body = ChangeSubject,
-    responses((status = 200, description = "Changed", body = Subject)),
-    extensions(("x-problems" = json!(["duplicate_subject"]))),
+    responses((status = 200, description = "Changed", body = Subject, headers(("etag" = String, description = "Of the subject as it is now")))),
+    extensions(("x-problems" = json!(["duplicate_subject", "precondition_failed", "malformed_precondition"]))),
 )]
 pub async fn change_subject(
     State(enrolment): State<Enrolment>,
     Path(subject): Path<String>,
+    IfMatch(expected): IfMatch,
     Fields(ChangeSubject { gallery, name, metadata }): Fields<ChangeSubject>,
-) -> Result<Json<Subject>, Problem> {
+) -> Result<Response, Problem> {
     let change = SubjectChange { name, metadata };
-    Ok(Json(enrolment.change_subject(&gallery, &subject, &change).await?))
+    tagged(StatusCode::OK, &enrolment.change_subject(&gallery, &subject, &change, &expected).await?)
 }
 
 /// Merge another subject into this one
@@ -85,20 +99,28 @@ pub async fn change_subject(
 /// answer comes, the other cannot be found any more; a job moves many faces.
 #[utoipa::path(
     post, path = "/subjects/{subject}/merge", tag = "subjects",
-    params(("subject" = String, Path, description = "Its name or id")),
+    params(
+        ("subject" = String, Path, description = "Its name or id"),
+        ("If-Match" = Option<String>, Header, description = "Only if the subject has this `ETag` up to its dash, or one of a list"),
+    ),
     request_body = MergeRequest,
     responses(
-        (status = 200, description = "The subject, with the faces of both", body = Subject),
+        (status = 200, description = "The subject, with the faces of both", body = Subject, headers(("etag" = String, description = "Of the subject as it is now"))),
         (status = 202, description = "The other cannot be found any more; this job moves its faces", body = Job, headers(("location" = String, description = "Of the job"))),
     ),
-    extensions(("x-problems" = json!(["subject_not_found", "same_subject"]))),
+    extensions(("x-problems" = json!(["subject_not_found", "same_subject", "precondition_failed", "malformed_precondition"]))),
 )]
 pub async fn merge_subjects(
     State(state): State<AppState>,
     Path(subject): Path<String>,
+    IfMatch(expected): IfMatch,
     Fields(MergeRequest { gallery, subject: other }): Fields<MergeRequest>,
 ) -> Result<Response, Problem> {
-    Ok(deleted(state.services.enrolment.merge_subjects(&gallery, &subject, other.as_str(), state.client()).await?))
+    let both = (subject.as_str(), other.as_str());
+    match state.services.enrolment.merge_subjects(&gallery, both, &expected, state.client()).await? {
+        Deleted::Done(subject) => tagged(StatusCode::OK, &subject),
+        Deleted::Job(job) => Ok(accepted(*job, true)),
+    }
 }
 
 /// Delete a subject
@@ -107,19 +129,24 @@ pub async fn merge_subjects(
 /// erased by a job.
 #[utoipa::path(
     delete, path = "/subjects/{subject}", tag = "subjects",
-    params(("subject" = String, Path, description = "Its name or id")), request_body = InGallery,
+    params(
+        ("subject" = String, Path, description = "Its name or id"),
+        ("If-Match" = Option<String>, Header, description = "Only if the subject has this `ETag` up to its dash, or one of a list"),
+    ),
+    request_body = InGallery,
     responses(
         (status = 200, description = "What was erased", body = Erased),
         (status = 202, description = "It cannot be found any more; this job does the rest", body = Job, headers(("location" = String, description = "Of the job"))),
     ),
-    extensions(("x-problems" = json!(["subject_not_found"]))),
+    extensions(("x-problems" = json!(["subject_not_found", "precondition_failed", "malformed_precondition"]))),
 )]
 pub async fn delete_subject(
     State(state): State<AppState>,
     Path(subject): Path<String>,
+    IfMatch(expected): IfMatch,
     Fields(InGallery { gallery }): Fields<InGallery>,
 ) -> Result<Response, Problem> {
-    Ok(deleted(state.services.enrolment.delete_subject(&gallery, &subject, state.client()).await?))
+    Ok(deleted(state.services.enrolment.delete_subject(&gallery, &subject, &expected, state.client()).await?))
 }
 
 /// List the faces of a subject

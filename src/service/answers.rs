@@ -15,7 +15,9 @@ use utoipa::ToSchema;
 pub use compare::{CandidateMatch, Compared, ComparedFace, ProbeMatches, Verified, VerifiedStored};
 pub use decision::{Basis, Decision, DecisionIn, FpirThreshold, Strangers};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
-pub use galleries::{EnrolledFace, Erased, Gallery, GalleryEntry, GallerySearch, ReviewState, SearchPlace, Subject};
+pub use galleries::{
+    EnrolledFace, Erased, ErasedMany, Gallery, GalleryEntry, GallerySearch, ReviewState, Revised, SearchPlace, Subject,
+};
 pub use info::{Info, ModelInfo, RequestLimits, ThresholdAt, Version};
 pub use jobs::{Job, SetAside};
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};

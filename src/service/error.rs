@@ -67,6 +67,9 @@ pub enum ServiceError {
     /// An archive is no data set.
     #[error("{0}")]
     InvalidDataset(String),
+    /// A field is needed, as things are.
+    #[error("{field} is missing: {reason}")]
+    MissingField { field: &'static str, reason: &'static str },
     /// A field has a value that it cannot have.
     #[error("{field}: {reason}")]
     InvalidField { field: &'static str, reason: String },

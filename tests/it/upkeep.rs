@@ -14,16 +14,16 @@ use crate::support::process::{Server, data_dir};
 use crate::support::{TestApp, eventually};
 
 /// For as long as it takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The database that a server runs.
-async fn database(data_dir: &Path) -> PgConnection {
+pub async fn database(data_dir: &Path) -> PgConnection {
     let url = format!("postgres://faceid@localhost/faceid?host={}", data_dir.join("run").display());
     PgConnection::connect(&url).await.unwrap()
 }
 
 /// Fills the app's gallery with people whom no photo shows, of so many faces each.
-async fn make_people(app: &TestApp, database: &mut PgConnection, people: i64, each: i64) {
+pub async fn make_people(app: &TestApp, database: &mut PgConnection, people: i64, each: i64) {
     let make = "with gallery as (select id from galleries where name = $1), \
         people as (insert into subjects (id, gallery_id, name) \
           select gen_random_uuid(), gallery.id, 'made ' || n from gallery, generate_series(1, $2) n returning id, gallery_id), \
@@ -36,7 +36,7 @@ async fn make_people(app: &TestApp, database: &mut PgConnection, people: i64, ea
 }
 
 /// An embedding of somebody of the app's gallery.
-async fn somebody(app: &TestApp, database: &mut PgConnection) -> Vec<f32> {
+pub async fn somebody(app: &TestApp, database: &mut PgConnection) -> Vec<f32> {
     let text: String = sqlx::query_scalar(
         "select e.embedding::text from embeddings e join galleries g on g.id = e.gallery_id where g.name = $1 limit 1",
     )
@@ -47,7 +47,7 @@ async fn somebody(app: &TestApp, database: &mut PgConnection) -> Vec<f32> {
     serde_json::from_str(&text).unwrap()
 }
 
-async fn rows(database: &mut PgConnection, table: &'static str) -> i64 {
+pub async fn rows(database: &mut PgConnection, table: &'static str) -> i64 {
     sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(database).await.unwrap()
 }
 

@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
-use super::super::{GalleryError, as_id};
+use super::super::{Expected, GalleryError, as_id};
 use super::{Erased, Hidden, PIECE};
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
 
@@ -67,32 +67,52 @@ pub(super) async fn pass_on_merges(
         .map(drop)
 }
 
-/// `None`: it is gone already.
-pub(super) async fn hide_gallery(connection: &mut PgConnection, id: GalleryId) -> Result<Option<Hidden>, sqlx::Error> {
+/// `None`: it is gone already, or not as expected.
+pub(super) async fn hide_gallery(
+    connection: &mut PgConnection,
+    id: GalleryId,
+    expected: &Expected,
+) -> Result<Option<Hidden>, sqlx::Error> {
     let transaction: Option<i64> = sqlx::query_scalar(
         "update galleries set erased_at = now(), name = id::text where id = $1 and erased_at is null \
-         returning pg_current_xact_id()::text::bigint",
+         and ($2::uuid[] is null or coalesce(revision, id) = any($2)) returning pg_current_xact_id()::text::bigint",
     )
     .bind(id.0)
+    .bind(expected.revisions())
     .fetch_optional(connection)
     .await?;
     let hidden = |transaction: i64| Hidden { gallery: id, subject: None, transaction: transaction.unsigned_abs() };
     Ok(transaction.map(hidden))
 }
 
-/// Takes away by what the subject is found, and its name. `None`: it is gone already.
+/// Whether a subject whose lock is held is as expected.
+pub(super) async fn is_as_expected(
+    connection: &mut PgConnection,
+    id: SubjectId,
+    expected: &Expected,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select $2::uuid[] is null or coalesce(revision, id) = any($2) from subjects where id = $1")
+        .bind(id.0)
+        .bind(expected.revisions())
+        .fetch_one(connection)
+        .await
+}
+
+/// Takes away by what the subject is found, and its name. `None`: it is gone already, or not as expected.
 pub(super) async fn hide_subject(
     connection: &mut PgConnection,
-    gallery: GalleryId,
-    id: SubjectId,
+    (gallery, id): (GalleryId, SubjectId),
     into: Option<SubjectId>,
+    expected: &Expected,
 ) -> Result<Option<Hidden>, sqlx::Error> {
     let transaction: Option<i64> = sqlx::query_scalar(
         "update subjects set erased_at = now(), merged_into = $2, name = id::text, metadata = '{}' \
-         where id = $1 and erased_at is null returning pg_current_xact_id()::text::bigint",
+         where id = $1 and erased_at is null and ($3::uuid[] is null or coalesce(revision, id) = any($3)) \
+         returning pg_current_xact_id()::text::bigint",
     )
     .bind(id.0)
     .bind(into.map(|into| into.0))
+    .bind(expected.revisions())
     .fetch_optional(&mut *connection)
     .await?;
     let Some(transaction) = transaction else { return Ok(None) };
@@ -188,11 +208,22 @@ async fn erase_with_templates(
     Ok((Erased { subjects: 0, faces: erased, embeddings }, subjects))
 }
 
-/// Erases a face of a subject that stays, whose lock is held.
-pub(super) async fn erase_face(connection: &mut PgConnection, face: FaceId) -> Result<Erased, sqlx::Error> {
-    let embeddings = execute(connection, "delete from embeddings where face_id = $1", face.0).await?;
-    let faces = execute(connection, "delete from faces where id = $1", face.0).await?;
+/// Erases faces of subjects that stay, whose locks are held.
+pub(super) async fn erase_faces_of_lasting(
+    connection: &mut PgConnection,
+    faces: &[Uuid],
+) -> Result<Erased, sqlx::Error> {
+    let embeddings = execute_all(connection, "delete from embeddings where face_id = any($1)", faces).await?;
+    let faces = execute_all(connection, "delete from faces where id = any($1)", faces).await?;
     Ok(Erased { subjects: 0, faces, embeddings })
+}
+
+/// Of these faces those that nobody erases, and whose they are.
+pub(super) async fn owners(connection: &mut PgConnection, faces: &[Uuid]) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
+    sqlx::query_as("select id, subject_id from present_faces where id = any($1)")
+        .bind(faces)
+        .fetch_all(connection)
+        .await
 }
 
 /// Moves faces between two subjects whose locks are held, and computes the template of the one that gets them once.
@@ -268,6 +299,10 @@ pub(super) async fn execute(connection: &mut PgConnection, sql: &'static str, id
     Ok(sqlx::query::<Postgres>(sql).bind(id).execute(connection).await?.rows_affected())
 }
 
-async fn execute_all(connection: &mut PgConnection, sql: &'static str, ids: &[Uuid]) -> Result<u64, sqlx::Error> {
+pub(super) async fn execute_all(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    ids: &[Uuid],
+) -> Result<u64, sqlx::Error> {
     Ok(sqlx::query::<Postgres>(sql).bind(ids).execute(connection).await?.rows_affected())
 }

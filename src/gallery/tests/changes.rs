@@ -56,13 +56,16 @@ async fn a_feed_tells_of_every_kind_of_change() {
     let bob = db.enroll("team", "Bob", &axis(1)).await;
     db.enroll("default", "Ada", &axis(2)).await;
     let rename = SubjectChange { name: Some(name("Ada L.")), metadata: None };
-    db.galleries.update_subject("default", "Ada", &rename).await.unwrap();
+    db.galleries.update_subject("default", "Ada", &rename, &Expected::Any).await.unwrap();
     memory.apply(feed.next().await.unwrap());
     let (_, about, _) = &memory.templates[&ada.subject_id];
     assert_eq!((&*about.name, about.faces, about.face_id), ("Ada L.", 2, None));
 
     db.galleries.delete_face(bob.face_id).await.unwrap();
-    db.galleries.update_gallery("team", &GalleryChange { name: Some(name("crew")), policy: None }).await.unwrap();
+    db.galleries
+        .update_gallery("team", &GalleryChange { name: Some(name("crew")), policy: None }, &Expected::Any)
+        .await
+        .unwrap();
     memory.apply(feed.next().await.unwrap());
     assert!(!memory.templates.contains_key(&bob.subject_id));
     assert!(memory.galleries.values().any(|name| name == "crew"));

@@ -121,21 +121,21 @@ async fn a_large_gallery_is_hidden_at_once_and_erased_in_pieces() {
     let db = Fixture::new().await;
     large(&db, "team", 400, 2).await;
     let kept = db.enroll("default", "Ada", &axis(0)).await;
-    assert_eq!(db.galleries.erase_small_gallery("team").await.unwrap(), None);
+    assert_eq!(db.galleries.erase_small_gallery("team", &Expected::Any).await.unwrap(), None);
     let id = db.galleries.gallery_id("team").await.unwrap();
     // An enrolment is under way, and does not hinder it.
     let (subject, metadata, embedding) = (name("late"), Metadata::default(), axis(3));
     let late = face(db.model, "team", &subject, &metadata, &embedding);
     let under_way = db.galleries.begin_enrolment(&late).await.unwrap();
     let mut transaction = db.galleries.begin().await.unwrap();
-    assert_eq!(db.galleries.hide_gallery(&mut transaction, "team").await.unwrap().gallery, id);
+    assert_eq!(db.galleries.hide_gallery(&mut transaction, "team", &Expected::Any).await.unwrap().gallery, id);
     transaction.commit().await.unwrap();
 
     // Nobody finds it, or anything of it, by name or by id; and the name is free.
     for address in ["team".to_owned(), id.to_string()] {
         assert!(matches!(db.galleries.gallery(&address).await, Err(GalleryError::GalleryNotFound(_))));
         assert!(matches!(
-            db.galleries.hide_gallery(&mut db.galleries.begin().await.unwrap(), &address).await,
+            db.galleries.hide_gallery(&mut db.galleries.begin().await.unwrap(), &address, &Expected::Any).await,
             Err(GalleryError::GalleryNotFound(_))
         ));
         let refused = db.enroll_as(OnDoubt::Allow, &address, "Eve", &axis(1)).await;
@@ -184,10 +184,10 @@ async fn a_subject_with_many_faces_is_hidden_at_once_and_erased_in_pieces() {
     let db = Fixture::new().await;
     large(&db, "team", 1, 650).await;
     db.enroll("team", "Bob", &axis(0)).await;
-    assert_eq!(db.galleries.erase_small_subject("team", "subject 0").await.unwrap(), None);
+    assert_eq!(db.galleries.erase_small_subject("team", "subject 0", &Expected::Any).await.unwrap(), None);
     assert_eq!(db.galleries.subject("team", "subject 0").await.unwrap().faces, 650);
     let mut transaction = db.galleries.begin().await.unwrap();
-    let hidden = db.galleries.hide_subject(&mut transaction, "team", "subject 0").await.unwrap();
+    let hidden = db.galleries.hide_subject(&mut transaction, "team", "subject 0", &Expected::Any).await.unwrap();
     transaction.commit().await.unwrap();
     let (gallery, subject) = (hidden.gallery, hidden.subject.unwrap());
     let gone = db.galleries.subject("team", &subject.to_string()).await;
@@ -214,9 +214,10 @@ async fn a_subject_with_many_faces_goes_to_another_in_pieces() {
     large(&db, "team", 1, 650).await;
     let bob = db.enroll("team", "Bob", &axis(0)).await;
     let begin = async |into: &str, from: &str| {
-        assert_eq!(db.galleries.merge_small_subject("team", into, from).await.unwrap(), None);
+        assert_eq!(db.galleries.merge_small_subject("team", into, from, &Expected::Any).await.unwrap(), None);
         let mut transaction = db.galleries.begin().await.unwrap();
-        let (hidden, from, _) = db.galleries.hide_merged(&mut transaction, "team", into, from).await.unwrap();
+        let (hidden, from, _) =
+            db.galleries.hide_merged(&mut transaction, "team", (into, from), &Expected::Any).await.unwrap();
         transaction.commit().await.unwrap();
         (hidden.gallery, from)
     };
@@ -238,7 +239,7 @@ async fn a_subject_with_many_faces_goes_to_another_in_pieces() {
     assert_eq!(from, bob.subject_id);
     db.galleries.erase_subject_piece(gallery, from).await.unwrap();
     let mut transaction = db.galleries.begin().await.unwrap();
-    db.galleries.hide_subject(&mut transaction, "team", "Carl").await.unwrap();
+    db.galleries.hide_subject(&mut transaction, "team", "Carl", &Expected::Any).await.unwrap();
     transaction.commit().await.unwrap();
     db.enroll("team", "Dora", &random.embedding()).await;
     for subject in [from, carl.subject_id] {
@@ -254,7 +255,8 @@ async fn faces_on_their_way_to_somebody_who_is_merged_arrive_where_that_one_went
     db.enroll("team", "Bob", &axis(0)).await;
     db.enroll("team", "Carl", &axis(1)).await;
     let mut transaction = db.galleries.begin().await.unwrap();
-    let (hidden, from, _) = db.galleries.hide_merged(&mut transaction, "team", "Bob", "subject 0").await.unwrap();
+    let (hidden, from, _) =
+        db.galleries.hide_merged(&mut transaction, "team", ("Bob", "subject 0"), &Expected::Any).await.unwrap();
     transaction.commit().await.unwrap();
     db.galleries.erase_subject_piece(hidden.gallery, from).await.unwrap();
     // While they are on their way, another model embeds them as well: they stay.
@@ -268,7 +270,8 @@ async fn faces_on_their_way_to_somebody_who_is_merged_arrive_where_that_one_went
 
     // Bob has 301 faces by now: he goes to Carl by a job as well. His is done first. A piece that waits meanwhile erases nothing.
     let mut transaction = db.galleries.begin().await.unwrap();
-    let (_, bob, _) = db.galleries.hide_merged(&mut transaction, "team", "Carl", "Bob").await.unwrap();
+    let (_, bob, _) =
+        db.galleries.hide_merged(&mut transaction, "team", ("Carl", "Bob"), &Expected::Any).await.unwrap();
     let piece = tokio::spawn({
         let (galleries, gallery) = (db.galleries.clone(), hidden.gallery);
         async move { galleries.erase_subject_piece(gallery, from).await.unwrap() }
@@ -321,4 +324,113 @@ async fn faces_and_their_subject_are_deleted_at_once_without_a_deadlock() {
             }
         }
     }
+}
+
+/// Hides many as servers do.
+async fn hide_many(db: &Fixture, gallery: GalleryId, many: Many<'_>) -> Option<HiddenSubjects> {
+    let mut transaction = db.galleries.begin().await.unwrap();
+    let hidden = db.galleries.hide_subjects(&mut transaction, gallery, many).await.unwrap();
+    transaction.commit().await.unwrap();
+    hidden
+}
+
+#[tokio::test]
+async fn many_subjects_are_hidden_together_and_erased_in_pieces() {
+    let db = Fixture::new().await;
+    large(&db, "team", 350, 2).await;
+    let kept = db.enroll("team", "Ada", &axis(0)).await;
+    let team = db.galleries.gallery_id("team").await.unwrap();
+    let filter = SubjectFilter { prefix: Some(name("subject")), metadata: None };
+    let hidden = hide_many(&db, team, Many::Matching { filter: &filter, after: None }).await.unwrap();
+    assert_eq!(hidden.erased, Erased { subjects: 350, faces: 700, embeddings: 700 });
+    assert_eq!(hide_many(&db, team, Many::Matching { filter: &filter, after: None }).await, None);
+    assert_eq!(hide_many(&db, team, Many::These(&hidden.subjects)).await, None);
+    let contents = db.galleries.gallery("team").await.unwrap();
+    assert_eq!((contents.subjects, contents.faces), (1, 1));
+    // Others come under their names, and stay.
+    db.enroll("team", "subject 7", &axis(1)).await;
+
+    let with = hidden.rest.unwrap();
+    assert_eq!(db.galleries.count_hidden_together(with).await.unwrap(), hidden.erased);
+    let mut pieces = Vec::new();
+    while pieces.last().is_none_or(|piece: &Piece| !piece.done) {
+        pieces.push(db.galleries.erase_piece_together(team, with).await.unwrap());
+    }
+    assert!(pieces.iter().all(|piece| piece.erased.faces <= 300 && piece.erased.subjects <= 300), "{pieces:?}");
+    let mut erased = Erased::default();
+    pieces.iter().for_each(|piece| erased += piece.erased);
+    assert_eq!(erased, hidden.erased);
+    assert_eq!(db.galleries.count_hidden_together(with).await.unwrap(), Erased::default());
+    for table in ["subjects", "faces", "embeddings", "templates", "review_queue"] {
+        assert_eq!(db.rows(table).await, 2, "{table}");
+    }
+    assert_eq!(db.galleries.face(kept.face_id).await.unwrap().subject, "Ada");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_are_deleted_while_others_enroll_merge_and_delete_without_a_deadlock() {
+    let db = std::sync::Arc::new(Fixture::new().await);
+    let team = db.galleries.create_gallery(&name("team")).await.unwrap().id;
+    for round in 0..10 {
+        let mut faces = Vec::new();
+        for n in 0..8 {
+            faces.push(db.enroll("team", &format!("subject {n}"), &axis(n)).await.face_id);
+        }
+        let ids: Vec<Name> = (0..8).map(|n| name(&format!("subject {n}"))).collect();
+        let mut ids: Vec<SubjectId> =
+            db.galleries.find_subjects(team, &ids).await.unwrap().into_iter().map(Option::unwrap).collect();
+        let mut tasks = Vec::new();
+        for turned in [false, true] {
+            if turned {
+                ids.reverse();
+                faces.reverse();
+            }
+            let (db, ids) = (db.clone(), ids.clone());
+            tasks.push(tokio::spawn(async move {
+                hide_many(&db, team, Many::These(&ids)).await;
+            }));
+        }
+        for part in [&faces[..6], &faces[2..]] {
+            let (db, part) = (db.clone(), part.to_vec());
+            tasks.push(tokio::spawn(async move {
+                db.galleries.delete_faces(&part).await.unwrap();
+            }));
+        }
+        for n in 0..8 {
+            let db = db.clone();
+            tasks.push(tokio::spawn(async move {
+                db.enroll("team", &format!("subject {n}"), &axis(n + 8)).await;
+                // A merge takes a second connection, of which there are few here.
+                if n > 1 {
+                    return;
+                }
+                let into = format!("subject {}", 7 - n);
+                let merged =
+                    db.galleries.merge_small_subject("team", &into, &format!("subject {n}"), &Expected::Any).await;
+                assert!(matches!(merged, Ok(_) | Err(GalleryError::SubjectNotFound(_))), "{merged:?}");
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+        let filter = SubjectFilter { prefix: Some(name("subject")), metadata: None };
+        while hide_many(&db, team, Many::Matching { filter: &filter, after: None }).await.is_some() {}
+        for table in ["subjects", "faces", "embeddings", "templates", "review_queue"] {
+            assert_eq!(db.rows(table).await, 0, "{table}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn faces_that_are_listed_are_deleted_and_those_that_were_there_are_told() {
+    let (db, enrolled) = two_galleries().await;
+    let [ada, _, bob, other] = [0, 1, 2, 3].map(|n| enrolled[n].face_id);
+    db.erase_subject("default", "Ada").await.unwrap();
+    let listed = [ada, bob, other, ada, FaceId::new()];
+    let (found, erased, transaction) = db.galleries.delete_faces(&listed).await.unwrap();
+    assert_eq!((found, erased.faces, erased.embeddings), ([ada, bob].into(), 2, 2));
+    assert!(transaction.is_some());
+    assert_eq!((db.rows("faces").await, db.rows("subjects").await, db.rows("templates").await), (1, 2, 1));
+    let (found, erased, transaction) = db.galleries.delete_faces(&listed).await.unwrap();
+    assert_eq!((found.len(), erased, transaction), (0, Erased::default(), None));
 }

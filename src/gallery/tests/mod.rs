@@ -9,6 +9,7 @@ mod erasure;
 mod models;
 mod naming;
 mod paging;
+mod revision;
 mod search;
 mod training;
 mod transfer;
@@ -109,11 +110,11 @@ impl Fixture {
 
     /// Erases a gallery as servers do, in pieces if it takes them.
     async fn erase_gallery(&self, gallery: &str) -> Result<Erased, GalleryError> {
-        if let Some((_, erased)) = self.galleries.erase_small_gallery(gallery).await? {
+        if let Some((_, erased)) = self.galleries.erase_small_gallery(gallery, &Expected::Any).await? {
             return Ok(erased);
         }
         let mut transaction = self.galleries.begin().await?;
-        let id = self.galleries.hide_gallery(&mut transaction, gallery).await?.gallery;
+        let id = self.galleries.hide_gallery(&mut transaction, gallery, &Expected::Any).await?.gallery;
         transaction.commit().await?;
         self.erase_hidden(id).await
     }
@@ -132,7 +133,7 @@ impl Fixture {
 
     /// Erases a subject that has few faces.
     async fn erase_subject(&self, gallery: &str, subject: &str) -> Result<Erased, GalleryError> {
-        Ok(self.galleries.erase_small_subject(gallery, subject).await?.unwrap().1)
+        Ok(self.galleries.erase_small_subject(gallery, subject, &Expected::Any).await?.unwrap().1)
     }
 
     async fn rows(&self, table: &'static str) -> i64 {

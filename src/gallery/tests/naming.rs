@@ -63,7 +63,7 @@ async fn an_id_wins_over_a_name() {
     assert!(matches!(created, Err(GalleryError::DuplicateSubject(_))));
     let bob = db.galleries.create_subject("default", &name("Bob"), &Metadata::default()).await.unwrap();
     let change = SubjectChange { name: Some(shadow), metadata: None };
-    let renamed = db.galleries.update_subject("default", &bob.id.to_string(), &change).await;
+    let renamed = db.galleries.update_subject("default", &bob.id.to_string(), &change, &Expected::Any).await;
     assert!(matches!(renamed, Err(GalleryError::DuplicateSubject(_))));
     // A subject's id is good in its own gallery only.
     db.galleries.create_gallery(&name("other")).await.unwrap();
@@ -78,7 +78,7 @@ async fn a_gallery_cannot_be_called_as_another_is_numbered() {
     for spelling in [a.id.to_string(), a.id.0.simple().to_string().to_uppercase(), a.id.0.urn().to_string()] {
         let created = db.galleries.create_gallery(&name(&spelling)).await;
         assert!(matches!(created, Err(GalleryError::GalleryNameIsId(name)) if name == spelling));
-        let renamed = db.galleries.update_gallery("b", &renamed_to(&spelling)).await;
+        let renamed = db.galleries.update_gallery("b", &renamed_to(&spelling), &Expected::Any).await;
         assert!(matches!(renamed, Err(GalleryError::GalleryNameIsId(_))));
     }
     assert_eq!(db.galleries.find_gallery(&a.id.to_string()).await.unwrap(), a);
@@ -147,7 +147,7 @@ async fn names_are_unique() {
         assert!(matches!(again, Err(GalleryError::DuplicateGallery(name)) if name == taken));
     }
     assert!(matches!(
-        galleries.update_gallery("team", &renamed_to("default")).await,
+        galleries.update_gallery("team", &renamed_to("default"), &Expected::Any).await,
         Err(GalleryError::DuplicateGallery(_))
     ));
     for gallery in ["default", "team"] {
@@ -156,7 +156,7 @@ async fn names_are_unique() {
         let again = galleries.create_subject(gallery, &name("Ada"), &Metadata::default()).await;
         assert!(matches!(again, Err(GalleryError::DuplicateSubject(name)) if name == "Ada"));
         let change = SubjectChange { name: Some(name("Ada")), metadata: None };
-        let renamed = galleries.update_subject(gallery, "Bob", &change).await;
+        let renamed = galleries.update_subject(gallery, "Bob", &change, &Expected::Any).await;
         assert!(matches!(renamed, Err(GalleryError::DuplicateSubject(_))));
     }
 }
@@ -169,7 +169,7 @@ async fn the_default_gallery_stays() {
     assert_eq!(contents.gallery.name, DEFAULT_GALLERY_NAME);
     for address in ["default", &DEFAULT_GALLERY.to_string()] {
         assert!(matches!(db.erase_gallery(address).await, Err(GalleryError::DefaultGallery)));
-        let renamed = db.galleries.update_gallery(address, &renamed_to("mine")).await;
+        let renamed = db.galleries.update_gallery(address, &renamed_to("mine"), &Expected::Any).await;
         assert!(matches!(renamed, Err(GalleryError::DefaultGallery)));
     }
 }
@@ -179,9 +179,9 @@ async fn renaming_keeps_everything_else() {
     let db = Fixture::new().await;
     let gallery = db.galleries.create_gallery(&name("old")).await.unwrap();
     let enrolled = db.enroll("old", "Ada", &axis(0)).await;
-    assert_eq!(db.galleries.update_gallery("old", &renamed_to("new")).await.unwrap().id, gallery.id);
+    assert_eq!(db.galleries.update_gallery("old", &renamed_to("new"), &Expected::Any).await.unwrap().id, gallery.id);
     let change = SubjectChange { name: Some(name("Ada Lovelace")), metadata: None };
-    let renamed = db.galleries.update_subject("new", "Ada", &change).await.unwrap();
+    let renamed = db.galleries.update_subject("new", "Ada", &change, &Expected::Any).await.unwrap();
     assert_eq!((renamed.id, renamed.faces), (enrolled.subject_id, 1));
     let contents = db.galleries.gallery("new").await.unwrap();
     assert_eq!((contents.subjects, contents.faces), (1, 1));
@@ -195,11 +195,12 @@ async fn metadata_is_replaced_as_a_whole() {
     let first = Metadata::try_from(json!({ "floor": 3, "tags": ["α", null, 1.5e300], "nested": {"x": true} })).unwrap();
     let subject = db.galleries.create_subject("default", &name("Ada"), &first).await.unwrap();
     assert_eq!(subject.metadata, first.clone().into_object());
-    let unchanged = db.galleries.update_subject("default", "Ada", &SubjectChange::default()).await.unwrap();
+    let unchanged =
+        db.galleries.update_subject("default", "Ada", &SubjectChange::default(), &Expected::Any).await.unwrap();
     assert_eq!(unchanged, subject);
     let second = Metadata::try_from(json!({ "floor": 4 })).unwrap();
     let change = SubjectChange { name: None, metadata: Some(second.clone()) };
-    let changed = db.galleries.update_subject("default", "Ada", &change).await.unwrap();
+    let changed = db.galleries.update_subject("default", "Ada", &change, &Expected::Any).await.unwrap();
     assert_eq!(changed.metadata, second.into_object());
 }
 
@@ -220,14 +221,17 @@ async fn a_gallery_has_a_policy_of_its_own_or_none() {
     let db = Fixture::new().await;
     let change = |policy| GalleryChange { name: None, policy: Some(policy) };
     for policy in [Some(Policy::Fpir(0.003)), Some(Policy::Fmr(1e-4)), Some(Policy::Threshold(-0.2)), None] {
-        let changed = db.galleries.update_gallery("default", &change(policy)).await.unwrap();
+        let changed = db.galleries.update_gallery("default", &change(policy), &Expected::Any).await.unwrap();
         assert_eq!(changed.policy, policy);
         assert_eq!(db.galleries.find_gallery("default").await.unwrap(), changed);
         // What is not mentioned stays.
-        assert_eq!(db.galleries.update_gallery("default", &GalleryChange::default()).await.unwrap(), changed);
+        assert_eq!(
+            db.galleries.update_gallery("default", &GalleryChange::default(), &Expected::Any).await.unwrap(),
+            changed
+        );
     }
     for nonsense in [Policy::Fpir(0.0), Policy::Fmr(1.0), Policy::Fmr(f64::NAN), Policy::Threshold(1.5)] {
-        let refused = db.galleries.update_gallery("default", &change(Some(nonsense))).await;
+        let refused = db.galleries.update_gallery("default", &change(Some(nonsense)), &Expected::Any).await;
         assert!(matches!(refused, Err(GalleryError::InvalidPolicy(_))), "{nonsense:?}");
     }
 }

@@ -69,15 +69,16 @@ async fn moving_and_merging_take_templates_along() {
     let unknown = db.galleries.move_face(FaceId::new(), &name("Bob")).await;
     assert!(matches!(unknown, Err(GalleryError::FaceNotFound(_))));
 
-    let (hidden, into) = db.galleries.merge_small_subject("default", "Ada", "Bob").await.unwrap().unwrap();
+    let (hidden, into) =
+        db.galleries.merge_small_subject("default", "Ada", "Bob", &Expected::Any).await.unwrap().unwrap();
     assert!(hidden.subject.is_some_and(|bob| bob != ada.subject_id) && into == ada.subject_id);
     assert_eq!(db.galleries.subject_by_id(into).await.unwrap().faces, 2);
     let hit = best(wrong).await;
     assert_eq!((hit.about.subject_id, hit.about.faces), (ada.subject_id, 2));
     assert_eq!((db.rows("subjects").await, db.rows("templates").await), (1, 1));
-    let itself = db.galleries.merge_small_subject("default", "Ada", &ada.subject_id.to_string()).await;
+    let itself = db.galleries.merge_small_subject("default", "Ada", &ada.subject_id.to_string(), &Expected::Any).await;
     assert!(matches!(itself, Err(GalleryError::SameSubject)));
-    let gone = db.galleries.merge_small_subject("default", "Ada", "Bob").await;
+    let gone = db.galleries.merge_small_subject("default", "Ada", "Bob", &Expected::Any).await;
     assert!(matches!(gone, Err(GalleryError::SubjectNotFound(_))));
 }
 

@@ -68,7 +68,7 @@ impl Galleries {
     pub async fn snapshot(&self, gallery: &str) -> Result<Snapshot, GalleryError> {
         let mut transaction = self.pool.without_limits().begin_snapshot().await?;
         let found: Option<Gallery> = sqlx::query_as(
-            "select id, name, policy, created_at from galleries \
+            "select id, name, policy, created_at, revision from galleries \
              where (id = $1 or name = $2) and erased_at is null order by id = $1 desc nulls last limit 1",
         )
         .bind(as_id(gallery))

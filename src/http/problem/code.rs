@@ -13,6 +13,7 @@ pub enum Code {
     MalformedMultipart,
     MalformedPath,
     MalformedQuery,
+    MalformedPrecondition,
     IncompleteBody,
     UnsupportedMediaType,
     UnsupportedEncoding,
@@ -45,6 +46,7 @@ pub enum Code {
     SubjectMismatch,
     DefaultGallery,
     SameSubject,
+    PreconditionFailed,
     NoChip,
     NotEmbedded,
     TooFewSubjects,
@@ -85,6 +87,7 @@ impl Code {
             | Self::MalformedMultipart
             | Self::MalformedPath
             | Self::MalformedQuery
+            | Self::MalformedPrecondition
             | Self::IncompleteBody
             | Self::InvalidCursor => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -117,6 +120,7 @@ impl Code {
             | Self::NoFormerModel
             | Self::GateRefused
             | Self::FacesWithoutChips => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType | Self::UnsupportedEncoding | Self::UnsupportedImage => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE

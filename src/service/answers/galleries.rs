@@ -6,8 +6,15 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{FoundFace, Strangers};
-use crate::gallery::Policy;
-use crate::types::{FaceId, GalleryId, SubjectId};
+use crate::gallery::{Policy, Revision};
+use crate::types::{FaceId, GalleryId, JobId, SubjectId};
+
+/// A gallery or a subject, and the state that this is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Revised<T> {
+    pub revision: Revision,
+    pub answer: T,
+}
 
 /// A gallery.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -99,4 +106,24 @@ pub struct Erased {
     pub subjects: u64,
     pub faces: u64,
     pub embeddings: u64,
+}
+
+/// What a deletion of many erased, for good.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct ErasedMany {
+    pub subjects: u64,
+    pub faces: u64,
+    pub embeddings: u64,
+    /// Of those that were listed: who, or what, was not there.
+    pub not_found: Vec<String>,
+    /// The jobs that delete the rest of what nobody can find any more. There are none if all of it is deleted.
+    pub jobs: Vec<JobId>,
+}
+
+impl ErasedMany {
+    pub(in crate::service) fn add(&mut self, more: Erased) {
+        self.subjects += more.subjects;
+        self.faces += more.faces;
+        self.embeddings += more.embeddings;
+    }
 }

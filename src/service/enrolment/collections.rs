@@ -2,10 +2,11 @@
 
 use super::Enrolment;
 use crate::db::{self, PageRequest};
-use crate::gallery::{self, GalleryChange, GalleryError, SubjectChange, SubjectFilter};
+use crate::gallery::{self, Expected, GalleryChange, GalleryError, SubjectChange, SubjectFilter};
 use crate::service::ServiceError;
 use crate::service::answers::{
-    Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, GallerySearch, Page, SearchPlace, Subject,
+    Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, GallerySearch, Page, Revised, SearchPlace,
+    Subject,
 };
 use crate::service::once::{Once, keep, once};
 use crate::service::recognition::Serving;
@@ -13,7 +14,7 @@ use crate::service::requests::NewSubject;
 use crate::types::{FaceId, GalleryId, Name, RequestKey};
 
 impl Enrolment {
-    pub async fn create_gallery(&self, name: &Name) -> Result<GalleryEntry, ServiceError> {
+    pub async fn create_gallery(&self, name: &Name) -> Result<Revised<GalleryEntry>, ServiceError> {
         let created = self.0.galleries.create_gallery(name).await?;
         self.0.recognition.catch_up().await;
         Ok(created.into())
@@ -23,13 +24,15 @@ impl Enrolment {
         Ok(self.0.galleries.list_galleries(page).await?.into())
     }
 
-    pub async fn get_gallery(&self, gallery: &str) -> Result<Gallery, ServiceError> {
+    pub async fn get_gallery(&self, gallery: &str) -> Result<Revised<Gallery>, ServiceError> {
         let gallery::GalleryContents { gallery, subjects, faces } = self.0.galleries.gallery(gallery).await?;
         let serving = self.0.recognition.serving();
         let review = self.review_state(&serving, gallery.id).await?;
         let search = self.search_of(&serving, gallery.id, review.total).await?;
         let strangers = self.0.recognition.authority(&serving, gallery.id).await?.strangers();
-        Ok(Gallery { entry: gallery.into(), subjects, faces, search, review, strangers })
+        let revision = gallery.revision;
+        let answer = Gallery { entry: gallery.into(), subjects, faces, search, review, strangers };
+        Ok(Revised { revision, answer })
     }
 
     async fn search_of(
@@ -53,14 +56,19 @@ impl Enrolment {
         Ok(GallerySearch { place, templates, ef_search, recall })
     }
 
-    /// Renames a gallery and/or changes its policy.
-    pub async fn change_gallery(&self, gallery: &str, change: &GalleryChange) -> Result<GalleryEntry, ServiceError> {
+    /// Renames a gallery and/or changes its policy, if it is as expected.
+    pub async fn change_gallery(
+        &self,
+        gallery: &str,
+        change: &GalleryChange,
+        expected: &Expected,
+    ) -> Result<Revised<GalleryEntry>, ServiceError> {
         if let Some(policy) = change.policy.flatten() {
             // What would be refused at every request is refused now.
             let (serving, gallery) = (self.0.recognition.serving(), self.0.galleries.gallery_id(gallery).await?);
             self.0.recognition.authority(&serving, gallery).await?.identify(policy)?;
         }
-        let changed = self.0.galleries.update_gallery(gallery, change).await?;
+        let changed = self.0.galleries.update_gallery(gallery, change, expected).await?;
         self.0.recognition.catch_up().await;
         Ok(changed.into())
     }
@@ -69,12 +77,12 @@ impl Enrolment {
         &self,
         new: NewSubject,
         key: Option<&RequestKey>,
-    ) -> Result<Once<Subject>, ServiceError> {
+    ) -> Result<Once<Revised<Subject>>, ServiceError> {
         once(&self.0.answers, key, async {
             let NewSubject { gallery, name, metadata } = new;
             let created = self.0.galleries.begin_subject(gallery.as_str(), &name, &metadata).await?;
-            let (subject, mut transaction): (Subject, _) = (created.0.into(), created.1);
-            keep(&mut transaction, key, &subject, &[subject.id]).await?;
+            let (subject, mut transaction): (Revised<Subject>, _) = (created.0.into(), created.1);
+            keep(&mut transaction, key, &subject, &[subject.answer.id]).await?;
             transaction.commit().await.map_err(GalleryError::from)?;
             Ok(subject)
         })
@@ -96,7 +104,7 @@ impl Enrolment {
     }
 
     /// `subject` is a name or an id, here and below.
-    pub async fn get_subject(&self, gallery: &Name, subject: &str) -> Result<Subject, ServiceError> {
+    pub async fn get_subject(&self, gallery: &Name, subject: &str) -> Result<Revised<Subject>, ServiceError> {
         Ok(self.0.galleries.subject(gallery.as_str(), subject).await?.into())
     }
 
@@ -105,8 +113,9 @@ impl Enrolment {
         gallery: &Name,
         subject: &str,
         change: &SubjectChange,
-    ) -> Result<Subject, ServiceError> {
-        let changed = self.0.galleries.update_subject(gallery.as_str(), subject, change).await?;
+        expected: &Expected,
+    ) -> Result<Revised<Subject>, ServiceError> {
+        let changed = self.0.galleries.update_subject(gallery.as_str(), subject, change, expected).await?;
         self.0.recognition.catch_up().await;
         Ok(changed.into())
     }
@@ -144,6 +153,18 @@ impl Enrolment {
 impl<T, U: From<T>> From<db::Page<T>> for Page<U> {
     fn from(page: db::Page<T>) -> Self {
         Self { items: page.items.into_iter().map(U::from).collect(), next_cursor: page.next_cursor }
+    }
+}
+
+impl From<gallery::Gallery> for Revised<GalleryEntry> {
+    fn from(gallery: gallery::Gallery) -> Self {
+        Self { revision: gallery.revision, answer: gallery.into() }
+    }
+}
+
+impl From<gallery::Subject> for Revised<Subject> {
+    fn from(subject: gallery::Subject) -> Self {
+        Self { revision: subject.revision, answer: subject.into() }
     }
 }
 

@@ -1,22 +1,28 @@
 //! Erasing galleries and subjects, and giving the faces of one subject to another: at once where that is short, else as a job. The
 //! answer comes when nobody can find what is to go, at any server.
 
+mod many;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+use uuid::Uuid;
 
 use super::Enrolment;
 use crate::db::Transaction;
-use crate::gallery::{GalleryError, Hidden};
-use crate::jobs::JobKind;
+use crate::gallery::{Expected, GalleryError, Hidden};
+use crate::jobs::{self, JobKind};
 use crate::service::ServiceError;
-use crate::service::answers::{self, Job};
+use crate::service::answers::{self, Job, Revised};
 use crate::service::work::new_job;
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
 
 /// How long other servers may take to forget what was erased before the answer comes without them.
 const ERASED_WITHIN: Duration = Duration::from_secs(1);
+
+/// The same for many, about each of whom they have to hear.
+const MANY_ERASED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What came of a deletion: it was done, or a job does it.
 pub enum Deleted<T> {
@@ -28,64 +34,74 @@ pub enum Deleted<T> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::service) struct ErasureSettings {
     pub gallery: GalleryId,
-    /// `None`: the whole gallery.
+    /// `None`: the whole gallery, or what is marked `together`.
     pub subject: Option<SubjectId>,
     /// Who gets the faces of the subject, if they are not erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub into: Option<SubjectId>,
+    /// By what subjects are found that were marked together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub together: Option<Uuid>,
 }
 
 impl Enrolment {
-    /// Erases a gallery with everything in it.
-    pub async fn delete_gallery(&self, gallery: &str, by: &str) -> Result<Deleted<answers::Erased>, ServiceError> {
+    /// Erases a gallery with everything in it, if it is as expected.
+    pub async fn delete_gallery(
+        &self,
+        gallery: &str,
+        expected: &Expected,
+        by: &str,
+    ) -> Result<Deleted<answers::Erased>, ServiceError> {
         let galleries = &self.0.galleries;
-        if let Some((hidden, erased)) = galleries.erase_small_gallery(gallery).await? {
+        if let Some((hidden, erased)) = galleries.erase_small_gallery(gallery, expected).await? {
             self.forget(&hidden).await?;
             return Ok(Deleted::Done(erased.into()));
         }
         let mut transaction = galleries.begin().await?;
-        let hidden = galleries.hide_gallery(&mut transaction, gallery).await?;
+        let hidden = galleries.hide_gallery(&mut transaction, gallery, expected).await?;
         self.leave_to_job(transaction, JobKind::Erase, (hidden, None), by).await
     }
 
-    /// Erases a subject, given by name or id, with all its faces.
+    /// Erases a subject, given by name or id, with all its faces, if it is as expected.
     pub async fn delete_subject(
         &self,
         gallery: &Name,
         subject: &str,
+        expected: &Expected,
         by: &str,
     ) -> Result<Deleted<answers::Erased>, ServiceError> {
         let galleries = &self.0.galleries;
-        if let Some((hidden, erased)) = galleries.erase_small_subject(gallery.as_str(), subject).await? {
+        if let Some((hidden, erased)) = galleries.erase_small_subject(gallery.as_str(), subject, expected).await? {
             self.forget(&hidden).await?;
             return Ok(Deleted::Done(erased.into()));
         }
         let mut transaction = galleries.begin().await?;
-        let hidden = galleries.hide_subject(&mut transaction, gallery.as_str(), subject).await?;
+        let hidden = galleries.hide_subject(&mut transaction, gallery.as_str(), subject, expected).await?;
         self.leave_to_job(transaction, JobKind::Erase, (hidden, None), by).await
     }
 
-    /// Gives the faces of `from` to `into`, both given by name or id, and erases `from`.
+    /// Gives the faces of `from` to `into`, both given by name or id, and erases `from`, if `into` is as expected.
     pub async fn merge_subjects(
         &self,
         gallery: &Name,
-        into: &str,
-        from: &str,
+        (into, from): (&str, &str),
+        expected: &Expected,
         by: &str,
-    ) -> Result<Deleted<answers::Subject>, ServiceError> {
+    ) -> Result<Deleted<Revised<answers::Subject>>, ServiceError> {
         let galleries = &self.0.galleries;
-        if let Some((hidden, into)) = galleries.merge_small_subject(gallery.as_str(), into, from).await? {
+        if let Some((hidden, into)) = galleries.merge_small_subject(gallery.as_str(), into, from, expected).await? {
             self.forget(&hidden).await?;
             return Ok(Deleted::Done(galleries.subject_by_id(into).await?.into()));
         }
         let mut transaction = galleries.begin().await?;
-        let (hidden, _, into) = galleries.hide_merged(&mut transaction, gallery.as_str(), into, from).await?;
+        let (hidden, _, into) =
+            galleries.hide_merged(&mut transaction, gallery.as_str(), (into, from), expected).await?;
         self.leave_to_job(transaction, JobKind::Merge, (hidden, Some(into)), by).await
     }
 
     pub async fn delete_face(&self, face: FaceId) -> Result<answers::Erased, ServiceError> {
         let (erased, transaction) = self.0.galleries.delete_face(face).await?;
-        self.await_servers(transaction).await?;
+        self.await_servers(transaction, ERASED_WITHIN).await?;
         Ok(erased.into())
     }
 
@@ -97,15 +113,25 @@ impl Enrolment {
         (hidden, into): (Hidden, Option<SubjectId>),
         by: &str,
     ) -> Result<Deleted<T>, ServiceError> {
-        let settings = ErasureSettings { gallery: hidden.gallery, subject: hidden.subject, into };
+        let settings = ErasureSettings { gallery: hidden.gallery, subject: hidden.subject, into, together: None };
         let key = hidden.subject.map_or(hidden.gallery.to_string(), |subject| subject.to_string());
-        let new = new_job(kind, key, &settings, by)?;
-        // What was hidden now has no such job yet.
-        let job = self.0.jobs.submit_within(&mut transaction, &new).await?;
-        let job = job.ok_or_else(|| ServiceError::Internal("there is a job for this already".to_owned()))?;
+        let job = self.submit(&mut transaction, kind, key, &settings, by).await?;
         transaction.commit().await.map_err(GalleryError::from)?;
         self.forget(&hidden).await?;
         Ok(Deleted::Job(Box::new(job.into())))
+    }
+
+    /// Adds the job that erases what was hidden in a transaction, and so has none yet.
+    async fn submit(
+        &self,
+        transaction: &mut Transaction,
+        kind: JobKind,
+        key: String,
+        settings: &ErasureSettings,
+        by: &str,
+    ) -> Result<jobs::Job, ServiceError> {
+        let job = self.0.jobs.submit_within(transaction, &new_job(kind, key, settings, by)?).await?;
+        job.ok_or_else(|| ServiceError::Internal("there is a job for this already".to_owned()))
     }
 
     /// Waits until nobody finds any more what was hidden.
@@ -114,14 +140,14 @@ impl Enrolment {
             Some(subject) => self.0.recognition.served().forget_subject(hidden.gallery, subject),
             None => self.0.recognition.served().forget_gallery(hidden.gallery),
         }
-        self.await_servers(hidden.transaction).await
+        self.await_servers(hidden.transaction, ERASED_WITHIN).await
     }
 
     /// Waits until what a transaction erased is in no server's memory any more. It is erased all the same if a server that was cut
     /// off from the database, or killed, does not say so.
-    async fn await_servers(&self, transaction: u64) -> Result<(), ServiceError> {
+    async fn await_servers(&self, transaction: u64, within: Duration) -> Result<(), ServiceError> {
         let ((), behind) =
-            tokio::join!(self.0.recognition.catch_up(), self.0.galleries.await_readers(transaction, ERASED_WITHIN));
+            tokio::join!(self.0.recognition.catch_up(), self.0.galleries.await_readers(transaction, within));
         let behind = behind?;
         if behind > 0 {
             metrics::counter!("faceid_erasures_behind_total").increment(1);

@@ -12,11 +12,14 @@ pub use compare::{CompareRequest, VerifyRequest, VerifyStoredRequest};
 pub use identify::{IdentifyBatchRequest, IdentifyEmbeddingRequest, IdentifyRequest, IdentifyStoredRequest};
 pub use recognition::{DetectRequest, EmbedBatchRequest, EnrollRequest, FaceChoice, QualityDemand};
 pub use stored::{
-    AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DuplicatesRequest, GalleryPolicy, InGallery,
-    ListInGallery, ListRequest, ListSubjects, MergeRequest, MoveRequest, NewGallery, NewSubject,
+    AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DeleteFaces, DeleteSubjects, Doomed,
+    DuplicatesRequest, GalleryPolicy, InGallery, ListInGallery, ListRequest, ListSubjects, MergeRequest, MoveRequest,
+    NewGallery, NewSubject,
 };
 pub use training::{EvaluateRequest, ForceRequest, ModelUpload, RetrainBase, RetrainRequest, ShadowRequest};
-pub use values::{Batch, Count, EmbeddingList, Extra, FileBytes, GalleryList, OutOfRange, PageLimit, Rate, TopK};
+pub use values::{
+    Batch, Count, EmbeddingList, Extra, FileBytes, GalleryList, Listed, OutOfRange, PageLimit, Rate, TopK,
+};
 
 use crate::gallery::{DEFAULT_GALLERY_NAME, Policy};
 use crate::service::ServiceError;

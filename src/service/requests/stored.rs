@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{PageLimit, Rate, default_gallery};
+use super::{Listed, PageLimit, Rate, default_gallery};
 use crate::db::{PageError, PageRequest};
 use crate::gallery::{self, FindingsRequest, Metadata, Policy};
+use crate::service::ServiceError;
 use crate::service::answers::AnomalyKind;
-use crate::types::{Name, Threshold};
+use crate::types::{FaceId, Name, Threshold};
 
 /// A new gallery.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -229,6 +230,60 @@ pub struct MergeRequest {
     /// Name or id of the subject that gives its faces and is erased.
     #[schema(example = "Ada L.")]
     pub subject: Name,
+}
+
+/// Which subjects are deleted: those of a list, or all that match.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeleteSubjects {
+    /// The gallery that they are in: name or id.
+    #[serde(default = "default_gallery")]
+    #[schema(default = "default")]
+    pub gallery: Name,
+    /// Names or ids, up to 1,000.
+    #[schema(value_type = Option<Vec<Name>>, min_items = 1, max_items = 1000, example = json!(["Ada", "Bob"]))]
+    pub subjects: Option<Listed<Name>>,
+    /// Instead of a list: all whose name begins so.
+    pub prefix: Option<Name>,
+    /// Instead of a list: all whose metadata holds all of this JSON object, which has a member at least.
+    pub metadata: Option<Metadata>,
+}
+
+/// Who is to be deleted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Doomed {
+    /// By names or ids.
+    Listed(Vec<Name>),
+    Matching(gallery::SubjectFilter),
+}
+
+impl DeleteSubjects {
+    /// Never all of a gallery: whoever wants that deletes the gallery.
+    pub fn doomed(self) -> Result<Doomed, ServiceError> {
+        let Self { subjects, prefix, metadata, .. } = self;
+        let invalid = |field, reason: &str| Err(ServiceError::InvalidField { field, reason: reason.to_owned() });
+        match subjects {
+            Some(_) if prefix.is_some() || metadata.is_some() => {
+                invalid("subjects", "say whom by a list, or by `prefix` and `metadata`, not by both")
+            }
+            Some(Listed(names)) => Ok(Doomed::Listed(names)),
+            None if metadata.as_ref().is_some_and(|metadata| metadata.as_object().is_empty()) => {
+                invalid("metadata", "an empty object is everybody's; to delete them all, delete the gallery")
+            }
+            None if prefix.is_none() && metadata.is_none() => Err(ServiceError::MissingField {
+                field: "subjects",
+                reason: "say whom by a list of `subjects`, or by `prefix` and `metadata`",
+            }),
+            None => Ok(Doomed::Matching(gallery::SubjectFilter { prefix, metadata })),
+        }
+    }
+}
+
+/// Which faces are deleted.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeleteFaces {
+    /// Ids, up to 1,000, of whatever galleries.
+    #[schema(value_type = Vec<FaceId>, min_items = 1, max_items = 1000)]
+    pub faces: Listed<FaceId>,
 }
 
 /// Whom a face belongs to.

@@ -132,6 +132,23 @@ impl TryFrom<Vec<Vec<f32>>> for EmbeddingList {
     }
 }
 
+/// A list of one to 1,000.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<T>", bound(deserialize = "T: Deserialize<'de>"))]
+pub struct Listed<T>(pub Vec<T>);
+
+impl<T> Listed<T> {
+    pub const MOST: usize = 1000;
+}
+
+impl<T> TryFrom<Vec<T>> for Listed<T> {
+    type Error = OutOfRange;
+
+    fn try_from(items: Vec<T>) -> Result<Self, OutOfRange> {
+        if (1..=Self::MOST).contains(&items.len()) { Ok(Self(items)) } else { Err(OutOfRange("a list of 1 to 1,000")) }
+    }
+}
+
 /// Why a number is not one that a field can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is expected")]

@@ -39,16 +39,21 @@ impl Erasing {
     }
 
     pub async fn step(&mut self, upkeep: &Upkeep) -> Result<Step, Failure> {
-        let (galleries, ErasureSettings { gallery, subject, .. }) = (&upkeep.0.galleries, self.settings.clone());
+        let ErasureSettings { gallery, subject, together, .. } = self.settings;
+        let galleries = &upkeep.0.galleries;
         let (Some(left), Some(totals)) = (&mut self.left, &mut self.totals) else {
-            let left = galleries.count_hidden(gallery, subject).await?;
+            let left = match together {
+                Some(with) => galleries.count_hidden_together(with).await?,
+                None => galleries.count_hidden(gallery, subject).await?,
+            };
             self.left = Some(left);
             self.totals.get_or_insert(Totals { all: left, lost: false });
             return Ok(Step::More(self.progress()));
         };
-        let piece = match subject {
-            Some(subject) => galleries.erase_subject_piece(gallery, subject).await?,
-            None => galleries.erase_gallery_piece(gallery, &mut self.place).await?,
+        let piece = match (subject, together) {
+            (Some(subject), _) => galleries.erase_subject_piece(gallery, subject).await?,
+            (None, Some(with)) => galleries.erase_piece_together(gallery, with).await?,
+            (None, None) => galleries.erase_gallery_piece(gallery, &mut self.place).await?,
         };
         let Erased { subjects, faces, embeddings } = piece.erased;
         take(&mut left.subjects, &mut totals.all.subjects, subjects);

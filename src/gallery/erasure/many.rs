@@ -1,0 +1,222 @@
+//! Many subjects, or faces, at once: a few statements for all of them, with the locks and in the steps of one.
+
+use std::collections::HashSet;
+
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::super::{Galleries, GalleryError, SubjectFilter, as_id};
+use super::rows::{
+    erase_faces, erase_faces_of_lasting, execute_all, hold_subjects, owners, set_patience, transaction_id,
+};
+use super::{AT_ONCE, ATTEMPTS, Erased, PIECE, PIECE_PATIENCE, Piece};
+use crate::db::Transaction;
+use crate::types::{FaceId, GalleryId, Name, SubjectId};
+
+/// Subjects that are hidden in one transaction at most.
+const MANY: i64 = 1000;
+
+/// Which subjects of a gallery are to be hidden.
+#[derive(Debug, Clone, Copy)]
+pub enum Many<'a> {
+    /// These, a thousand at most.
+    These(&'a [SubjectId]),
+    /// The first thousand after `after` that match.
+    Matching { filter: &'a SubjectFilter, after: Option<SubjectId> },
+}
+
+/// Subjects that nobody finds any more once the transaction has committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiddenSubjects {
+    /// In the order of ids.
+    pub subjects: Vec<SubjectId>,
+    /// They, and all that belongs to them.
+    pub erased: Erased,
+    /// By what a job finds those of which something is left to be deleted; `None`: nothing is.
+    pub rest: Option<Uuid>,
+    /// The id of the transaction.
+    pub transaction: u64,
+}
+
+impl Galleries {
+    /// The subjects of a gallery that are given by id or name, in the order in which they are given. `None`: there is no such one.
+    pub async fn find_subjects(
+        &self,
+        gallery: GalleryId,
+        asked: &[Name],
+    ) -> Result<Vec<Option<SubjectId>>, GalleryError> {
+        let names: Vec<&str> = asked.iter().map(Name::as_str).collect();
+        let ids: Vec<Option<Uuid>> = names.iter().map(|name| as_id(name)).collect();
+        let found: Vec<Option<Uuid>> = sqlx::query_scalar(
+            "select (select s.id from subjects s where s.gallery_id = $1 and (s.id = a.id or s.name = a.name) \
+               and s.erased_at is null order by s.id = a.id desc nulls last limit 1) \
+             from unnest($2::uuid[], $3::text[]) with ordinality as a (id, name, place) order by a.place",
+        )
+        .bind(gallery.0)
+        .bind(ids)
+        .bind(names)
+        .fetch_all(&self.pool.cancellable())
+        .await?;
+        Ok(found.into_iter().map(|id| id.map(SubjectId)).collect())
+    }
+
+    /// Hides subjects of a gallery, and erases them if they have few faces. Enrolments of their faces that are under way are waited
+    /// for. Those that are gone are left out. `None`: all are.
+    pub async fn hide_subjects(
+        &self,
+        transaction: &mut Transaction,
+        gallery: GalleryId,
+        many: Many<'_>,
+    ) -> Result<Option<HiddenSubjects>, GalleryError> {
+        let held = match many {
+            Many::These(ids) => hold_subjects(transaction, &ids.iter().map(|id| id.0).collect::<Vec<_>>()).await?,
+            Many::Matching { filter, after } => hold_matching(transaction, gallery, filter, after).await?,
+        };
+        if held.is_empty() {
+            return Ok(None);
+        }
+        let faces: Vec<Uuid> =
+            sqlx::query_scalar("select id from faces where gallery_id = $1 and subject_id = any($2) limit $3")
+                .bind(gallery.0)
+                .bind(&held)
+                .bind(AT_ONCE + 1)
+                .fetch_all(&mut **transaction)
+                .await?;
+        let rest = (faces.len() > AT_ONCE as usize).then(Uuid::now_v7);
+        sqlx::query(
+            "update subjects set erased_at = now(), name = id::text, metadata = '{}', erased_with = $2 where id = any($1)",
+        )
+        .bind(&held)
+        .bind(rest)
+        .execute(&mut **transaction)
+        .await?;
+        execute_all(transaction, "delete from templates where subject_id = any($1)", &held).await?;
+        let mut erased = match rest {
+            Some(_) => count(transaction, gallery, &held).await?,
+            None => {
+                let erased = erase_faces(transaction, &faces).await?;
+                execute_all(transaction, "delete from subjects where id = any($1)", &held).await?;
+                erased
+            }
+        };
+        erased.subjects = held.len() as u64;
+        let transaction = transaction_id(transaction).await?;
+        let subjects = held.into_iter().map(SubjectId).collect();
+        Ok(Some(HiddenSubjects { subjects, erased, rest, transaction }))
+    }
+
+    /// What is left of subjects that were hidden together.
+    pub async fn count_hidden_together(&self, with: Uuid) -> Result<Erased, GalleryError> {
+        let mut connection = self.beside.acquire().await?;
+        let subjects: Vec<(Uuid, Uuid)> =
+            sqlx::query_as("select gallery_id, id from subjects where erased_with = $1 order by id")
+                .bind(with)
+                .fetch_all(&mut *connection)
+                .await?;
+        let Some((gallery, _)) = subjects.first().copied() else { return Ok(Erased::default()) };
+        let ids: Vec<Uuid> = subjects.into_iter().map(|(_, id)| id).collect();
+        let left = count(&mut connection, GalleryId(gallery), &ids).await?;
+        Ok(Erased { subjects: ids.len() as u64, ..left })
+    }
+
+    /// Erases a piece of subjects that were hidden together.
+    pub async fn erase_piece_together(&self, gallery: GalleryId, with: Uuid) -> Result<Piece, GalleryError> {
+        let mut transaction = self.beside.begin().await?;
+        set_patience(&mut transaction, PIECE_PATIENCE).await?;
+        // Held, as a merge into one of them may still be at work.
+        let subjects: Vec<Uuid> =
+            sqlx::query_scalar("select id from subjects where erased_with = $1 order by id limit $2 for update")
+                .bind(with)
+                .bind(PIECE)
+                .fetch_all(&mut *transaction)
+                .await?;
+        if subjects.is_empty() {
+            return Ok(Piece { done: true, ..Piece::default() });
+        }
+        let faces: Vec<Uuid> =
+            sqlx::query_scalar("select id from faces where gallery_id = $1 and subject_id = any($2) limit $3")
+                .bind(gallery.0)
+                .bind(&subjects)
+                .bind(PIECE)
+                .fetch_all(&mut *transaction)
+                .await?;
+        let mut erased = erase_faces(&mut transaction, &faces).await?;
+        if faces.len() < PIECE as usize {
+            let sql = "delete from subjects where id = any($1)";
+            erased.subjects = execute_all(&mut transaction, sql, &subjects).await?;
+        }
+        transaction.commit().await?;
+        Ok(Piece { erased, ..Piece::default() })
+    }
+
+    /// Erases faces with their embeddings; their subjects stay. Which were there, what was erased, and the last transaction, if
+    /// there was anything.
+    pub async fn delete_faces(&self, faces: &[FaceId]) -> Result<(HashSet<FaceId>, Erased, Option<u64>), GalleryError> {
+        let (mut found, mut erased, mut last) = (HashSet::new(), Erased::default(), None);
+        for piece in faces.chunks(PIECE as usize) {
+            let ids: Vec<Uuid> = piece.iter().map(|face| face.0).collect();
+            let (mut transaction, present) = self.begin_with_subjects_of(&ids).await?;
+            if present.is_empty() {
+                continue;
+            }
+            erased += erase_faces_of_lasting(&mut transaction, &present).await?;
+            last = Some(transaction_id(&mut transaction).await?);
+            transaction.commit().await?;
+            found.extend(present.into_iter().map(FaceId));
+        }
+        Ok((found, erased, last))
+    }
+
+    /// Begins a transaction that holds the subjects of faces, which keeps these from going elsewhere; says which there are.
+    async fn begin_with_subjects_of(&self, faces: &[Uuid]) -> Result<(Transaction, Vec<Uuid>), GalleryError> {
+        for _ in 0..ATTEMPTS {
+            let mut transaction = self.pool.begin().await?;
+            let subjects: HashSet<Uuid> =
+                owners(&mut transaction, faces).await?.into_iter().map(|(_, id)| id).collect();
+            let held = hold_subjects(&mut transaction, &subjects.into_iter().collect::<Vec<_>>()).await?;
+            let now = owners(&mut transaction, faces).await?;
+            if now.iter().all(|(_, subject)| held.contains(subject)) {
+                return Ok((transaction, now.into_iter().map(|(face, _)| face).collect()));
+            }
+            // One went to another subject while the locks were waited for.
+            transaction.rollback().await?;
+        }
+        Err(GalleryError::Inconsistent("faces go from one subject to another"))
+    }
+}
+
+/// Locks the next subjects that match and are not being erased, in the order of ids. What is looked for is looked at again once a
+/// lock is had.
+async fn hold_matching(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    filter: &SubjectFilter,
+    after: Option<SubjectId>,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select id from subjects where gallery_id = $1 and ($2::uuid is null or id > $2) and erased_at is null \
+         and ($3::text is null or starts_with(name, $3)) and ($4::jsonb is null or metadata @> $4) \
+         order by id limit $5 for update",
+    )
+    .bind(gallery.0)
+    .bind(after.map(|after| after.0))
+    .bind(filter.prefix.as_ref().map(Name::as_str))
+    .bind(filter.metadata.as_ref().map(Json))
+    .bind(MANY)
+    .fetch_all(connection)
+    .await
+}
+
+/// Faces and embeddings of subjects.
+async fn count(connection: &mut PgConnection, gallery: GalleryId, subjects: &[Uuid]) -> Result<Erased, sqlx::Error> {
+    let (faces, embeddings): (i64, i64) = sqlx::query_as(
+        "select (select count(*) from faces where gallery_id = $1 and subject_id = any($2)), \
+         (select count(*) from embeddings where gallery_id = $1 and subject_id = any($2))",
+    )
+    .bind(gallery.0)
+    .bind(subjects)
+    .fetch_one(connection)
+    .await?;
+    Ok(Erased { subjects: 0, faces: faces.unsigned_abs(), embeddings: embeddings.unsigned_abs() })
+}
