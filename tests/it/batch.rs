@@ -4,10 +4,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use faceid::http::Code;
 use faceid::service::answers::{Embedded, Identified};
+use futures_util::future::join_all;
 use reqwest::StatusCode;
 use reqwest::multipart::Form;
 use serde_json::{Value, json};
 
+use crate::support::process::{Server, data_dir};
 use crate::support::{TestApp, part, photos};
 
 #[tokio::test]
@@ -63,4 +65,35 @@ async fn batches_have_a_size() {
     app.post_json("/embed/batch", json!({"images": "aGVsbG8="})).await.expect(StatusCode::OK);
     let raw = app.request(reqwest::Method::POST, "/embed/batch").header("content-type", "image/jpeg").body("x");
     app.send(raw).await.expect_problem(415, Code::UnsupportedMediaType);
+}
+
+#[tokio::test]
+#[ignore = "needs the test photos"]
+async fn a_batch_takes_as_many_places_as_it_has_photos_in_work() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &["--threads", "1", "--max-requests", "3"]).await;
+    let app = TestApp { url: server.url.clone(), gallery: "default".to_owned(), client: reqwest::Client::new() };
+    let people = photos::people(&photos::folder("lfw100"));
+    let batch = |photos: usize| {
+        let images = people.iter().flat_map(|(_, files)| files).take(photos).map(|file| part(&photos::read(file)));
+        images.fold(Form::new(), |form, image| form.part("images", image))
+    };
+    // Alone, whatever its size.
+    let alone = app.post_form("/embed/batch", batch(20)).await;
+    alone.expect(StatusCode::OK);
+    assert!(alone.value()["results"].as_array().unwrap().iter().all(|result| result.get("problem").is_none()));
+    // Beside another one that leaves too few places it is refused as a whole, so that no photo of either is.
+    let answers = join_all((0..6).map(|_| app.post_form("/embed/batch", batch(2)))).await;
+    let (mut served, mut refused) = (0, 0);
+    for answer in &answers {
+        if answer.status == StatusCode::OK {
+            let results = answer.value()["results"].as_array().unwrap().clone();
+            assert!(results.iter().all(|result| result["answer"].is_object()), "{results:?}");
+            served += 1;
+        } else {
+            answer.expect_problem(503, Code::Overloaded);
+            refused += 1;
+        }
+    }
+    assert!(served > 0 && refused > 0, "{served} served, {refused} refused");
 }

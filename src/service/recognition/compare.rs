@@ -4,7 +4,6 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::decisions::decide_pair;
-use super::identify::BATCHED;
 use super::stored::of_numbers;
 use super::{Recognition, Serving};
 use crate::service::ServiceError;
@@ -23,6 +22,8 @@ struct Side {
 struct By<'a> {
     serving: &'a Serving,
     threshold: f32,
+    /// Candidates that are in work at once.
+    at_once: usize,
 }
 
 /// For each candidate the face that was compared, if a photo was sent, or why none was.
@@ -31,11 +32,14 @@ pub type Candidates = Vec<Result<Option<ComparedFace>, ServiceError>>;
 impl Recognition {
     /// Compares the faces of a photo with candidates; one that cannot be read does not fail the rest.
     pub async fn compare(&self, mut request: CompareRequest) -> Result<(Compared, Candidates), ServiceError> {
-        let _admitted = self.admit()?;
+        let (probe, candidates) = (request.probe()?, request.candidates()?);
+        let admitted = self.admit_batch(match &candidates {
+            Given::Photo(Batch(images)) => images.len(),
+            Given::Embedding(_) => 1,
+        })?;
         let serving = self.serving();
         let decision = decide_pair(&serving, request.policy()?)?;
-        let (probe, candidates) = (request.probe()?, request.candidates()?);
-        let by = By { serving: &serving, threshold: decision.threshold };
+        let by = By { serving: &serving, threshold: decision.threshold, at_once: admitted.num_permits() };
         let wanted = request.wanted();
         // Without a probe nobody needs the candidates.
         let candidates = async { Ok(self.candidates(&by, candidates, wanted).await) };
@@ -74,7 +78,7 @@ impl Recognition {
             Err(error) => Err(ServiceError::InvalidField { field: "candidate_embeddings", reason: error.to_string() }),
         };
         match candidates {
-            Given::Photo(Batch(images)) => stream::iter(images).map(of_photo).buffered(BATCHED).collect().await,
+            Given::Photo(Batch(images)) => stream::iter(images).map(of_photo).buffered(by.at_once).collect().await,
             Given::Embedding(EmbeddingList(embeddings)) => embeddings.into_iter().map(of_embedding).collect(),
         }
     }

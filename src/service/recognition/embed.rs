@@ -4,7 +4,6 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tracing::{Instrument, debug_span};
 
-use super::identify::BATCHED;
 use super::{Loaded, Recognition, Serving};
 use crate::service::ServiceError;
 use crate::service::answers::{Detected, DetectedFace, Embedded, EmbeddedFace};
@@ -36,10 +35,10 @@ impl Recognition {
         &self,
         request: EmbedBatchRequest,
     ) -> Result<Vec<Result<Embedded, ServiceError>>, ServiceError> {
-        let _admitted = self.admit()?;
+        let admitted = self.admit_batch(request.images.0.len())?;
         let (serving, wanted) = (self.serving(), request.wanted());
         let each = |image: FileBytes| self.embed_photo(&serving, "images", image.0, wanted, &request.returned);
-        Ok(stream::iter(request.images.0).map(each).buffered(BATCHED).collect().await)
+        Ok(stream::iter(request.images.0).map(each).buffered(admitted.num_permits()).collect().await)
     }
 
     async fn embed_photo(

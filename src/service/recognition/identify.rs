@@ -14,9 +14,6 @@ use crate::service::answers::{Identified, IdentifiedEmbedding, IdentifiedFace};
 use crate::service::requests::{FileBytes, IdentifyBatchRequest, IdentifyEmbeddingRequest, IdentifyRequest, TopK};
 use crate::types::{Embedding, StoredEmbedding, SubjectId};
 
-/// Photos of a batch that are in work at once: as many as keep the engine's queues filled.
-pub(super) const BATCHED: usize = 16;
-
 /// Where faces are searched for, and what decides.
 struct Prepared {
     serving: Arc<Serving>,
@@ -84,11 +81,11 @@ impl Recognition {
         &self,
         request: IdentifyBatchRequest,
     ) -> Result<Vec<Result<Identified, ServiceError>>, ServiceError> {
-        let _admitted = self.admit()?;
+        let admitted = self.admit_batch(request.images.0.len())?;
         let (images, request) = request.split();
         let search = self.prepare(&request).await?;
         let each = |image: FileBytes| self.identify_photo(&search, &request, "images", image.0);
-        Ok(stream::iter(images).map(each).buffered(BATCHED).collect().await)
+        Ok(stream::iter(images).map(each).buffered(admitted.num_permits()).collect().await)
     }
 
     /// Before any inference: is there such a gallery, and such a policy?

@@ -32,6 +32,9 @@ pub use serving::Loaded;
 pub(in crate::service) use serving::{Secondary, ServedModels, Serving};
 pub use stored::Enrolled;
 
+/// Photos of a batch that are in work at once: as many as keep the engine's queues filled.
+const BATCHED: usize = 16;
+
 /// Recognises. Cloning is cheap.
 #[derive(Clone)]
 pub struct Recognition(Arc<Parts>);
@@ -109,6 +112,13 @@ impl Recognition {
     /// A place among the requests in work, or `Overloaded`: whoever is refused is refused at once.
     pub(in crate::service) fn admit(&self) -> Result<OwnedSemaphorePermit, ServiceError> {
         Arc::clone(&self.0.requests).try_acquire_owned().map_err(|_| rejected("service"))
+    }
+
+    /// As [`Self::admit`], with a place for each photo of a batch that is in work at once: it is many requests in one.
+    pub(in crate::service) fn admit_batch(&self, photos: usize) -> Result<OwnedSemaphorePermit, ServiceError> {
+        let places = photos.clamp(1, BATCHED).min(self.0.config.max_requests);
+        let places = u32::try_from(places).map_err(|error| ServiceError::Internal(error.to_string()))?;
+        Arc::clone(&self.0.requests).try_acquire_many_owned(places).map_err(|_| rejected("service"))
     }
 
     /// Fails when a request that begins now would be refused once it has arrived: no need to read it.
