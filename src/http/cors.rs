@@ -58,9 +58,12 @@ pub fn layer(origins: &CorsOrigins) -> CorsLayer {
         .max_age(REMEMBERED)
 }
 
+/// Makes the answer to what is refused.
+type Refusal = fn(ProtectionError) -> Response;
+
 /// For a server without keys: keeps pages that may not read its answers from changing anything. A browser sends forms of theirs without
 /// asking, and would let any page on this machine enroll and train.
-pub fn no_strangers(origins: Option<&CorsOrigins>) -> Option<CsrfLayer<fn(ProtectionError) -> Response>> {
+pub fn no_strangers(origins: Option<&CorsOrigins>) -> Option<CsrfLayer<Refusal>> {
     let listed = match origins {
         Some(CorsOrigins::Any) => return None,
         Some(CorsOrigins::Listed(origins)) => origins.as_slice(),
