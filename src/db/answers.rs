@@ -14,6 +14,15 @@ use crate::types::{RequestKey, SubjectId};
 /// How long a key stands for its request.
 pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
+/// Whether nobody was erased whom the answer `r` names, in SQL. A gallery that is erased takes its subjects along, though they are
+/// deleted later.
+macro_rules! all_are_there {
+    () => {
+        "(not exists (select from unnest(r.subjects) as named (id) where not exists (select from subjects s \
+         join galleries g on g.id = s.gallery_id where s.id = named.id and s.erased_at is null and g.erased_at is null)))"
+    };
+}
+
 /// The answers of one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Answers {
@@ -43,15 +52,20 @@ impl Answers {
     }
 
     pub async fn find(&self, key: &RequestKey) -> Result<Option<KeptAnswer>, DbError> {
-        let found = sqlx::query_as(
-            "select fingerprint, answer from request_keys \
-             where key = $1 and kept_at > now() - $2::float8 * interval '1 second'",
-        );
+        let found = sqlx::query_as(concat!(
+            "select fingerprint, case when ",
+            all_are_there!(),
+            " then answer end as answer from request_keys r \
+             where key = $1 and kept_at > now() - $2::float8 * interval '1 second'"
+        ));
         Ok(found.bind(key.as_str()).bind(KEPT_FOR.as_secs_f64()).fetch_optional(&self.pool).await?)
     }
 
-    /// Forgets what is older than [`KEPT_FOR`].
+    /// Forgets what is older than [`KEPT_FOR`], and answers that came when somebody whom they name was just being erased.
     pub async fn prune(&self) -> Result<(), DbError> {
+        let forgotten =
+            concat!("update request_keys r set answer = null, subjects = '{}' where not ", all_are_there!());
+        sqlx::query(forgotten).execute(&self.beside).await?;
         sqlx::query("delete from request_keys where kept_at <= now() - $1::float8 * interval '1 second'")
             .bind(KEPT_FOR.as_secs_f64())
             .execute(&self.beside)

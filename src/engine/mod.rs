@@ -298,8 +298,9 @@ fn start(
     Ok((Engine(Arc::new(Handle { pool, targets: targets.into() })), EngineThreads(threads)))
 }
 
-/// Default batch limits: beyond them passes gain little and callers wait longer.
-const CPU_BATCH: usize = 32;
+/// Default batch limits: beyond them passes gain little and callers wait longer. On the CPU a long one also leaves the other threads
+/// without work (benches/RESULTS.md, "Several photos in one request").
+const CPU_BATCH: usize = 8;
 const GPU_BATCH: usize = 256;
 
 fn announce(config: &EngineConfig, targets: &[Target], max_batch: usize) {

@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::form::{Fields, FromForm};
+use super::form::{Fields, FromForm, LONGEST_EMBEDDING};
 use super::problem::Problem;
 use crate::service::Recognition;
 use crate::service::answers::{Compared, ComparedFace};
@@ -13,8 +13,9 @@ use crate::service::requests::{Batch, CompareRequest, FileBytes};
 
 impl FromForm for CompareRequest {
     const FILES: &'static [&'static str] = &["image", "candidates"];
-    /// As many embeddings as there may be candidates, of what the longest field of another route may have.
-    const LONGEST_FIELD: usize = Batch::MOST * (64 << 10);
+    /// Of the candidates as many as there may be, of 1,024 numbers each; of longer ones, fewer.
+    const LONG_FIELDS: &'static [(&'static str, usize)] =
+        &[("embedding", LONGEST_EMBEDDING), ("candidate_embeddings", Batch::MOST * (64 << 10))];
 
     fn files(&mut self) -> Vec<&mut FileBytes> {
         let candidates = self.candidates.iter_mut().flat_map(|batch| &mut batch.0);

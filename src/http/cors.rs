@@ -1,8 +1,12 @@
 //! Which pages may call the server from a browser.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
@@ -63,16 +67,30 @@ type Refusal = fn(ProtectionError) -> Response;
 
 /// For a server without keys: keeps pages that may not read its answers from changing anything. A browser sends forms of theirs without
 /// asking, and would let any page on this machine enroll and train.
-pub fn no_strangers(origins: Option<&CorsOrigins>) -> Option<CsrfLayer<Refusal>> {
-    let listed = match origins {
-        Some(CorsOrigins::Any) => return None,
-        Some(CorsOrigins::Listed(origins)) => origins.as_slice(),
-        None => &[],
+pub fn refuse_strangers<S: Clone + Send + Sync + 'static>(
+    routes: Router<S>,
+    origins: Option<&CorsOrigins>,
+) -> Router<S> {
+    let listed: Arc<[String]> = match origins {
+        Some(CorsOrigins::Any) => return routes,
+        Some(CorsOrigins::Listed(origins)) => origins.as_slice().into(),
+        None => Arc::default(),
     };
-    // It knows only those of http and https.
-    let trusted = |layer: CsrfLayer, origin: &String| layer.clone().add_trusted_origin(origin).unwrap_or(layer);
-    let layer = listed.iter().fold(CsrfLayer::new(), trusted);
-    Some(layer.with_rejection_response(refused))
+    let refusal: Refusal = refused;
+    routes
+        .layer(CsrfLayer::new().with_rejection_response(refusal))
+        .layer(from_fn(move |request: Request, next| trusted(Arc::clone(&listed), request, next)))
+}
+
+/// Lets pages of the listed origins pass, of whatever scheme, as if they were no pages.
+async fn trusted(listed: Arc<[String]>, mut request: Request, next: Next) -> Response {
+    let headers = request.headers_mut();
+    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    if origin.is_some_and(|origin| listed.iter().any(|listed| listed == origin)) {
+        headers.remove(header::ORIGIN);
+        headers.remove("sec-fetch-site");
+    }
+    next.run(request).await
 }
 
 fn refused(_: ProtectionError) -> Response {

@@ -13,7 +13,7 @@ use crate::service::requests::{DeleteFaces, DeleteSubjects};
 
 impl FromForm for DeleteSubjects {
     /// A thousand names have their length.
-    const LONGEST_FIELD: usize = FIELDS_LIMIT;
+    const LONG_FIELDS: &'static [(&'static str, usize)] = &[("subjects", FIELDS_LIMIT)];
 }
 
 /// Delete many subjects

@@ -22,10 +22,17 @@ use super::body::{self, BodyBudget, Share};
 use super::multipart::Multipart;
 use super::problem::{Code, Problem};
 use super::state::AppState;
+use crate::registry::Registry;
 use crate::service::requests::FileBytes;
 
 /// What a JSON body counts as while files are decoded from its base64, whose bytes are three quarters of the text.
 const JSON_COPIES: usize = 2;
+
+/// Longest text of a field in bytes. Metadata has a lower limit of its own.
+const LONGEST_FIELD: usize = 64 << 10;
+
+/// Longest text of an embedding: every number with its sign, digits, exponent, comma and indentation.
+pub(super) const LONGEST_EMBEDDING: usize = Registry::MAX_DIMENSION as usize * 64;
 
 /// Longest body of a route that takes no file.
 pub(super) const FIELDS_LIMIT: usize = 1 << 20;
@@ -36,9 +43,8 @@ pub trait FromForm: DeserializeOwned {
     const FILES: &'static [&'static str] = &[];
     /// Whether the file is a list of files; then there is no raw body.
     const SEVERAL_FILES: bool = false;
-    /// Longest text of another field in bytes: a value can take many times the memory of its text. Metadata has a lower limit
-    /// of its own.
-    const LONGEST_FIELD: usize = 64 << 10;
+    /// Fields whose text may be longer than [`LONGEST_FIELD`], and how long.
+    const LONG_FIELDS: &'static [(&'static str, usize)] = &[];
     /// Whether the body may take as long as it keeps coming, or must be there within the time for a request.
     const MAY_TAKE_LONG: bool = false;
 
@@ -75,11 +81,22 @@ pub(super) struct Form {
     files: &'static [&'static str],
     takes_raw: bool,
     known: &'static [&'static str],
-    longest_field: usize,
+    long_fields: &'static [(&'static str, usize)],
     fields: BTreeMap<String, Field>,
     /// What [`Field::Files`] counts.
     contents: Vec<Bytes>,
     share: Share,
+    /// What the values of the fields take while they are read, which can be many times their text.
+    values: Values,
+}
+
+/// Bytes that values take.
+#[derive(Default)]
+struct Values {
+    bytes: usize,
+    share: Share,
+    /// `None`: nobody counts.
+    budget: Option<BodyBudget>,
 }
 
 impl Form {
@@ -89,10 +106,11 @@ impl Form {
             files: T::FILES,
             takes_raw: T::FILES.len() == 1 && !T::SEVERAL_FILES,
             known: names::<T>(),
-            longest_field: T::LONGEST_FIELD,
+            long_fields: T::LONG_FIELDS,
             fields: BTreeMap::new(),
             contents: Vec::new(),
             share: Share::default(),
+            values: Values::default(),
         }
     }
 
@@ -120,6 +138,7 @@ impl Form {
     }
 
     async fn read(request: Request, mut form: Self, (limit, budget): (usize, BodyBudget)) -> Result<Self, Problem> {
+        form.values.budget = Some(budget.clone());
         let (mut parts, body) = request.into_parts();
         let query = query(&mut parts).await?;
         body::refuse_declared_length(parts.headers.get(header::CONTENT_LENGTH), limit as u64)?;
@@ -179,8 +198,9 @@ impl Form {
 
     /// Reads the part of a field that is no file.
     pub(super) async fn read_field(&mut self, name: String, form: &mut Multipart) -> Result<(), Problem> {
-        let bytes = form.all_bytes(self.longest_field).await?.ok_or_else(|| self.too_long(&name))?;
+        let bytes = form.all_bytes(self.longest(&name)).await?.ok_or_else(|| self.too_long(&name))?;
         let text = String::from_utf8(bytes.into()).map_err(|_| invalid(&name, "it is not UTF-8"))?;
+        self.count(&text)?;
         self.add(&name, Field::Texts(vec![text]))
     }
 
@@ -201,16 +221,29 @@ impl Form {
                 self.add_files(&name, files.collect::<Result<_, _>>().map_err(|error| invalid(&name, error))?)?;
                 continue;
             }
-            if raw.get().len() > self.longest_field {
+            if raw.get().len() > self.longest(&name) {
                 return Err(self.too_long(&name));
             }
-            self.add(&name, Field::Json(serde_json::from_str(raw.get()).map_err(|error| invalid(&name, error))?))?;
+            self.count(raw.get())?;
+            self.add(&name, Field::Json(raw.get().to_owned()))?;
         }
         Ok(())
     }
 
     fn too_long(&self, name: &str) -> Problem {
-        invalid(name, format!("it has more than {} bytes", self.longest_field))
+        invalid(name, format!("it has more than {} bytes", self.longest(name)))
+    }
+
+    /// The longest text of a field.
+    fn longest(&self, name: &str) -> usize {
+        self.long_fields.iter().find(|(long, _)| *long == name).map_or(LONGEST_FIELD, |(_, longest)| *longest)
+    }
+
+    /// Counts what a text takes as a value, before it is read.
+    fn count(&mut self, text: &str) -> Result<(), Problem> {
+        let Values { bytes, share, budget } = &mut self.values;
+        *bytes += fields::memory_of(text);
+        budget.as_ref().map_or(Ok(()), |budget| share.grow_to(budget, *bytes))
     }
 
     /// What the body says wins over the query string.
@@ -222,6 +255,7 @@ impl Form {
                 return Err(invalid(&name, "a file belongs into the body"));
             }
             if !said.contains(&name) {
+                self.count(&value)?;
                 self.add(&name, Field::Texts(vec![value]))?;
             }
         }

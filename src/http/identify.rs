@@ -3,9 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 
-use super::form::{Fields, FromForm};
+use super::form::{Fields, FromForm, LONGEST_EMBEDDING};
 use super::problem::Problem;
-use crate::registry::Registry;
 use crate::service::Recognition;
 use crate::service::answers::{Identified, IdentifiedEmbedding};
 use crate::service::requests::{FileBytes, IdentifyEmbeddingRequest, IdentifyRequest};
@@ -19,8 +18,7 @@ impl FromForm for IdentifyRequest {
 }
 
 impl FromForm for IdentifyEmbeddingRequest {
-    /// Every number of the longest embedding with its sign, digits, exponent, comma and indentation.
-    const LONGEST_FIELD: usize = Registry::MAX_DIMENSION as usize * 64;
+    const LONG_FIELDS: &'static [(&'static str, usize)] = &[("embedding", LONGEST_EMBEDDING)];
 }
 
 /// Identify an embedding

@@ -170,9 +170,9 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(problem::method_not_allowed)
         // `body::limited` does it.
         .layer(DefaultBodyLimit::disable());
-    let routes = match state.keys.is_none().then(|| cors::no_strangers(config.cors_origins.as_ref())).flatten() {
-        Some(layer) => routes.layer(layer),
-        None => routes,
+    let routes = match &state.keys {
+        Some(_) => routes,
+        None => cors::refuse_strangers(routes, config.cors_origins.as_ref()),
     };
     published(guarded(routes, &config).with_state(state), &config)
 }

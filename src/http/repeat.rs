@@ -1,10 +1,13 @@
 //! Requests that may be sent again under a key.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
@@ -94,9 +97,15 @@ impl Fingerprint {
         for (name, field) in form.fields() {
             self.add(name.as_bytes());
             match field {
-                Field::Texts(texts) => texts.iter().for_each(|text| self.add(text.as_bytes())),
-                Field::Json(serde_json::Value::String(text)) => self.add(text.as_bytes()),
-                Field::Json(value) => self.add(value.to_string().as_bytes()),
+                Field::Texts(texts) => match texts.as_slice() {
+                    [text] => self.add(plain(text).as_bytes()),
+                    several => self.add(Value::from(several).to_string().as_bytes()),
+                },
+                Field::Json(text) => match serde_json::from_str(text) {
+                    Ok(Value::String(text)) => self.add(plain(&text).as_bytes()),
+                    Ok(value) => self.add(value.to_string().as_bytes()),
+                    Err(_) => self.add(text.as_bytes()),
+                },
                 Field::Files(files) => form.contents(files).for_each(|file| self.add(file)),
             }
         }
@@ -111,6 +120,15 @@ impl Fingerprint {
         let file = std::mem::take(&mut self.file).finalize();
         self.add(&file);
         RequestKey::new(&self.key, self.hash.finalize().into()).map_err(invalid_key)
+    }
+}
+
+/// A text of a form as JSON would have it, if it stands for a list or an object.
+fn plain(text: &str) -> Cow<'_, str> {
+    let parsed = || serde_json::from_str(text).ok().filter(|value: &Value| value.is_array() || value.is_object());
+    match text.trim_start().starts_with(['[', '{']).then(parsed).flatten() {
+        Some(value) => value.to_string().into(),
+        None => text.into(),
     }
 }
 

@@ -5,9 +5,8 @@ use axum::extract::State;
 use uuid::Uuid;
 
 use super::extract::Path;
-use super::form::{Fields, FromForm};
+use super::form::{Fields, FromForm, LONGEST_EMBEDDING};
 use super::problem::Problem;
-use crate::registry::Registry;
 use crate::service::answers::{IdentifiedEmbedding, VerifiedStored};
 use crate::service::requests::{FileBytes, IdentifyStoredRequest, VerifyStoredRequest};
 use crate::service::{Enrolled, Recognition};
@@ -15,7 +14,7 @@ use crate::types::FaceId;
 
 impl FromForm for VerifyStoredRequest {
     const FILES: &'static [&'static str] = &["image"];
-    const LONGEST_FIELD: usize = Registry::MAX_DIMENSION as usize * 64;
+    const LONG_FIELDS: &'static [(&'static str, usize)] = &[("embedding", LONGEST_EMBEDDING)];
 
     fn files(&mut self) -> Vec<&mut FileBytes> {
         self.image.iter_mut().collect()

@@ -82,7 +82,7 @@ async fn a_batch_takes_as_many_places_as_it_has_photos_in_work() {
     let alone = app.post_form("/embed/batch", batch(20)).await;
     alone.expect(StatusCode::OK);
     assert!(alone.value()["results"].as_array().unwrap().iter().all(|result| result.get("problem").is_none()));
-    // Beside another one that leaves too few places it is refused as a whole, so that no photo of either is.
+    // Beside others it takes the places that are left. Without one it is refused as a whole, and never a photo of it alone.
     let answers = join_all((0..6).map(|_| app.post_form("/embed/batch", batch(2)))).await;
     let (mut served, mut refused) = (0, 0);
     for answer in &answers {

@@ -108,7 +108,7 @@ fn what_is_no_origin_is_refused_at_the_start() {
 #[tokio::test]
 async fn pages_of_strangers_change_nothing_at_a_server_without_keys() {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--cors-origins", ORIGIN]).await;
+    let server = Server::start(data.path(), &["--cors-origins", "https://photos.example,chrome-extension://abc"]).await;
     let app = TestApp { client: reqwest::Client::new(), url: server.url.clone(), gallery: "default".to_owned() };
     // A form, which browsers send without asking.
     let create = async |name: &str, headers: &[(&str, &str)]| {
@@ -132,6 +132,7 @@ async fn pages_of_strangers_change_nothing_at_a_server_without_keys() {
     for (name, headers) in [
         ("curl", vec![]),
         ("listed", vec![("origin", ORIGIN), ("sec-fetch-site", "cross-site")]),
+        ("extension", vec![("origin", "chrome-extension://abc"), ("sec-fetch-site", "cross-site")]),
         ("own page", vec![("origin", own.as_str()), ("sec-fetch-site", "same-origin")]),
         ("old browser", vec![("origin", own.as_str())]),
     ] {
@@ -139,5 +140,5 @@ async fn pages_of_strangers_change_nothing_at_a_server_without_keys() {
     }
     let page: Page<Subject> = app.get("/subjects").await.json();
     let names: Vec<String> = page.items.into_iter().map(|subject| subject.name).collect();
-    assert_eq!(names, ["curl", "listed", "own page", "old browser"]);
+    assert_eq!(names, ["curl", "listed", "extension", "own page", "old browser"]);
 }

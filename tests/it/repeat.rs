@@ -167,3 +167,32 @@ async fn a_data_set_and_its_job_are_submitted_once() {
     let done = app.finished(first.json::<Job>()).await;
     assert_eq!(done.result.unwrap()["faces"], 2);
 }
+
+#[tokio::test]
+async fn a_form_and_json_can_be_the_same_request() {
+    let app = TestApp::start().await;
+    let key = new_key();
+    let send = async |request: reqwest::RequestBuilder| app.send(request.header("idempotency-key", &key)).await;
+    let json = json!({"name": "Ada", "gallery": app.gallery, "metadata": {"badge": 7, "site": "east"}});
+    let first = send(app.request(Method::POST, "/subjects").json(&json)).await;
+    first.expect(StatusCode::CREATED);
+    let form = |badge: u32| {
+        let metadata = format!("{{ \"site\": \"east\",\n \"badge\": {badge} }}");
+        Form::new().text("name", "Ada").text("gallery", app.gallery.clone()).text("metadata", metadata)
+    };
+    let again = send(app.request(Method::POST, "/subjects").multipart(form(7))).await;
+    assert_eq!((again.value(), &again.headers["etag"]), (first.value(), &first.headers["etag"]));
+    let other = send(app.request(Method::POST, "/subjects").multipart(form(8))).await;
+    other.expect_problem(409, Code::IdempotencyKeyReused);
+}
+
+#[tokio::test]
+async fn what_was_answered_goes_with_the_gallery() {
+    let app = TestApp::start().await;
+    let key = new_key();
+    let body = json!({"name": "Ada", "gallery": app.gallery});
+    post(&app, "/subjects", &key, body.clone()).await.expect(StatusCode::CREATED);
+    let deleted = app.send(app.request(Method::DELETE, &format!("/galleries/{}", app.gallery))).await;
+    deleted.expect(StatusCode::OK);
+    post(&app, "/subjects", &key, body).await.expect_problem(409, Code::IdempotencyKeyReused);
+}

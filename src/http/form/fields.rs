@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use serde::de::value::{SeqDeserializer, StringDeserializer};
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess, Visitor,
+};
 use serde_json::Value;
 
 use super::{invalid, missing};
@@ -19,7 +21,8 @@ pub const TWICE: &str = "it is given twice";
 pub enum Field {
     /// Parts of a form or pairs of a query string: one, or several of the same name.
     Texts(Vec<String>),
-    Json(Value),
+    /// A JSON value, as it is written.
+    Json(String),
     /// One file, or several of the same name: which of the form's. Their contents do not go through serde, which would copy them.
     Files(Vec<usize>),
 }
@@ -31,6 +34,18 @@ pub fn read_fields<T: DeserializeOwned>(fields: BTreeMap<String, Field>) -> Resu
         Wrong::Value { field, reason } => invalid(&field.unwrap_or_default(), reason),
         Wrong::Names(_) => Problem::internal("names were asked for"),
     })
+}
+
+/// What a text takes at most once it is read as JSON: an object takes most, since it sets out with room for eleven members.
+pub fn memory_of(text: &str) -> usize {
+    const OBJECT: usize = 720;
+    const ITEM: usize = 64;
+    let (mut objects, mut items) = (0, 1);
+    for byte in text.bytes() {
+        objects += usize::from(byte == b'{');
+        items += usize::from(byte == b',' || byte == b'[');
+    }
+    text.len() + objects * OBJECT + items * ITEM
 }
 
 /// Which of the form's files a [`Field::Files`] was read into.
@@ -147,7 +162,7 @@ impl Field {
     /// The one text or value; a text is also what a JSON document would hold unquoted.
     fn single(self, expected: &str) -> Result<(Value, Option<Value>), Wrong> {
         let value = match self {
-            Self::Json(value) => value,
+            Self::Json(text) => parse(&text)?,
             Self::Texts(mut texts) => match (texts.pop(), texts.is_empty()) {
                 (Some(text), true) => Value::String(text),
                 _ => return Err(Wrong::custom(TWICE)),
@@ -172,6 +187,27 @@ impl IntoDeserializer<'_, Wrong> for Field {
     fn into_deserializer(self) -> Self {
         self
     }
+}
+
+fn is_list(text: &str) -> bool {
+    text.trim_start().starts_with('[') && serde_json::from_str::<IgnoredAny>(text.trim()).is_ok()
+}
+
+/// The items of a JSON array, straight from its text: values of their own would take many times the memory and longer.
+fn items<'de, V: Visitor<'de>>(text: &str, visitor: V) -> Result<V::Value, Wrong> {
+    // From a reader, as nothing that is made of the text may borrow from it.
+    serde_json::Deserializer::from_reader(text.as_bytes()).deserialize_seq(visitor).map_err(unplaced)
+}
+
+fn parse(text: &str) -> Result<Value, Wrong> {
+    serde_json::from_str(text).map_err(unplaced)
+}
+
+/// Without the place, which is counted from the beginning of the field.
+fn unplaced(error: serde_json::Error) -> Wrong {
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let said = error.to_string();
+    Wrong::custom(said.strip_suffix(&place).unwrap_or(&said))
 }
 
 /// Methods that read a number and hand it over.
@@ -250,24 +286,20 @@ impl<'de> Deserializer<'de> for Field {
 
     /// A JSON array, in a text as well; else each text is an item.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        let list = match self {
+        match self {
             Self::Texts(texts) => match texts.as_slice() {
-                [text] => match serde_json::from_str(text.trim()) {
-                    Ok(list @ Value::Array(_)) => list,
-                    _ => texts.into(),
-                },
-                _ => texts.into(),
+                [text] if is_list(text) => items(text, visitor),
+                _ => visitor.visit_seq(SeqDeserializer::new(texts.into_iter())),
             },
-            Self::Json(Value::String(text)) => serde_json::from_str(text.trim()).unwrap_or(Value::Null),
-            Self::Json(value) => value,
+            Self::Json(text) if is_list(&text) => items(&text, visitor),
+            Self::Json(text) => match parse(&text)? {
+                Value::String(text) if is_list(&text) => items(&text, visitor),
+                _ => Err(Wrong::custom("a list is expected")),
+            },
             Self::Files(files) => {
                 let files = files.into_iter().map(|file| Self::Files(vec![file]));
-                return visitor.visit_seq(SeqDeserializer::new(files));
+                visitor.visit_seq(SeqDeserializer::new(files))
             }
-        };
-        match list {
-            Value::Array(_) => list.deserialize_any(visitor).map_err(Wrong::custom),
-            _ => Err(Wrong::custom("a list is expected")),
         }
     }
 

@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::*;
 use crate::http::multipart::MOST_PARTS;
 use crate::service::requests::{
-    Batch, EmbedBatchRequest, EnrollRequest, EvaluateRequest, IdentifyEmbeddingRequest, IdentifyRequest, ListInGallery,
-    ModelUpload, VerifyRequest,
+    Batch, CompareRequest, EmbedBatchRequest, EnrollRequest, EvaluateRequest, IdentifyEmbeddingRequest,
+    IdentifyRequest, ListInGallery, ModelUpload, VerifyRequest,
 };
 
 const CASES: u32 = 1000;
@@ -330,4 +330,34 @@ fn no_more_texts_are_kept_than_a_batch_has_photos() {
     form.read_body(format!(r#"{{"images": {body}}}"#).as_bytes()).unwrap();
     let problem = form.into_request::<EmbedBatchRequest>().map(drop).unwrap_err();
     assert_eq!(problem.detail, "images: a list of 1 to 64 photos is expected");
+}
+
+#[test]
+fn only_long_fields_are_long() {
+    let problem = |field: &str| {
+        let body = format!("{{\"{field}\": [{}]}}", vec!["1"; 50_000].join(","));
+        let mut form = Form::of::<CompareRequest>();
+        form.read_body(body.as_bytes()).err().map(|problem| (problem.code, problem.field))
+    };
+    assert_eq!(problem("embedding"), None);
+    assert_eq!(problem("candidate_embeddings"), None);
+    assert_eq!(problem("threshold"), Some((Code::InvalidField, Some("threshold".to_owned()))));
+}
+
+/// An object of one member is eight bytes of text and some hundred of memory.
+#[test]
+fn what_values_take_is_counted_before_they_are_read() {
+    let list = format!("[{}]", vec![r#"{"":0}"#; 9000].join(","));
+    let read = |budget: usize, as_json: bool| {
+        let mut form = Form::of::<CompareRequest>();
+        form.values.budget = Some(BodyBudget::new(budget));
+        match as_json {
+            true => form.read_body(format!("{{\"threshold\": {list}}}").as_bytes()),
+            false => form.add_query(vec![("threshold".to_owned(), list.clone())]),
+        }
+    };
+    for as_json in [true, false] {
+        assert_eq!(read(1 << 20, as_json).unwrap_err().code, Code::Overloaded);
+        read(16 << 20, as_json).unwrap();
+    }
 }

@@ -37,12 +37,17 @@ impl Enrolment {
         key: Option<&RequestKey>,
     ) -> Result<Once<Enrolled>, ServiceError> {
         let _admitted = self.0.recognition.admit()?;
-        once(&self.0.answers, key, async {
+        let enrolling = async {
             // Before any inference: is there such a gallery at all?
             self.0.recognition.find_gallery(&self.0.recognition.serving(), request.gallery.as_str()).await?;
             self.enroll_admitted(request, key).await
-        })
-        .await
+        };
+        let enrolled = once(&self.0.answers, key, enrolling).await?;
+        if enrolled.repeated {
+            // It may have been another server that stored it.
+            self.0.recognition.catch_up().await;
+        }
+        Ok(enrolled)
     }
 
     /// As [`Self::enroll`], for who has a place among the requests or, as work in the background, needs none.

@@ -115,8 +115,11 @@ impl Recognition {
         places: &Places,
         probes: Probes<'_>,
     ) -> Result<LookedUp, ServiceError> {
-        let searches = places.all.iter().map(|place| self.look_in(serving, place, places.several, probes));
-        let found = try_join_all(searches).await?;
+        let mut found = Vec::with_capacity(places.all.len());
+        for place in &places.all {
+            // One after the other: a request has one place in the queue of searches.
+            found.push(self.look_in(serving, place, places.several, probes).await?);
+        }
         let stale = found.iter().filter_map(|(stale, _)| *stale).max();
         let mut by_place: Vec<_> = found.into_iter().map(|(_, resemblances)| resemblances.into_iter()).collect();
         let resemblances = probes.embeddings.iter().map(|_| {

@@ -114,11 +114,17 @@ impl Recognition {
         Arc::clone(&self.0.requests).try_acquire_owned().map_err(|_| rejected("service"))
     }
 
-    /// As [`Self::admit`], with a place for each photo of a batch that is in work at once: it is many requests in one.
+    /// As [`Self::admit`], with a place for each photo of a batch that is in work at once: it is many requests in one. It takes what
+    /// is left, if that is less.
     pub(in crate::service) fn admit_batch(&self, photos: usize) -> Result<OwnedSemaphorePermit, ServiceError> {
-        let places = photos.clamp(1, BATCHED).min(self.0.config.max_requests);
-        let places = u32::try_from(places).map_err(|error| ServiceError::Internal(error.to_string()))?;
-        Arc::clone(&self.0.requests).try_acquire_many_owned(places).map_err(|_| rejected("service"))
+        let mut admitted = self.admit()?;
+        let more = photos.clamp(1, BATCHED) - 1;
+        let more = more.min(self.0.requests.available_permits());
+        // Somebody else may have been faster.
+        if let Ok(more) = Arc::clone(&self.0.requests).try_acquire_many_owned(more as u32) {
+            admitted.merge(more);
+        }
+        Ok(admitted)
     }
 
     /// Fails when a request that begins now would be refused once it has arrived: no need to read it.

@@ -65,11 +65,20 @@ impl Enrolment {
             let submitting = enrolment.submit_archive(archive, &gallery, (requested_by, key.as_ref()));
             let submitted = once(&enrolment.0.answers, key.as_ref(), submitting).await;
             if !matches!(submitted, Ok(Once { repeated: false, .. })) {
-                enrolment.delete_archive(archive).await;
+                enrolment.forget_unused(archive).await;
             }
             submitted
         });
         submitting.await.map_err(|error| ServiceError::Internal(error.to_string()))?
+    }
+
+    /// Deletes an archive, unless a job works on it: one may have been submitted whose answer was lost on its way from the database.
+    async fn forget_unused(&self, archive: UploadId) {
+        match self.0.jobs.unfinished(JobKind::Import, &archive.to_string()).await {
+            Ok(None) => self.delete_archive(archive).await,
+            Ok(Some(_)) => {}
+            Err(error) => warn!(%error, %archive, "cannot tell whether an archive is used; looking again later"),
+        }
     }
 
     async fn submit_archive(
@@ -136,9 +145,7 @@ impl Enrolment {
     pub(in crate::service) async fn tidy_datasets(&self) -> Result<(), ServiceError> {
         let uploads = self.uploads();
         for archive in uploads.uploads_older_than(FORGOTTEN_AFTER).await.map_err(unstored)? {
-            if self.0.jobs.unfinished(JobKind::Import, &archive.to_string()).await?.is_none() {
-                self.delete_archive(archive).await;
-            }
+            self.forget_unused(archive).await;
         }
         uploads.delete_broken_uploads(FORGOTTEN_AFTER).await.map_err(unstored)
     }
