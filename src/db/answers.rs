@@ -61,7 +61,7 @@ impl Answers {
         Ok(found.bind(key.as_str()).bind(KEPT_FOR.as_secs_f64()).fetch_optional(&self.pool).await?)
     }
 
-    /// Forgets what is older than [`KEPT_FOR`], and answers that came when somebody whom they name was just being erased.
+    /// Forgets what is too old, and answers that came when somebody whom they name was just being erased.
     pub async fn prune(&self) -> Result<(), DbError> {
         let forgotten =
             concat!("update request_keys r set answer = null, subjects = '{}' where not ", all_are_there!());
