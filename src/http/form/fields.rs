@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use serde::de::value::{SeqDeserializer, StringDeserializer};
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess, Visitor,
-};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::{invalid, missing};
@@ -189,14 +187,9 @@ impl IntoDeserializer<'_, Wrong> for Field {
     }
 }
 
-fn is_list(text: &str) -> bool {
-    text.trim_start().starts_with('[') && serde_json::from_str::<IgnoredAny>(text.trim()).is_ok()
-}
-
-/// The items of a JSON array, straight from its text: values of their own would take many times the memory and longer.
-fn items<'de, V: Visitor<'de>>(text: &str, visitor: V) -> Result<V::Value, Wrong> {
-    // From a reader, as nothing that is made of the text may borrow from it.
-    serde_json::Deserializer::from_reader(text.as_bytes()).deserialize_seq(visitor).map_err(unplaced)
+/// The JSON array that a text stands for, if it does.
+fn list_of(text: &str) -> Option<Value> {
+    text.trim_start().starts_with('[').then(|| serde_json::from_str(text.trim()).ok()).flatten()
 }
 
 fn parse(text: &str) -> Result<Value, Wrong> {
@@ -286,20 +279,23 @@ impl<'de> Deserializer<'de> for Field {
 
     /// A JSON array, in a text as well; else each text is an item.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match self {
+        let list = match self {
             Self::Texts(texts) => match texts.as_slice() {
-                [text] if is_list(text) => items(text, visitor),
-                _ => visitor.visit_seq(SeqDeserializer::new(texts.into_iter())),
+                [text] => list_of(text).unwrap_or_else(|| texts.into()),
+                _ => texts.into(),
             },
-            Self::Json(text) if is_list(&text) => items(&text, visitor),
             Self::Json(text) => match parse(&text)? {
-                Value::String(text) if is_list(&text) => items(&text, visitor),
-                _ => Err(Wrong::custom("a list is expected")),
+                Value::String(text) => list_of(&text).unwrap_or(Value::Null),
+                value => value,
             },
             Self::Files(files) => {
                 let files = files.into_iter().map(|file| Self::Files(vec![file]));
-                visitor.visit_seq(SeqDeserializer::new(files))
+                return visitor.visit_seq(SeqDeserializer::new(files));
             }
+        };
+        match list {
+            Value::Array(_) => list.deserialize_any(visitor).map_err(Wrong::custom),
+            _ => Err(Wrong::custom("a list is expected")),
         }
     }
 
