@@ -10,7 +10,7 @@ use super::body;
 use super::form::{self, Form, invalid, missing};
 use super::multipart::Multipart;
 use super::problem::Problem;
-use super::repeat::{Fingerprint, IdempotencyKey, submitted};
+use super::repeat::{Fingerprint, submitted};
 use super::state::AppState;
 use crate::service::answers::Job;
 use crate::service::requests::DatasetRequest;
@@ -31,7 +31,7 @@ const FILE: &str = "file";
 /// The body may take as long as it keeps coming. What was uploaded is a gallery like any other: POST /admin/retrain learns
 /// from it, and who is erased from it is erased.
 #[utoipa::path(
-    post, path = "/admin/datasets", tag = "admin", params(IdempotencyKey), request_body = DatasetRequest,
+    post, path = "/admin/datasets", tag = "admin", request_body = DatasetRequest,
     responses((status = 202, description = "The job, which is queued", body = Job, headers(("location" = String, description = "Of the job")))),
     extensions(("x-problems" = json!(["invalid_dataset", "idempotency_key_reused"])), ("x-streamed" = json!("application/zip"))),
 )]

@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::form::FromForm;
 use super::problem::Problem;
-use super::repeat::{IdempotencyKey, Repeatable, answered};
+use super::repeat::{Repeatable, answered};
 use crate::service::Enrolment;
 use crate::service::answers::Enrolled;
 use crate::service::requests::{EnrollRequest, FileBytes};
@@ -24,7 +24,7 @@ impl FromForm for EnrollRequest {
 /// Adds the face of a photo to a subject, who is created if there is none of that name. One photo of a person is
 /// enough to recognise them. When this answers, the face is stored for good.
 #[utoipa::path(
-    post, path = "/enroll", tag = "recognition", params(IdempotencyKey), request_body = EnrollRequest,
+    post, path = "/enroll", tag = "recognition", request_body = EnrollRequest,
     responses((status = 201, description = "Enrolled", body = Enrolled)),
     extensions(("x-problems" = json!(["no_face", "multiple_faces", "unusable_face", "duplicate_face", "subject_mismatch", "idempotency_key_reused"]))),
 )]

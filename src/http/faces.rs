@@ -1,9 +1,11 @@
 //! /faces
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::extract::Path;
@@ -13,6 +15,17 @@ use crate::service::Enrolment;
 use crate::service::answers::{EnrolledFace, Erased, Page};
 use crate::service::requests::{ListInGallery, MoveRequest};
 use crate::types::FaceId;
+
+/// The bytes of an image.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub struct Jpeg(Bytes);
+
+impl IntoResponse for Jpeg {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "image/jpeg")], self.0).into_response()
+    }
+}
 
 /// List the faces of a gallery
 #[utoipa::path(
@@ -45,16 +58,15 @@ pub async fn get_face(
 /// The aligned 112x112 crop that the embedder saw, as a JPEG.
 #[utoipa::path(
     get, path = "/faces/{face}/chip", tag = "faces", params(("face" = Uuid, Path, description = "Its id")),
-    responses((status = 200, description = "The chip", body = super::openapi::Jpeg, content_type = "image/jpeg")),
+    responses((status = 200, description = "The chip", body = Jpeg, content_type = "image/jpeg")),
     extensions(("x-problems" = json!(["face_not_found", "no_chip"]))),
 )]
 pub async fn get_chip(
     State(enrolment): State<Enrolment>,
     Path(face): Path<Uuid>,
     Fields(()): Fields<()>,
-) -> Result<impl IntoResponse, Problem> {
-    let jpeg = enrolment.get_chip(FaceId(face)).await?;
-    Ok(([(header::CONTENT_TYPE, "image/jpeg")], jpeg))
+) -> Result<Jpeg, Problem> {
+    Ok(Jpeg(enrolment.get_chip(FaceId(face)).await?.into()))
 }
 
 /// Move a face to another subject

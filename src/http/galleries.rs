@@ -44,10 +44,7 @@ pub async fn list_galleries(
 /// Get a gallery
 #[utoipa::path(
     get, path = "/galleries/{gallery}", tag = "galleries",
-    params(
-        ("gallery" = String, Path, description = "Its name or id"),
-        ("If-None-Match" = Option<String>, Header, description = "Not if the gallery has this whole `ETag`, or one of a list"),
-    ),
+    params(("gallery" = String, Path, description = "Its name or id")),
     responses(
         (status = 200, description = "The gallery, its size, how it is searched, and how far its review is", body = Gallery, headers(("etag" = String, description = "Of the gallery as it is now"))),
         (status = 304, description = "It is as the client knows it"),
@@ -68,13 +65,10 @@ pub async fn get_gallery(
 /// Renames it and/or says by what a face is called known in it. The gallery `default` keeps its name.
 #[utoipa::path(
     patch, path = "/galleries/{gallery}", tag = "galleries",
-    params(
-        ("gallery" = String, Path, description = "Its name or id"),
-        ("If-Match" = Option<String>, Header, description = "Only if the gallery has this `ETag` up to its dash, or one of a list"),
-    ),
+    params(("gallery" = String, Path, description = "Its name or id")),
     request_body = ChangeGallery,
     responses((status = 200, description = "Changed", body = GalleryEntry, headers(("etag" = String, description = "Of the gallery as it is now")))),
-    extensions(("x-problems" = json!(["duplicate_gallery", "default_gallery", "precondition_failed", "malformed_precondition"]))),
+    extensions(("x-problems" = json!(["duplicate_gallery", "default_gallery", "precondition_failed"]))),
 )]
 pub async fn change_gallery(
     State(enrolment): State<Enrolment>,
@@ -91,15 +85,12 @@ pub async fn change_gallery(
 /// its name is free. A large gallery is erased by a job.
 #[utoipa::path(
     delete, path = "/galleries/{gallery}", tag = "galleries",
-    params(
-        ("gallery" = String, Path, description = "Its name or id"),
-        ("If-Match" = Option<String>, Header, description = "Only if the gallery has this `ETag` up to its dash, or one of a list"),
-    ),
+    params(("gallery" = String, Path, description = "Its name or id")),
     responses(
         (status = 200, description = "What was erased", body = Erased),
         (status = 202, description = "It cannot be found any more; this job does the rest", body = Job, headers(("location" = String, description = "Of the job"))),
     ),
-    extensions(("x-problems" = json!(["default_gallery", "precondition_failed", "malformed_precondition"]))),
+    extensions(("x-problems" = json!(["default_gallery", "precondition_failed"]))),
 )]
 pub async fn delete_gallery(
     State(state): State<AppState>,

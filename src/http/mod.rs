@@ -46,6 +46,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::HeaderName;
 use axum::middleware::{from_fn, from_fn_with_state};
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
@@ -141,17 +142,17 @@ fn operations() -> OpenApiRouter<AppState> {
 
 /// The whole surface: the documented routes behind their keys, the document, and an answer to everything else.
 pub fn router(state: AppState) -> Router {
-    let client = from_fn_with_state(state.clone(), auth::require_client);
-    let admin = from_fn_with_state(state.clone(), auth::require_admin);
+    let client = ServiceBuilder::new().layer(from_fn_with_state(state.clone(), auth::require_client));
+    let admin = ServiceBuilder::new().layer(from_fn_with_state(state.clone(), auth::require_admin));
     let limit = state.answer_time();
     let config = Arc::clone(&state.http);
     let (routes, mut document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
-        .merge(recognition().route_layer(from_fn(conditions::refuse_unchecked)).route_layer(client.clone()))
-        .merge(administration().route_layer(from_fn(conditions::refuse_unchecked)).route_layer(admin.clone()))
+        .merge(recognition().route_layer(client.clone().layer(from_fn(conditions::refuse_unchecked))))
+        .merge(administration().route_layer(admin.clone().layer(from_fn(conditions::refuse_unchecked))))
         .merge(monitoring().route_layer(client))
         .merge(operations())
         .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)))
-        .merge(uploads().route_layer(from_fn(conditions::refuse_unchecked)).route_layer(admin))
+        .merge(uploads().route_layer(admin.layer(from_fn(conditions::refuse_unchecked))))
         .split_for_parts();
     if !config.base_path.is_root() {
         document.servers = Some(vec![Server::new(config.base_path.as_str())]);
@@ -183,21 +184,14 @@ fn published(routes: Router, config: &HttpConfig) -> Router {
     prefix::below(&config.base_path, routes, beside)
 }
 
-/// What every request passes, whatever answers it, from the last line to the first. Of a body that nobody wants, a few times as
-/// much as the largest may have is thrown away.
+/// What every request passes, whatever answers it, from the first to the last. Of a body that nobody wants, a few times as much as
+/// the largest may have is thrown away.
+///
+/// The layers are put together before the router gets them: it boxes each one that it is given, and clones all boxes at each.
 fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, config: &HttpConfig) -> Router<S> {
     let (longest, patience) = (config.max_body_bytes, config.request_timeout);
-    let routes = routes
-        .layer(from_fn(connections::refuse_beyond_limit))
-        .layer(from_fn(problem::no_bare_failure))
-        .layer(from_fn(encoding::decoded))
-        .layer(from_fn(move |request: Request, next| body::drain_refused(longest, patience, request, next)))
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(encoding::answers())
-        .layer(from_fn(encoding::no_answer_is_withheld))
-        .layer(from_fn(metrics::count))
-        .layer(from_fn(timing::tell))
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID.clone()))
+    let layers = ServiceBuilder::new()
+        .layer(SetRequestIdLayer::new(REQUEST_ID.clone(), MakeRequestUuid))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span)
@@ -205,7 +199,17 @@ fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, config: &HttpCon
                 // A fault of ours is logged with its reason where it becomes a problem; the rest is no error here.
                 .on_failure(()),
         )
-        .layer(SetRequestIdLayer::new(REQUEST_ID.clone(), MakeRequestUuid));
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID.clone()))
+        .layer(from_fn(timing::tell))
+        .layer(from_fn(metrics::count))
+        .layer(from_fn(encoding::no_answer_is_withheld))
+        .layer(encoding::answers())
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(from_fn(move |request: Request, next| body::drain_refused(longest, patience, request, next)))
+        .layer(from_fn(encoding::decoded))
+        .layer(from_fn(problem::no_bare_failure))
+        .layer(from_fn(connections::refuse_beyond_limit));
+    let routes = routes.layer(layers);
     match &config.cors_origins {
         // Around all else, so that a page can read refusals as well.
         Some(origins) => routes.layer(cors::layer(origins)),

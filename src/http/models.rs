@@ -9,7 +9,7 @@ use super::body::BodyBudget;
 use super::extract::Path;
 use super::form::{Fields, FromForm};
 use super::problem::{self, Problem};
-use super::repeat::{IdempotencyKey, Repeatable, submitted};
+use super::repeat::{Repeatable, submitted};
 use super::state::AppState;
 use crate::service::Models;
 use crate::service::answers::{AuditEntry, Job, ModelDetails, ModelEntry, Page};
@@ -87,7 +87,7 @@ pub async fn import_model(
 /// Its `outcome` is `passed`, `refused` or `not_enough_evidence`.
 #[utoipa::path(
     post, path = "/admin/models/{model}/evaluate", tag = "admin", request_body = EvaluateRequest,
-    params(("model" = String, Path, description = "Its id, sha256 or name"), IdempotencyKey),
+    params(("model" = String, Path, description = "Its id, sha256 or name")),
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),
@@ -110,7 +110,7 @@ pub async fn evaluate_model(
 /// no chip.
 #[utoipa::path(
     post, path = "/admin/models/{model}/promote", tag = "admin", request_body = ForceRequest,
-    params(("model" = String, Path, description = "Its id, sha256 or name"), IdempotencyKey),
+    params(("model" = String, Path, description = "Its id, sha256 or name")),
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),
@@ -131,7 +131,7 @@ pub async fn promote_model(
 /// A job makes the model active again that was before the present one. Its embeddings were kept, so only faces that were
 /// enrolled since are embedded. Doing so twice ends where it began.
 #[utoipa::path(
-    post, path = "/admin/rollback", tag = "admin", params(IdempotencyKey),
+    post, path = "/admin/rollback", tag = "admin",
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),
@@ -152,7 +152,7 @@ pub async fn roll_back(
 /// being promoted; what a rollback would make active only with `force`.
 #[utoipa::path(
     post, path = "/admin/models/{model}/retire", tag = "admin", request_body = ForceRequest,
-    params(("model" = String, Path, description = "Its id, sha256 or name"), IdempotencyKey),
+    params(("model" = String, Path, description = "Its id, sha256 or name")),
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),

@@ -1,10 +1,11 @@
 //! The OpenAPI document, made from the handlers, the types that requests are read into, and those of the answers.
 
+mod headers;
 mod spread;
 
 use serde_json::Value;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
-use utoipa::{Modify, OpenApi, ToSchema};
+use utoipa::{Modify, OpenApi};
 
 use super::problem::Problem;
 
@@ -31,11 +32,6 @@ use super::problem::Problem;
     security(("api_key" = []), ("bearer" = [])),
 )]
 pub struct ApiDoc;
-
-/// The bytes of an image, in an answer.
-#[derive(ToSchema)]
-#[schema(value_type = String, format = Binary)]
-pub struct Jpeg(pub axum::body::Bytes);
 
 struct Keys;
 

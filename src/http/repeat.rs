@@ -9,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use utoipa::IntoParams;
 
 use super::form::fields::Field;
 use super::form::{Form, FromForm, invalid};
@@ -24,17 +23,6 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Says that an answer was given before.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-
-/// The header, for the document.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Header)]
-#[allow(dead_code, reason = "the document is made from it")]
-pub struct IdempotencyKey {
-    /// Sent again with the same key within 24 hours, the same request is not carried out again, at whichever server, and gets the
-    /// same answer, with `idempotency-replayed: true`. The key with another request is refused.
-    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
-    idempotency_key: Option<String>,
-}
 
 /// Extracts a request, and the key that it came with.
 pub struct Repeatable<T> {

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::problem::Problem;
-use super::repeat::{IdempotencyKey, Repeatable, submitted};
+use super::repeat::{Repeatable, submitted};
 use super::state::AppState;
 use crate::service::answers::Job;
 use crate::service::requests::RetrainRequest;
@@ -19,7 +19,7 @@ use crate::service::requests::RetrainRequest;
 /// GET /admin/jobs/{job}/events. Trainings run one after the other, and the same one is not queued twice.
 #[utoipa::path(
     post, path = "/admin/retrain", tag = "admin",
-    params(IdempotencyKey), request_body = RetrainRequest,
+    request_body = RetrainRequest,
     responses(
         (status = 202, description = "The job, which is queued", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does the same already", body = Job, headers(("location" = String, description = "Of the job"))),

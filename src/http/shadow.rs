@@ -8,7 +8,7 @@ use axum::response::Response;
 use super::extract::Path;
 use super::form::Fields;
 use super::problem::Problem;
-use super::repeat::{IdempotencyKey, Repeatable, submitted};
+use super::repeat::{Repeatable, submitted};
 use super::state::AppState;
 use crate::service::Models;
 use crate::service::answers::{Disagreement, Job, Page, ShadowReport};
@@ -23,7 +23,7 @@ use crate::service::requests::{ListRequest, ShadowRequest};
 /// the share.
 #[utoipa::path(
     post, path = "/admin/models/{model}/shadow", tag = "admin", request_body = ShadowRequest,
-    params(("model" = String, Path, description = "Its id, sha256 or name"), IdempotencyKey),
+    params(("model" = String, Path, description = "Its id, sha256 or name")),
     responses(
         (status = 202, description = "The job", body = Job, headers(("location" = String, description = "Of the job"))),
         (status = 200, description = "The job that does so already", body = Job),

@@ -10,7 +10,7 @@ use super::extract::Path;
 use super::form::Fields;
 use super::jobs::{accepted, deleted};
 use super::problem::Problem;
-use super::repeat::{IdempotencyKey, Repeatable, marked};
+use super::repeat::{Repeatable, marked};
 use super::state::AppState;
 use crate::gallery::SubjectChange;
 use crate::service::answers::{EnrolledFace, Erased, Job, Page, Subject};
@@ -22,7 +22,7 @@ use crate::service::{Deleted, Enrolment, Once};
 /// A subject without a photo yet. POST /enroll creates subjects too.
 #[utoipa::path(
     post, path = "/subjects", tag = "subjects",
-    params(IdempotencyKey), request_body = NewSubject,
+    request_body = NewSubject,
     responses((status = 201, description = "Created", body = Subject, headers(("etag" = String, description = "Of the subject as it is now")))),
     extensions(("x-problems" = json!(["duplicate_subject", "idempotency_key_reused"]))),
 )]
@@ -50,16 +50,13 @@ pub async fn list_subjects(
 /// Get a subject
 #[utoipa::path(
     get, path = "/subjects/{subject}", tag = "subjects",
-    params(
-        ("subject" = String, Path, description = "Its name or id"),
-        ("If-None-Match" = Option<String>, Header, description = "Not if the subject has this whole `ETag`, or one of a list"),
-    ),
+    params(("subject" = String, Path, description = "Its name or id")),
     request_body = InGallery,
     responses(
         (status = 200, description = "The subject", body = Subject, headers(("etag" = String, description = "Of the subject as it is now"))),
         (status = 304, description = "It is as the client knows it"),
     ),
-    extensions(("x-problems" = json!(["subject_not_found", "malformed_precondition"]))),
+    extensions(("x-problems" = json!(["subject_not_found"]))),
 )]
 pub async fn get_subject(
     State(enrolment): State<Enrolment>,
@@ -75,13 +72,10 @@ pub async fn get_subject(
 /// Renames it, replaces its metadata, or both. Its faces stay.
 #[utoipa::path(
     patch, path = "/subjects/{subject}", tag = "subjects",
-    params(
-        ("subject" = String, Path, description = "Its name or id"),
-        ("If-Match" = Option<String>, Header, description = "Only if the subject has this `ETag` up to its dash, or one of a list"),
-    ),
+    params(("subject" = String, Path, description = "Its name or id")),
     request_body = ChangeSubject,
     responses((status = 200, description = "Changed", body = Subject, headers(("etag" = String, description = "Of the subject as it is now")))),
-    extensions(("x-problems" = json!(["duplicate_subject", "precondition_failed", "malformed_precondition"]))),
+    extensions(("x-problems" = json!(["duplicate_subject", "precondition_failed"]))),
 )]
 pub async fn change_subject(
     State(enrolment): State<Enrolment>,
@@ -99,16 +93,13 @@ pub async fn change_subject(
 /// answer comes, the other cannot be found any more; a job moves many faces.
 #[utoipa::path(
     post, path = "/subjects/{subject}/merge", tag = "subjects",
-    params(
-        ("subject" = String, Path, description = "Its name or id"),
-        ("If-Match" = Option<String>, Header, description = "Only if the subject has this `ETag` up to its dash, or one of a list"),
-    ),
+    params(("subject" = String, Path, description = "Its name or id")),
     request_body = MergeRequest,
     responses(
         (status = 200, description = "The subject, with the faces of both", body = Subject, headers(("etag" = String, description = "Of the subject as it is now"))),
         (status = 202, description = "The other cannot be found any more; this job moves its faces", body = Job, headers(("location" = String, description = "Of the job"))),
     ),
-    extensions(("x-problems" = json!(["subject_not_found", "same_subject", "precondition_failed", "malformed_precondition"]))),
+    extensions(("x-problems" = json!(["subject_not_found", "same_subject", "precondition_failed"]))),
 )]
 pub async fn merge_subjects(
     State(state): State<AppState>,
@@ -129,16 +120,13 @@ pub async fn merge_subjects(
 /// erased by a job.
 #[utoipa::path(
     delete, path = "/subjects/{subject}", tag = "subjects",
-    params(
-        ("subject" = String, Path, description = "Its name or id"),
-        ("If-Match" = Option<String>, Header, description = "Only if the subject has this `ETag` up to its dash, or one of a list"),
-    ),
+    params(("subject" = String, Path, description = "Its name or id")),
     request_body = InGallery,
     responses(
         (status = 200, description = "What was erased", body = Erased),
         (status = 202, description = "It cannot be found any more; this job does the rest", body = Job, headers(("location" = String, description = "Of the job"))),
     ),
-    extensions(("x-problems" = json!(["subject_not_found", "precondition_failed", "malformed_precondition"]))),
+    extensions(("x-problems" = json!(["subject_not_found", "precondition_failed"]))),
 )]
 pub async fn delete_subject(
     State(state): State<AppState>,

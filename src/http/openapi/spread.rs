@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::super::problem::Code;
+use super::headers;
+use crate::http::problem::Code;
 
 const SCHEMAS: &str = "#/components/schemas/";
 
 /// A file that a request holds.
 const FILE: &str = "#/components/schemas/FileBytes";
 
-type Object = Map<String, Value>;
+pub type Object = Map<String, Value>;
 
 /// Spreads the request of every operation over the ways in which it may come, and adds the failures.
 pub fn spread(mut document: Value) -> Result<Value, serde_json::Error> {
@@ -28,7 +29,8 @@ pub fn spread(mut document: Value) -> Result<Value, serde_json::Error> {
     for (path, operations) in &mut paths {
         for (method, operation) in operations {
             let request = Request::take(operation, path, &collected)?;
-            let codes = codes(operation, path, &request)?;
+            let mut codes = codes(operation, path, &request)?;
+            headers::add(operation, &mut codes);
             add_failures(operation, &codes);
             request.put(operation, method, &mut schemas);
             show_examples(operation, &examples);
