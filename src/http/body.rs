@@ -34,17 +34,24 @@ enum Refused {
     TooLong { limit: u64 },
     #[error("the server holds as many bytes of requests as it may; try again shortly")]
     Overloaded,
+    #[error("to read this request takes more memory than the server has for all requests together")]
+    BeyondBudget,
     #[error("nothing of the request body arrived for {} s", patience.as_secs())]
     Stalled { patience: Duration },
 }
 
 /// The bytes of all request bodies that may be held at once.
 #[derive(Clone)]
-pub struct BodyBudget(Arc<Semaphore>);
+pub struct BodyBudget {
+    left: Arc<Semaphore>,
+    /// Permits that there are.
+    all: usize,
+}
 
 impl BodyBudget {
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.div_ceil(BYTES_PER_PERMIT).min(Semaphore::MAX_PERMITS))))
+        let all = bytes.div_ceil(BYTES_PER_PERMIT).min(Semaphore::MAX_PERMITS);
+        Self { left: Arc::new(Semaphore::new(all)), all }
     }
 }
 
@@ -57,9 +64,12 @@ impl Share {
     fn grow(&self, budget: &BodyBudget, bytes: usize) -> Result<(), Refused> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let had = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = bytes.div_ceil(BYTES_PER_PERMIT).saturating_sub(had);
-        let more = u32::try_from(more).unwrap_or(u32::MAX);
-        let more = Arc::clone(&budget.0).try_acquire_many_owned(more).map_err(|_| Refused::Overloaded)?;
+        let needed = bytes.div_ceil(BYTES_PER_PERMIT);
+        if needed > budget.all {
+            return Err(Refused::BeyondBudget);
+        }
+        let more = u32::try_from(needed.saturating_sub(had)).unwrap_or(u32::MAX);
+        let more = Arc::clone(&budget.left).try_acquire_many_owned(more).map_err(|_| Refused::Overloaded)?;
         match held.as_mut() {
             Some(held) => held.merge(more),
             None => *held = Some(more),
@@ -155,7 +165,7 @@ fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
 
 fn problem(refused: &Refused) -> Problem {
     let code = match refused {
-        Refused::TooLong { .. } => Code::BodyTooLarge,
+        Refused::TooLong { .. } | Refused::BeyondBudget => Code::BodyTooLarge,
         Refused::Overloaded => Code::Overloaded,
         Refused::Stalled { .. } => Code::RequestTimeout,
     };

@@ -126,14 +126,26 @@ fn read(list: &str) -> Option<Tags> {
 }
 
 /// Refuses a change that is to depend on a state where there is none to look at: who asks for that would rather have nothing
-/// changed than the wrong thing.
+/// changed than the wrong thing. `If-None-Match` is for GET alone.
 pub async fn refuse_unchecked(request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    if request.method().is_safe() || CHECKED.contains(&route) || !request.headers().contains_key(header::IF_MATCH) {
-        return next.run(request).await;
+    match unchecked(&request) {
+        Some(why) => Problem::new(Code::PreconditionFailed, why).into_response(),
+        None => next.run(request).await,
     }
-    Problem::new(Code::PreconditionFailed, "If-Match names a state, and what this route changes has none")
-        .into_response()
+}
+
+/// Why nobody would look at what a request depends on.
+fn unchecked(request: &Request) -> Option<&'static str> {
+    let has = |name| request.headers().contains_key(name);
+    if request.method().is_safe() {
+        return None;
+    }
+    if has(header::IF_NONE_MATCH) {
+        return Some("If-None-Match is for GET and HEAD");
+    }
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let nowhere = has(header::IF_MATCH) && !CHECKED.contains(&route);
+    nowhere.then_some("If-Match names a state, and what this route changes has none")
 }
 
 #[cfg(test)]

@@ -104,10 +104,11 @@ fn gallery(
     fingerprint: Option<&mut Fingerprint>,
 ) -> Result<Name, Problem> {
     form.add_query(query)?;
+    let mut request: DatasetRequest = form.into_request()?;
     if let Some(fingerprint) = fingerprint {
-        fingerprint.add_form(&form);
+        fingerprint.add_request(&mut request)?;
     }
-    form.into_request().map(|DatasetRequest { gallery }| gallery)
+    Ok(request.gallery)
 }
 
 async fn store(

@@ -37,11 +37,22 @@ struct Undecodable {
     source: std::io::Error,
 }
 
-type Worthwhile = And<And<SizeAbove, NotForContentType>, NotForContentType>;
+type Worthwhile = And<And<And<SizeAbove, NotForContentType>, NotForContentType>, Untagged>;
+
+/// An answer with an `ETag`, which stands for its bytes as they are (RFC 9110, section 8.8.3.3), goes out as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Untagged;
+
+impl Predicate for Untagged {
+    fn should_compress<B: HttpBody>(&self, response: &Response<B>) -> bool {
+        !response.headers().contains_key(header::ETAG)
+    }
+}
 
 /// Compresses answers for those who take it; not events, which must not wait for one another, nor images, which are compressed.
 pub fn answers() -> CompressionLayer<Worthwhile> {
-    let worthwhile = SizeAbove::new(WORTHWHILE).and(NotForContentType::IMAGES).and(NotForContentType::SSE);
+    let worthwhile =
+        SizeAbove::new(WORTHWHILE).and(NotForContentType::IMAGES).and(NotForContentType::SSE).and(Untagged);
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
 }
 

@@ -14,6 +14,7 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::fields::{Field, names, read_fields};
@@ -34,11 +35,14 @@ const LONGEST_FIELD: usize = 64 << 10;
 /// Longest text of an embedding: every number with its sign, digits, exponent, comma and indentation.
 pub(super) const LONGEST_EMBEDDING: usize = Registry::MAX_DIMENSION as usize * 64;
 
+/// Bytes from which on to read what a request says is work for a thread of its own. Less takes less time than to go there.
+const LONG_WORK: usize = 64 << 10;
+
 /// Longest body of a route that takes no file.
 pub(super) const FIELDS_LIMIT: usize = 1 << 20;
 
 /// A type that requests are read into: its members are the fields that a route knows.
-pub trait FromForm: DeserializeOwned {
+pub trait FromForm: DeserializeOwned + Serialize + Send + 'static {
     /// Names of the fields that hold files. A route with one file also takes it as the raw body.
     const FILES: &'static [&'static str] = &[];
     /// Whether the file is a list of files; then there is no raw body.
@@ -68,8 +72,19 @@ impl<T: FromForm> FromRequest<AppState> for Fields<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        Form::receive::<T>(request, state).await?.into_request().map(Self)
+        Form::receive::<T>(request, state).await?.finish().await.map(Self)
     }
+}
+
+/// Works on so many bytes, beside tokio's threads if they are many.
+pub(super) async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    if bytes < LONG_WORK {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.map_err(Problem::internal)?
 }
 
 fn too_slow(limit: Duration) -> Problem {
@@ -90,9 +105,12 @@ pub(super) struct Form {
     values: Values,
 }
 
-/// Bytes that values take.
+/// Values, before they are read.
 #[derive(Default)]
 struct Values {
+    /// Of their texts.
+    text: usize,
+    /// Bytes that they take once they are read.
     bytes: usize,
     share: Share,
     /// `None`: nobody counts.
@@ -127,16 +145,6 @@ impl Form {
         form.await.map_err(|_| too_slow(time))?
     }
 
-    /// The fields, by name.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&String, &Field)> {
-        self.fields.iter()
-    }
-
-    /// The files of a field.
-    pub(super) fn contents(&self, files: &[usize]) -> impl Iterator<Item = &Bytes> {
-        files.iter().filter_map(|number| self.contents.get(*number))
-    }
-
     async fn read(request: Request, mut form: Self, (limit, budget): (usize, BodyBudget)) -> Result<Self, Problem> {
         form.values.budget = Some(budget.clone());
         let (mut parts, body) = request.into_parts();
@@ -155,10 +163,7 @@ impl Form {
                 if !form.files.is_empty() {
                     form.share.grow_to(&budget, JSON_COPIES * bytes.len())?;
                 }
-                // Tens of megabytes of base64 are CPU work.
-                form = tokio::task::spawn_blocking(move || form.read_json(&bytes, &budget).map(|()| form))
-                    .await
-                    .map_err(Problem::internal)??;
+                form = aside(bytes.len(), move || form.read_json(&bytes, &budget).map(|()| form)).await?;
             }
             other => match form.files {
                 [file] if form.takes_raw && (other.starts_with("image/") || other == "application/octet-stream") => {
@@ -170,6 +175,11 @@ impl Form {
         }
         form.add_query(query)?;
         Ok(form)
+    }
+
+    /// The request that the form makes, read where it disturbs nobody.
+    pub(super) async fn finish<T: FromForm>(self) -> Result<T, Problem> {
+        aside(self.values.text, move || self.into_request()).await
     }
 
     /// The request that the form makes.
@@ -241,7 +251,8 @@ impl Form {
 
     /// Counts what a text takes as a value, before it is read.
     fn count(&mut self, text: &str) -> Result<(), Problem> {
-        let Values { bytes, share, budget } = &mut self.values;
+        let Values { text: length, bytes, share, budget } = &mut self.values;
+        *length += text.len();
         *bytes += fields::memory_of(text);
         budget.as_ref().map_or(Ok(()), |budget| share.grow_to(budget, *bytes))
     }

@@ -70,12 +70,18 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The documented routes, unguarded: only good for the document.
 fn api() -> OpenApiRouter<AppState> {
     let document = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi());
-    document.merge(recognition()).merge(administration()).merge(uploads()).merge(monitoring()).merge(operations())
+    document
+        .merge(recognition())
+        .merge(enrolment())
+        .merge(administration())
+        .merge(uploads())
+        .merge(monitoring())
+        .merge(operations())
 }
 
+/// What changes nothing that a condition could name.
 fn recognition() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .routes(routes!(enroll::enroll_face))
         .routes(routes!(identify::identify_faces))
         .routes(routes!(identify::identify_embedding))
         .routes(routes!(batch::identify_batch))
@@ -88,6 +94,11 @@ fn recognition() -> OpenApiRouter<AppState> {
         .routes(routes!(stored::identify_face))
         .routes(routes!(detect::detect_faces))
         .routes(routes!(detect::embed_faces))
+}
+
+fn enrolment() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(enroll::enroll_face))
         .routes(routes!(galleries::create_gallery, galleries::list_galleries))
         .routes(routes!(galleries::get_gallery, galleries::change_gallery, galleries::delete_gallery))
         .routes(routes!(subjects::create_subject, subjects::list_subjects))
@@ -147,7 +158,8 @@ pub fn router(state: AppState) -> Router {
     let limit = state.answer_time();
     let config = Arc::clone(&state.http);
     let (routes, mut document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
-        .merge(recognition().route_layer(client.clone().layer(from_fn(conditions::refuse_unchecked))))
+        .merge(recognition().route_layer(client.clone()))
+        .merge(enrolment().route_layer(client.clone().layer(from_fn(conditions::refuse_unchecked))))
         .merge(administration().route_layer(admin.clone().layer(from_fn(conditions::refuse_unchecked))))
         .merge(monitoring().route_layer(client))
         .merge(operations())

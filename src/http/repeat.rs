@@ -1,17 +1,13 @@
 //! Requests that may be sent again under a key.
 
-use std::borrow::Cow;
-
 use axum::Json;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::form::fields::Field;
-use super::form::{Form, FromForm, invalid};
+use super::form::{self, Form, FromForm, invalid};
 use super::jobs::accepted;
 use super::problem::Problem;
 use super::state::AppState;
@@ -35,15 +31,14 @@ impl<T: FromForm> FromRequest<AppState> for Repeatable<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let fingerprint = Fingerprint::of(request.method(), request.uri(), request.headers())?;
-        let form = Form::receive::<T>(request, state).await?;
-        let Some(mut fingerprint) = fingerprint else { return Ok(Self { request: form.into_request()?, key: None }) };
-        // Tens of megabytes are CPU work.
+        let mut request: T = Form::receive::<T>(request, state).await?.finish().await?;
+        let Some(mut fingerprint) = fingerprint else { return Ok(Self { request, key: None }) };
+        let bytes = request.files().iter().map(|file| file.0.len()).sum();
         let hashing = move || {
-            fingerprint.add_form(&form);
-            (form, fingerprint)
+            fingerprint.add_request(&mut request)?;
+            Ok(Self { request, key: Some(fingerprint.finish()?) })
         };
-        let (form, fingerprint) = tokio::task::spawn_blocking(hashing).await.map_err(Problem::internal)?;
-        Ok(Self { request: form.into_request()?, key: Some(fingerprint.finish()?) })
+        form::aside(bytes, hashing).await
     }
 }
 
@@ -80,23 +75,16 @@ impl Fingerprint {
         self.hash.update(part);
     }
 
-    /// All fields, in whichever order and form they came.
-    pub fn add_form(&mut self, form: &Form) {
-        for (name, field) in form.fields() {
-            self.add(name.as_bytes());
-            match field {
-                Field::Texts(texts) => match texts.as_slice() {
-                    [text] => self.add(plain(text).as_bytes()),
-                    several => self.add(Value::from(several).to_string().as_bytes()),
-                },
-                Field::Json(text) => match serde_json::from_str(text) {
-                    Ok(Value::String(text)) => self.add(plain(&text).as_bytes()),
-                    Ok(value) => self.add(value.to_string().as_bytes()),
-                    Err(_) => self.add(text.as_bytes()),
-                },
-                Field::Files(files) => form.contents(files).for_each(|file| self.add(file)),
-            }
+    /// A request as it was read, in whichever form it came and however it was written.
+    pub fn add_request<T: FromForm>(&mut self, request: &mut T) -> Result<(), Problem> {
+        let mut fields = serde_json::to_value(&*request).map_err(Problem::internal)?;
+        if let Some(fields) = fields.as_object_mut() {
+            // A later version may know more, and the request may be sent again to that.
+            fields.retain(|_, value| !value.is_null());
         }
+        self.add(fields.to_string().as_bytes());
+        request.files().into_iter().for_each(|file| self.add(&file.0));
+        Ok(())
     }
 
     /// More of a file that is stored as it arrives.
@@ -108,15 +96,6 @@ impl Fingerprint {
         let file = std::mem::take(&mut self.file).finalize();
         self.add(&file);
         RequestKey::new(&self.key, self.hash.finalize().into()).map_err(invalid_key)
-    }
-}
-
-/// A text of a form as JSON would have it, if it stands for a list or an object.
-fn plain(text: &str) -> Cow<'_, str> {
-    let parsed = || serde_json::from_str(text).ok().filter(|value: &Value| value.is_array() || value.is_object());
-    match text.trim_start().starts_with(['[', '{']).then(parsed).flatten() {
-        Some(value) => value.to_string().into(),
-        None => text.into(),
     }
 }
 
@@ -140,4 +119,36 @@ pub fn marked(mut response: Response, repeated: bool) -> Response {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::service::requests::RetrainRequest;
+
+    fn of(mut request: RetrainRequest) -> [u8; 32] {
+        let mut headers = HeaderMap::new();
+        headers.insert(KEY, HeaderValue::from_static("key"));
+        let uri = Uri::from_static("/admin/retrain");
+        let mut fingerprint = Fingerprint::of(&Method::POST, &uri, &headers).unwrap().unwrap();
+        fingerprint.add_request(&mut request).unwrap();
+        *fingerprint.finish().unwrap().fingerprint()
+    }
+
+    #[test]
+    fn a_request_is_what_was_read() {
+        let as_form = |fields: &[(&str, &str)]| {
+            let mut form = Form::of::<RetrainRequest>();
+            let pairs = fields.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            form.add_query(pairs.collect()).unwrap();
+            of(form.into_request().unwrap())
+        };
+        let as_json = |body| of(serde_json::from_value(body).unwrap());
+        let form = as_form(&[("gallery", "staff"), ("protected", "badge"), ("test_share", "0.50")]);
+        assert_eq!(form, as_json(json!({"test_share": 0.5, "protected": ["badge"], "gallery": "staff"})));
+        assert_ne!(form, as_json(json!({"test_share": 0.25, "protected": ["badge"], "gallery": "staff"})));
+        assert_ne!(form, as_form(&[("gallery", "staff"), ("protected", "badge")]));
+    }
 }

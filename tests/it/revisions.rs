@@ -3,7 +3,7 @@
 use faceid::http::Code;
 use faceid::service::answers::{Erased, Gallery, Subject};
 use futures_util::future::join_all;
-use reqwest::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::json;
 
@@ -168,10 +168,33 @@ async fn routes_without_states_refuse_a_change_that_depends_on_one() {
         // What changes nothing goes on.
         let list = app.request(Method::GET, "/galleries").header(IF_MATCH, condition);
         app.send(list).await.expect(StatusCode::OK);
+        let compare =
+            app.request(Method::POST, "/compare").header(IF_MATCH, condition).header(IF_NONE_MATCH, condition);
+        let pair = json!({"embedding": vec![0.5; 128], "candidate_embeddings": [vec![0.5; 128]]});
+        app.send(compare.json(&pair)).await.expect(StatusCode::OK);
         let nowhere = app.request(Method::POST, "/nowhere").header(IF_MATCH, condition);
         app.send(nowhere).await.expect_problem(404, Code::RouteNotFound);
     }
     app.send(app.person(Method::GET, "Ada")).await.expect_problem(404, Code::SubjectNotFound);
+    app.new_person("Ada").await;
+    for condition in ["*", "\"x\""] {
+        let delete = app.person(Method::DELETE, "Ada").header(IF_NONE_MATCH, condition);
+        app.send(delete).await.expect_problem(412, Code::PreconditionFailed);
+    }
+    app.send(app.person(Method::GET, "Ada")).await.expect(StatusCode::OK);
+}
+
+/// A tag stands for the bytes of its answer, so there is one form of these alone.
+#[tokio::test]
+async fn an_answer_with_a_tag_is_not_compressed() {
+    let app = TestApp::start().await;
+    let long = json!({"name": "Ada", "gallery": app.gallery, "metadata": {"notes": "ja ".repeat(1000)}});
+    app.send(app.request(Method::POST, "/subjects").json(&long)).await.expect(StatusCode::CREATED);
+    let asked = |request: reqwest::RequestBuilder| app.send(request.header(ACCEPT_ENCODING, "gzip, zstd"));
+    let subject = asked(app.person(Method::GET, "Ada")).await;
+    assert!(subject.headers.contains_key(ETAG) && !subject.headers.contains_key(CONTENT_ENCODING));
+    let list = asked(app.request(Method::GET, &format!("/subjects?gallery={}", app.gallery))).await;
+    assert!(!list.headers.contains_key(ETAG) && list.headers.contains_key(CONTENT_ENCODING));
 }
 
 #[tokio::test]

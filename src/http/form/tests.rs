@@ -348,16 +348,35 @@ fn only_long_fields_are_long() {
 #[test]
 fn what_values_take_is_counted_before_they_are_read() {
     let list = format!("[{}]", vec![r#"{"":0}"#; 9000].join(","));
-    let read = |budget: usize, as_json: bool| {
+    let read = |budget: &BodyBudget, as_json: bool| {
         let mut form = Form::of::<CompareRequest>();
-        form.values.budget = Some(BodyBudget::new(budget));
+        form.values.budget = Some(budget.clone());
         match as_json {
             true => form.read_body(format!("{{\"threshold\": {list}}}").as_bytes()),
             false => form.add_query(vec![("threshold".to_owned(), list.clone())]),
         }
     };
     for as_json in [true, false] {
-        assert_eq!(read(1 << 20, as_json).unwrap_err().code, Code::Overloaded);
-        read(16 << 20, as_json).unwrap();
+        let never = read(&BodyBudget::new(1 << 20), as_json).unwrap_err();
+        assert_eq!(never.code, Code::BodyTooLarge);
+        let budget = BodyBudget::new(16 << 20);
+        read(&budget, as_json).unwrap();
+        let others = Share::default();
+        others.grow_to(&budget, 12 << 20).unwrap();
+        assert_eq!(read(&budget, as_json).unwrap_err().code, Code::Overloaded);
+        drop(others);
+        read(&budget, as_json).unwrap();
     }
+}
+
+#[test]
+fn values_take_no_more_than_is_counted() {
+    // A list of one item has room for four of 32 bytes; one that grows is copied to twice the room.
+    assert!(fields::memory_of("[[1],[1],[1],[1]]") >= 4 * (4 * 32 + 16) + (4 + 8) * 32);
+    let numbers = format!("[{}]", vec!["1"; 1025].join(","));
+    assert!(fields::memory_of(&numbers) >= (1024 + 2048) * 32);
+    assert!(fields::memory_of(&numbers) < numbers.len() + 1025 * 100);
+    let members: Vec<String> = (0..100).map(|n| format!("\"{n:02}\":0")).collect();
+    // Leaves of 632 bytes, of which each holds five members at least, and names.
+    assert!(fields::memory_of(&format!("{{{}}}", members.join(","))) >= 100 * (632 / 5 + 32));
 }

@@ -31,6 +31,10 @@ pub fn spread(mut document: Value) -> Result<Value, serde_json::Error> {
             let request = Request::take(operation, path, &collected)?;
             let mut codes = codes(operation, path, &request)?;
             headers::add(operation, &mut codes);
+            if method != "get" {
+                // Pages of other origins change nothing at a server without keys.
+                codes.push(Code::Forbidden);
+            }
             add_failures(operation, &codes);
             request.put(operation, method, &mut schemas);
             show_examples(operation, &examples);

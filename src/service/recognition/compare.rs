@@ -33,13 +33,18 @@ impl Recognition {
     /// Compares the faces of a photo with candidates; one that cannot be read does not fail the rest.
     pub async fn compare(&self, mut request: CompareRequest) -> Result<(Compared, Candidates), ServiceError> {
         let (probe, candidates) = (request.probe()?, request.candidates()?);
+        let of_probe = usize::from(matches!(probe, Given::Photo(_)));
         let admitted = self.admit_batch(match &candidates {
-            Given::Photo(Batch(images)) => images.len(),
+            Given::Photo(Batch(images)) => images.len() + of_probe,
             Given::Embedding(_) => 1,
         })?;
         let serving = self.serving();
         let decision = decide_pair(&serving, request.policy()?)?;
-        let by = By { serving: &serving, threshold: decision.threshold, at_once: admitted.num_permits() };
+        let by = By {
+            serving: &serving,
+            threshold: decision.threshold,
+            at_once: (admitted.num_permits() - of_probe).max(1),
+        };
         let wanted = request.wanted();
         // Without a probe nobody needs the candidates.
         let candidates = async { Ok(self.candidates(&by, candidates, wanted).await) };

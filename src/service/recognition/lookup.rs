@@ -5,6 +5,7 @@
 //! because of another one that does not. Whether the first of them is clear is said by its gallery alone: somebody who is in two
 //! galleries is no riddle.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -57,6 +58,14 @@ pub(in crate::service) struct Probes<'a> {
 pub(super) struct Resemblance {
     pub standing: Standing,
     pub matches: Vec<Match>,
+}
+
+/// What was found in one gallery.
+struct FoundIn {
+    threshold: f32,
+    /// Of each probe.
+    standings: Vec<Standing>,
+    found: Found,
 }
 
 /// What became of a search.
@@ -115,40 +124,46 @@ impl Recognition {
         places: &Places,
         probes: Probes<'_>,
     ) -> Result<LookedUp, ServiceError> {
-        let mut found = Vec::with_capacity(places.all.len());
+        let mut found: Vec<FoundIn> = Vec::with_capacity(places.all.len());
         for place in &places.all {
             // One after the other: a request has one place in the queue of searches.
-            found.push(self.look_in(serving, place, places.several, probes).await?);
+            found.push(self.look_in(serving, place, probes).await?);
+            // What others beat is dropped as they come, and is not named.
+            leave_best(&mut found, probes.top_k);
         }
-        let stale = found.iter().filter_map(|(stale, _)| *stale).max();
-        let mut by_place: Vec<_> = found.into_iter().map(|(_, resemblances)| resemblances.into_iter()).collect();
+        for (place, FoundIn { found, .. }) in places.all.iter().zip(&mut found) {
+            if !self.fill_faces(serving, place.gallery.id, probes.embeddings, found).await? {
+                // Nobody waits for a slow database once for each gallery.
+                break;
+            }
+        }
+        let stale = found.iter().filter_map(|found| found.found.stale).max();
+        let mut by_place: Vec<_> = found.into_iter().map(|found| found.resemblances()).collect();
         let resemblances = probes.embeddings.iter().map(|_| {
-            let in_each = by_place.iter_mut().filter_map(Iterator::next);
-            merged(places.all.iter().map(|place| place.decision.threshold).zip(in_each), probes.top_k)
+            let in_each = places.all.iter().zip(by_place.iter_mut().filter_map(Iterator::next));
+            let matches = in_each.map(|(place, (standing, hits))| {
+                let named = places.several.then_some(&place.gallery);
+                let matches = hits.into_iter().map(|hit| match_answer(serving, &place.decision, named, hit));
+                (place.decision.threshold, Resemblance { standing, matches: matches.collect() })
+            });
+            merged(matches, probes.top_k)
         });
         let resemblances = resemblances.collect();
         Ok(LookedUp { stale_seconds: stale.map(stale_seconds), resemblances })
     }
 
-    /// Whom each probe resembles in one gallery, and how old that is, if it is not fresh.
+    /// Whom each probe resembles in one gallery.
     async fn look_in(
         &self,
         serving: &Serving,
         Place { gallery, decision }: &Place,
-        several: bool,
         probes: Probes<'_>,
-    ) -> Result<(Option<Duration>, Vec<Resemblance>), ServiceError> {
+    ) -> Result<FoundIn, ServiceError> {
         let wanted = Probes { top_k: probes.top_k.max(RIVALS), ..probes };
         let mut found = self.best_subjects(serving, gallery.id, wanted, decision.threshold).await?;
-        let standings: Vec<Standing> = found.hits.iter().map(|hits| standing(serving, hits, decision)).collect();
+        let standings = found.hits.iter().map(|hits| standing(serving, hits, decision)).collect();
         found.hits.iter_mut().for_each(|hits| hits.truncate(probes.top_k));
-        self.fill_faces(serving, gallery.id, probes.embeddings, &mut found).await?;
-        let named = several.then_some(gallery);
-        let resemblances = standings.into_iter().zip(found.hits).map(|(standing, hits)| {
-            let matches = hits.into_iter().map(|hit| match_answer(serving, decision, named, hit)).collect();
-            Resemblance { standing, matches }
-        });
-        Ok((found.stale, resemblances.collect()))
+        Ok(FoundIn { threshold: decision.threshold, standings, found })
     }
 
     /// The subjects of a gallery that each probe resembles most.
@@ -195,15 +210,45 @@ impl Resemblance {
     }
 }
 
+impl FoundIn {
+    /// What is said of each probe, one after the other.
+    fn resemblances(self) -> impl Iterator<Item = (Standing, Vec<Hit>)> {
+        self.standings.into_iter().zip(self.found.hits)
+    }
+}
+
+/// Leaves of each probe's hits in several galleries those that [`merged`] keeps: of each gallery the first few.
+fn leave_best(found: &mut [FoundIn], top_k: usize) {
+    if found.len() < 2 {
+        return;
+    }
+    for probe in 0..found[0].found.hits.len() {
+        let mut all: Vec<(bool, f32, usize)> = Vec::new();
+        for (place, FoundIn { threshold, found, .. }) in found.iter().enumerate() {
+            all.extend(found.hits[probe].iter().map(similarity).map(|one| (one >= *threshold, one, place)));
+        }
+        all.sort_by(|a, b| before((a.0, a.1), (b.0, b.1)));
+        all.truncate(top_k);
+        for (place, FoundIn { found, .. }) in found.iter_mut().enumerate() {
+            let kept = all.iter().filter(|one| one.2 == place).count();
+            found.hits[probe].truncate(kept);
+            found.hits[probe].shrink_to_fit();
+        }
+    }
+}
+
+/// The order of what several galleries hold: whether it reaches the threshold of its gallery, and how similar it is.
+fn before((a_reaches, a): (bool, f32), (b_reaches, b): (bool, f32)) -> Ordering {
+    b_reaches.cmp(&a_reaches).then(b.total_cmp(&a))
+}
+
 /// One list of what a probe resembles in several galleries of different thresholds.
 fn merged(in_each: impl Iterator<Item = (f32, Resemblance)>, top_k: usize) -> Resemblance {
     let mut all: Vec<(bool, Standing, Match)> = Vec::new();
     for (threshold, Resemblance { standing, matches }) in in_each {
         all.extend(matches.into_iter().map(|one| (one.similarity >= threshold, standing, one)));
     }
-    all.sort_by(|(a_reaches, _, a), (b_reaches, _, b)| {
-        b_reaches.cmp(a_reaches).then(b.similarity.total_cmp(&a.similarity))
-    });
+    all.sort_by(|(a_reaches, _, a), (b_reaches, _, b)| before((*a_reaches, a.similarity), (*b_reaches, b.similarity)));
     all.truncate(top_k);
     let standing = all.first().map_or(Standing::Unknown, |(_, standing, _)| *standing);
     Resemblance { standing, matches: all.into_iter().map(|(_, _, one)| one).collect() }
@@ -261,6 +306,7 @@ fn similarity(hit: &Hit) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::About;
 
     fn resemblance(standing: Standing, similarities: &[f32]) -> Resemblance {
         let one = |similarity: &f32| Match {
@@ -286,6 +332,26 @@ mod tests {
         let small = resemblance(Standing::Known, &[0.4, 0.3, 0.1]);
         let found = merge(vec![(0.5, large), (0.35, small)], 4);
         assert_eq!(found, (Standing::Known, vec![0.4, 0.44, 0.3, 0.2]));
+    }
+
+    #[test]
+    fn what_others_beat_is_dropped_before_it_is_named() {
+        let hit = |similarity: &f64| Hit {
+            about: About { subject_id: SubjectId::new(), name: "".into(), faces: 1, face_id: None },
+            similarity: *similarity,
+        };
+        let found_in = |threshold: f32, probes: [&[f64]; 2]| FoundIn {
+            threshold,
+            standings: vec![Standing::Unknown; 2],
+            found: Found { hits: probes.map(|hits| hits.iter().map(hit).collect()).into(), stale: None },
+        };
+        let mut found =
+            vec![found_in(0.5, [&[0.44, 0.2], &[0.9, 0.8, 0.7]]), found_in(0.35, [&[0.4, 0.3, 0.1], &[0.6]])];
+        leave_best(&mut found, 3);
+        let left = |place: &FoundIn| place.found.hits.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(found.iter().map(left).collect::<Vec<_>>(), [[1, 3], [2, 0]]);
+        leave_best(&mut found, 1);
+        assert_eq!(found.iter().map(left).collect::<Vec<_>>(), [[0, 1], [1, 0]]);
     }
 
     #[test]

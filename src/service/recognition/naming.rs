@@ -35,8 +35,8 @@ impl FaceNaming {
     }
 
     /// Runs `naming` of so many hits if the database is fast, or if nobody else does. What fails or takes too long is counted, and
-    /// is no error.
-    async fn run<E: Display>(&self, hits: usize, stale: bool, naming: impl Future<Output = Result<(), E>>) {
+    /// is no error. Says whether it came about.
+    async fn run<E: Display>(&self, hits: usize, stale: bool, naming: impl Future<Output = Result<(), E>>) -> bool {
         let only = if stale || self.slow.load(Ordering::Relaxed) {
             match self.one.try_acquire() {
                 Ok(only) => Some(only),
@@ -59,37 +59,39 @@ impl FaceNaming {
         self.slow.store(began.elapsed() > slow, Ordering::Relaxed);
         drop(only);
         match named {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => true,
             Ok(Err(error)) => unnamed(&error.to_string()),
             Err(_) => unnamed("the database is slow"),
         }
     }
 }
 
-fn unnamed(why: &str) {
+fn unnamed(why: &str) -> bool {
     debug!(why, "faces are not named");
     metrics::counter!("faceid_unnamed_answers_total").increment(1);
+    false
 }
 
 impl Recognition {
     /// Names the faces of the hits, as far as the database does so in time; if there is no memory of galleries, whatever it takes.
+    /// Says whether it did.
     pub(super) async fn fill_faces(
         &self,
         serving: &Serving,
         gallery: GalleryId,
         probes: &[StoredEmbedding],
         found: &mut Found,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<bool, ServiceError> {
         let unknown = found.hits.iter().flatten().filter(|hit| hit.about.face_id.is_none()).count();
         if unknown == 0 {
-            return Ok(());
+            return Ok(true);
         }
         let naming = self.0.galleries.fill_faces(gallery, serving.id(), probes, &mut found.hits);
         if !serving.resident.is_on() {
-            return Ok(naming.await?);
+            naming.await?;
+            return Ok(true);
         }
-        self.0.naming.run(unknown, found.stale.is_some(), naming).await;
-        Ok(())
+        Ok(self.0.naming.run(unknown, found.stale.is_some(), naming).await)
     }
 }
 
