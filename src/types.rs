@@ -2,6 +2,7 @@
 //!
 //! A value of one of these types is valid by construction, so no layer checks it twice.
 
+mod caller;
 mod detector;
 mod input;
 mod name;
@@ -14,6 +15,7 @@ use thiserror::Error;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use self::caller::{Caller, Permission, Role, Scope};
 pub use self::detector::{DetectorKind, DetectorOutput};
 pub use self::input::{ChipCrop, InputSize};
 pub use self::name::{Name, nfc};
@@ -78,6 +80,8 @@ id!(/// A long task.
     JobId);
 id!(/// A file that was uploaded for a job.
     UploadId);
+id!(/// A key that a caller shows.
+    KeyId);
 
 /// A similarity at or above which two faces count as one person.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, ToSchema)]
