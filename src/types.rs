@@ -7,6 +7,7 @@ mod detector;
 mod input;
 mod name;
 mod request_key;
+mod shown_key;
 mod text;
 
 use half::f16;
@@ -20,6 +21,7 @@ pub use self::detector::{DetectorKind, DetectorOutput};
 pub use self::input::{ChipCrop, InputSize};
 pub use self::name::{Name, nfc};
 pub use self::request_key::RequestKey;
+pub use self::shown_key::ShownKey;
 pub use self::text::{bytes_without_mark, without_mark};
 
 /// Why a value could not become one of the types of this module.

@@ -61,6 +61,8 @@ pub enum Scope {
 pub struct Caller {
     name: Arc<str>,
     key: Option<KeyId>,
+    /// Of their key, if the database keeps it.
+    role: Option<Role>,
     permissions: &'static [Permission],
     scope: Scope,
 }
@@ -105,6 +107,49 @@ impl FromStr for Role {
     }
 }
 
+impl Permission {
+    pub const ALL: [Self; 9] = [
+        Self::Enter,
+        Self::Ask,
+        Self::Look,
+        Self::Change,
+        Self::Manage,
+        Self::Create,
+        Self::Monitor,
+        Self::Administer,
+        Self::Own,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enter => "enter",
+            Self::Ask => "ask",
+            Self::Look => "look",
+            Self::Change => "change",
+            Self::Manage => "manage",
+            Self::Create => "create",
+            Self::Monitor => "monitor",
+            Self::Administer => "administer",
+            Self::Own => "own",
+        }
+    }
+
+    /// What it allows, as said to whoever lacks it.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Enter => "enter",
+            Self::Ask => "have faces recognised",
+            Self::Look => "see what galleries hold",
+            Self::Change => "change what galleries hold",
+            Self::Manage => "change or erase galleries",
+            Self::Create => "create galleries",
+            Self::Monitor => "see what concerns all galleries, such as metrics",
+            Self::Administer => "see jobs and keys, or bring data sets",
+            Self::Own => "see or change models",
+        }
+    }
+}
+
 impl Scope {
     pub fn has(&self, gallery: GalleryId) -> bool {
         match self {
@@ -120,42 +165,60 @@ impl Scope {
             Self::Galleries(galleries) => Some(galleries),
         }
     }
+
+    /// Whether nothing of it is outside of another.
+    pub fn is_within(&self, other: &Self) -> bool {
+        match self {
+            Self::All => *other == Self::All,
+            Self::Galleries(galleries) => galleries.iter().all(|gallery| other.has(*gallery)),
+        }
+    }
 }
 
 impl Caller {
+    const CLIENT_KEY: &str = "client key";
+    const ADMIN_KEY: &str = "admin key";
+    const ANYONE: &str = "anyone";
+    const COMMAND: &str = "command";
+    const SERVER: &str = "server";
+
+    /// What callers are called who have no key in the database; no such key has one of these names.
+    pub const NAMES: [&str; 5] = [Self::CLIENT_KEY, Self::ADMIN_KEY, Self::ANYONE, Self::COMMAND, Self::SERVER];
+
     /// Whoever has a key that is kept in the database.
     pub fn with_key(key: KeyId, name: &str, role: Role, scope: Scope) -> Self {
-        Self { name: name.into(), key: Some(key), permissions: role.permissions(), scope }
+        Self { name: name.into(), key: Some(key), role: Some(role), permissions: role.permissions(), scope }
     }
 
     /// Whoever has the configured client key.
     pub fn client_key() -> Self {
         use Permission::{Ask, Change, Look, Manage};
-        Self { name: "client key".into(), key: None, permissions: &[Ask, Look, Change, Manage], scope: Scope::All }
+        let permissions = &[Ask, Look, Change, Manage];
+        Self { name: Self::CLIENT_KEY.into(), key: None, role: None, permissions, scope: Scope::All }
     }
 
     /// Whoever has the configured admin key.
     pub fn admin_key() -> Self {
-        Self::owner("admin key")
+        Self::owner(Self::ADMIN_KEY)
     }
 
     /// Whoever reaches a server without keys.
     pub fn anyone() -> Self {
-        Self::owner("anyone")
+        Self::owner(Self::ANYONE)
     }
 
     /// A command on the database itself.
     pub fn command() -> Self {
-        Self::owner("command")
+        Self::owner(Self::COMMAND)
     }
 
     /// The server, by its configuration or a job.
     pub fn server() -> Self {
-        Self::owner("server")
+        Self::owner(Self::SERVER)
     }
 
     fn owner(name: &str) -> Self {
-        Self { name: name.into(), key: None, permissions: Role::Owner.permissions(), scope: Scope::All }
+        Self { name: name.into(), key: None, role: None, permissions: Role::Owner.permissions(), scope: Scope::All }
     }
 
     /// What jobs and the audit call them: the name of their key, or what let them in without one.
@@ -166,6 +229,11 @@ impl Caller {
     /// Their key, if the database keeps it.
     pub fn key(&self) -> Option<KeyId> {
         self.key
+    }
+
+    /// What their key is for, if the database keeps it.
+    pub fn role(&self) -> Option<Role> {
+        self.role
     }
 
     pub fn scope(&self) -> &Scope {
@@ -182,6 +250,12 @@ impl Caller {
             other => self.permissions.contains(&other),
         }
     }
+
+    /// Whether somebody else may nothing that they may not themselves, anywhere.
+    pub fn may_all_of(&self, other: &Self) -> bool {
+        let allowed = Permission::ALL.into_iter().all(|what| self.may(what) || !other.may(what));
+        allowed && other.scope.is_within(&self.scope)
+    }
 }
 
 #[cfg(test)]
@@ -190,8 +264,8 @@ mod tests {
 
     #[test]
     fn a_role_may_do_what_it_says() {
-        use Permission::{Administer, Ask, Change, Create, Enter, Look, Manage, Monitor, Own};
-        let all = [Enter, Ask, Look, Change, Manage, Create, Monitor, Administer, Own];
+        use Permission::{Administer, Ask, Change, Create, Enter, Look, Manage, Monitor};
+        let all = Permission::ALL;
         let may = |caller: &Caller| all.into_iter().filter(|what| caller.may(*what)).collect::<Vec<_>>();
         let some = Scope::Galleries([GalleryId::new()].into());
         for (role, in_all, in_some) in [
@@ -210,6 +284,24 @@ mod tests {
         }
         assert_eq!(may(&Caller::admin_key()), all);
         assert_eq!(may(&Caller::client_key()), [Enter, Ask, Look, Change, Manage, Create, Monitor]);
+    }
+
+    #[test]
+    fn nobody_may_all_of_somebody_who_may_more() {
+        let (one, both) = (GalleryId::new(), Scope::Galleries([GalleryId::new(), GalleryId::new()].into()));
+        let within = Scope::Galleries(both.galleries().unwrap()[..1].into());
+        let key = |role, scope: &Scope| Caller::with_key(KeyId::new(), "a", role, scope.clone());
+        let of_both = key(Role::Admin, &both);
+        for role in [Role::Identify, Role::Read, Role::Enrol, Role::Admin] {
+            assert!(of_both.may_all_of(&key(role, &within)), "{role}");
+            assert!(!of_both.may_all_of(&key(role, &Scope::All)), "{role}");
+            assert!(!of_both.may_all_of(&key(role, &Scope::Galleries([one].into()))), "{role}");
+        }
+        let of_all = key(Role::Admin, &Scope::All);
+        assert!(of_all.may_all_of(&of_all) && of_all.may_all_of(&key(Role::Admin, &both)));
+        assert!(!of_all.may_all_of(&key(Role::Owner, &Scope::All)));
+        assert!(!key(Role::Enrol, &Scope::All).may_all_of(&key(Role::Admin, &both)));
+        assert!(Caller::anyone().may_all_of(&key(Role::Owner, &Scope::All)));
     }
 
     #[test]
