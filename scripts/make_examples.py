@@ -37,6 +37,7 @@ class Story:
 
     def __init__(self, where: Place):
         self.where, self.base, self.told = where, f"http://127.0.0.1:{where.port}", {}
+        self.key: str | None = None  # once the server asks for one
         self.operations = {}
         for path, methods in self.ask("GET", "/openapi.json")[1]["paths"].items():
             for method, operation in methods.items():
@@ -44,7 +45,8 @@ class Story:
 
     def ask(self, method: str, path: str, body: dict | None = None) -> tuple[int, dict]:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.base + path, data, {"content-type": "application/json"}, method=method)
+        headers = {"content-type": "application/json", **({"x-api-key": self.key} if self.key else {})}
+        request = urllib.request.Request(self.base + path, data, headers, method=method)
         try:
             answer = opener().open(request, timeout=600)
         except urllib.error.HTTPError as error:
@@ -185,6 +187,19 @@ def tell_all(story: Story) -> None:
     tell("GET", "/admin/jobs", query="?limit=2")
     tell("GET", "/admin/audit", query="?limit=2")
     tell("GET", "/admin/quarantine")
+    tell_of_keys(story)
+
+
+def tell_of_keys(story: Story) -> None:
+    """At the end: from the first key on, the server asks for one."""
+    owner = story.ask("POST", "/admin/keys", {"name": "boss", "role": "owner"})[1]
+    story.key = owner["key"]
+    new = {"name": "gate 3", "role": "identify", "galleries": ["gate-3"], "expires_at": "2099-12-31T00:00:00Z"}
+    story.tell("POST", "/admin/keys", new)
+    story.tell("GET", "/admin/keys")
+    story.tell("GET", "/admin/keys/{key}", key="gate 3")
+    story.tell("POST", "/admin/keys/{key}/rotate", {"keep_for": 3600}, key="gate 3")
+    story.tell("DELETE", "/admin/keys/{key}", key="gate 3")
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 mod models;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::jobs::{Jobs, Lane};
 use crate::nn::NetworkError;
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
 use crate::service::{
-    ChainError, ModelFiles, ServiceError, Services, StartProgress, StartStage, Stores, normalisation,
+    Access, ChainError, ModelFiles, ServiceError, Services, StartProgress, StartStage, Stores, normalisation,
 };
 use crate::telemetry::metrics;
 use crate::types::hex;
@@ -33,6 +34,12 @@ pub enum AppError {
          with the sha256 {sha256}"
     )]
     ModelFile { name: String, sha256: String },
+    #[error(
+        "refusing to listen on {bind} for everyone: make a key (`faceid keys create NAME --role owner`), or set FACEID_CLIENT_KEY \
+         and FACEID_ADMIN_KEY (or client_key and admin_key in the configuration file), or bind to 127.0.0.1, or say --insecure if \
+         something else guards this port"
+    )]
+    OpenToEveryone { bind: SocketAddr },
     #[error("the detector {} cannot be used: {source}", path.display())]
     Detector { path: PathBuf, source: ServiceError },
     #[error(transparent)]
@@ -71,6 +78,10 @@ impl App {
     /// meanwhile what it is at.
     pub async fn start(config: &Config, progress: &StartProgress) -> Result<Self, AppError> {
         let app = Self::open(config, progress).await?;
+        if let Err(error) = app.check_access(config).await {
+            app.stop().await;
+            return Err(error);
+        }
         let models = &app.services.models;
         match models::new_embedder(config, &models.active_model(), models.registry(), models.files()).await {
             Ok(None) => {}
@@ -113,6 +124,7 @@ impl App {
             Ok(services) => {
                 let mut upkeep = services.upkeep.start();
                 upkeep.spawn(metrics::upkeep());
+                upkeep.spawn(services.access.clone().keep_up());
                 let pools = database.pools().clone();
                 upkeep.spawn(async move { pools.listen().await });
                 Ok(Self { services, database, inference, upkeep, worker: None })
@@ -122,6 +134,13 @@ impl App {
                 Err(error)
             }
         }
+    }
+
+    /// A server serves nobody whom it should not, and everybody whom it should.
+    async fn check_access(&self, config: &Config) -> Result<(), AppError> {
+        let access = &self.services.access;
+        access.check_secret().await?;
+        if access.may_begin() { Ok(()) } else { Err(AppError::OpenToEveryone { bind: config.http.bind }) }
     }
 
     /// Begins to work on the database's jobs, as servers do.
@@ -139,6 +158,7 @@ impl App {
             worker.abort();
         }
         self.upkeep.shutdown().await;
+        self.services.access.note_uses().await;
         drop(self.services);
         let inference = tokio::task::spawn_blocking(move || self.inference.join());
         if tokio::time::timeout(LAST_BATCH, inference).await.is_err() {
@@ -176,6 +196,7 @@ async fn serve_model(
     database: &Database,
     progress: &StartProgress,
 ) -> Result<Services, AppError> {
+    let access = Access::open(database.pools(), &config.access).await?;
     progress.reach(StartStage::Model);
     let search_device = search_device(config.engine.clone()).await?;
     let registry = Registry::new(database.pools());
@@ -185,7 +206,7 @@ async fn serve_model(
     let jobs = Jobs::new(database.pools(), config.jobs.lease);
     let answers = Answers::new(database.pools());
     let stores = Stores { galleries, registry, jobs, answers };
-    let services = Services::new(&engine, search_device, &stores, files, active, config);
+    let services = Services::new(access, &engine, search_device, &stores, files, active, config);
     progress.reach(StartStage::SelfTest);
     match services.upkeep.try_chain().await {
         Ok(()) => Ok(services),

@@ -1,9 +1,10 @@
 //! faceid: an HTTP face-recognition service.
 //!
 //! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`,
-//! `jobs`; `service` -> `resident` -> `gallery`, `index`; `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine`, `index` and `training` -> `nn`; `gallery`,
-//! `registry` and `jobs` -> `db`; `service` -> `blobs`. A test in `tests/it/layers.rs` holds them to it.
+//! `jobs`, `access`; `service` -> `resident` -> `gallery`, `index`; `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine`, `index` and `training` -> `nn`; `gallery`,
+//! `registry`, `jobs` and `access` -> `db`; `service` -> `blobs`. A test in `tests/it/layers.rs` holds them to it.
 
+pub mod access;
 pub mod app;
 pub mod bench;
 pub mod blobs;

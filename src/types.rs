@@ -2,10 +2,12 @@
 //!
 //! A value of one of these types is valid by construction, so no layer checks it twice.
 
+mod caller;
 mod detector;
 mod input;
 mod name;
 mod request_key;
+mod shown_key;
 mod text;
 
 use half::f16;
@@ -14,10 +16,12 @@ use thiserror::Error;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use self::caller::{Caller, Permission, Role, Scope};
 pub use self::detector::{DetectorKind, DetectorOutput};
 pub use self::input::{ChipCrop, InputSize};
 pub use self::name::{Name, nfc};
 pub use self::request_key::RequestKey;
+pub use self::shown_key::ShownKey;
 pub use self::text::{bytes_without_mark, without_mark};
 
 /// Why a value could not become one of the types of this module.
@@ -78,6 +82,8 @@ id!(/// A long task.
     JobId);
 id!(/// A file that was uploaded for a job.
     UploadId);
+id!(/// A key that a caller shows.
+    KeyId);
 
 /// A similarity at or above which two faces count as one person.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, ToSchema)]

@@ -13,6 +13,7 @@ mod health;
 mod identify;
 mod import;
 mod jobs;
+mod keys;
 mod models;
 mod openapi;
 mod people;
@@ -70,6 +71,7 @@ enum Command {
     Datasets(datasets::Datasets),
     Retrain(retrain::Retrain),
     Jobs(jobs::Jobs),
+    Keys(keys::Keys),
     Health(health::Health),
     Bench(bench::Bench),
     Openapi(openapi::Openapi),
@@ -235,6 +237,7 @@ impl Command {
             Self::Datasets(command) => command.run().await,
             Self::Retrain(command) => command.run().await,
             Self::Jobs(command) => command.run().await,
+            Self::Keys(command) => command.run().await,
             Self::Health(command) => command.run().await,
             Self::Bench(command) => command.run().await,
             Self::Openapi(command) => command.run(),

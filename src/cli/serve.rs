@@ -71,7 +71,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
     app.work_on_jobs(&Lane::ALL);
     let state = AppState::new(app.services.clone(), &config.http);
     door.routes.replace(router(state.clone()));
-    announce(address, &config.http);
+    announce(address, &config.http, state.services.access.is_open());
     answer(door, state, &config.http, &mut shutdown).await;
     stop(app, &mut shutdown).await
 }
@@ -150,9 +150,9 @@ async fn leave(routes: &Routes, state: &AppState, grace: Duration, shutdown: &mu
 }
 
 /// What a new user needs to see.
-fn announce(address: SocketAddr, config: &HttpConfig) {
+fn announce(address: SocketAddr, config: &HttpConfig, is_open: bool) {
     let url = format!("http://{address}{}", config.base_path);
-    let key = if config.keys.is_some() { " -H 'x-api-key: CLIENT_KEY'" } else { "" };
+    let key = if is_open { "" } else { " -H 'x-api-key: KEY'" };
     info!(%url, "ready");
     super::say(format_args!("\nfaceid is ready at {url}  (reference: {url}/docs/)\n"));
     super::say(format_args!("  curl{key} -F subject=Ada -F image=@ada.jpg {url}/enroll"));

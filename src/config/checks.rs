@@ -1,14 +1,14 @@
 //! Checks of what a user said, alone and together, on the way to a [`Config`].
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::settings::{defaults, embedder_file};
 use super::{
-    Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig, JobsConfig, Keys, LogConfig,
-    ModelStoreConfig, ModelsConfig, RecognitionConfig, SearchConfig, Secret, Settings, THIS_PROGRAM, TrialConfig,
+    AccessConfig, Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig, JobsConfig, Keys,
+    LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig, SearchConfig, Secret, Settings, THIS_PROGRAM,
+    TrialConfig,
 };
 use crate::types::Threshold;
 use crate::vision::Finder;
@@ -31,11 +31,16 @@ impl Settings {
         let decode_budget = in_range("decode_budget", s.decode_budget, least_budget..=1 << 42)?;
         let max_body_bytes = in_range("max_body_bytes", s.max_body_bytes, 1024..=1 << 34)?;
         roomy(max_body_bytes, max_image_bytes)?;
-        let bind = said(s.bind);
+        let (bind, insecure) = (said(s.bind), said(s.insecure));
         Ok(Config {
+            access: AccessConfig {
+                keys: keys(s.client_key, s.admin_key)?,
+                key_secret: s.key_secret.map(key_secret).transpose()?,
+                may_be_open: bind.ip().is_loopback() || insecure,
+                insecure,
+            },
             http: HttpConfig {
                 bind,
-                keys: keys(bind, s.client_key, s.admin_key, said(s.insecure))?,
                 cors_origins: s.cors_origins,
                 base_path: said(s.base_path),
                 max_body_bytes,
@@ -186,13 +191,8 @@ fn schema(name: String) -> Result<String, ConfigError> {
     Err(ConfigError::OutOfRange { name: "database_schema", value: name, expected })
 }
 
-/// Keys are needed beyond loopback; one key without the other would leave a door open by oversight.
-fn keys(
-    bind: SocketAddr,
-    client: Option<Secret>,
-    admin: Option<Secret>,
-    insecure: bool,
-) -> Result<Option<Keys>, ConfigError> {
+/// One key without the other would leave a door open by oversight.
+fn keys(client: Option<Secret>, admin: Option<Secret>) -> Result<Option<Keys>, ConfigError> {
     match (client, admin) {
         (Some(client), Some(admin)) => {
             let long = |key: &Secret| key.expose().chars().count() >= 16;
@@ -201,8 +201,11 @@ fn keys(
             }
             Ok(Some(Keys { client, admin }))
         }
-        (None, None) if bind.ip().is_loopback() || insecure => Ok(None),
-        (None, None) => Err(ConfigError::OpenToEveryone { bind }),
+        (None, None) => Ok(None),
         _ => Err(ConfigError::LoneKey),
     }
+}
+
+fn key_secret(secret: Secret) -> Result<Secret, ConfigError> {
+    if secret.expose().chars().count() >= 32 { Ok(secret) } else { Err(ConfigError::WeakKeySecret) }
 }

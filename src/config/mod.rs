@@ -41,15 +41,12 @@ pub enum ConfigError {
     BodyTooSmall { body: usize, image: usize, needed: usize, needed_by_two: usize },
     #[error("there is no home folder to keep data in: set --data-dir")]
     NoHome,
-    #[error(
-        "refusing to listen on {bind} for everyone: set FACEID_CLIENT_KEY and FACEID_ADMIN_KEY (or client_key and \
-         admin_key in the configuration file), or bind to 127.0.0.1, or say --insecure if something else guards this port"
-    )]
-    OpenToEveryone { bind: SocketAddr },
     #[error("client_key and admin_key must differ, and each needs at least 16 characters")]
     WeakKeys,
     #[error("set both client_key and admin_key, or neither")]
     LoneKey,
+    #[error("key_secret (FACEID_KEY_SECRET) needs at least 32 characters, such as `openssl rand -hex 32` prints")]
+    WeakKeySecret,
     #[error(
         "the model store {url} is in S3, and the environment holds no credentials for it; {found} is not read: set \
          AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`aws configure export-credentials --format env` shows them), or, for \
@@ -94,6 +91,7 @@ impl Serialize for Secret {
 /// Complete, checked configuration, grouped by the part that it is for.
 #[derive(Debug, Clone)]
 pub struct Config {
+    pub access: AccessConfig,
     pub http: HttpConfig,
     pub database: DatabaseConfig,
     pub engine: EngineConfig,
@@ -106,7 +104,6 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
     pub bind: SocketAddr,
-    pub keys: Option<Keys>,
     /// `None`: pages of other origins cannot read answers.
     pub cors_origins: Option<CorsOrigins>,
     pub base_path: BasePath,
@@ -124,7 +121,19 @@ pub struct HttpConfig {
     pub shutdown_timeout: Duration,
 }
 
-/// The keys of a server that is not open.
+/// Who may call, beside whoever has a key of the database.
+#[derive(Debug, Clone)]
+pub struct AccessConfig {
+    pub keys: Option<Keys>,
+    /// By what keys of the database are hashed; `None`: by the database's own secret.
+    pub key_secret: Option<Secret>,
+    /// Whether the server may let everybody in while there are no keys: it is reached from its own machine alone, or `insecure`.
+    pub may_be_open: bool,
+    /// Whether something else guards the port.
+    pub insecure: bool,
+}
+
+/// The two keys of a configuration.
 #[derive(Debug, Clone)]
 pub struct Keys {
     pub client: Secret,

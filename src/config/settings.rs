@@ -59,6 +59,10 @@ settings! {
     /// Key for /admin (it opens the recognition routes too)
     #[arg(long, env = "FACEID_ADMIN_KEY", hide_env_values = true, value_name = "KEY")]
     admin_key: Secret,
+    /// Secret by which the keys of the database are hashed, 32 characters at least; the same for all servers of a database
+    /// [default: one that the database holds]
+    #[arg(long, env = "FACEID_KEY_SECRET", hide_env_values = true, value_name = "SECRET")]
+    key_secret: Secret,
     /// Listen beyond loopback without keys
     #[arg(long, env = "FACEID_INSECURE", num_args = 0..=1, default_missing_value = "true",
         value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
@@ -332,6 +336,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         bind: Some(BIND),
         client_key: None,
         admin_key: None,
+        key_secret: None,
         insecure: Some(false),
         cors_origins: None,
         base_path: Some(BasePath::default()),

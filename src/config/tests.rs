@@ -11,24 +11,28 @@ fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
 }
 
 #[test]
-fn beyond_loopback_needs_keys_or_insecure() {
+fn keys_come_in_twos_and_only_a_server_on_loopback_may_be_open() {
     let open = |s: &mut Settings| s.bind = Some("0.0.0.0:80".parse().unwrap());
-    assert!(matches!(settings(open).into_config(), Err(ConfigError::OpenToEveryone { .. })));
+    let may_be_open = |settings: Settings| settings.into_config().unwrap().access.may_be_open;
+    assert!(may_be_open(Settings::default()));
+    assert!(!may_be_open(settings(open)));
     let insecure = settings(|s| {
         open(s);
         s.insecure = Some(true);
     });
-    assert!(insecure.into_config().unwrap().http.keys.is_none());
+    assert!(may_be_open(insecure));
     let keyed = settings(|s| {
-        open(s);
         s.client_key = Some("client-key-0123456".to_owned().into());
         s.admin_key = Some("admin-key-01234567".to_owned().into());
     });
-    assert!(keyed.clone().into_config().unwrap().http.keys.is_some());
+    assert!(keyed.clone().into_config().unwrap().access.keys.is_some());
     let lone = Settings { admin_key: None, ..keyed.clone() };
     assert!(matches!(lone.into_config(), Err(ConfigError::LoneKey)));
     let same = Settings { admin_key: keyed.client_key.clone(), ..keyed };
     assert!(matches!(same.into_config(), Err(ConfigError::WeakKeys)));
+    let secret = |length: usize| settings(|s| s.key_secret = Some("x".repeat(length).into())).into_config();
+    assert!(secret(32).unwrap().access.key_secret.is_some());
+    assert!(matches!(secret(31), Err(ConfigError::WeakKeySecret)));
 }
 
 #[test]

@@ -22,16 +22,19 @@ pub enum Topic {
     Models,
     /// Templates or galleries changed.
     Changes,
+    /// Keys of callers changed; a trigger announces it.
+    Keys,
 }
 
 impl Topic {
-    const ALL: [Self; 3] = [Self::Jobs, Self::Models, Self::Changes];
+    const ALL: [Self; 4] = [Self::Jobs, Self::Models, Self::Changes, Self::Keys];
 
     pub(super) fn channel(self) -> &'static str {
         match self {
             Self::Jobs => "faceid_jobs",
             Self::Models => "faceid_models",
             Self::Changes => "faceid_changes",
+            Self::Keys => "faceid_keys",
         }
     }
 }

@@ -22,7 +22,7 @@ const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 ///   while another writes;
 /// - 3 are for jobs in steps: one works on a step, the others renew leases and say how far the jobs are;
 /// - 1 builds and measures an index;
-/// - 1 asks for a model's dimension, or for what others measured, now and then;
+/// - 1 asks for a model's dimension, for what others measured, or for keys, now and then;
 /// - 1 cancels what requests left behind.
 const BESIDE: u32 = 17;
 

@@ -1,64 +1,39 @@
-//! Who may call what: the client key opens recognition, the admin key opens everything.
+//! Who may call what. A route says what it needs; whoever shows a key that allows it is put into the request as its
+//! [`Caller`](crate::types::Caller).
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use subtle::ConstantTimeEq;
 
-use super::problem::{Code, Problem};
-use super::state::AppState;
-use crate::config::Keys;
+use super::problem::Problem;
+use crate::service::Access;
+use crate::types::Permission;
 
-/// Guards the recognition routes.
-pub async fn require_client(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    match state.keys.as_deref().map_or(Ok(()), |keys| client(keys, request.headers())) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
+/// What a route is guarded by.
+#[derive(Clone)]
+pub struct Guard {
+    pub access: Access,
+    pub needed: Permission,
 }
 
-/// Guards /admin.
-pub async fn require_admin(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    match state.keys.as_deref().map_or(Ok(()), |keys| admin(keys, request.headers())) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
-}
-
-fn client(keys: &Keys, headers: &HeaderMap) -> Result<(), Problem> {
-    let given = given_key(headers)?;
-    if same(given, keys.client.expose()) | same(given, keys.admin.expose()) { Ok(()) } else { Err(wrong_key()) }
-}
-
-fn admin(keys: &Keys, headers: &HeaderMap) -> Result<(), Problem> {
-    let given = given_key(headers)?;
-    if same(given, keys.admin.expose()) {
-        Ok(())
-    } else if same(given, keys.client.expose()) {
-        Err(Problem::new(Code::Forbidden, "this needs the admin key"))
-    } else {
-        Err(wrong_key())
+/// Lets pass whoever may.
+pub async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    match guard.access.admit(shown_key(request.headers()), guard.needed) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => Problem::from(refusal).into_response(),
     }
 }
 
 /// The key in `x-api-key`, else the Bearer token.
-fn given_key(headers: &HeaderMap) -> Result<&[u8], Problem> {
+fn shown_key(headers: &HeaderMap) -> Option<&[u8]> {
     let own = headers.get("x-api-key").map(|value| value.as_bytes());
     let bearer = || {
         let (scheme, token) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
     };
-    own.or_else(bearer).ok_or_else(|| {
-        Problem::new(Code::Unauthorized, "a key is needed: `x-api-key: KEY` or `Authorization: Bearer KEY`")
-    })
-}
-
-/// Compares in a time that depends on the lengths alone.
-fn same(given: &[u8], key: &str) -> bool {
-    given.ct_eq(key.as_bytes()).into()
-}
-
-fn wrong_key() -> Problem {
-    Problem::new(Code::Unauthorized, "this key is not known here")
+    own.or_else(bearer)
 }

@@ -13,6 +13,7 @@ use tower_http::csrf::{CsrfLayer, ProtectionError};
 
 use super::problem::{Code, Problem};
 use crate::config::CorsOrigins;
+use crate::service::Access;
 
 /// How long a browser need not ask again.
 const REMEMBERED: Duration = Duration::from_secs(3600);
@@ -65,28 +66,30 @@ pub fn layer(origins: &CorsOrigins) -> CorsLayer {
 /// Makes the answer to what is refused.
 type Refusal = fn(ProtectionError) -> Response;
 
-/// For a server without keys: keeps pages that may not read its answers from changing anything. A browser sends forms of theirs without
+/// While a server is open: keeps pages that may not read its answers from changing anything. A browser sends forms of theirs without
 /// asking, and would let any page on this machine enroll and train.
 pub fn refuse_strangers<S: Clone + Send + Sync + 'static>(
     routes: Router<S>,
     origins: Option<&CorsOrigins>,
+    access: &Access,
 ) -> Router<S> {
     let listed: Arc<[String]> = match origins {
         Some(CorsOrigins::Any) => return routes,
         Some(CorsOrigins::Listed(origins)) => origins.as_slice().into(),
         None => Arc::default(),
     };
-    let refusal: Refusal = refused;
-    routes
-        .layer(CsrfLayer::new().with_rejection_response(refusal))
-        .layer(from_fn(move |request: Request, next| trusted(Arc::clone(&listed), request, next)))
+    let (access, refusal): (_, Refusal) = (access.clone(), refused);
+    let trust = from_fn(move |request: Request, next| trusted(access.clone(), Arc::clone(&listed), request, next));
+    routes.layer(CsrfLayer::new().with_rejection_response(refusal)).layer(trust)
 }
 
-/// Lets pages of the listed origins pass, of whatever scheme, as if they were no pages.
-async fn trusted(listed: Arc<[String]>, mut request: Request, next: Next) -> Response {
+/// Lets all pages of a server that asks for keys, which they do not have, and those of the listed origins, of whatever scheme, pass
+/// as if they were no pages.
+async fn trusted(access: Access, listed: Arc<[String]>, mut request: Request, next: Next) -> Response {
+    let is_open = access.is_open();
     let headers = request.headers_mut();
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-    if origin.is_some_and(|origin| listed.iter().any(|listed| listed == origin)) {
+    if !is_open || origin.is_some_and(|origin| listed.iter().any(|listed| listed == origin)) {
         headers.remove(header::ORIGIN);
         headers.remove("sec-fetch-site");
     }

@@ -7,7 +7,7 @@ use super::problem::Problem;
 use crate::service::requests::{
     AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DeleteFaces, DuplicatesRequest, EvaluateRequest,
     ForceRequest, IdentifyStoredRequest, InGallery, ListInGallery, ListRequest, ListSubjects, MergeRequest,
-    MoveRequest, NewGallery, NewSubject, RetrainRequest, ShadowRequest,
+    MoveRequest, NewGallery, NewSubject, RetrainRequest, RotateKey, ShadowRequest,
 };
 
 /// Parameters of the path.
@@ -41,5 +41,6 @@ without_files!(
     NewGallery,
     NewSubject,
     RetrainRequest,
+    RotateKey,
     ShadowRequest,
 );

@@ -20,6 +20,7 @@ mod galleries;
 mod health;
 mod identify;
 mod jobs;
+mod keys;
 mod leaving;
 mod metrics;
 mod models;
@@ -31,6 +32,7 @@ mod problem;
 mod quarantine;
 mod repeat;
 mod retrain;
+mod routes;
 mod server;
 mod shadow;
 mod starting;
@@ -54,7 +56,6 @@ use tracing::{Level, Span, info_span};
 use utoipa::OpenApi;
 use utoipa::openapi::Server;
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use leaving::{leaving, parting};
@@ -63,109 +64,40 @@ pub use server::{Routes, serve};
 pub use starting::starting;
 pub use state::AppState;
 
+use auth::Guard;
+use routes::Group;
+
 use crate::config::HttpConfig;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The documented routes, unguarded: only good for the document.
 fn api() -> OpenApiRouter<AppState> {
+    let groups = routes::groups().into_iter().chain(routes::uploads());
     let document = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi());
-    document
-        .merge(recognition())
-        .merge(enrolment())
-        .merge(administration())
-        .merge(uploads())
-        .merge(monitoring())
-        .merge(operations())
-}
-
-/// What changes nothing that a condition could name.
-fn recognition() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(identify::identify_faces))
-        .routes(routes!(identify::identify_embedding))
-        .routes(routes!(batch::identify_batch))
-        .routes(routes!(batch::embed_batch))
-        .routes(routes!(verify::verify_pair))
-        .routes(routes!(compare::compare_candidates))
-        .routes(routes!(stored::verify_subject))
-        .routes(routes!(stored::verify_face))
-        .routes(routes!(stored::identify_subject))
-        .routes(routes!(stored::identify_face))
-        .routes(routes!(detect::detect_faces))
-        .routes(routes!(detect::embed_faces))
-}
-
-fn enrolment() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(enroll::enroll_face))
-        .routes(routes!(galleries::create_gallery, galleries::list_galleries))
-        .routes(routes!(galleries::get_gallery, galleries::change_gallery, galleries::delete_gallery))
-        .routes(routes!(subjects::create_subject, subjects::list_subjects))
-        .routes(routes!(subjects::get_subject, subjects::change_subject, subjects::delete_subject))
-        .routes(routes!(subjects::list_subject_faces))
-        .routes(routes!(subjects::merge_subjects))
-        .routes(routes!(faces::list_faces))
-        .routes(routes!(faces::get_face, faces::delete_face))
-        .routes(routes!(faces::get_chip))
-        .routes(routes!(faces::move_face))
-        .routes(routes!(deletions::delete_subjects))
-        .routes(routes!(deletions::delete_faces))
-        .routes(routes!(findings::list_duplicates))
-        .routes(routes!(findings::list_anomalies))
-}
-
-fn administration() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(models::list_models))
-        .routes(routes!(models::get_model))
-        .routes(routes!(models::evaluate_model))
-        .routes(routes!(models::promote_model))
-        .routes(routes!(models::retire_model))
-        .routes(routes!(models::roll_back))
-        .routes(routes!(shadow::begin_shadow, shadow::get_shadow, shadow::end_shadow))
-        .routes(routes!(shadow::list_disagreements))
-        .routes(routes!(models::list_audit))
-        .routes(routes!(retrain::start_retrain))
-        .routes(routes!(jobs::list_jobs))
-        .routes(routes!(jobs::get_job))
-        .routes(routes!(jobs::follow_job))
-        .routes(routes!(jobs::cancel_job))
-        .routes(routes!(quarantine::list_set_aside))
-        .routes(routes!(quarantine::retry_set_aside))
-}
-
-/// What arrives for as long as it keeps coming.
-fn uploads() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(datasets::upload_dataset)).routes(routes!(models::import_model))
-}
-
-fn monitoring() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(metrics::show_metrics)).routes(routes!(health::info))
-}
-
-fn operations() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(health::version))
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
+    groups.fold(document, |document, group| document.merge(group.routes)).merge(routes::open())
 }
 
 /// The whole surface: the documented routes behind their keys, the document, and an answer to everything else.
 pub fn router(state: AppState) -> Router {
-    let client = ServiceBuilder::new().layer(from_fn_with_state(state.clone(), auth::require_client));
-    let admin = ServiceBuilder::new().layer(from_fn_with_state(state.clone(), auth::require_admin));
     let limit = state.answer_time();
     let config = Arc::clone(&state.http);
-    let (routes, mut document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
-        .merge(recognition().route_layer(client.clone()))
-        .merge(enrolment().route_layer(client.clone().layer(from_fn(conditions::refuse_unchecked))))
-        .merge(administration().route_layer(admin.clone().layer(from_fn(conditions::refuse_unchecked))))
-        .merge(monitoring().route_layer(client))
-        .merge(operations())
-        .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)))
-        .merge(uploads().route_layer(admin.layer(from_fn(conditions::refuse_unchecked))))
-        .split_for_parts();
+    let access = state.services.access.clone();
+    let guarded_by = |Group { needed, routes }: Group| {
+        let guard = Guard { access: access.clone(), needed };
+        let layers = ServiceBuilder::new().layer(from_fn_with_state(guard, auth::require));
+        match needed {
+            // They change nothing that a condition could name.
+            Permission::Ask => routes.route_layer(layers),
+            _ => routes.route_layer(layers.layer(from_fn(conditions::refuse_unchecked))),
+        }
+    };
+    let with = |all: OpenApiRouter<AppState>, group| all.merge(guarded_by(group));
+    let timely = routes::groups().into_iter().fold(OpenApiRouter::with_openapi(openapi::ApiDoc::openapi()), with);
+    let timely = timely
+        .merge(routes::open())
+        .layer(from_fn(move |request: Request, next| problem::answer_in_time(limit, request, next)));
+    let (routes, mut document) = routes::uploads().into_iter().fold(timely, with).split_for_parts();
     if !config.base_path.is_root() {
         document.servers = Some(vec![Server::new(config.base_path.as_str())]);
     }
@@ -183,10 +115,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(problem::method_not_allowed)
         // `body::limited` does it.
         .layer(DefaultBodyLimit::disable());
-    let routes = match &state.keys {
-        Some(_) => routes,
-        None => cors::refuse_strangers(routes, config.cors_origins.as_ref()),
-    };
+    let routes = cors::refuse_strangers(routes, config.cors_origins.as_ref(), &access);
     published(guarded(routes, &config).with_state(state), &config)
 }
 

@@ -24,7 +24,7 @@ use super::problem::Problem;
         (name = "galleries", description = "Named, isolated collections"),
         (name = "subjects", description = "The people of a gallery"),
         (name = "faces", description = "Enrolled images"),
-        (name = "admin", description = "Only with the admin key"),
+        (name = "admin", description = "Keys, jobs, data sets, models"),
         (name = "operations", description = "Health"),
     ),
     modifiers(&Keys),

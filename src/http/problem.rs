@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 pub use code::Code;
 
+use crate::access::AccessError;
 use crate::db::{DbError, PageError};
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
@@ -127,6 +128,11 @@ impl From<ServiceError> for Problem {
             ServiceError::KeyReused | ServiceError::AnswerErased => {
                 Self::new(Code::IdempotencyKeyReused, detail).with_field("Idempotency-Key")
             }
+            ServiceError::NoKey | ServiceError::UnknownKey | ServiceError::KeyOver(_) => {
+                Self::new(Code::Unauthorized, detail)
+            }
+            ServiceError::Forbidden(_) => Self::new(Code::Forbidden, detail),
+            ServiceError::Access(error) => error.into(),
             ServiceError::Db(error) => error.into(),
             ServiceError::Job(error) => error.into(),
             ServiceError::Engine(error) => error.into(),
@@ -144,6 +150,20 @@ fn image_code(error: &DecodeError) -> Code {
         DecodeError::Corrupt { .. } => Code::CorruptImage,
         DecodeError::TooManyBytes { .. } | DecodeError::TooManyPixels { .. } | DecodeError::TooMuchMemory { .. } => {
             Code::ImageTooLarge
+        }
+    }
+}
+
+impl From<AccessError> for Problem {
+    fn from(error: AccessError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AccessError::KeyNotFound(_) => Self::new(Code::KeyNotFound, detail),
+            AccessError::DuplicateKey(_) => Self::new(Code::DuplicateKey, detail).with_field("name"),
+            AccessError::KeyRevoked(_) => Self::new(Code::KeyRevoked, detail),
+            AccessError::GalleryGone => Self::new(Code::GalleryNotFound, detail),
+            AccessError::OtherSecret { .. } => Self::internal(detail),
+            AccessError::Db(error) => error.into(),
         }
     }
 }

@@ -7,16 +7,14 @@ use axum::extract::FromRef;
 use tokio::sync::Semaphore;
 
 use super::body::BodyBudget;
-use crate::config::{HttpConfig, Keys};
+use crate::config::HttpConfig;
 use crate::registry::Actor;
-use crate::service::{Enrolment, Models, Recognition, Services, Upkeep};
+use crate::service::{Access, Enrolment, Models, Recognition, Services, Upkeep};
 
 #[derive(Clone)]
 pub struct AppState {
     pub services: Services,
     pub http: Arc<HttpConfig>,
-    /// `None`: open to everyone who reaches the port.
-    pub keys: Option<Arc<Keys>>,
     pub max_body_bytes: usize,
     pub body_budget: BodyBudget,
     pub max_model_bytes: usize,
@@ -39,7 +37,6 @@ impl AppState {
             model_budget: BodyBudget::new(max_model_bytes + (2 << 20)),
             services,
             http: Arc::new(config.clone()),
-            keys: config.keys.clone().map(Arc::new),
             max_body_bytes: config.max_body_bytes,
             body_budget: BodyBudget::new(config.body_budget),
             max_dataset_bytes: config.max_dataset_bytes,
@@ -56,12 +53,12 @@ impl AppState {
 
     /// Who asks for what clients may do: by what they were let in.
     pub fn client(&self) -> &'static str {
-        if self.keys.is_some() { "client key" } else { Actor::Anyone.as_str() }
+        if self.services.access.is_open() { Actor::Anyone.as_str() } else { "client key" }
     }
 
     /// Who asks for what only the admin key opens: by what they were let in.
     pub fn actor(&self) -> Actor {
-        if self.keys.is_some() { Actor::AdminKey } else { Actor::Anyone }
+        if self.services.access.is_open() { Actor::Anyone } else { Actor::AdminKey }
     }
 }
 
@@ -76,6 +73,7 @@ macro_rules! part {
     };
 }
 
+part!(access: Access);
 part!(recognition: Recognition);
 part!(models: Models);
 part!(enrolment: Enrolment);

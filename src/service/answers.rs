@@ -6,6 +6,7 @@ mod findings;
 mod galleries;
 mod info;
 mod jobs;
+mod keys;
 mod models;
 mod shadow;
 
@@ -20,6 +21,7 @@ pub use galleries::{
 };
 pub use info::{Info, ModelInfo, RequestLimits, ThresholdAt, Version};
 pub use jobs::{Job, SetAside};
+pub use keys::{CreatedKey, KeyEntry, KeyGallery, KeyState};
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
 pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
 

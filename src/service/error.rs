@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::access::AccessError;
 use crate::blobs::BlobError;
 use crate::db::DbError;
 use crate::engine::EngineError;
@@ -43,7 +44,7 @@ pub enum ServiceError {
     /// A model's file.
     #[error("a model file may have {limit} bytes here; this one has {bytes}")]
     ModelTooLarge { bytes: usize, limit: usize },
-    #[error("a TorchScript file is a program: it is taken only with `allow_code`, and from whoever has the admin key")]
+    #[error("a TorchScript file is a program: it is taken only with `allow_code`, and by a server that asks for keys")]
     CodeRefused,
     #[error("{0}")]
     InvalidModel(String),
@@ -84,6 +85,19 @@ pub enum ServiceError {
     KeyReused,
     #[error("this request was carried out, and somebody whom its answer named was erased since")]
     AnswerErased,
+    /// Who asks shows none.
+    #[error("a key is needed: `x-api-key: KEY` or `Authorization: Bearer KEY`")]
+    NoKey,
+    #[error("this key is not known here")]
+    UnknownKey,
+    /// It was one: only its holder is told so.
+    #[error("this key {0}")]
+    KeyOver(&'static str),
+    /// The key allows less.
+    #[error("{0}")]
+    Forbidden(String),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]

@@ -1,6 +1,7 @@
-//! What faceid does, without a word of HTTP, in four modules: recognition, models, enrolment and upkeep. Each uses only those that
-//! are named before it.
+//! What faceid does, without a word of HTTP, in five modules: access, recognition, models, enrolment and upkeep. Each uses only those
+//! that are named before it.
 
+mod access;
 pub mod answers;
 mod enrolment;
 mod error;
@@ -11,6 +12,7 @@ pub mod requests;
 mod upkeep;
 mod work;
 
+pub use access::Access;
 pub use enrolment::{Deleted, Enrolment, NewDataset};
 pub use error::ServiceError;
 pub use models::{
@@ -42,6 +44,7 @@ pub struct Stores {
 /// The service. Cloning is cheap.
 #[derive(Clone)]
 pub struct Services {
+    pub access: Access,
     pub recognition: Recognition,
     pub models: Models,
     pub enrolment: Enrolment,
@@ -51,6 +54,7 @@ pub struct Services {
 impl Services {
     /// `active` is the database's active model; `search_device` searches large galleries, if there is one.
     pub fn new(
+        access: Access,
         engine: &Engine,
         search_device: Option<Device>,
         Stores { galleries, registry, jobs, answers }: &Stores,
@@ -64,6 +68,6 @@ impl Services {
         let models = Models::new(&recognition, (engine, search_device), stores, files, &config.jobs);
         let enrolment = Enrolment::new(&recognition, &models, engine, (galleries, jobs, answers), &config.jobs);
         let upkeep = Upkeep::new((&recognition, &models, &enrolment), engine, galleries, jobs, &config.jobs);
-        Self { recognition, models, enrolment, upkeep }
+        Self { access, recognition, models, enrolment, upkeep }
     }
 }

@@ -58,6 +58,7 @@ fn beyond_loopback_it_refuses_to_start_without_keys() {
     assert!(!output.status.success());
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("FACEID_CLIENT_KEY") && message.contains("--insecure"), "{message}");
+    assert!(message.contains("faceid keys create"), "{message}");
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_server_that_is_not_there_is_named() {
 fn every_command_explains_itself() {
     for command in [
         "serve", "migrate", "enroll", "evaluate", "export", "import", "identify", "verify", "train", "health",
-        "openapi",
+        "openapi", "keys",
     ] {
         let help = faceid().args([command, "--help"]).output().unwrap();
         assert!(help.status.success() && text(&help).contains("Example:"), "{command}: {}", text(&help));

@@ -28,6 +28,7 @@ mod galleries;
 mod hostile_images;
 mod hostile_models;
 mod jobs;
+mod keys;
 mod layers;
 mod lifecycle;
 #[path = "../made/mod.rs"]

@@ -137,6 +137,11 @@ impl Client {
         }
     }
 
+    /// As [`Self::post`], but sent once: for what is answered but once.
+    pub async fn post_once<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, CliError> {
+        self.read(self.request(Method::POST, path)?.json(body)).await
+    }
+
     pub async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, CliError> {
         self.read(self.request(Method::DELETE, path)?).await
     }

@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::headers;
 use crate::http::problem::Code;
+use crate::http::routes::PERMISSION;
+use crate::types::Permission;
 
 const SCHEMAS: &str = "#/components/schemas/";
 
@@ -256,11 +258,13 @@ fn write_out(field: &mut Value, schemas: &Object) {
 fn codes(operation: &mut Object, path: &str, request: &Request) -> Result<Vec<Code>, serde_json::Error> {
     let own = operation.remove("x-problems").map(serde_json::from_value).transpose()?;
     let mut codes: Vec<Code> = own.unwrap_or_default();
-    let tag = operation.get("tags").and_then(|tags| tags[0].as_str()).unwrap_or_default();
     if operation.contains_key("security") {
         return Ok(codes);
     }
     codes.extend([Code::Unauthorized, Code::Internal, Code::Starting]);
+    if operation.get(PERMISSION).is_some_and(|needed| needed != Permission::Enter.as_str()) {
+        codes.push(Code::Forbidden);
+    }
     if path == "/metrics" {
         return Ok(codes);
     }
@@ -273,9 +277,6 @@ fn codes(operation: &mut Object, path: &str, request: &Request) -> Result<Vec<Co
         Code::MalformedMultipart,
     ]);
     codes.extend([Code::IncompleteBody, Code::BodyTooLarge, Code::RequestTimeout]);
-    if tag == "admin" {
-        codes.push(Code::Forbidden);
-    }
     if path.contains('{') {
         codes.push(Code::MalformedPath);
     }
@@ -285,6 +286,7 @@ fn codes(operation: &mut Object, path: &str, request: &Request) -> Result<Vec<Co
         ("{face}", Code::FaceNotFound),
         ("{model}", Code::ModelNotFound),
         ("{job}", Code::JobNotFound),
+        ("{key}", Code::KeyNotFound),
     ] {
         if path.contains(segment) {
             codes.push(code);

@@ -69,6 +69,9 @@ pub enum Code {
     // The door.
     Unauthorized,
     Forbidden,
+    KeyNotFound,
+    DuplicateKey,
+    KeyRevoked,
     RouteNotFound,
     MethodNotAllowed,
     // The server.
@@ -100,6 +103,7 @@ impl Code {
             | Self::NoChip
             | Self::NoShadow
             | Self::JobNotFound
+            | Self::KeyNotFound
             | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -119,7 +123,9 @@ impl Code {
             | Self::ModelInUse
             | Self::NoFormerModel
             | Self::GateRefused
-            | Self::FacesWithoutChips => StatusCode::CONFLICT,
+            | Self::FacesWithoutChips
+            | Self::DuplicateKey
+            | Self::KeyRevoked => StatusCode::CONFLICT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType | Self::UnsupportedEncoding | Self::UnsupportedImage => {

@@ -3,6 +3,7 @@
 
 mod compare;
 mod identify;
+mod keys;
 mod recognition;
 mod stored;
 mod training;
@@ -10,6 +11,7 @@ mod values;
 
 pub use compare::{CompareRequest, VerifyRequest, VerifyStoredRequest};
 pub use identify::{IdentifyBatchRequest, IdentifyEmbeddingRequest, IdentifyRequest, IdentifyStoredRequest};
+pub use keys::{NewKey, RotateKey};
 pub use recognition::{DetectRequest, EmbedBatchRequest, EnrollRequest, FaceChoice, QualityDemand};
 pub use stored::{
     AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DeleteFaces, DeleteSubjects, Doomed,
@@ -18,7 +20,7 @@ pub use stored::{
 };
 pub use training::{EvaluateRequest, ForceRequest, ModelUpload, RetrainBase, RetrainRequest, ShadowRequest};
 pub use values::{
-    Batch, Count, EmbeddingList, Extra, FileBytes, GalleryList, Listed, OutOfRange, PageLimit, Rate, TopK,
+    Batch, Count, EmbeddingList, Extra, FileBytes, GalleryList, KeepFor, Listed, OutOfRange, PageLimit, Rate, TopK,
 };
 
 use crate::gallery::{DEFAULT_GALLERY_NAME, Policy};

@@ -26,7 +26,7 @@ pub struct ModelUpload {
     pub scale: Option<f32>,
     /// The order of the colours. Defaults to `rgb`.
     pub channels: Option<ChannelOrder>,
-    /// Whether a TorchScript file is welcome, which is a program. Needs a server with keys.
+    /// Whether a TorchScript file is welcome, which is a program. Needs a server that asks for keys.
     #[serde(default)]
     pub allow_code: bool,
 }

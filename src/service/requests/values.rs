@@ -248,3 +248,30 @@ impl TryFrom<u32> for PageLimit {
         PageRequest::check_limit(Some(limit)).map(Self)
     }
 }
+
+/// Seconds for which a key works on beside another that took its place, 0..=604800.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "u64")]
+#[schema(minimum = 0, maximum = 604_800)]
+pub struct KeepFor(u64);
+
+impl KeepFor {
+    /// Seven days.
+    pub const MOST: u64 = 7 * 24 * 3600;
+
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for KeepFor {
+    type Error = OutOfRange;
+
+    fn try_from(seconds: u64) -> Result<Self, OutOfRange> {
+        if seconds <= Self::MOST {
+            Ok(Self(seconds))
+        } else {
+            Err(OutOfRange("0 to 604800 seconds, which are seven days"))
+        }
+    }
+}

@@ -70,7 +70,10 @@ impl Server {
     pub fn spawn(mut faceid: Command, log: impl Into<Stdio>, data_dir: &Path, arguments: &[&str]) -> Self {
         let bind = format!("127.0.0.1:{}", free_port());
         let child = faceid
-            .args(["serve", "--log", "warn", "--bind", &bind, "--data-dir"])
+            // Arguments overrule them.
+            .env("FACEID_LOG", "warn")
+            .env("FACEID_BIND", &bind)
+            .args(["serve", "--data-dir"])
             .arg(data_dir)
             .args(arguments)
             .stdout(Stdio::null())
