@@ -22,7 +22,7 @@ use crate::service::{
     ChainError, ModelFiles, ServiceError, Services, StartProgress, StartStage, Stores, normalisation,
 };
 use crate::telemetry::metrics;
-use crate::types::hex;
+use crate::types::{Caller, hex};
 
 #[derive(Debug, Error)]
 pub enum AppError {
@@ -122,6 +122,11 @@ impl App {
                 Err(error)
             }
         }
+    }
+
+    /// The service, as it is for a command on the database itself.
+    pub fn for_command(&self) -> Services {
+        self.services.for_caller(&Caller::command())
     }
 
     /// Begins to work on the database's jobs, as servers do.

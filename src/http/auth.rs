@@ -9,32 +9,44 @@ use subtle::ConstantTimeEq;
 use super::problem::{Code, Problem};
 use super::state::AppState;
 use crate::config::Keys;
+use crate::types::Caller;
 
 /// Guards the recognition routes.
 pub async fn require_client(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    match state.keys.as_deref().map_or(Ok(()), |keys| client(keys, request.headers())) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
+    let caller = state.keys.as_deref().map_or_else(|| Ok(Caller::anyone()), |keys| client(keys, request.headers()));
+    enter(caller, request, next).await
 }
 
 /// Guards /admin.
 pub async fn require_admin(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    match state.keys.as_deref().map_or(Ok(()), |keys| admin(keys, request.headers())) {
-        Ok(()) => next.run(request).await,
+    let caller = state.keys.as_deref().map_or_else(|| Ok(Caller::anyone()), |keys| admin(keys, request.headers()));
+    enter(caller, request, next).await
+}
+
+/// Hands on who asks.
+async fn enter(caller: Result<Caller, Problem>, mut request: Request, next: Next) -> Response {
+    match caller {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
 
-fn client(keys: &Keys, headers: &HeaderMap) -> Result<(), Problem> {
+fn client(keys: &Keys, headers: &HeaderMap) -> Result<Caller, Problem> {
     let given = given_key(headers)?;
-    if same(given, keys.client.expose()) | same(given, keys.admin.expose()) { Ok(()) } else { Err(wrong_key()) }
+    match (same(given, keys.client.expose()), same(given, keys.admin.expose())) {
+        (_, true) => Ok(Caller::admin_key()),
+        (true, _) => Ok(Caller::client_key()),
+        _ => Err(wrong_key()),
+    }
 }
 
-fn admin(keys: &Keys, headers: &HeaderMap) -> Result<(), Problem> {
+fn admin(keys: &Keys, headers: &HeaderMap) -> Result<Caller, Problem> {
     let given = given_key(headers)?;
     if same(given, keys.admin.expose()) {
-        Ok(())
+        Ok(Caller::admin_key())
     } else if same(given, keys.client.expose()) {
         Err(Problem::new(Code::Forbidden, "this needs the admin key"))
     } else {

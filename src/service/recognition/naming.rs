@@ -84,11 +84,12 @@ impl Recognition {
         if unknown == 0 {
             return Ok(());
         }
-        let naming = self.0.galleries.fill_faces(gallery, serving.id(), probes, &mut found.hits);
+        let galleries = self.galleries();
+        let naming = galleries.fill_faces(gallery, serving.id(), probes, &mut found.hits);
         if !serving.resident.is_on() {
             return Ok(naming.await?);
         }
-        self.0.naming.run(unknown, found.stale.is_some(), naming).await;
+        self.parts.naming.run(unknown, found.stale.is_some(), naming).await;
         Ok(())
     }
 }
