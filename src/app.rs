@@ -23,7 +23,7 @@ use crate::service::{
     Access, ChainError, ModelFiles, ServiceError, Services, StartProgress, StartStage, Stores, normalisation,
 };
 use crate::telemetry::metrics;
-use crate::types::hex;
+use crate::types::{Caller, hex};
 
 #[derive(Debug, Error)]
 pub enum AppError {
@@ -141,6 +141,11 @@ impl App {
         let access = &self.services.access;
         access.check_secret().await?;
         if access.may_begin() { Ok(()) } else { Err(AppError::OpenToEveryone { bind: config.http.bind }) }
+    }
+
+    /// The service, as it is for a command on the database itself.
+    pub fn for_command(&self) -> Services {
+        self.services.for_caller(&Caller::command())
     }
 
     /// Begins to work on the database's jobs, as servers do.

@@ -9,9 +9,9 @@ use super::AppError;
 use crate::blobs::{self, BlobError};
 use crate::config::Config;
 use crate::nn::{NetworkError, read_network};
-use crate::registry::{Actor, Manifest, Model, ModelSource, ModelState, Registry, RegistryError};
+use crate::registry::{Manifest, Model, ModelSource, ModelState, Registry, RegistryError};
 use crate::service::{Loaded, ModelFiles, NewModelFile, ServiceError};
-use crate::types::{ModelId, hex};
+use crate::types::{Caller, ModelId, hex};
 
 /// The configured embedder.
 struct Configured {
@@ -26,7 +26,7 @@ pub async fn active(config: &Config, registry: &Registry, files: &ModelFiles) ->
         Ok(active) => active,
         Err(RegistryError::NoActiveModel) => {
             let loaded = import(Configured::read(&config.engine.embedder).await?, files).await?;
-            match registry.activate_first(loaded.model.id, Actor::Server).await? {
+            match registry.activate_first(loaded.model.id, Caller::server().name()).await? {
                 Some(model) => {
                     info!(model = %model.name, "the first model of this database");
                     return Ok(Loaded { model, ..loaded });
@@ -52,7 +52,7 @@ async fn renewed(registry: &Registry, active: Model) -> Result<Model, AppError> 
         return Ok(active);
     };
     let details = serde_json::json!({"reason": "its calibration was that of an earlier version"});
-    registry.calibrate(active.id, &manifest, Actor::Server, details).await?;
+    registry.calibrate(active.id, &manifest, Caller::server().name(), details).await?;
     info!(model = %active.name, "rates are those measured on thousands of people now; an earlier version had them from fifty");
     Ok(registry.active().await?)
 }
@@ -126,7 +126,7 @@ async fn import(configured: Configured, files: &ModelFiles) -> Result<Loaded, Ap
     let manifest = files.manifest_for(&content, manifest).await?;
     // Whoever configures the server chose the file.
     let file = NewModelFile { content, manifest, source: ModelSource::Configured, parent: None, allow_code: true };
-    Ok(files.import(file, Actor::Server).await?.0)
+    Ok(files.import(file, Caller::server().name()).await?.0)
 }
 
 impl Configured {

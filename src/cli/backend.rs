@@ -72,7 +72,7 @@ impl Backend {
     pub async fn check_gallery(&self, gallery: &Name) -> Result<(), CliError> {
         match self {
             Self::Server(client) => client.get::<Gallery>(&["galleries", gallery.as_str()], &()).await.map(drop),
-            Self::Direct(app) => Ok(app.services.enrolment.get_gallery(gallery.as_str()).await.map(drop)?),
+            Self::Direct(app) => Ok(app.for_command().enrolment.get_gallery(gallery.as_str()).await.map(drop)?),
         }
     }
 
@@ -102,7 +102,7 @@ impl Backend {
     async fn enroll_face(&self, request: EnrollRequest) -> Result<Enrolled, CliError> {
         match self {
             Self::Server(client) => client.send(&["enroll"], &request, vec![("image", request.image.0.clone())]).await,
-            Self::Direct(app) => Ok(app.services.enrolment.enroll(request, None).await?.answer),
+            Self::Direct(app) => Ok(app.for_command().enrolment.enroll(request, None).await?.answer),
         }
     }
 
@@ -111,7 +111,7 @@ impl Backend {
             Self::Server(client) => {
                 client.send(&["identify"], &request, vec![("image", request.image.0.clone())]).await
             }
-            Self::Direct(app) => Ok(app.services.recognition.identify(request).await?),
+            Self::Direct(app) => Ok(app.for_command().recognition.identify(request).await?),
         }
     }
 
@@ -121,7 +121,7 @@ impl Backend {
                 let files = vec![("image_a", request.image_a.0.clone()), ("image_b", request.image_b.0.clone())];
                 client.send(&["verify"], &request, files).await
             }
-            Self::Direct(app) => Ok(app.services.recognition.verify(request).await?),
+            Self::Direct(app) => Ok(app.for_command().recognition.verify(request).await?),
         }
     }
 

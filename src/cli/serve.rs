@@ -109,7 +109,7 @@ async fn answer(mut door: Door, state: AppState, config: &HttpConfig, shutdown: 
             leave(&door.routes, &state, config.shutdown_grace, shutdown).await;
         }
         info!("stopping: finishing the accepted requests; once more to stop at once");
-        state.services.upkeep.close();
+        state.unscoped.upkeep.close();
         door.stop.notify_one();
         tokio::select! {
             () = tokio::time::sleep(config.shutdown_timeout) => warn!("some requests took too long and are dropped"),

@@ -56,9 +56,10 @@ impl Answers {
             "select fingerprint, case when ",
             all_are_there!(),
             " then answer end as answer from request_keys r \
-             where key = $1 and kept_at > now() - $2::float8 * interval '1 second'"
+             where caller = $1 and key = $2 and kept_at > now() - $3::float8 * interval '1 second'"
         ));
-        Ok(found.bind(key.as_str()).bind(KEPT_FOR.as_secs_f64()).fetch_optional(&self.pool).await?)
+        let found = found.bind(key.caller()).bind(key.as_str()).bind(KEPT_FOR.as_secs_f64());
+        Ok(found.fetch_optional(&self.pool).await?)
     }
 
     /// Forgets what is too old, and answers that came when somebody whom they name was just being erased.
@@ -84,11 +85,12 @@ impl Transaction {
         subjects: &[SubjectId],
     ) -> Result<(), DbError> {
         let kept = sqlx::query(
-            "insert into request_keys (key, fingerprint, answer, subjects) values ($1, $2, $3, $4) \
-             on conflict (key) do update set fingerprint = excluded.fingerprint, answer = excluded.answer, \
+            "insert into request_keys (caller, key, fingerprint, answer, subjects) values ($1, $2, $3, $4, $5) \
+             on conflict (caller, key) do update set fingerprint = excluded.fingerprint, answer = excluded.answer, \
                  subjects = excluded.subjects, kept_at = excluded.kept_at \
-                 where request_keys.kept_at <= now() - $5::float8 * interval '1 second'",
+                 where request_keys.kept_at <= now() - $6::float8 * interval '1 second'",
         )
+        .bind(key.caller())
         .bind(key.as_str())
         .bind(key.fingerprint().as_slice())
         .bind(Json(answer))

@@ -135,11 +135,29 @@ impl Galleries {
     ) -> Result<(Transaction, Locked), GalleryError> {
         let wanted = hold_models(&mut transaction, face).await?;
         check_dimension(self.known_dimension(&mut transaction, face.model).await?, face.embedding.dimension())?;
-        let (gallery_id, gallery) = hold_gallery(&mut transaction, face.gallery).await?;
+        let (gallery_id, gallery) = self.hold_gallery(&mut transaction, face.gallery).await?;
         await_turn(&mut transaction, gallery_id, face.on_duplicate).await?;
         let (subject_id, subject, subject_created) =
             find_or_create_subject(&mut transaction, gallery_id, face.subject).await?;
         Ok((transaction, Locked { gallery_id, gallery, subject_id, subject, subject_created, wanted }))
+    }
+
+    /// Finds the gallery and keeps it from being deleted until the transaction ends.
+    pub(super) async fn hold_gallery(
+        &self,
+        connection: &mut PgConnection,
+        gallery: &str,
+    ) -> Result<(GalleryId, String), GalleryError> {
+        let found: Option<(Uuid, String)> = sqlx::query_as(
+            "select id, name from galleries where (id = $1 or name = $2) and erased_at is null \
+             and ($3::uuid[] is null or id = any($3)) order by id = $1 desc nulls last limit 1 for key share",
+        )
+        .bind(as_id(gallery))
+        .bind(as_name(gallery))
+        .bind(self.scope())
+        .fetch_optional(connection)
+        .await?;
+        found.map(|(id, name)| (GalleryId(id), name)).ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
     }
 }
 
@@ -290,22 +308,6 @@ async fn hold_models(transaction: &mut Transaction, face: &NewFace<'_>) -> Resul
         return Err(GalleryError::OtherModel { active: ModelId(active) });
     }
     Ok(models.into_iter().map(|(id, _)| id).collect())
-}
-
-/// Finds the gallery and keeps it from being deleted until the transaction ends.
-pub(super) async fn hold_gallery(
-    connection: &mut PgConnection,
-    gallery: &str,
-) -> Result<(GalleryId, String), GalleryError> {
-    let found: Option<(Uuid, String)> = sqlx::query_as(
-        "select id, name from galleries where (id = $1 or name = $2) and erased_at is null \
-         order by id = $1 desc nulls last limit 1 for key share",
-    )
-    .bind(as_id(gallery))
-    .bind(as_name(gallery))
-    .fetch_optional(connection)
-    .await?;
-    found.map(|(id, name)| (GalleryId(id), name)).ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
 }
 
 /// Enrolments that reject duplicates go one at a time in a gallery, and not beside others, which go together.

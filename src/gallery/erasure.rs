@@ -315,6 +315,9 @@ impl Galleries {
         for _ in 0..ATTEMPTS {
             let mut transaction = self.pool.begin().await?;
             let (gallery, subject, other_subject) = subjects_of(&mut transaction, face, other).await?;
+            if !self.scope.has(GalleryId(gallery)) {
+                return Err(GalleryError::FaceNotFound(face));
+            }
             // Both in the order of ids, as everybody locks several.
             let wanted: Vec<Uuid> = [Some(subject), other_subject].into_iter().flatten().collect();
             let held = hold_subjects(&mut transaction, &wanted).await?;

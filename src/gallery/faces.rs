@@ -58,6 +58,9 @@ const SELECT: &str = "select f.id, f.subject_id, s.name as subject, f.gallery_id
     f.landmarks, f.detection_score, f.quality, f.image_sha256, f.metadata, f.created_at \
     from present_faces f join subjects s on s.id = f.subject_id join galleries g on g.id = f.gallery_id";
 
+/// Whether `f` is of the scope, which is the second parameter.
+const WITHIN: &str = "($2::uuid[] is null or f.gallery_id = any($2))";
+
 impl From<FaceRow> for Face {
     fn from(row: FaceRow) -> Self {
         let found = match (row.bounding_box, row.landmarks, row.detection_score, row.quality) {
@@ -136,8 +139,9 @@ impl Galleries {
     }
 
     pub async fn face(&self, id: FaceId) -> Result<Face, GalleryError> {
-        let row: Option<FaceRow> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} where f.id = $1")))
+        let row: Option<FaceRow> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} where f.id = $1 and {WITHIN}")))
             .bind(id.0)
+            .bind(self.scope())
             .fetch_optional(&self.pool)
             .await?;
         row.map(Face::from).ok_or(GalleryError::FaceNotFound(id))
@@ -146,9 +150,10 @@ impl Galleries {
     /// The chip of a face, in the bytes that it was enrolled with.
     pub async fn chip(&self, id: FaceId) -> Result<Vec<u8>, GalleryError> {
         let chip: Option<Option<Vec<u8>>> = sqlx::query_scalar(AssertSqlSafe(format!(
-            "select chip from ({SELECT} where f.id = $1) f join faces using (id)"
+            "select chip from ({SELECT} where f.id = $1 and {WITHIN}) f join faces using (id)"
         )))
         .bind(id.0)
+        .bind(self.scope())
         .fetch_optional(&self.pool)
         .await?;
         chip.ok_or(GalleryError::FaceNotFound(id))?.ok_or(GalleryError::NoChip(id))

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Expected, Galleries, GalleryError, Policy, Revision, as_id, as_name};
 use crate::db::OnConstraint;
 use crate::db::{Page, PageRequest};
-use crate::types::{GalleryId, Name};
+use crate::types::{GalleryId, Name, Scope};
 
 /// The gallery that always exists, made by the first migration.
 pub const DEFAULT_GALLERY: GalleryId = GalleryId(Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0000));
@@ -59,7 +59,11 @@ pub struct GalleryContents {
 }
 
 impl Galleries {
+    /// Who sees but some galleries creates none, and is not told whether there is one of the name.
     pub async fn create_gallery(&self, name: &Name) -> Result<Gallery, GalleryError> {
+        if self.scope != Scope::All {
+            return Err(GalleryError::GalleryNotFound(name.to_string()));
+        }
         let id = GalleryId::new();
         self.refuse_other_id(id, name).await?;
         sqlx::query_as(
@@ -72,9 +76,13 @@ impl Galleries {
         .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.to_string()))
     }
 
-    /// A gallery cannot have another one's id as its name: it would never be found by that.
+    /// A gallery cannot have another one's id as its name: it would never be found by that. Who sees but some galleries is refused
+    /// every id, as they are not to learn which there are.
     async fn refuse_other_id(&self, own: GalleryId, name: &Name) -> Result<(), GalleryError> {
         let Some(id) = as_id(name.as_str()).filter(|id| *id != own.0) else { return Ok(()) };
+        if self.scope != Scope::All {
+            return Err(GalleryError::GalleryNameIsId(name.to_string()));
+        }
         let taken = sqlx::query("select from galleries where id = $1").bind(id).fetch_optional(&self.pool).await?;
         if taken.is_some() { Err(GalleryError::GalleryNameIsId(name.to_string())) } else { Ok(()) }
     }
@@ -82,10 +90,11 @@ impl Galleries {
     pub async fn list_galleries(&self, request: PageRequest) -> Result<Page<Gallery>, GalleryError> {
         let rows: Vec<Gallery> = sqlx::query_as(
             "select id, name, policy, created_at, revision from galleries where id > $1 and erased_at is null \
-             order by id limit $2",
+             and ($3::uuid[] is null or id = any($3)) order by id limit $2",
         )
         .bind(request.after())
         .bind(request.rows_to_fetch())
+        .bind(self.scope())
         .fetch_all(&self.pool)
         .await?;
         Ok(request.page(rows, |gallery| gallery.id.0))
@@ -107,10 +116,12 @@ impl Galleries {
     pub async fn find_gallery(&self, gallery: &str) -> Result<Gallery, GalleryError> {
         let found = sqlx::query_as(
             "select id, name, policy, created_at, revision from galleries \
-             where (id = $1 or name = $2) and erased_at is null order by id = $1 desc nulls last limit 1",
+             where (id = $1 or name = $2) and erased_at is null and ($3::uuid[] is null or id = any($3)) \
+             order by id = $1 desc nulls last limit 1",
         )
         .bind(as_id(gallery))
         .bind(as_name(gallery))
+        .bind(self.scope())
         .fetch_optional(&self.pool)
         .await?;
         found.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))

@@ -34,7 +34,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::db::{Notifications, Pool, Pools};
-use crate::types::{GalleryId, ModelId, SubjectId, nfc};
+use crate::types::{GalleryId, ModelId, Scope, SubjectId, nfc};
 
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{CHANGES_KEPT, Changes, Feed, Template};
@@ -56,9 +56,13 @@ pub use subjects::{Subject, SubjectChange, SubjectFilter};
 pub use training::{KnownFace, PhotoId, StoredChip, TrainingStock};
 pub use transfer::{FaceRecord, Ids, Intake, IntakeError, Record, Snapshot, Stored, SubjectRecord};
 
-/// Everything about galleries in one database. Cheap to clone.
+/// Everything about the galleries of a scope in one database. Cheap to clone.
+///
+/// Whoever resolves a name or an id of a gallery, subject or face here finds those of the scope alone; others are not there. What
+/// takes the id of a gallery has it from such a look-up.
 #[derive(Debug, Clone)]
 pub struct Galleries {
+    scope: Scope,
     pool: Pool,
     /// For what follows changes, and for work in the background.
     beside: PgPool,
@@ -70,7 +74,17 @@ pub struct Galleries {
 impl Galleries {
     pub fn new(pools: &Pools) -> Self {
         let Pools { requests: pool, beside, notifications } = pools.clone();
-        Self { pool, beside, notifications, dimensions: Arc::default() }
+        Self { scope: Scope::All, pool, beside, notifications, dimensions: Arc::default() }
+    }
+
+    /// As somebody sees them who has a scope.
+    pub fn within(&self, scope: &Scope) -> Self {
+        Self { scope: scope.clone(), ..self.clone() }
+    }
+
+    /// The ids of the scope, for a statement; null: of all galleries.
+    fn scope(&self) -> Option<Vec<Uuid>> {
+        self.scope.galleries().map(|galleries| galleries.iter().map(|gallery| gallery.0).collect())
     }
 
     /// Whether the database answers at all.

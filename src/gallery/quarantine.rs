@@ -118,10 +118,12 @@ impl Galleries {
             "select q.id, q.work, m.name as model, g.name as gallery, q.subject_id, s.name as subject, q.face_id, \
              q.reason, q.at from quarantine q join models m on m.id = q.model_id join galleries g on g.id = q.gallery_id \
              left join subjects s on s.id = q.subject_id \
-             where q.id < $1 and g.erased_at is null and s.erased_at is null order by q.id desc limit $2",
+             where q.id < $1 and g.erased_at is null and s.erased_at is null \
+             and ($3::uuid[] is null or q.gallery_id = any($3)) order by q.id desc limit $2",
         )
         .bind(request.before())
         .bind(request.rows_to_fetch())
+        .bind(self.scope())
         .fetch_all(&self.pool)
         .await?;
         let set_aside = |row: SetAsideRow| SetAside {
@@ -140,11 +142,14 @@ impl Galleries {
     /// Has something tried again that was set aside; whether there was such a thing.
     pub async fn try_again(&self, id: Uuid) -> Result<bool, GalleryError> {
         let mut transaction = self.pool.begin().await?;
-        let tried: Option<(String, Uuid, Option<Uuid>)> =
-            sqlx::query_as("delete from quarantine where id = $1 returning work, model_id, subject_id")
-                .bind(id)
-                .fetch_optional(&mut *transaction)
-                .await?;
+        let tried: Option<(String, Uuid, Option<Uuid>)> = sqlx::query_as(
+            "delete from quarantine where id = $1 and ($2::uuid[] is null or gallery_id = any($2)) \
+                 returning work, model_id, subject_id",
+        )
+        .bind(id)
+        .bind(self.scope())
+        .fetch_optional(&mut *transaction)
+        .await?;
         if let Some((work, model, Some(subject))) = &tried
             && work == SetAsideFrom::Review.as_str()
         {

@@ -46,10 +46,12 @@ impl Galleries {
     pub async fn known_face(&self, id: FaceId, model: ModelId) -> Result<Option<Known>, GalleryError> {
         let found: Option<(Uuid, Uuid, String, Option<HalfVector>)> = sqlx::query_as(
             "select f.gallery_id, s.id, s.name, e.embedding from present_faces f join subjects s on s.id = f.subject_id \
-             left join embeddings e on e.face_id = f.id and e.model_id = $2 where f.id = $1",
+             left join embeddings e on e.face_id = f.id and e.model_id = $2 \
+             where f.id = $1 and ($3::uuid[] is null or f.gallery_id = any($3))",
         )
         .bind(id.0)
         .bind(model.0)
+        .bind(self.scope())
         .fetch_optional(&self.pool)
         .await?;
         let (gallery, subject_id, subject, embedding) = found.ok_or(GalleryError::FaceNotFound(id))?;

@@ -181,7 +181,12 @@ impl Galleries {
 
     /// The subject of an id.
     pub async fn subject_by_id(&self, id: SubjectId) -> Result<Subject, GalleryError> {
-        subject_of(&self.pool, id).await
+        let subject = subject_of(&self.pool, id).await?;
+        if self.scope.has(subject.gallery_id) {
+            Ok(subject)
+        } else {
+            Err(GalleryError::SubjectNotFound(id.to_string()))
+        }
     }
 }
 

@@ -118,7 +118,8 @@ impl Galleries {
         // Faces by subject, as their index has them: of those that are looked at, all but the last subject are whole.
         let query = format!(
             "select g.id, g.name, g.policy, g.created_at, g.revision from ({candidates}) c join lateral ( \
-               select * from galleries where id = c.id and erased_at is null and $1 <= (select count(*) from (select from ( \
+               select * from galleries where id = c.id and erased_at is null and ($5::uuid[] is null or id = any($5)) \
+               and $1 <= (select count(*) from (select from ( \
                  select subject_id, image_sha256, chip from present_faces where gallery_id = c.id \
                  order by gallery_id, subject_id, id limit $4) f \
                where chip is not null group by subject_id \
@@ -130,6 +131,7 @@ impl Galleries {
             .bind(most as i64)
             .bind(looked_at as i64)
             .bind(LOOKED_AT)
+            .bind(self.scope())
             .fetch_all(&self.pool.without_limits())
             .await?;
         Ok(galleries)

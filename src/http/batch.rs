@@ -1,7 +1,6 @@
 //! POST /identify/batch and POST /embed/batch
 
 use axum::Json;
-use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -66,7 +65,7 @@ impl FromForm for EmbedBatchRequest {
     responses((status = 200, description = "The answers, photo by photo", body = BatchAnswer<Identified>)),
 )]
 pub async fn identify_batch(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Fields(request): Fields<IdentifyBatchRequest>,
 ) -> Result<Json<BatchAnswer<Identified>>, Problem> {
     Ok(Json(recognition.identify_batch(request).await?.into()))
@@ -81,7 +80,7 @@ pub async fn identify_batch(
     responses((status = 200, description = "The embeddings, photo by photo", body = BatchAnswer<Embedded>)),
 )]
 pub async fn embed_batch(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Fields(request): Fields<EmbedBatchRequest>,
 ) -> Result<Json<BatchAnswer<Embedded>>, Problem> {
     Ok(Json(recognition.embed_batch(request).await?.into()))

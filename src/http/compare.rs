@@ -1,7 +1,6 @@
 //! POST /compare
 
 use axum::Json;
-use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -54,7 +53,7 @@ pub struct Candidate {
     extensions(("x-problems" = json!(["no_face"]))),
 )]
 pub async fn compare_candidates(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Fields(request): Fields<CompareRequest>,
 ) -> Result<Json<Comparison>, Problem> {
     let (compared, candidates) = recognition.compare(request).await?;

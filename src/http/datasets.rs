@@ -35,19 +35,24 @@ const FILE: &str = "file";
     responses((status = 202, description = "The job, which is queued", body = Job, headers(("location" = String, description = "Of the job")))),
     extensions(("x-problems" = json!(["invalid_dataset", "idempotency_key_reused"])), ("x-streamed" = json!("application/zip"))),
 )]
-pub async fn upload_dataset(State(state): State<AppState>, request: Request) -> Result<Response, Problem> {
+pub async fn upload_dataset(
+    State(state): State<AppState>,
+    enrolment: Enrolment,
+    request: Request,
+) -> Result<Response, Problem> {
     let Ok(_place) = state.dataset_places.try_acquire() else {
         return Err(ServiceError::Overloaded.into());
     };
-    let mut fingerprint = Fingerprint::of(request.method(), request.uri(), request.headers())?;
-    let (dataset, gallery) = receive(&state, request, fingerprint.as_mut()).await?;
+    let mut fingerprint = Fingerprint::of(&request)?;
+    let (dataset, gallery) = receive(&state, &enrolment, request, fingerprint.as_mut()).await?;
     let key = fingerprint.map(Fingerprint::finish).transpose()?;
-    Ok(submitted(state.services.enrolment.submit_dataset(dataset, gallery, (state.actor().as_str(), key)).await?))
+    Ok(submitted(enrolment.submit_dataset(dataset, gallery, key).await?))
 }
 
 /// Stores an archive as it arrives. What it is goes into the fingerprint.
 async fn receive(
     state: &AppState,
+    enrolment: &Enrolment,
     request: Request,
     mut fingerprint: Option<&mut Fingerprint>,
 ) -> Result<(NewDataset, Name), Problem> {
@@ -59,7 +64,7 @@ async fn receive(
     match form::media_type(&parts.headers).as_str() {
         "multipart/form-data" => {
             let parts = Multipart::new(&parts.headers, body)?;
-            let dataset = receive_form(state, parts, &mut form, fingerprint.as_deref_mut()).await?;
+            let dataset = receive_form(enrolment, parts, &mut form, fingerprint.as_deref_mut()).await?;
             let gallery = gallery(form, query, fingerprint)?;
             Ok((dataset.ok_or_else(|| missing(FILE))?, gallery))
         }
@@ -67,14 +72,14 @@ async fn receive(
             // It need not be sent in vain.
             let gallery = gallery(form, query, fingerprint.as_deref_mut())?;
             let chunks = body.into_data_stream().map_err(|error| body::broken_off(&error));
-            Ok((store(&state.services.enrolment, chunks, fingerprint).await?, gallery))
+            Ok((store(enrolment, chunks, fingerprint).await?, gallery))
         }
         other => Err(form::unsupported_media_type(other, "application/zip, multipart/form-data")),
     }
 }
 
 async fn receive_form(
-    state: &AppState,
+    enrolment: &Enrolment,
     mut parts: Multipart,
     form: &mut Form,
     mut fingerprint: Option<&mut Fingerprint>,
@@ -87,7 +92,7 @@ async fn receive_form(
                 let chunks = stream::try_unfold(&mut parts, |parts| async {
                     Ok(parts.next_bytes().await?.map(|bytes| (bytes, parts)))
                 });
-                dataset = Some(store(&state.services.enrolment, chunks, fingerprint.as_deref_mut()).await?);
+                dataset = Some(store(enrolment, chunks, fingerprint.as_deref_mut()).await?);
             }
             _ => {
                 form.check_known(&name)?;

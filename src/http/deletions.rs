@@ -1,12 +1,10 @@
 //! /delete: many at once. A path of its own, as `/subjects/delete` is somebody who is called so.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::form::{FIELDS_LIMIT, Fields, FromForm};
 use super::problem::Problem;
-use super::state::AppState;
 use crate::service::Enrolment;
 use crate::service::answers::ErasedMany;
 use crate::service::requests::{DeleteFaces, DeleteSubjects};
@@ -30,10 +28,10 @@ impl FromForm for DeleteSubjects {
     extensions(("x-problems" = json!(["missing_field"]))),
 )]
 pub async fn delete_subjects(
-    State(state): State<AppState>,
+    enrolment: Enrolment,
     Fields(request): Fields<DeleteSubjects>,
 ) -> Result<(StatusCode, Json<ErasedMany>), Problem> {
-    let erased = state.services.enrolment.delete_subjects(request, state.client()).await?;
+    let erased = enrolment.delete_subjects(request).await?;
     let status = if erased.jobs.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(erased)))
 }
@@ -46,7 +44,7 @@ pub async fn delete_subjects(
     responses((status = 200, description = "What was erased", body = ErasedMany)),
 )]
 pub async fn delete_faces(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Fields(request): Fields<DeleteFaces>,
 ) -> Result<Json<ErasedMany>, Problem> {
     Ok(Json(enrolment.delete_faces(request).await?))

@@ -1,7 +1,6 @@
 //! POST /detect and POST /embed
 
 use axum::Json;
-use axum::extract::State;
 
 use super::form::{Fields, FromForm};
 use super::problem::Problem;
@@ -25,7 +24,7 @@ impl FromForm for DetectRequest {
     responses((status = 200, description = "The faces", body = Detected)),
 )]
 pub async fn detect_faces(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Fields(request): Fields<DetectRequest>,
 ) -> Result<Json<Detected>, Problem> {
     Ok(Json(recognition.detect(request).await?))
@@ -40,7 +39,7 @@ pub async fn detect_faces(
     extensions(("x-problems" = json!(["no_face"]))),
 )]
 pub async fn embed_faces(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Fields(request): Fields<DetectRequest>,
 ) -> Result<Json<Embedded>, Problem> {
     Ok(Json(recognition.embed(request).await?))

@@ -1,6 +1,5 @@
 //! POST /enroll
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -29,7 +28,7 @@ impl FromForm for EnrollRequest {
     extensions(("x-problems" = json!(["no_face", "multiple_faces", "unusable_face", "duplicate_face", "subject_mismatch", "idempotency_key_reused"]))),
 )]
 pub async fn enroll_face(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Repeatable { request, key }: Repeatable<EnrollRequest>,
 ) -> Result<Response, Problem> {
     Ok(answered(StatusCode::CREATED, enrolment.enroll(request, key.as_ref()).await?))

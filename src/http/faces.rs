@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::ToSchema;
@@ -33,7 +32,7 @@ impl IntoResponse for Jpeg {
     responses((status = 200, description = "A page of faces, oldest first", body = Page<EnrolledFace>)),
 )]
 pub async fn list_faces(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Fields(list): Fields<ListInGallery>,
 ) -> Result<Json<Page<EnrolledFace>>, Problem> {
     Ok(Json(enrolment.list_faces(&list.gallery, list.page("faces")?).await?))
@@ -46,7 +45,7 @@ pub async fn list_faces(
     extensions(("x-problems" = json!(["face_not_found"]))),
 )]
 pub async fn get_face(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Path(face): Path<Uuid>,
     Fields(()): Fields<()>,
 ) -> Result<Json<EnrolledFace>, Problem> {
@@ -61,11 +60,7 @@ pub async fn get_face(
     responses((status = 200, description = "The chip", body = Jpeg, content_type = "image/jpeg")),
     extensions(("x-problems" = json!(["face_not_found", "no_chip"]))),
 )]
-pub async fn get_chip(
-    State(enrolment): State<Enrolment>,
-    Path(face): Path<Uuid>,
-    Fields(()): Fields<()>,
-) -> Result<Jpeg, Problem> {
+pub async fn get_chip(enrolment: Enrolment, Path(face): Path<Uuid>, Fields(()): Fields<()>) -> Result<Jpeg, Problem> {
     Ok(Jpeg(enrolment.get_chip(FaceId(face)).await?.into()))
 }
 
@@ -79,7 +74,7 @@ pub async fn get_chip(
     extensions(("x-problems" = json!(["face_not_found"]))),
 )]
 pub async fn move_face(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Path(face): Path<Uuid>,
     Fields(MoveRequest { subject }): Fields<MoveRequest>,
 ) -> Result<Json<EnrolledFace>, Problem> {
@@ -95,7 +90,7 @@ pub async fn move_face(
     extensions(("x-problems" = json!(["face_not_found"]))),
 )]
 pub async fn delete_face(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Path(face): Path<Uuid>,
     Fields(()): Fields<()>,
 ) -> Result<Json<Erased>, Problem> {

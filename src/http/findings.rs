@@ -1,7 +1,6 @@
 //! GET /duplicates and GET /anomalies: what the review of a gallery found.
 
 use axum::Json;
-use axum::extract::State;
 
 use super::form::Fields;
 use super::problem::Problem;
@@ -18,7 +17,7 @@ use crate::service::requests::{AnomaliesRequest, DuplicatesRequest};
     responses((status = 200, description = "A page of pairs", body = DuplicatePairs)),
 )]
 pub async fn list_duplicates(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Fields(request): Fields<DuplicatesRequest>,
 ) -> Result<Json<DuplicatePairs>, Problem> {
     Ok(Json(enrolment.duplicates(&request.gallery, request.min_similarity, &request.page()?).await?))
@@ -33,7 +32,7 @@ pub async fn list_duplicates(
     responses((status = 200, description = "A page of anomalies", body = Anomalies)),
 )]
 pub async fn list_anomalies(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Fields(request): Fields<AnomaliesRequest>,
 ) -> Result<Json<Anomalies>, Problem> {
     Ok(Json(enrolment.anomalies(&request.gallery, request.kind, &request.page()?).await?))

@@ -135,7 +135,7 @@ impl Form {
     /// The form that a request brings.
     pub(super) async fn receive<T: FromForm>(request: Request, state: &AppState) -> Result<Self, Problem> {
         if !T::FILES.is_empty() {
-            state.services.recognition.check_room()?;
+            state.unscoped.recognition.check_room()?;
         }
         let (form, time) = (Self::of::<T>(), state.request_timeout);
         if T::MAY_TAKE_LONG {

@@ -1,7 +1,6 @@
 //! /galleries
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -10,7 +9,6 @@ use super::extract::Path;
 use super::form::Fields;
 use super::jobs::deleted;
 use super::problem::Problem;
-use super::state::AppState;
 use crate::service::Enrolment;
 use crate::service::answers::{Erased, Gallery, GalleryEntry, Job, Page};
 use crate::service::requests::{ChangeGallery, ListRequest, NewGallery};
@@ -22,10 +20,7 @@ use crate::service::requests::{ChangeGallery, ListRequest, NewGallery};
     responses((status = 201, description = "Created", body = GalleryEntry, headers(("etag" = String, description = "Of the gallery as it is now")))),
     extensions(("x-problems" = json!(["duplicate_gallery"]))),
 )]
-pub async fn create_gallery(
-    State(enrolment): State<Enrolment>,
-    Fields(new): Fields<NewGallery>,
-) -> Result<Response, Problem> {
+pub async fn create_gallery(enrolment: Enrolment, Fields(new): Fields<NewGallery>) -> Result<Response, Problem> {
     tagged(StatusCode::CREATED, &enrolment.create_gallery(&new.name).await?)
 }
 
@@ -35,7 +30,7 @@ pub async fn create_gallery(
     responses((status = 200, description = "A page of galleries, oldest first", body = Page<GalleryEntry>)),
 )]
 pub async fn list_galleries(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Fields(list): Fields<ListRequest>,
 ) -> Result<Json<Page<GalleryEntry>>, Problem> {
     Ok(Json(enrolment.list_galleries(list.page("galleries")?).await?))
@@ -52,7 +47,7 @@ pub async fn list_galleries(
     extensions(("x-problems" = json!(["malformed_precondition"]))),
 )]
 pub async fn get_gallery(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Path(gallery): Path<String>,
     known: IfNoneMatch,
     Fields(()): Fields<()>,
@@ -71,7 +66,7 @@ pub async fn get_gallery(
     extensions(("x-problems" = json!(["duplicate_gallery", "default_gallery", "precondition_failed"]))),
 )]
 pub async fn change_gallery(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Path(gallery): Path<String>,
     IfMatch(expected): IfMatch,
     Fields(change): Fields<ChangeGallery>,
@@ -93,10 +88,10 @@ pub async fn change_gallery(
     extensions(("x-problems" = json!(["default_gallery", "precondition_failed"]))),
 )]
 pub async fn delete_gallery(
-    State(state): State<AppState>,
+    enrolment: Enrolment,
     Path(gallery): Path<String>,
     IfMatch(expected): IfMatch,
     Fields(()): Fields<()>,
 ) -> Result<Response, Problem> {
-    Ok(deleted(state.services.enrolment.delete_gallery(&gallery, &expected, state.client()).await?))
+    Ok(deleted(enrolment.delete_gallery(&gallery, &expected).await?))
 }

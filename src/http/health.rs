@@ -11,7 +11,7 @@ use super::form::Fields;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::service::answers::{Info, Version};
-use crate::service::{Readiness, Starting, Upkeep};
+use crate::service::{Readiness, Recognition, Starting};
 
 /// Why a server is not ready.
 #[derive(Serialize, ToSchema)]
@@ -49,8 +49,12 @@ pub async fn version() -> Json<Version> {
 ///
 /// The model that answers, the thresholds that it has at fixed rates, and what a request may bring.
 #[utoipa::path(get, path = "/info", tag = "operations", responses((status = 200, description = "What this server is", body = Info)))]
-pub async fn info(State(state): State<AppState>, Fields(()): Fields<()>) -> Result<Json<Info>, Problem> {
-    Ok(Json(state.services.recognition.info(state.max_body_bytes)?))
+pub async fn info(
+    State(state): State<AppState>,
+    recognition: Recognition,
+    Fields(()): Fields<()>,
+) -> Result<Json<Info>, Problem> {
+    Ok(Json(recognition.info(state.max_body_bytes)?))
 }
 
 /// Is the process alive?
@@ -70,7 +74,7 @@ pub async fn healthz() -> &'static str {
         (status = 503, description = "It is starting or about to stop, a part is down, or the memory is being filled", body = NotReady),
     )
 )]
-pub async fn readyz(State(upkeep): State<Upkeep>) -> Result<Json<Readiness>, NotReady> {
-    let readiness = upkeep.readiness();
+pub async fn readyz(State(state): State<AppState>) -> Result<Json<Readiness>, NotReady> {
+    let readiness = state.unscoped.upkeep.readiness();
     if readiness.ready { Ok(Json(readiness)) } else { Err(NotReady::Parts(readiness)) }
 }

@@ -1,7 +1,6 @@
 //! POST /identify
 
 use axum::Json;
-use axum::extract::State;
 
 use super::form::{Fields, FromForm, LONGEST_EMBEDDING};
 use super::problem::Problem;
@@ -29,7 +28,7 @@ impl FromForm for IdentifyEmbeddingRequest {
     responses((status = 200, description = "The matches", body = IdentifiedEmbedding)),
 )]
 pub async fn identify_embedding(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Fields(request): Fields<IdentifyEmbeddingRequest>,
 ) -> Result<Json<IdentifiedEmbedding>, Problem> {
     Ok(Json(recognition.identify_embedding(request).await?))
@@ -45,7 +44,7 @@ pub async fn identify_embedding(
     responses((status = 200, description = "The faces and their matches", body = Identified)),
 )]
 pub async fn identify_faces(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Fields(request): Fields<IdentifyRequest>,
 ) -> Result<Json<Identified>, Problem> {
     Ok(Json(recognition.identify(request).await?))

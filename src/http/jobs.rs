@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -29,10 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
     get, path = "/admin/jobs", tag = "admin", request_body = ListRequest,
     responses((status = 200, description = "A page of jobs, newest first", body = Page<Job>)),
 )]
-pub async fn list_jobs(
-    State(upkeep): State<Upkeep>,
-    Fields(list): Fields<ListRequest>,
-) -> Result<Json<Page<Job>>, Problem> {
+pub async fn list_jobs(upkeep: Upkeep, Fields(list): Fields<ListRequest>) -> Result<Json<Page<Job>>, Problem> {
     Ok(Json(upkeep.list_jobs(list.page("jobs")?).await?))
 }
 
@@ -43,11 +39,7 @@ pub async fn list_jobs(
     responses((status = 200, description = "The job, how far it is, and what came of it", body = Job)),
     extensions(("x-problems" = json!(["job_not_found"]))),
 )]
-pub async fn get_job(
-    State(upkeep): State<Upkeep>,
-    Path(job): Path<JobId>,
-    Fields(()): Fields<()>,
-) -> Result<Json<Job>, Problem> {
+pub async fn get_job(upkeep: Upkeep, Path(job): Path<JobId>, Fields(()): Fields<()>) -> Result<Json<Job>, Problem> {
     Ok(Json(upkeep.get_job(job).await?))
 }
 
@@ -61,11 +53,7 @@ pub async fn get_job(
     responses((status = 200, description = "The job: cancelled, or asked to stop", body = Job)),
     extensions(("x-problems" = json!(["job_not_found", "job_finished", "job_not_cancellable"]))),
 )]
-pub async fn cancel_job(
-    State(upkeep): State<Upkeep>,
-    Path(job): Path<JobId>,
-    Fields(()): Fields<()>,
-) -> Result<Json<Job>, Problem> {
+pub async fn cancel_job(upkeep: Upkeep, Path(job): Path<JobId>, Fields(()): Fields<()>) -> Result<Json<Job>, Problem> {
     Ok(Json(upkeep.cancel_job(job).await?))
 }
 
@@ -86,7 +74,7 @@ pub async fn cancel_job(
     extensions(("x-problems" = json!(["job_not_found"]))),
 )]
 pub async fn follow_job(
-    State(upkeep): State<Upkeep>,
+    upkeep: Upkeep,
     Path(job): Path<JobId>,
     headers: HeaderMap,
     Fields(()): Fields<()>,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -20,7 +20,7 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
     get, path = "/metrics", tag = "operations",
     responses((status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"))
 )]
-pub async fn show_metrics(State(recognition): State<Recognition>) -> impl IntoResponse {
+pub async fn show_metrics(recognition: Recognition) -> impl IntoResponse {
     recognition.record_load();
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], metrics::render())
 }

@@ -20,10 +20,7 @@ use crate::service::requests::{EvaluateRequest, FileBytes, ForceRequest, ListReq
     get, path = "/admin/models", tag = "admin",
     responses((status = 200, description = "Oldest first", body = Vec<ModelEntry>)),
 )]
-pub async fn list_models(
-    State(models): State<Models>,
-    Fields(()): Fields<()>,
-) -> Result<Json<Vec<ModelEntry>>, Problem> {
+pub async fn list_models(models: Models, Fields(()): Fields<()>) -> Result<Json<Vec<ModelEntry>>, Problem> {
     Ok(Json(models.list_models().await?))
 }
 
@@ -35,7 +32,7 @@ pub async fn list_models(
     extensions(("x-problems" = json!(["model_not_found"]))),
 )]
 pub async fn get_model(
-    State(models): State<Models>,
+    models: Models,
     Path(model): Path<String>,
     Fields(()): Fields<()>,
 ) -> Result<Json<ModelDetails>, Problem> {
@@ -73,10 +70,11 @@ impl FromForm for ModelUpload {
 )]
 pub async fn import_model(
     State(state): State<AppState>,
+    models: Models,
     Fields(upload): Fields<ModelUpload>,
 ) -> Result<(StatusCode, Json<ModelEntry>), Problem> {
     // The time for an answer begins when the file is there.
-    let adding = state.services.models.add_model(upload, state.actor());
+    let adding = models.add_model(upload);
     let (model, is_new) = problem::in_time(state.answer_time(), adding).await??;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(model)))
 }
@@ -95,12 +93,11 @@ pub async fn import_model(
     extensions(("x-problems" = json!(["model_not_found", "no_model_file", "too_few_subjects", "idempotency_key_reused"]))),
 )]
 pub async fn evaluate_model(
-    State(state): State<AppState>,
+    models: Models,
     Path(model): Path<String>,
     Repeatable { request, key }: Repeatable<EvaluateRequest>,
 ) -> Result<Response, Problem> {
-    let models = &state.services.models;
-    Ok(submitted(models.submit_evaluation(&model, &request, (state.actor().as_str(), key.as_ref())).await?))
+    Ok(submitted(models.submit_evaluation(&model, &request, key.as_ref()).await?))
 }
 
 /// Promote a model
@@ -118,12 +115,11 @@ pub async fn evaluate_model(
     extensions(("x-problems" = json!(["model_not_found", "gate_refused", "faces_without_chips", "no_model_file", "idempotency_key_reused"]))),
 )]
 pub async fn promote_model(
-    State(state): State<AppState>,
+    models: Models,
     Path(model): Path<String>,
     Repeatable { request, key }: Repeatable<ForceRequest>,
 ) -> Result<Response, Problem> {
-    let models = &state.services.models;
-    Ok(submitted(models.submit_promotion(&model, request.force, (state.actor(), key.as_ref())).await?))
+    Ok(submitted(models.submit_promotion(&model, request.force, key.as_ref()).await?))
 }
 
 /// Roll back
@@ -138,12 +134,8 @@ pub async fn promote_model(
     ),
     extensions(("x-problems" = json!(["no_former_model", "idempotency_key_reused"]))),
 )]
-pub async fn roll_back(
-    State(state): State<AppState>,
-    Repeatable { request: (), key }: Repeatable<()>,
-) -> Result<Response, Problem> {
-    let models = &state.services.models;
-    Ok(submitted(models.submit_rollback((state.actor(), key.as_ref())).await?))
+pub async fn roll_back(models: Models, Repeatable { request: (), key }: Repeatable<()>) -> Result<Response, Problem> {
+    Ok(submitted(models.submit_rollback(key.as_ref()).await?))
 }
 
 /// Retire a model
@@ -160,12 +152,11 @@ pub async fn roll_back(
     extensions(("x-problems" = json!(["model_not_found", "model_in_use", "idempotency_key_reused"]))),
 )]
 pub async fn retire_model(
-    State(state): State<AppState>,
+    models: Models,
     Path(model): Path<String>,
     Repeatable { request, key }: Repeatable<ForceRequest>,
 ) -> Result<Response, Problem> {
-    let models = &state.services.models;
-    Ok(submitted(models.retire_model(&model, request.force, (state.actor(), key.as_ref())).await?))
+    Ok(submitted(models.retire_model(&model, request.force, key.as_ref()).await?))
 }
 
 /// List who changed what
@@ -173,9 +164,6 @@ pub async fn retire_model(
     get, path = "/admin/audit", tag = "admin", request_body = ListRequest,
     responses((status = 200, description = "A page of the record, latest first", body = Page<AuditEntry>)),
 )]
-pub async fn list_audit(
-    State(models): State<Models>,
-    Fields(list): Fields<ListRequest>,
-) -> Result<Json<Page<AuditEntry>>, Problem> {
+pub async fn list_audit(models: Models, Fields(list): Fields<ListRequest>) -> Result<Json<Page<AuditEntry>>, Problem> {
     Ok(Json(models.audit(list.page("audit")?).await?))
 }

@@ -1,7 +1,6 @@
 //! /admin/quarantine: what work in the background could not be done on.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use uuid::Uuid;
 
@@ -21,7 +20,7 @@ use crate::service::requests::ListRequest;
     responses((status = 200, description = "A page of them, latest first", body = Page<SetAside>)),
 )]
 pub async fn list_set_aside(
-    State(upkeep): State<Upkeep>,
+    upkeep: Upkeep,
     Fields(list): Fields<ListRequest>,
 ) -> Result<Json<Page<SetAside>>, Problem> {
     Ok(Json(upkeep.list_set_aside(list.page("quarantine")?).await?))
@@ -34,7 +33,7 @@ pub async fn list_set_aside(
     extensions(("x-problems" = json!(["set_aside_not_found"]))),
 )]
 pub async fn retry_set_aside(
-    State(upkeep): State<Upkeep>,
+    upkeep: Upkeep,
     Path(item): Path<Uuid>,
     Fields(()): Fields<()>,
 ) -> Result<StatusCode, Problem> {

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use super::form::{self, Form, FromForm, invalid};
 use super::jobs::accepted;
 use super::problem::Problem;
-use super::state::AppState;
+use super::state::{AppState, caller};
 use crate::service::Once;
 use crate::service::answers::Job;
-use crate::types::RequestKey;
+use crate::types::{Caller, RequestKey};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -30,7 +30,7 @@ impl<T: FromForm> FromRequest<AppState> for Repeatable<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        let fingerprint = Fingerprint::of(request.method(), request.uri(), request.headers())?;
+        let fingerprint = Fingerprint::of(&request)?;
         let mut request: T = Form::receive::<T>(request, state).await?.finish().await?;
         let Some(mut fingerprint) = fingerprint else { return Ok(Self { request, key: None }) };
         let bytes = request.files().iter().map(|file| file.0.len()).sum();
@@ -44,6 +44,7 @@ impl<T: FromForm> FromRequest<AppState> for Repeatable<T> {
 
 /// What a request with a key is, as far as it was read.
 pub struct Fingerprint {
+    caller: Caller,
     key: String,
     hash: Sha256,
     /// Of a file that is stored as it arrives.
@@ -52,8 +53,8 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// Of a request that begins to be read; `None` if it names no key.
-    pub fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-        let mut keys = headers.get_all(KEY).iter();
+    pub fn of(request: &Request) -> Result<Option<Self>, Problem> {
+        let mut keys = request.headers().get_all(KEY).iter();
         let Some(key) = keys.next() else { return Ok(None) };
         let key = key.to_str().unwrap_or_default();
         // As a structured field it is a string, which has quotes around it.
@@ -62,10 +63,11 @@ impl Fingerprint {
             return Err(invalid_key("it is given twice"));
         }
         // Before anything is read in vain.
-        RequestKey::new(&key, [0; 32]).map_err(invalid_key)?;
-        let mut fingerprint = Self { key, hash: Sha256::new(), file: Sha256::new() };
-        fingerprint.add(method.as_str().as_bytes());
-        fingerprint.add(uri.path().as_bytes());
+        let caller = caller(request.extensions())?.clone();
+        RequestKey::new(&caller, &key, [0; 32]).map_err(invalid_key)?;
+        let mut fingerprint = Self { caller, key, hash: Sha256::new(), file: Sha256::new() };
+        fingerprint.add(request.method().as_str().as_bytes());
+        fingerprint.add(request.uri().path().as_bytes());
         Ok(Some(fingerprint))
     }
 
@@ -95,7 +97,7 @@ impl Fingerprint {
     pub fn finish(mut self) -> Result<RequestKey, Problem> {
         let file = std::mem::take(&mut self.file).finalize();
         self.add(&file);
-        RequestKey::new(&self.key, self.hash.finalize().into()).map_err(invalid_key)
+        RequestKey::new(&self.caller, &self.key, self.hash.finalize().into()).map_err(invalid_key)
     }
 }
 

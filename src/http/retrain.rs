@@ -1,11 +1,10 @@
 //! POST /admin/retrain
 
-use axum::extract::State;
 use axum::response::Response;
 
 use super::problem::Problem;
 use super::repeat::{Repeatable, submitted};
-use super::state::AppState;
+use crate::service::Models;
 use crate::service::answers::Job;
 use crate::service::requests::RetrainRequest;
 
@@ -27,8 +26,8 @@ use crate::service::requests::RetrainRequest;
     extensions(("x-problems" = json!(["too_few_subjects", "idempotency_key_reused"]))),
 )]
 pub async fn start_retrain(
-    State(state): State<AppState>,
+    models: Models,
     Repeatable { request, key }: Repeatable<RetrainRequest>,
 ) -> Result<Response, Problem> {
-    Ok(submitted(state.services.models.retrain(request, (state.actor().as_str(), key.as_ref())).await?))
+    Ok(submitted(models.retrain(request, key.as_ref()).await?))
 }

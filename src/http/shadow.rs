@@ -1,7 +1,6 @@
 //! /admin/models/{model}/shadow: a candidate that answers out of sight.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -9,7 +8,6 @@ use super::extract::Path;
 use super::form::Fields;
 use super::problem::Problem;
 use super::repeat::{Repeatable, submitted};
-use super::state::AppState;
 use crate::service::Models;
 use crate::service::answers::{Disagreement, Job, Page, ShadowReport};
 use crate::service::requests::{ListRequest, ShadowRequest};
@@ -31,12 +29,11 @@ use crate::service::requests::{ListRequest, ShadowRequest};
     extensions(("x-problems" = json!(["model_not_found", "model_in_use", "faces_without_chips", "no_model_file", "idempotency_key_reused"]))),
 )]
 pub async fn begin_shadow(
-    State(state): State<AppState>,
+    models: Models,
     Path(model): Path<String>,
     Repeatable { request, key }: Repeatable<ShadowRequest>,
 ) -> Result<Response, Problem> {
-    let models = &state.services.models;
-    Ok(submitted(models.submit_shadow(&model, request, (state.actor(), key.as_ref())).await?))
+    Ok(submitted(models.submit_shadow(&model, request, key.as_ref()).await?))
 }
 
 /// Get what a model in the shadow came to
@@ -47,7 +44,7 @@ pub async fn begin_shadow(
     extensions(("x-problems" = json!(["model_not_found", "no_shadow"]))),
 )]
 pub async fn get_shadow(
-    State(models): State<Models>,
+    models: Models,
     Path(model): Path<String>,
     Fields(()): Fields<()>,
 ) -> Result<Json<ShadowReport>, Problem> {
@@ -64,11 +61,11 @@ pub async fn get_shadow(
     extensions(("x-problems" = json!(["model_not_found", "no_shadow"]))),
 )]
 pub async fn end_shadow(
-    State(state): State<AppState>,
+    models: Models,
     Path(model): Path<String>,
     Fields(()): Fields<()>,
 ) -> Result<StatusCode, Problem> {
-    state.services.models.end_shadow(&model, state.actor()).await?;
+    models.end_shadow(&model).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -83,7 +80,7 @@ pub async fn end_shadow(
     extensions(("x-problems" = json!(["model_not_found", "no_shadow"]))),
 )]
 pub async fn list_disagreements(
-    State(models): State<Models>,
+    models: Models,
     Path(model): Path<String>,
     Fields(list): Fields<ListRequest>,
 ) -> Result<Json<Page<Disagreement>>, Problem> {

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::FromRef;
+use axum::extract::FromRequestParts;
+use axum::http::Extensions;
+use axum::http::request::Parts;
 use tokio::sync::Semaphore;
 
 use super::body::BodyBudget;
+use super::problem::Problem;
 use crate::config::HttpConfig;
-use crate::registry::Actor;
 use crate::service::{Access, Enrolment, Models, Recognition, Services, Upkeep};
+use crate::types::Caller;
 
 #[derive(Clone)]
 pub struct AppState {
-    pub services: Services,
+    /// For the server itself. Handlers take their part as it is for who asks, from the request.
+    pub unscoped: Services,
     pub http: Arc<HttpConfig>,
     pub max_body_bytes: usize,
     pub body_budget: BodyBudget,
@@ -35,7 +39,7 @@ impl AppState {
         Self {
             max_model_bytes,
             model_budget: BodyBudget::new(max_model_bytes + (2 << 20)),
-            services,
+            unscoped: services,
             http: Arc::new(config.clone()),
             max_body_bytes: config.max_body_bytes,
             body_budget: BodyBudget::new(config.body_budget),
@@ -50,24 +54,21 @@ impl AppState {
         // It may take its time to arrive, and the same again to be answered.
         self.request_timeout * 2
     }
-
-    /// Who asks for what clients may do: by what they were let in.
-    pub fn client(&self) -> &'static str {
-        if self.services.access.is_open() { Actor::Anyone.as_str() } else { "client key" }
-    }
-
-    /// Who asks for what only the admin key opens: by what they were let in.
-    pub fn actor(&self) -> Actor {
-        if self.services.access.is_open() { Actor::Anyone } else { Actor::AdminKey }
-    }
 }
 
-/// Handlers take the part of the service that they need.
+/// Who asks, as `auth` found out. A route without that is a fault of ours, and serves nobody.
+pub fn caller(extensions: &Extensions) -> Result<&Caller, Problem> {
+    extensions.get().ok_or_else(|| Problem::internal("a request came to its route, and nobody knows whose it is"))
+}
+
+/// Handlers take the part of the service that they need, as it is for who asks.
 macro_rules! part {
     ($part:ident: $type:ty) => {
-        impl FromRef<AppState> for $type {
-            fn from_ref(state: &AppState) -> Self {
-                state.services.$part.clone()
+        impl FromRequestParts<AppState> for $type {
+            type Rejection = Problem;
+
+            async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+                Ok(state.unscoped.$part.for_caller(caller(&parts.extensions)?.clone()))
             }
         }
     };

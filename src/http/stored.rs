@@ -1,7 +1,6 @@
 //! Comparing what is enrolled: /subjects/{subject}/verify and /identify, /faces/{face}/verify and /identify
 
 use axum::Json;
-use axum::extract::State;
 use uuid::Uuid;
 
 use super::extract::Path;
@@ -31,7 +30,7 @@ impl FromForm for VerifyStoredRequest {
     extensions(("x-problems" = json!(["no_face", "not_embedded"]))),
 )]
 pub async fn verify_subject(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Path(subject): Path<String>,
     Fields(request): Fields<VerifyStoredRequest>,
 ) -> Result<Json<VerifiedStored>, Problem> {
@@ -48,7 +47,7 @@ pub async fn verify_subject(
     extensions(("x-problems" = json!(["no_face", "not_embedded"]))),
 )]
 pub async fn verify_face(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Path(face): Path<Uuid>,
     Fields(request): Fields<VerifyStoredRequest>,
 ) -> Result<Json<VerifiedStored>, Problem> {
@@ -65,7 +64,7 @@ pub async fn verify_face(
     extensions(("x-problems" = json!(["not_embedded"]))),
 )]
 pub async fn identify_subject(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Path(subject): Path<String>,
     Fields(request): Fields<IdentifyStoredRequest>,
 ) -> Result<Json<IdentifiedEmbedding>, Problem> {
@@ -82,7 +81,7 @@ pub async fn identify_subject(
     extensions(("x-problems" = json!(["not_embedded"]))),
 )]
 pub async fn identify_face(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Path(face): Path<Uuid>,
     Fields(request): Fields<IdentifyStoredRequest>,
 ) -> Result<Json<IdentifiedEmbedding>, Problem> {

@@ -1,7 +1,6 @@
 //! /subjects
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -11,7 +10,6 @@ use super::form::Fields;
 use super::jobs::{accepted, deleted};
 use super::problem::Problem;
 use super::repeat::{Repeatable, marked};
-use super::state::AppState;
 use crate::gallery::SubjectChange;
 use crate::service::answers::{EnrolledFace, Erased, Job, Page, Subject};
 use crate::service::requests::{ChangeSubject, InGallery, ListInGallery, ListSubjects, MergeRequest, NewSubject};
@@ -27,7 +25,7 @@ use crate::service::{Deleted, Enrolment, Once};
     extensions(("x-problems" = json!(["duplicate_subject", "idempotency_key_reused"]))),
 )]
 pub async fn create_subject(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Repeatable { request, key }: Repeatable<NewSubject>,
 ) -> Result<Response, Problem> {
     let Once { answer, repeated } = enrolment.create_subject(request, key.as_ref()).await?;
@@ -40,7 +38,7 @@ pub async fn create_subject(
     responses((status = 200, description = "A page of subjects, oldest first", body = Page<Subject>)),
 )]
 pub async fn list_subjects(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Fields(list): Fields<ListSubjects>,
 ) -> Result<Json<Page<Subject>>, Problem> {
     let (gallery, page) = (list.gallery.clone(), list.page()?);
@@ -59,7 +57,7 @@ pub async fn list_subjects(
     extensions(("x-problems" = json!(["subject_not_found"]))),
 )]
 pub async fn get_subject(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Path(subject): Path<String>,
     known: IfNoneMatch,
     Fields(InGallery { gallery }): Fields<InGallery>,
@@ -78,7 +76,7 @@ pub async fn get_subject(
     extensions(("x-problems" = json!(["duplicate_subject", "precondition_failed"]))),
 )]
 pub async fn change_subject(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Path(subject): Path<String>,
     IfMatch(expected): IfMatch,
     Fields(ChangeSubject { gallery, name, metadata }): Fields<ChangeSubject>,
@@ -102,13 +100,13 @@ pub async fn change_subject(
     extensions(("x-problems" = json!(["subject_not_found", "same_subject", "precondition_failed"]))),
 )]
 pub async fn merge_subjects(
-    State(state): State<AppState>,
+    enrolment: Enrolment,
     Path(subject): Path<String>,
     IfMatch(expected): IfMatch,
     Fields(MergeRequest { gallery, subject: other }): Fields<MergeRequest>,
 ) -> Result<Response, Problem> {
     let both = (subject.as_str(), other.as_str());
-    match state.services.enrolment.merge_subjects(&gallery, both, &expected, state.client()).await? {
+    match enrolment.merge_subjects(&gallery, both, &expected).await? {
         Deleted::Done(subject) => tagged(StatusCode::OK, &subject),
         Deleted::Job(job) => Ok(accepted(*job, true)),
     }
@@ -129,12 +127,12 @@ pub async fn merge_subjects(
     extensions(("x-problems" = json!(["subject_not_found", "precondition_failed"]))),
 )]
 pub async fn delete_subject(
-    State(state): State<AppState>,
+    enrolment: Enrolment,
     Path(subject): Path<String>,
     IfMatch(expected): IfMatch,
     Fields(InGallery { gallery }): Fields<InGallery>,
 ) -> Result<Response, Problem> {
-    Ok(deleted(state.services.enrolment.delete_subject(&gallery, &subject, &expected, state.client()).await?))
+    Ok(deleted(enrolment.delete_subject(&gallery, &subject, &expected).await?))
 }
 
 /// List the faces of a subject
@@ -145,7 +143,7 @@ pub async fn delete_subject(
     extensions(("x-problems" = json!(["subject_not_found"]))),
 )]
 pub async fn list_subject_faces(
-    State(enrolment): State<Enrolment>,
+    enrolment: Enrolment,
     Path(subject): Path<String>,
     Fields(list): Fields<ListInGallery>,
 ) -> Result<Json<Page<EnrolledFace>>, Problem> {

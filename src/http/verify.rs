@@ -1,7 +1,6 @@
 //! POST /verify
 
 use axum::Json;
-use axum::extract::State;
 
 use super::form::{Fields, FromForm};
 use super::problem::Problem;
@@ -26,7 +25,7 @@ impl FromForm for VerifyRequest {
     extensions(("x-problems" = json!(["no_face"]))),
 )]
 pub async fn verify_pair(
-    State(recognition): State<Recognition>,
+    recognition: Recognition,
     Fields(request): Fields<VerifyRequest>,
 ) -> Result<Json<Verified>, Problem> {
     Ok(Json(recognition.verify(request).await?))

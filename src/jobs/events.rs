@@ -53,11 +53,13 @@ impl Jobs {
     pub async fn events(&self, job: JobId, after: i64, limit: u32) -> Result<Vec<JobEvent>, JobError> {
         let events = sqlx::query_as(
             "select sequence, kind, data, at from job_events where job_id = $1 and sequence > $2 \
+             and ($4::uuid[] is null or exists (select from jobs where id = $1 and galleries <@ $4)) \
              order by sequence limit $3",
         )
         .bind(job.0)
         .bind(after)
         .bind(i64::from(limit))
+        .bind(self.scope())
         .fetch_all(&self.pool)
         .await?;
         Ok(events)

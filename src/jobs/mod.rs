@@ -21,9 +21,10 @@ use sqlx::{FromRow, Row};
 use thiserror::Error;
 use tokio::sync::watch;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::db::{DbError, Notifications, PageError, Pool, Pools, Topic};
-use crate::types::JobId;
+use crate::types::{GalleryId, JobId, Scope};
 
 pub use events::{EventKind, JobEvent, KEPT_FOR};
 pub use lease::{Lease, Saved, Stop};
@@ -230,6 +231,8 @@ pub struct Job {
     /// Of one that failed; of one that is queued or running, why the last attempt did.
     pub error: Option<String>,
     pub requested_by: String,
+    /// The galleries that it concerns; `None`: all that there are.
+    pub galleries: Option<Vec<GalleryId>>,
     pub cancel_requested: bool,
     /// How often a server began or went on with it.
     pub attempts: u32,
@@ -242,9 +245,10 @@ pub struct Job {
     pub heartbeat_at: Option<DateTime<Utc>>,
 }
 
-/// All jobs of one database. Cheap to clone.
+/// The jobs of a scope in one database: those that concern no gallery outside of it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Jobs {
+    scope: Scope,
     pool: Pool,
     /// For the leases: requests that fill the other pool must not cost one.
     beside: PgPool,
@@ -256,7 +260,17 @@ impl Jobs {
     /// A lease lasts for `lease_for` from when it was last renewed.
     pub fn new(pools: &Pools, lease_for: Duration) -> Self {
         let Pools { requests: pool, beside, notifications } = pools.clone();
-        Self { pool, beside, notifications, lease_for }
+        Self { scope: Scope::All, pool, beside, notifications, lease_for }
+    }
+
+    /// As somebody sees them who has a scope. Whoever works on jobs sees all.
+    pub fn within(&self, scope: &Scope) -> Self {
+        Self { scope: scope.clone(), ..self.clone() }
+    }
+
+    /// The ids of the scope, for a statement; null: of all galleries.
+    fn scope(&self) -> Option<Vec<Uuid>> {
+        self.scope.galleries().map(|galleries| galleries.iter().map(|gallery| gallery.0).collect())
     }
 
     /// Sees a change whenever something happened to a job, if [`Pools::listen`] runs.
@@ -278,6 +292,9 @@ impl FromRow<'_, PgRow> for Job {
             result: row.try_get("result")?,
             error: row.try_get("error")?,
             requested_by: row.try_get("requested_by")?,
+            galleries: row
+                .try_get::<Option<Vec<Uuid>>, _>("galleries")?
+                .map(|galleries| galleries.into_iter().map(GalleryId).collect()),
             cancel_requested: row.try_get("cancel_requested")?,
             attempts: count("attempts")?,
             setbacks: count("setbacks")?,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::events::{EventKind, add};
 use super::{Job, JobError, JobKind, JobState, Jobs, Lane, Lease};
 use crate::db::{Page, PageRequest, Transaction, violates};
-use crate::types::JobId;
+use crate::types::{GalleryId, JobId};
 
 /// A job fails after as many attempts in a row that ended badly and got nowhere.
 pub const MOST_SETBACKS: u32 = 5;
@@ -27,6 +27,8 @@ pub struct NewJob {
     pub settings: Value,
     /// Who wants it.
     pub requested_by: String,
+    /// The galleries that it concerns: who sees them sees it. `None`: all that there are.
+    pub galleries: Option<Vec<GalleryId>>,
 }
 
 impl Jobs {
@@ -60,7 +62,7 @@ impl Jobs {
     pub async fn ensure_recurring(&self) -> Result<(), JobError> {
         for kind in JobKind::recurring() {
             let (key, settings, requested_by) = (String::new(), json!({}), "server".to_owned());
-            self.submit(&NewJob { kind, key, settings, requested_by }).await?;
+            self.submit(&NewJob { kind, key, settings, requested_by, galleries: None }).await?;
         }
         Ok(())
     }
@@ -71,27 +73,36 @@ impl Jobs {
     }
 
     pub async fn job(&self, id: JobId) -> Result<Job, JobError> {
-        let job = sqlx::query_as("select * from jobs where id = $1").bind(id.0).fetch_optional(&self.pool).await?;
+        let job = sqlx::query_as("select * from jobs where id = $1 and ($2::uuid[] is null or galleries <@ $2)")
+            .bind(id.0)
+            .bind(self.scope())
+            .fetch_optional(&self.pool)
+            .await?;
         job.ok_or(JobError::JobNotFound(id))
     }
 
     /// Newest first.
     pub async fn list(&self, request: PageRequest) -> Result<Page<Job>, JobError> {
-        let rows: Vec<Job> = sqlx::query_as("select * from jobs where id < $1 order by id desc limit $2")
-            .bind(request.before())
-            .bind(request.rows_to_fetch())
-            .fetch_all(&self.pool)
-            .await?;
+        let rows: Vec<Job> = sqlx::query_as(
+            "select * from jobs where id < $1 and ($3::uuid[] is null or galleries <@ $3) order by id desc limit $2",
+        )
+        .bind(request.before())
+        .bind(request.rows_to_fetch())
+        .bind(self.scope())
+        .fetch_all(&self.pool)
+        .await?;
         Ok(request.page(rows, |job| job.id.0))
     }
 
     /// Cancels a job: at once if it is queued; one that is running is asked to stop. To ask twice does no harm.
     pub async fn cancel(&self, id: JobId) -> Result<Job, JobError> {
         let mut transaction = self.pool.begin().await?;
-        let job: Option<Job> = sqlx::query_as("select * from jobs where id = $1 for update")
-            .bind(id.0)
-            .fetch_optional(&mut *transaction)
-            .await?;
+        let job: Option<Job> =
+            sqlx::query_as("select * from jobs where id = $1 and ($2::uuid[] is null or galleries <@ $2) for update")
+                .bind(id.0)
+                .bind(self.scope())
+                .fetch_optional(&mut *transaction)
+                .await?;
         let job = job.ok_or(JobError::JobNotFound(id))?;
         if !job.kind.can_be_cancelled() && !job.state.is_final() {
             return Err(JobError::NotCancellable { id, kind: job.kind });
@@ -199,7 +210,7 @@ async fn find_unfinished(executor: impl PgExecutor<'_>, kind: JobKind, key: &str
 /// Adds a job, unless there is one of its kind and key that is not finished.
 async fn insert(connection: &mut PgConnection, new: &NewJob) -> Result<Option<Job>, sqlx::Error> {
     let inserted: Option<Job> = sqlx::query_as(
-        "insert into jobs (id, kind, lane, key, settings, requested_by) values ($1, $2, $3, $4, $5, $6) \
+        "insert into jobs (id, kind, lane, key, settings, requested_by, galleries) values ($1, $2, $3, $4, $5, $6, $7) \
          on conflict (kind, key) where state in ('queued', 'running') do nothing returning *",
     )
     .bind(JobId::new().0)
@@ -208,6 +219,7 @@ async fn insert(connection: &mut PgConnection, new: &NewJob) -> Result<Option<Jo
     .bind(&new.key)
     .bind(&new.settings)
     .bind(&new.requested_by)
+    .bind(new.galleries.as_ref().map(|galleries| galleries.iter().map(|gallery| gallery.0).collect::<Vec<_>>()))
     .fetch_optional(&mut *connection)
     .await?;
     if let Some(job) = &inserted {

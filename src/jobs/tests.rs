@@ -16,7 +16,8 @@ async fn two_servers() -> (Jobs, Jobs) {
 
 fn new(key: &str) -> NewJob {
     let settings = json!({"gallery": key});
-    NewJob { kind: JobKind::Retrain, key: key.to_owned(), settings, requested_by: "test".to_owned() }
+    let (key, requested_by) = (key.to_owned(), "test".to_owned());
+    NewJob { kind: JobKind::Retrain, key, settings, requested_by, galleries: None }
 }
 
 async fn submit(jobs: &Jobs, key: &str) -> Job {
@@ -266,7 +267,8 @@ async fn what_happens_is_heard_at_every_server_and_old_events_go() {
 }
 
 async fn submit_kind(jobs: &Jobs, kind: JobKind, key: &str) -> Job {
-    let new = NewJob { kind, key: key.to_owned(), settings: json!({}), requested_by: "test".to_owned() };
+    let (key, requested_by) = (key.to_owned(), "test".to_owned());
+    let new = NewJob { kind, key, settings: json!({}), requested_by, galleries: None };
     jobs.submit(&new).await.unwrap().0
 }
 

@@ -10,35 +10,6 @@ use super::{Registry, RegistryError};
 use crate::db::{Page, PageRequest};
 use crate::types::ModelId;
 
-/// By what somebody was let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Actor {
-    /// The admin key.
-    AdminKey,
-    /// A server without keys lets everybody in.
-    Anyone,
-    /// A command on the database itself.
-    Command,
-    /// The server, by its configuration or a job.
-    Server,
-}
-
-impl Actor {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AdminKey => "admin key",
-            Self::Anyone => "anyone",
-            Self::Command => "command",
-            Self::Server => "server",
-        }
-    }
-
-    /// The actor that [`Self::as_str`] names.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::AdminKey, Self::Anyone, Self::Command, Self::Server].into_iter().find(|actor| actor.as_str() == text)
-    }
-}
-
 /// Something that was done.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct AuditEntry {
@@ -57,7 +28,7 @@ impl Registry {
     /// Notes something that is not a change of a model's state, which notes itself.
     pub async fn note(
         &self,
-        actor: Actor,
+        actor: &str,
         action: &str,
         model: Option<ModelId>,
         details: Value,
@@ -84,14 +55,14 @@ impl Registry {
 /// Notes it as part of what the connection is doing.
 pub(super) async fn note(
     connection: &mut PgConnection,
-    actor: Actor,
+    actor: &str,
     action: &str,
     model: Option<ModelId>,
     details: Value,
 ) -> Result<(), RegistryError> {
     sqlx::query("insert into audit (id, actor, action, model_id, details) values ($1, $2, $3, $4, $5)")
         .bind(Uuid::now_v7())
-        .bind(actor.as_str())
+        .bind(actor)
         .bind(action)
         .bind(model.map(|model| model.0))
         .bind(Json(details))

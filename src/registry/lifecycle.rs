@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::note;
-use super::{Actor, Model, ModelState, Registry, RegistryError, announce};
+use super::{Model, ModelState, Registry, RegistryError, announce};
 use crate::db::{MODELS_LOCK, Transaction, lock};
 use crate::types::ModelId;
 
@@ -68,7 +68,7 @@ impl Registry {
         &self,
         id: ModelId,
         purpose: Purpose,
-        actor: Actor,
+        actor: &str,
         details: Value,
     ) -> Result<(), RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
@@ -101,7 +101,7 @@ impl Registry {
         &self,
         id: ModelId,
         purpose: Purpose,
-        actor: Actor,
+        actor: &str,
         reason: &str,
     ) -> Result<(), RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
@@ -138,7 +138,7 @@ impl Registry {
         &self,
         mut held: Transaction,
         id: ModelId,
-        actor: Actor,
+        actor: &str,
         details: Value,
     ) -> Result<Model, RegistryError> {
         let model = make_active(&mut held, id, actor, details).await?;
@@ -147,7 +147,7 @@ impl Registry {
     }
 
     /// Makes a model active where none is. `None` if one is already.
-    pub async fn activate_first(&self, id: ModelId, actor: Actor) -> Result<Option<Model>, RegistryError> {
+    pub async fn activate_first(&self, id: ModelId, actor: &str) -> Result<Option<Model>, RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
         let active: bool = sqlx::query_scalar("select exists (select from models where state = 'active')")
             .fetch_one(&mut *transaction)
@@ -182,7 +182,7 @@ pub(super) async fn rollback_model(connection: &mut PgConnection) -> Result<Opti
 async fn make_active(
     connection: &mut PgConnection,
     id: ModelId,
-    actor: Actor,
+    actor: &str,
     mut details: Value,
 ) -> Result<Model, RegistryError> {
     let former: Option<Uuid> =

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 
 use super::audit::note;
-use super::{Actor, Logistic, Manifest, ManifestError, Registry, RegistryError, announce};
+use super::{Logistic, Manifest, ManifestError, Registry, RegistryError, announce};
 use crate::evaluation::{FmrPoint, GenuinePoint, LogisticFit, ThresholdPoint, Verification};
 use crate::types::{ModelId, Threshold};
 
@@ -24,7 +24,7 @@ impl Registry {
         &self,
         id: ModelId,
         manifest: &Manifest,
-        actor: Actor,
+        actor: &str,
         details: Value,
     ) -> Result<(), RegistryError> {
         let mut transaction = self.pool.begin().await?;

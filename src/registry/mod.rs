@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::db::{DbError, Notifications, Pool, Pools, Topic, notify};
 use crate::types::{ModelId, hex};
 
-pub use audit::{Actor, AuditEntry};
+pub use audit::AuditEntry;
 pub use calibration::{Calibration, Fidelity, Logistic, NormScale};
 pub use files::Unneeded;
 pub use lifecycle::{Lineup, Purpose};
@@ -121,7 +121,7 @@ impl Registry {
     /// Registers a model as a candidate; `false`: it is known already, and stays as it is. One that is described otherwise
     /// than it is known is refused. One of which there is no file, because it was retired or because only embeddings of
     /// it came so far, is what the import says.
-    pub async fn import(&self, new: &NewModel<'_>, actor: Actor) -> Result<(Model, bool), RegistryError> {
+    pub async fn import(&self, new: &NewModel<'_>, actor: &str) -> Result<(Model, bool), RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
         let known: Option<Model> = sqlx::query_as("select * from models where sha256 = $1")
             .bind(new.sha256.as_slice())

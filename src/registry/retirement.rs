@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::audit::note;
 use super::lifecycle::{hold_exclusively, rollback_model};
-use super::{Actor, Model, ModelState, Registry, RegistryError, announce, shadow};
+use super::{Model, ModelState, Registry, RegistryError, announce, shadow};
 use crate::db::Transaction;
 use crate::types::ModelId;
 
@@ -17,7 +17,7 @@ impl Registry {
         transaction: &mut Transaction,
         id: ModelId,
         even_rollback: bool,
-        actor: Actor,
+        actor: &str,
     ) -> Result<(), RegistryError> {
         hold_exclusively(transaction).await?;
         let model: Option<Model> =

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::note;
-use super::{Actor, Registry, RegistryError, announce};
+use super::{Registry, RegistryError, announce};
 use crate::db::{DbError, Page, PageRequest, Transaction, violates};
 use crate::types::{GalleryId, ModelId, SubjectId};
 
@@ -127,7 +127,7 @@ impl Registry {
         mut held: Transaction,
         id: ModelId,
         share: f64,
-        actor: Actor,
+        actor: &str,
     ) -> Result<(), RegistryError> {
         let already: Option<f64> = sqlx::query_scalar("select shadow_share from models where id = $1")
             .bind(id.0)
@@ -148,7 +148,7 @@ impl Registry {
 
     /// Ends the shadow of a model: whether it was in it. `is_promoted` says that faces are embedded by it for a promotion as
     /// well, which goes on. What was noted and embedded stays.
-    pub async fn end_shadow(&self, id: ModelId, is_promoted: bool, actor: Actor) -> Result<bool, RegistryError> {
+    pub async fn end_shadow(&self, id: ModelId, is_promoted: bool, actor: &str) -> Result<bool, RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
         let sql = "update models set shadow_share = null, is_target = $2 where id = $1 and shadow_share is not null";
         let ended = sqlx::query(sql).bind(id.0).bind(is_promoted).execute(&mut *transaction).await?.rows_affected();

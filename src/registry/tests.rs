@@ -7,7 +7,7 @@ fn manifest(name: &str) -> Manifest {
 }
 
 async fn import(registry: &Registry, name: &str, n: u8) -> Result<Model, RegistryError> {
-    Ok(registry.import(&new_model(&manifest(name), n), Actor::Command).await?.0)
+    Ok(registry.import(&new_model(&manifest(name), n), "command").await?.0)
 }
 
 fn new_model(manifest: &Manifest, n: u8) -> NewModel<'_> {
@@ -23,8 +23,8 @@ fn new_model(manifest: &Manifest, n: u8) -> NewModel<'_> {
 }
 
 async fn promote(registry: &Registry, id: ModelId) -> Result<Model, RegistryError> {
-    registry.set_secondary(id, Purpose::Promotion, Actor::AdminKey, json!({})).await?;
-    registry.switch(registry.hold_secondary(id).await?, id, Actor::AdminKey, json!({})).await
+    registry.set_secondary(id, Purpose::Promotion, "admin key", json!({})).await?;
+    registry.switch(registry.hold_secondary(id).await?, id, "admin key", json!({})).await
 }
 
 #[tokio::test]
@@ -59,12 +59,12 @@ async fn weights_are_registered_once() {
 async fn what_is_known_stays_as_it_is() {
     let registry = Registry::new(&database().await);
     let known = import(&registry, "known", 1).await.unwrap();
-    registry.activate_first(known.id, Actor::Server).await.unwrap();
+    registry.activate_first(known.id, "server").await.unwrap();
     let active = registry.active().await.unwrap();
     let figures = Manifest::from_toml("name = \"known\"\nthreshold = 0.3\nlicence = \"MIT\"\n").unwrap();
-    registry.calibrate(known.id, &figures, Actor::Server, json!({})).await.unwrap();
+    registry.calibrate(known.id, &figures, "server", json!({})).await.unwrap();
     // What is not said is not denied.
-    let (again, is_new) = registry.import(&new_model(&manifest("known"), 1), Actor::Command).await.unwrap();
+    let (again, is_new) = registry.import(&new_model(&manifest("known"), 1), "command").await.unwrap();
     assert!(!is_new);
     assert_eq!(again, Model { manifest: Some(figures), ..active });
     let entries = registry.audit(PageRequest::default()).await.unwrap().items;
@@ -78,7 +78,7 @@ async fn what_is_known_stays_as_it_is() {
         ("name = \"known\"\nthreshold = 0.3\nlicence = \"mine\"", "its licence differs"),
     ] {
         let other = Manifest::from_toml(text).unwrap();
-        let error = registry.import(&new_model(&other, 1), Actor::Command).await.unwrap_err();
+        let error = registry.import(&new_model(&other, 1), "command").await.unwrap_err();
         assert!(matches!(&error, RegistryError::ModelExists { name, .. } if name == "known"), "{error}");
         assert!(error.to_string().contains(difference), "{error}");
         assert_eq!(registry.active().await.unwrap(), again);
@@ -110,8 +110,8 @@ async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
     let a = import(&registry, &a.1, a.0).await.unwrap().id;
     let b = import(&registry, &b.1, b.0).await.unwrap().id;
     let c = import(&registry, &c.1, c.0).await.unwrap().id;
-    assert!(registry.activate_first(a, Actor::Server).await.unwrap().unwrap().activated_at.is_some());
-    assert_eq!(registry.activate_first(b, Actor::Server).await.unwrap(), None);
+    assert!(registry.activate_first(a, "server").await.unwrap().unwrap().activated_at.is_some());
+    assert_eq!(registry.activate_first(b, "server").await.unwrap(), None);
 
     assert!(matches!(registry.hold_secondary(b).await, Err(RegistryError::NotSecondary)));
     promote(&registry, b).await.unwrap();
@@ -136,7 +136,7 @@ async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
 
 async fn retire(registry: &Registry, model: ModelId, even_rollback: bool) -> Result<(), RegistryError> {
     let mut transaction = registry.pool.begin().await?;
-    registry.retire(&mut transaction, model, even_rollback, Actor::Command).await?;
+    registry.retire(&mut transaction, model, even_rollback, "command").await?;
     Ok(transaction.commit().await?)
 }
 
@@ -145,19 +145,19 @@ async fn only_what_nobody_uses_is_retired() {
     let registry = Registry::new(&database().await);
     let a = import(&registry, "a", 1).await.unwrap().id;
     let b = import(&registry, "b", 2).await.unwrap().id;
-    registry.activate_first(a, Actor::Server).await.unwrap();
-    registry.set_secondary(b, Purpose::Promotion, Actor::Server, json!({})).await.unwrap();
+    registry.activate_first(a, "server").await.unwrap();
+    registry.set_secondary(b, Purpose::Promotion, "server", json!({})).await.unwrap();
     for id in [a, b] {
         let error = retire(&registry, id, true).await.unwrap_err();
         assert!(matches!(error, RegistryError::ModelInUse { .. }), "{error}");
     }
-    registry.switch(registry.hold_secondary(b).await.unwrap(), b, Actor::Server, json!({})).await.unwrap();
+    registry.switch(registry.hold_secondary(b).await.unwrap(), b, "server", json!({})).await.unwrap();
     assert!(matches!(retire(&registry, a, false).await, Err(RegistryError::ModelInUse { .. })));
     retire(&registry, a, true).await.unwrap();
     let retired = registry.model(a).await.unwrap();
     assert_eq!((retired.state, retired.file), (ModelState::Retired, None));
     assert!(matches!(
-        registry.set_secondary(a, Purpose::Promotion, Actor::Server, json!({})).await,
+        registry.set_secondary(a, Purpose::Promotion, "server", json!({})).await,
         Err(RegistryError::ModelNotFound(_))
     ));
     // Brought again, it begins again.
@@ -171,7 +171,7 @@ async fn promotions_at_once_leave_one_active() {
     for n in 0..4 {
         models.push(import(&registry, &format!("model {n}"), n).await.unwrap().id);
     }
-    registry.activate_first(models[0], Actor::Server).await.unwrap();
+    registry.activate_first(models[0], "server").await.unwrap();
     let attempts = (0..20).map(|n| {
         let (registry, model) = (registry.clone(), models[n % 4]);
         tokio::spawn(async move { promote(&registry, model).await })

@@ -31,6 +31,7 @@ use crate::engine::{Device, Engine};
 use crate::gallery::Galleries;
 use crate::jobs::Jobs;
 use crate::registry::Registry;
+use crate::types::Caller;
 use recognition::Serving;
 
 /// Everything that the database holds.
@@ -41,7 +42,7 @@ pub struct Stores {
     pub answers: Answers,
 }
 
-/// The service. Cloning is cheap.
+/// The service, as it is for one caller: for the server itself, unless somebody else is named. Cloning is cheap.
 #[derive(Clone)]
 pub struct Services {
     pub access: Access,
@@ -69,5 +70,15 @@ impl Services {
         let enrolment = Enrolment::new(&recognition, &models, engine, (galleries, jobs, answers), &config.jobs);
         let upkeep = Upkeep::new((&recognition, &models, &enrolment), engine, galleries, jobs, &config.jobs);
         Self { access, recognition, models, enrolment, upkeep }
+    }
+
+    /// As they are for somebody.
+    pub fn for_caller(&self, caller: &Caller) -> Self {
+        Self {
+            recognition: self.recognition.for_caller(caller.clone()),
+            models: self.models.for_caller(caller.clone()),
+            enrolment: self.enrolment.for_caller(caller.clone()),
+            upkeep: self.upkeep.for_caller(caller.clone()),
+        }
     }
 }

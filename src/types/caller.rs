@@ -236,6 +236,16 @@ impl Caller {
         self.role
     }
 
+    /// What tells them from all others, for good: the id of their key, or what let them in without one.
+    pub fn id(&self) -> String {
+        self.key.map_or_else(|| self.name.to_string(), |key| key.to_string())
+    }
+
+    /// Whether they have shown nothing at all.
+    pub fn is_anyone(&self) -> bool {
+        self.key.is_none() && self.name == Self::anyone().name
+    }
+
     pub fn scope(&self) -> &Scope {
         &self.scope
     }
@@ -302,6 +312,15 @@ mod tests {
         assert!(!of_all.may_all_of(&key(Role::Owner, &Scope::All)));
         assert!(!key(Role::Enrol, &Scope::All).may_all_of(&key(Role::Admin, &both)));
         assert!(Caller::anyone().may_all_of(&key(Role::Owner, &Scope::All)));
+    }
+
+    fn callers_are_told_apart_whatever_their_keys_are_called() {
+        let key = |name| Caller::with_key(KeyId::new(), name, Role::Owner, Scope::All);
+        let all = [Caller::anyone(), Caller::client_key(), Caller::admin_key(), key("anyone"), key("anyone"), key("b")];
+        let ids: std::collections::HashSet<String> = all.iter().map(Caller::id).collect();
+        assert_eq!(ids.len(), all.len());
+        assert_eq!(all.iter().filter(|caller| caller.is_anyone()).count(), 1);
+        assert!(Caller::anyone().is_anyone());
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! By what a request is known that is sent again.
 
-use super::InvalidValue;
+use super::{Caller, InvalidValue};
 
-/// The key that a caller gave a request, and what the request was: the same key must come with the same request.
+/// The key that a caller gave a request, and what the request was: from the same caller, the same key must come with the same
+/// request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestKey {
+    caller: String,
     key: String,
     fingerprint: [u8; 32],
 }
@@ -14,9 +16,15 @@ impl RequestKey {
     pub const LONGEST: usize = 255;
 
     /// `fingerprint` is the SHA-256 of all that makes the request what it is.
-    pub fn new(key: &str, fingerprint: [u8; 32]) -> Result<Self, InvalidValue> {
+    pub fn new(caller: &Caller, key: &str, fingerprint: [u8; 32]) -> Result<Self, InvalidValue> {
         let is_key = (1..=Self::LONGEST).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
-        if is_key { Ok(Self { key: key.to_owned(), fingerprint }) } else { Err(InvalidValue::RequestKey) }
+        let (caller, key) = (caller.id(), key.to_owned());
+        if is_key { Ok(Self { caller, key, fingerprint }) } else { Err(InvalidValue::RequestKey) }
+    }
+
+    /// Whose it is, as [`Caller::id`] says.
+    pub fn caller(&self) -> &str {
+        &self.caller
     }
 
     pub fn as_str(&self) -> &str {

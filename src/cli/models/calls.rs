@@ -3,7 +3,6 @@
 use super::super::CliError;
 use super::super::backend::Backend;
 use crate::jobs::Lane;
-use crate::registry::Actor;
 use crate::service::answers::{AuditEntry, Disagreement, Job, ModelDetails, ModelEntry, Page, ShadowReport};
 use crate::service::requests::{ForceRequest, ListRequest, ModelUpload, ShadowRequest};
 use crate::types::JobId;
@@ -12,14 +11,14 @@ impl Backend {
     pub async fn models(&self) -> Result<Vec<ModelEntry>, CliError> {
         match self {
             Self::Server(client) => client.get(&["admin", "models"], &()).await,
-            Self::Direct(app) => Ok(app.services.models.list_models().await?),
+            Self::Direct(app) => Ok(app.for_command().models.list_models().await?),
         }
     }
 
     pub async fn model(&self, model: &str) -> Result<ModelDetails, CliError> {
         match self {
             Self::Server(client) => client.get(&["admin", "models", model], &()).await,
-            Self::Direct(app) => Ok(app.services.models.get_model(model).await?),
+            Self::Direct(app) => Ok(app.for_command().models.get_model(model).await?),
         }
     }
 
@@ -28,7 +27,7 @@ impl Backend {
             Self::Server(client) => {
                 client.send(&["admin", "models"], &upload, vec![("file", upload.file.0.clone())]).await
             }
-            Self::Direct(app) => Ok(app.services.models.add_model(upload, Actor::Command).await?.0),
+            Self::Direct(app) => Ok(app.for_command().models.add_model(upload).await?.0),
         }
     }
 
@@ -37,7 +36,7 @@ impl Backend {
         match self {
             Self::Server(client) => client.post(&["admin", "models", model, "promote"], &ForceRequest { force }).await,
             Self::Direct(app) => {
-                let (job, _) = app.services.models.submit_promotion(model, force, (Actor::Command, None)).await?.answer;
+                let (job, _) = app.for_command().models.submit_promotion(model, force, None).await?.answer;
                 app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
@@ -48,7 +47,7 @@ impl Backend {
         match self {
             Self::Server(client) => client.post(&["admin", "rollback"], &serde_json::json!({})).await,
             Self::Direct(app) => {
-                let (job, _) = app.services.models.submit_rollback((Actor::Command, None)).await?.answer;
+                let (job, _) = app.for_command().models.submit_rollback(None).await?.answer;
                 app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
@@ -60,7 +59,7 @@ impl Backend {
         match self {
             Self::Server(client) => client.post(&["admin", "models", model, "shadow"], &request).await,
             Self::Direct(app) => {
-                let (job, _) = app.services.models.submit_shadow(model, request, (Actor::Command, None)).await?.answer;
+                let (job, _) = app.for_command().models.submit_shadow(model, request, None).await?.answer;
                 app.work_on_jobs(&[Lane::Models]);
                 Ok(job)
             }
@@ -70,28 +69,28 @@ impl Backend {
     pub async fn shadow_report(&self, model: &str) -> Result<ShadowReport, CliError> {
         match self {
             Self::Server(client) => client.get(&["admin", "models", model, "shadow"], &()).await,
-            Self::Direct(app) => Ok(app.services.models.shadow_report(model).await?),
+            Self::Direct(app) => Ok(app.for_command().models.shadow_report(model).await?),
         }
     }
 
     pub async fn disagreements(&self, model: &str, list: &ListRequest) -> Result<Page<Disagreement>, CliError> {
         match self {
             Self::Server(client) => client.get(&["admin", "models", model, "disagreements"], list).await,
-            Self::Direct(app) => Ok(app.services.models.disagreements(model, list.page("disagreements")?).await?),
+            Self::Direct(app) => Ok(app.for_command().models.disagreements(model, list.page("disagreements")?).await?),
         }
     }
 
     pub async fn end_shadow(&self, model: &str) -> Result<(), CliError> {
         match self {
             Self::Server(client) => client.delete(&["admin", "models", model, "shadow"]).await,
-            Self::Direct(app) => Ok(app.services.models.end_shadow(model, Actor::Command).await?),
+            Self::Direct(app) => Ok(app.for_command().models.end_shadow(model).await?),
         }
     }
 
     pub async fn job(&self, job: JobId) -> Result<Job, CliError> {
         match self {
             Self::Server(client) => client.get(&["admin", "jobs", &job.to_string()], &()).await,
-            Self::Direct(app) => Ok(app.services.upkeep.get_job(job).await?),
+            Self::Direct(app) => Ok(app.for_command().upkeep.get_job(job).await?),
         }
     }
 
@@ -100,7 +99,7 @@ impl Backend {
         match self {
             Self::Server(client) => client.post(&["admin", "models", model, "retire"], &ForceRequest { force }).await,
             Self::Direct(app) => {
-                let (job, _) = app.services.models.retire_model(model, force, (Actor::Command, None)).await?.answer;
+                let (job, _) = app.for_command().models.retire_model(model, force, None).await?.answer;
                 app.work_on_jobs(&[Lane::Erasure]);
                 Ok(job)
             }
@@ -110,7 +109,7 @@ impl Backend {
     pub async fn audit(&self, list: &ListRequest) -> Result<Page<AuditEntry>, CliError> {
         match self {
             Self::Server(client) => client.get(&["admin", "audit"], list).await,
-            Self::Direct(app) => Ok(app.services.models.audit(list.page("audit")?).await?),
+            Self::Direct(app) => Ok(app.for_command().models.audit(list.page("audit")?).await?),
         }
     }
 }

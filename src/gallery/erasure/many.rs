@@ -173,9 +173,9 @@ impl Galleries {
         for _ in 0..ATTEMPTS {
             let mut transaction = self.pool.begin().await?;
             let subjects: HashSet<Uuid> =
-                owners(&mut transaction, faces).await?.into_iter().map(|(_, id)| id).collect();
+                owners(&mut transaction, faces, &self.scope()).await?.into_iter().map(|(_, id)| id).collect();
             let held = hold_subjects(&mut transaction, &subjects.into_iter().collect::<Vec<_>>()).await?;
-            let now = owners(&mut transaction, faces).await?;
+            let now = owners(&mut transaction, faces, &self.scope()).await?;
             if now.iter().all(|(_, subject)| held.contains(subject)) {
                 return Ok((transaction, now.into_iter().map(|(face, _)| face).collect()));
             }

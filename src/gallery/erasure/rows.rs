@@ -218,12 +218,19 @@ pub(super) async fn erase_faces_of_lasting(
     Ok(Erased { subjects: 0, faces, embeddings })
 }
 
-/// Of these faces those that nobody erases, and whose they are.
-pub(super) async fn owners(connection: &mut PgConnection, faces: &[Uuid]) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
-    sqlx::query_as("select id, subject_id from present_faces where id = any($1)")
-        .bind(faces)
-        .fetch_all(connection)
-        .await
+/// Of these faces those that nobody erases, in some galleries or in all, and whose they are.
+pub(super) async fn owners(
+    connection: &mut PgConnection,
+    faces: &[Uuid],
+    galleries: &Option<Vec<Uuid>>,
+) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
+    sqlx::query_as(
+        "select id, subject_id from present_faces where id = any($1) and ($2::uuid[] is null or gallery_id = any($2))",
+    )
+    .bind(faces)
+    .bind(galleries)
+    .fetch_all(connection)
+    .await
 }
 
 /// Moves faces between two subjects whose locks are held, and computes the template of the one that gets them once.

@@ -7,12 +7,12 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::super::enroll::{OnDoubt, await_turn, hold_gallery};
+use super::super::enroll::{OnDoubt, await_turn};
 use super::super::{Galleries, GalleryError, Metadata, Policy, as_id, check_dimension};
 use super::copy::Rows;
 use super::{FaceRecord, Ids, IntakeError, Record, SubjectRecord};
 use crate::db::{MODELS_LOCK, Topic, Transaction, notify};
-use crate::types::{FaceId, GalleryId, ModelId, Name, SubjectId};
+use crate::types::{FaceId, GalleryId, ModelId, Name, Scope, SubjectId};
 
 /// From this many faces on, Postgres is asked to look anew at what its tables hold: plans made for an empty table
 /// would serve a full one badly until it does so by itself.
@@ -134,12 +134,12 @@ impl Intake {
     async fn hold(&self, connection: &mut PgConnection) -> Result<(GalleryId, bool), GalleryError> {
         if let Some(id) = self.into {
             // Should it have been deleted, it stays so.
-            return hold_gallery(connection, &id.to_string()).await.map(|(id, _)| (id, false));
+            return self.galleries.hold_gallery(connection, &id.to_string()).await.map(|(id, _)| (id, false));
         }
         let policy = self.policy.map(Policy::checked).transpose()?;
-        let created = match hold_gallery(connection, self.gallery.as_str()).await {
+        let created = match self.galleries.hold_gallery(connection, self.gallery.as_str()).await {
             Ok((id, _)) => return Ok((id, false)),
-            Err(GalleryError::GalleryNotFound(_)) => sqlx::query(
+            Err(GalleryError::GalleryNotFound(_)) if self.galleries.scope == Scope::All => sqlx::query(
                 "insert into galleries (id, name, policy) values ($1, $2, $3) \
                  on conflict (name) where erased_at is null do nothing",
             )
@@ -151,7 +151,7 @@ impl Intake {
             .rows_affected(),
             Err(error) => return Err(error),
         };
-        hold_gallery(connection, self.gallery.as_str()).await.map(|(id, _)| (id, created == 1))
+        self.galleries.hold_gallery(connection, self.gallery.as_str()).await.map(|(id, _)| (id, created == 1))
     }
 
     /// Sees to it that no face has an id that is taken, and returns how many were left out for that. A face of another

@@ -69,10 +69,12 @@ impl Galleries {
         let mut transaction = self.pool.without_limits().begin_snapshot().await?;
         let found: Option<Gallery> = sqlx::query_as(
             "select id, name, policy, created_at, revision from galleries \
-             where (id = $1 or name = $2) and erased_at is null order by id = $1 desc nulls last limit 1",
+             where (id = $1 or name = $2) and erased_at is null and ($3::uuid[] is null or id = any($3)) \
+             order by id = $1 desc nulls last limit 1",
         )
         .bind(as_id(gallery))
         .bind(as_name(gallery))
+        .bind(self.scope())
         .fetch_optional(&mut *transaction)
         .await?;
         let gallery = found.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))?;

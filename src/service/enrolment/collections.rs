@@ -15,21 +15,21 @@ use crate::types::{FaceId, GalleryId, Name, RequestKey};
 
 impl Enrolment {
     pub async fn create_gallery(&self, name: &Name) -> Result<Revised<GalleryEntry>, ServiceError> {
-        let created = self.0.galleries.create_gallery(name).await?;
-        self.0.recognition.catch_up().await;
+        let created = self.galleries().create_gallery(name).await?;
+        self.recognition().catch_up().await;
         Ok(created.into())
     }
 
     pub async fn list_galleries(&self, page: PageRequest) -> Result<Page<GalleryEntry>, ServiceError> {
-        Ok(self.0.galleries.list_galleries(page).await?.into())
+        Ok(self.galleries().list_galleries(page).await?.into())
     }
 
     pub async fn get_gallery(&self, gallery: &str) -> Result<Revised<Gallery>, ServiceError> {
-        let gallery::GalleryContents { gallery, subjects, faces } = self.0.galleries.gallery(gallery).await?;
-        let serving = self.0.recognition.serving();
+        let gallery::GalleryContents { gallery, subjects, faces } = self.galleries().gallery(gallery).await?;
+        let serving = self.recognition().serving();
         let review = self.review_state(&serving, gallery.id).await?;
         let search = self.search_of(&serving, gallery.id, review.total).await?;
-        let strangers = self.0.recognition.authority(&serving, gallery.id).await?.strangers();
+        let strangers = self.recognition().authority(&serving, gallery.id).await?.strangers();
         let revision = gallery.revision;
         let answer = Gallery { entry: gallery.into(), subjects, faces, search, review, strangers };
         Ok(Revised { revision, answer })
@@ -45,7 +45,7 @@ impl Enrolment {
         let place = if serving.resident.current().is_some() {
             SearchPlace::Resident
         } else {
-            match self.0.galleries.search_index(gallery, serving.id()).await? {
+            match self.galleries().search_index(gallery, serving.id()).await? {
                 Some(index) if index.is_used() => {
                     (ef_search, recall) = (Some(index.ef_search), Some(index.recall));
                     SearchPlace::Index
@@ -65,11 +65,11 @@ impl Enrolment {
     ) -> Result<Revised<GalleryEntry>, ServiceError> {
         if let Some(policy) = change.policy.flatten() {
             // What would be refused at every request is refused now.
-            let (serving, gallery) = (self.0.recognition.serving(), self.0.galleries.gallery_id(gallery).await?);
-            self.0.recognition.authority(&serving, gallery).await?.identify(policy)?;
+            let (serving, gallery) = (self.recognition().serving(), self.galleries().gallery_id(gallery).await?);
+            self.recognition().authority(&serving, gallery).await?.identify(policy)?;
         }
-        let changed = self.0.galleries.update_gallery(gallery, change, expected).await?;
-        self.0.recognition.catch_up().await;
+        let changed = self.galleries().update_gallery(gallery, change, expected).await?;
+        self.recognition().catch_up().await;
         Ok(changed.into())
     }
 
@@ -78,9 +78,9 @@ impl Enrolment {
         new: NewSubject,
         key: Option<&RequestKey>,
     ) -> Result<Once<Revised<Subject>>, ServiceError> {
-        once(&self.0.answers, key, async {
+        once(&self.parts.answers, key, async {
             let NewSubject { gallery, name, metadata } = new;
-            let created = self.0.galleries.begin_subject(gallery.as_str(), &name, &metadata).await?;
+            let created = self.galleries().begin_subject(gallery.as_str(), &name, &metadata).await?;
             let (subject, mut transaction): (Revised<Subject>, _) = (created.0.into(), created.1);
             keep(&mut transaction, key, &subject, &[subject.answer.id]).await?;
             transaction.commit().await.map_err(GalleryError::from)?;
@@ -91,7 +91,7 @@ impl Enrolment {
 
     /// Forgets answers that are kept no longer.
     pub(in crate::service) async fn tidy_answers(&self) -> Result<(), ServiceError> {
-        Ok(self.0.answers.prune().await?)
+        Ok(self.parts.answers.prune().await?)
     }
 
     pub async fn list_subjects(
@@ -100,12 +100,12 @@ impl Enrolment {
         filter: &SubjectFilter,
         page: PageRequest,
     ) -> Result<Page<Subject>, ServiceError> {
-        Ok(self.0.galleries.list_subjects(gallery.as_str(), filter, page).await?.into())
+        Ok(self.galleries().list_subjects(gallery.as_str(), filter, page).await?.into())
     }
 
     /// `subject` is a name or an id, here and below.
     pub async fn get_subject(&self, gallery: &Name, subject: &str) -> Result<Revised<Subject>, ServiceError> {
-        Ok(self.0.galleries.subject(gallery.as_str(), subject).await?.into())
+        Ok(self.galleries().subject(gallery.as_str(), subject).await?.into())
     }
 
     pub async fn change_subject(
@@ -115,13 +115,13 @@ impl Enrolment {
         change: &SubjectChange,
         expected: &Expected,
     ) -> Result<Revised<Subject>, ServiceError> {
-        let changed = self.0.galleries.update_subject(gallery.as_str(), subject, change, expected).await?;
-        self.0.recognition.catch_up().await;
+        let changed = self.galleries().update_subject(gallery.as_str(), subject, change, expected).await?;
+        self.recognition().catch_up().await;
         Ok(changed.into())
     }
 
     pub async fn list_faces(&self, gallery: &Name, page: PageRequest) -> Result<Page<EnrolledFace>, ServiceError> {
-        Ok(self.0.galleries.list_faces(gallery.as_str(), page).await?.into())
+        Ok(self.galleries().list_faces(gallery.as_str(), page).await?.into())
     }
 
     pub async fn list_faces_of(
@@ -130,22 +130,22 @@ impl Enrolment {
         subject: &str,
         page: PageRequest,
     ) -> Result<Page<EnrolledFace>, ServiceError> {
-        Ok(self.0.galleries.list_faces_of(gallery.as_str(), subject, page).await?.into())
+        Ok(self.galleries().list_faces_of(gallery.as_str(), subject, page).await?.into())
     }
 
     pub async fn get_face(&self, face: FaceId) -> Result<EnrolledFace, ServiceError> {
-        Ok(self.0.galleries.face(face).await?.into())
+        Ok(self.galleries().face(face).await?.into())
     }
 
     /// The chip of a face as a JPEG.
     pub async fn get_chip(&self, face: FaceId) -> Result<Vec<u8>, ServiceError> {
-        Ok(self.0.galleries.chip(face).await?)
+        Ok(self.galleries().chip(face).await?)
     }
 
     /// Gives a face to another subject of its gallery, who is created if there is none of that name.
     pub async fn move_face(&self, face: FaceId, subject: &Name) -> Result<EnrolledFace, ServiceError> {
-        let moved = self.0.galleries.move_face(face, subject).await?;
-        self.0.recognition.catch_up().await;
+        let moved = self.galleries().move_face(face, subject).await?;
+        self.recognition().catch_up().await;
         Ok(moved.into())
     }
 }

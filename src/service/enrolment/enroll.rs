@@ -36,16 +36,16 @@ impl Enrolment {
         request: EnrollRequest,
         key: Option<&RequestKey>,
     ) -> Result<Once<Enrolled>, ServiceError> {
-        let _admitted = self.0.recognition.admit()?;
+        let _admitted = self.recognition().admit()?;
         let enrolling = async {
             // Before any inference: is there such a gallery at all?
-            self.0.recognition.find_gallery(&self.0.recognition.serving(), request.gallery.as_str()).await?;
+            self.recognition().find_gallery(&self.recognition().serving(), request.gallery.as_str()).await?;
             self.enroll_admitted(request, key).await
         };
-        let enrolled = once(&self.0.answers, key, enrolling).await?;
+        let enrolled = once(&self.parts.answers, key, enrolling).await?;
         if enrolled.repeated {
             // It may have been another server that stored it.
-            self.0.recognition.catch_up().await;
+            self.recognition().catch_up().await;
         }
         Ok(enrolled)
     }
@@ -60,10 +60,10 @@ impl Enrolment {
         let image = std::mem::take(&mut request.image.0);
         let sighting = self.look(image, &request).await?;
         for _ in 0..ATTEMPTS {
-            let serving = self.0.recognition.serving();
+            let serving = self.recognition().serving();
             match self.enroll_by(&serving, &request, &sighting, key).await {
                 Err(ServiceError::Gallery(GalleryError::OtherModel { .. })) => {
-                    self.0.models.follow().await.map_err(|error| {
+                    self.models().follow().await.map_err(|error| {
                         warn!(%error, "cannot follow the active model");
                         ServiceError::ModelChanges
                     })?;
@@ -76,14 +76,15 @@ impl Enrolment {
 
     async fn look(&self, image: Bytes, request: &EnrollRequest) -> Result<Sighting, ServiceError> {
         let bytes = image.clone();
-        let (photos, wanted) = (&self.0.recognition.photos(), request.wanted());
+        let (recognition, wanted) = (self.recognition(), request.wanted());
+        let photos = recognition.photos();
         let face = match request.face {
             FaceChoice::Only => photos.read("image", image, wanted, usize::MAX).await?.only()?,
             FaceChoice::Largest => photos.read("image", image, wanted, 1).await?.largest()?,
         };
         let pixels = face.chip.clone();
         let encoding = move || (vision::encode_chip(&pixels), Sha256::digest(&bytes).into());
-        let (chip, image_sha256) = self.0.engine.on_cpu(Step::Chips, encoding).await?;
+        let (chip, image_sha256) = self.parts.engine.on_cpu(Step::Chips, encoding).await?;
         let chip = chip.map_err(|error| ServiceError::Internal(error.to_string()))?;
         Ok(Sighting { face, chip, image_sha256 })
     }
@@ -96,13 +97,12 @@ impl Enrolment {
         sighting: &Sighting,
         key: Option<&RequestKey>,
     ) -> Result<Enrolled, ServiceError> {
-        let gallery = self.0.recognition.find_gallery(serving, request.gallery.as_str()).await?.id;
-        let authority = self.0.recognition.authority(serving, gallery).await?;
+        let recognition = self.recognition();
+        let gallery = recognition.find_gallery(serving, request.gallery.as_str()).await?.id;
+        let authority = recognition.authority(serving, gallery).await?;
         let chip = sighting.face.chip.clone();
-        let (embedding, others) = tokio::try_join!(
-            self.0.recognition.embedding(&serving.loaded, chip.clone()),
-            self.by_secondary(serving, chip)
-        )?;
+        let (embedding, others) =
+            tokio::try_join!(recognition.embedding(&serving.loaded, chip.clone()), self.by_secondary(serving, chip))?;
         let usability = serving.usability(&sighting.face, &embedding, authority.own_subject().threshold);
         let usability = if request.quality == QualityDemand::Any { usability } else { usability.accepted("image")? };
         let found = sighting.face.found();
@@ -120,7 +120,7 @@ impl Enrolment {
             embedding: &embedding,
             others: &others,
             on_duplicate: request.on_duplicate,
-            duplicate_threshold: authority.new_subject(self.0.recognition.config().duplicate_rate).threshold,
+            duplicate_threshold: authority.new_subject(recognition.config().duplicate_rate).threshold,
             on_mismatch: request.on_mismatch,
             mismatch_threshold: authority.own_subject().threshold,
         };
@@ -142,15 +142,15 @@ impl Enrolment {
         let named = answer.duplicates.iter().map(|duplicate| duplicate.subject_id).chain([answer.subject_id]);
         keep(&mut transaction, key, &answer, &named.collect::<Vec<_>>()).await?;
         transaction.commit().await.map_err(GalleryError::from)?;
-        self.0.recognition.catch_up().await;
+        recognition.catch_up().await;
         Ok(answer)
     }
 
     /// The embedding by the secondary model. Where that is not loaded, the embedding is made of the chip later.
     async fn by_secondary(&self, serving: &Serving, chip: Chip) -> Result<Vec<(ModelId, Embedding)>, ServiceError> {
-        match self.0.recognition.served().secondary().filter(|secondary| secondary.serving.id() != serving.id()) {
+        match self.recognition().served().secondary().filter(|secondary| secondary.serving.id() != serving.id()) {
             Some(secondary) => {
-                Ok(vec![(secondary.serving.id(), self.0.recognition.embedding(&secondary.serving.loaded, chip).await?)])
+                Ok(vec![(secondary.serving.id(), self.recognition().embedding(&secondary.serving.loaded, chip).await?)])
             }
             None => Ok(Vec::new()),
         }
@@ -162,7 +162,8 @@ impl Enrolment {
         serving: &Serving,
         face: &NewFace<'_>,
     ) -> Result<(gallery::Enrolled, Transaction), ServiceError> {
-        let mut enrolment = self.0.galleries.begin_enrolment(face).await?;
+        let galleries = self.galleries();
+        let mut enrolment = galleries.begin_enrolment(face).await?;
         let similar = match enrolment.duplicates_query(face) {
             None => Vec::new(),
             Some(query) => {
@@ -173,7 +174,7 @@ impl Enrolment {
                 match serving.resident.fresh() {
                     Some(view) => {
                         let gallery = enrolment.gallery_id();
-                        let found = self.0.recognition.search_in(Some(view), serving, gallery, vec![query]).await?;
+                        let found = self.recognition().search_in(Some(view), serving, gallery, vec![query]).await?;
                         found.into_iter().flatten().collect()
                     }
                     None => enrolment.search(face.model, &query).await?,

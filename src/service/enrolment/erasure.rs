@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Enrolment;
 use crate::db::Transaction;
 use crate::gallery::{Expected, GalleryError, Hidden};
-use crate::jobs::{self, JobKind};
+use crate::jobs::{self, JobKind, NewJob};
 use crate::service::ServiceError;
 use crate::service::answers::{self, Job, Revised};
 use crate::service::work::new_job;
@@ -50,16 +50,15 @@ impl Enrolment {
         &self,
         gallery: &str,
         expected: &Expected,
-        by: &str,
     ) -> Result<Deleted<answers::Erased>, ServiceError> {
-        let galleries = &self.0.galleries;
+        let galleries = &self.galleries();
         if let Some((hidden, erased)) = galleries.erase_small_gallery(gallery, expected).await? {
             self.forget(&hidden).await?;
             return Ok(Deleted::Done(erased.into()));
         }
         let mut transaction = galleries.begin().await?;
         let hidden = galleries.hide_gallery(&mut transaction, gallery, expected).await?;
-        self.leave_to_job(transaction, JobKind::Erase, (hidden, None), by).await
+        self.leave_to_job(transaction, JobKind::Erase, hidden, None).await
     }
 
     /// Erases a subject, given by name or id, with all its faces, if it is as expected.
@@ -68,16 +67,15 @@ impl Enrolment {
         gallery: &Name,
         subject: &str,
         expected: &Expected,
-        by: &str,
     ) -> Result<Deleted<answers::Erased>, ServiceError> {
-        let galleries = &self.0.galleries;
+        let galleries = &self.galleries();
         if let Some((hidden, erased)) = galleries.erase_small_subject(gallery.as_str(), subject, expected).await? {
             self.forget(&hidden).await?;
             return Ok(Deleted::Done(erased.into()));
         }
         let mut transaction = galleries.begin().await?;
         let hidden = galleries.hide_subject(&mut transaction, gallery.as_str(), subject, expected).await?;
-        self.leave_to_job(transaction, JobKind::Erase, (hidden, None), by).await
+        self.leave_to_job(transaction, JobKind::Erase, hidden, None).await
     }
 
     /// Gives the faces of `from` to `into`, both given by name or id, and erases `from`, if `into` is as expected.
@@ -86,9 +84,8 @@ impl Enrolment {
         gallery: &Name,
         (into, from): (&str, &str),
         expected: &Expected,
-        by: &str,
     ) -> Result<Deleted<Revised<answers::Subject>>, ServiceError> {
-        let galleries = &self.0.galleries;
+        let galleries = &self.galleries();
         if let Some((hidden, into)) = galleries.merge_small_subject(gallery.as_str(), into, from, expected).await? {
             self.forget(&hidden).await?;
             return Ok(Deleted::Done(galleries.subject_by_id(into).await?.into()));
@@ -96,11 +93,11 @@ impl Enrolment {
         let mut transaction = galleries.begin().await?;
         let (hidden, _, into) =
             galleries.hide_merged(&mut transaction, gallery.as_str(), (into, from), expected).await?;
-        self.leave_to_job(transaction, JobKind::Merge, (hidden, Some(into)), by).await
+        self.leave_to_job(transaction, JobKind::Merge, hidden, Some(into)).await
     }
 
     pub async fn delete_face(&self, face: FaceId) -> Result<answers::Erased, ServiceError> {
-        let (erased, transaction) = self.0.galleries.delete_face(face).await?;
+        let (erased, transaction) = self.galleries().delete_face(face).await?;
         self.await_servers(transaction, ERASED_WITHIN).await?;
         Ok(erased.into())
     }
@@ -110,12 +107,12 @@ impl Enrolment {
         &self,
         mut transaction: Transaction,
         kind: JobKind,
-        (hidden, into): (Hidden, Option<SubjectId>),
-        by: &str,
+        hidden: Hidden,
+        into: Option<SubjectId>,
     ) -> Result<Deleted<T>, ServiceError> {
         let settings = ErasureSettings { gallery: hidden.gallery, subject: hidden.subject, into, together: None };
         let key = hidden.subject.map_or(hidden.gallery.to_string(), |subject| subject.to_string());
-        let job = self.submit(&mut transaction, kind, key, &settings, by).await?;
+        let job = self.submit(&mut transaction, kind, key, &settings).await?;
         transaction.commit().await.map_err(GalleryError::from)?;
         self.forget(&hidden).await?;
         Ok(Deleted::Job(Box::new(job.into())))
@@ -128,17 +125,18 @@ impl Enrolment {
         kind: JobKind,
         key: String,
         settings: &ErasureSettings,
-        by: &str,
     ) -> Result<jobs::Job, ServiceError> {
-        let job = self.0.jobs.submit_within(transaction, &new_job(kind, key, settings, by)?).await?;
+        let galleries = Some(vec![settings.gallery]);
+        let new = NewJob { galleries, ..new_job(kind, key, settings, self.caller.name())? };
+        let job = self.jobs().submit_within(transaction, &new).await?;
         job.ok_or_else(|| ServiceError::Internal("there is a job for this already".to_owned()))
     }
 
     /// Waits until nobody finds any more what was hidden.
     async fn forget(&self, hidden: &Hidden) -> Result<(), ServiceError> {
         match hidden.subject {
-            Some(subject) => self.0.recognition.served().forget_subject(hidden.gallery, subject),
-            None => self.0.recognition.served().forget_gallery(hidden.gallery),
+            Some(subject) => self.recognition().served().forget_subject(hidden.gallery, subject),
+            None => self.recognition().served().forget_gallery(hidden.gallery),
         }
         self.await_servers(hidden.transaction, ERASED_WITHIN).await
     }
@@ -146,8 +144,8 @@ impl Enrolment {
     /// Waits until what a transaction erased is in no server's memory any more. It is erased all the same if a server that was cut
     /// off from the database, or killed, does not say so.
     async fn await_servers(&self, transaction: u64, within: Duration) -> Result<(), ServiceError> {
-        let ((), behind) =
-            tokio::join!(self.0.recognition.catch_up(), self.0.galleries.await_readers(transaction, within));
+        let (recognition, galleries) = (self.recognition(), self.galleries());
+        let ((), behind) = tokio::join!(recognition.catch_up(), galleries.await_readers(transaction, within));
         let behind = behind?;
         if behind > 0 {
             metrics::counter!("faceid_erasures_behind_total").increment(1);

@@ -16,13 +16,13 @@ impl Enrolment {
         min_similarity: Option<Threshold>,
         page: &FindingsRequest,
     ) -> Result<DuplicatePairs, ServiceError> {
-        let serving = self.0.recognition.serving();
-        let gallery = self.0.recognition.find_gallery(&serving, gallery.as_str()).await?.id;
+        let serving = self.recognition().serving();
+        let gallery = self.recognition().find_gallery(&serving, gallery.as_str()).await?.id;
         let review = self.review_state(&serving, gallery).await?;
-        let authority = self.0.recognition.authority(&serving, gallery).await?;
+        let authority = self.recognition().authority(&serving, gallery).await?;
         let least = min_similarity.map_or_else(|| authority.listed_pair().threshold, Threshold::get);
         let kinds = [FindingKind::Duplicate];
-        let found = self.0.galleries.list_findings(gallery, serving.id(), &kinds, least, page).await?;
+        let found = self.galleries().list_findings(gallery, serving.id(), &kinds, least, page).await?;
         let items = found.items.into_iter().filter_map(|finding| pair(&authority, finding)).collect();
         Ok(DuplicatePairs { items, next_cursor: found.next_cursor, min_similarity: least, review })
     }
@@ -34,8 +34,8 @@ impl Enrolment {
         kind: Option<AnomalyKind>,
         page: &FindingsRequest,
     ) -> Result<Anomalies, ServiceError> {
-        let serving = self.0.recognition.serving();
-        let gallery = self.0.recognition.find_gallery(&serving, gallery.as_str()).await?.id;
+        let serving = self.recognition().serving();
+        let gallery = self.recognition().find_gallery(&serving, gallery.as_str()).await?.id;
         let review = self.review_state(&serving, gallery).await?;
         let kinds: &[FindingKind] = match kind {
             None => &[FindingKind::Mislabelled, FindingKind::TwoPeople, FindingKind::NotAFace],
@@ -43,7 +43,7 @@ impl Enrolment {
             Some(AnomalyKind::TwoPeople) => &[FindingKind::TwoPeople],
             Some(AnomalyKind::NotAFace) => &[FindingKind::NotAFace],
         };
-        let found = self.0.galleries.list_findings(gallery, serving.id(), kinds, f32::MIN, page).await?;
+        let found = self.galleries().list_findings(gallery, serving.id(), kinds, f32::MIN, page).await?;
         let items = found.items.into_iter().filter_map(anomaly).collect();
         Ok(Anomalies { items, next_cursor: found.next_cursor, review })
     }
@@ -53,7 +53,7 @@ impl Enrolment {
         serving: &Serving,
         gallery: GalleryId,
     ) -> Result<ReviewState, ServiceError> {
-        let progress = self.0.galleries.review_progress(gallery, serving.id()).await?;
+        let progress = self.galleries().review_progress(gallery, serving.id()).await?;
         Ok(ReviewState { reviewed: progress.subjects.saturating_sub(progress.waiting), total: progress.subjects })
     }
 }

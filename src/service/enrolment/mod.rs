@@ -15,21 +15,25 @@ use crate::gallery::Galleries;
 use crate::jobs::Jobs;
 use crate::service::models::Models;
 use crate::service::recognition::Recognition;
+use crate::types::Caller;
 pub use datasets::NewDataset;
 pub use erasure::Deleted;
 pub(in crate::service) use erasure::ErasureSettings;
 
-/// Changes galleries. Cloning is cheap.
+/// Changes galleries, for a caller. Cloning is cheap.
 #[derive(Clone)]
-pub struct Enrolment(Arc<Parts>);
+pub struct Enrolment {
+    parts: Arc<Parts>,
+    caller: Caller,
+}
 
 struct Parts {
-    recognition: Recognition,
+    server_recognition: Recognition,
     /// Which one is active may have to be asked.
-    models: Models,
+    server_models: Models,
     engine: Engine,
-    galleries: Galleries,
-    jobs: Jobs,
+    all_galleries: Galleries,
+    all_jobs: Jobs,
     answers: Answers,
     config: JobsConfig,
 }
@@ -42,14 +46,38 @@ impl Enrolment {
         (galleries, jobs, answers): (&Galleries, &Jobs, &Answers),
         config: &JobsConfig,
     ) -> Self {
-        Self(Arc::new(Parts {
-            recognition: recognition.clone(),
-            models: models.clone(),
+        let parts = Parts {
+            server_recognition: recognition.clone(),
+            server_models: models.clone(),
             engine: engine.clone(),
-            galleries: galleries.clone(),
-            jobs: jobs.clone(),
+            all_galleries: galleries.clone(),
+            all_jobs: jobs.clone(),
             answers: answers.clone(),
             config: config.clone(),
-        }))
+        };
+        Self { parts: Arc::new(parts), caller: Caller::server() }
+    }
+
+    /// As it is for somebody.
+    pub fn for_caller(&self, caller: Caller) -> Self {
+        Self { parts: Arc::clone(&self.parts), caller }
+    }
+
+    /// The galleries that there are for the caller.
+    fn galleries(&self) -> Galleries {
+        self.parts.all_galleries.within(self.caller.scope())
+    }
+
+    /// The jobs that there are for the caller.
+    fn jobs(&self) -> Jobs {
+        self.parts.all_jobs.within(self.caller.scope())
+    }
+
+    fn recognition(&self) -> Recognition {
+        self.parts.server_recognition.for_caller(self.caller.clone())
+    }
+
+    fn models(&self) -> Models {
+        self.parts.server_models.for_caller(self.caller.clone())
     }
 }

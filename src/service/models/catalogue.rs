@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::{Models, NewModelFile};
 use crate::db::PageRequest;
 use crate::engine::Step;
-use crate::registry::{self, Actor, GateVerdict, Manifest, ManifestError, Model, ModelFormat, ModelSource, ModelState};
+use crate::registry::{self, GateVerdict, Manifest, ManifestError, Model, ModelFormat, ModelSource, ModelState};
 use crate::service::ServiceError;
 use crate::service::answers::{AuditEntry, ModelDetails, ModelEntry, Page};
 use crate::service::requests::ModelUpload;
@@ -15,14 +15,14 @@ impl Models {
     /// The models that the database knows, oldest first.
     pub async fn list_models(&self) -> Result<Vec<ModelEntry>, ServiceError> {
         let rollback = self.rollback_id().await?;
-        let models = self.0.registry.list().await?.into_iter();
+        let models = self.parts.registry.list().await?.into_iter();
         Ok(models.map(|model| entry(model, rollback)).collect())
     }
 
     /// A model given by id, sha256 or name, with its figures.
     pub async fn get_model(&self, model: &str) -> Result<ModelDetails, ServiceError> {
         let model = self.find_model(model).await?;
-        let galleries = &self.0.galleries;
+        let galleries = &self.galleries();
         let (embeddings, missing, without_chip) = tokio::try_join!(
             galleries.count_embeddings(model.id),
             galleries.count_missing_embeddings(model.id),
@@ -42,18 +42,18 @@ impl Models {
 
     /// A model given by id, sha256 or name.
     pub async fn find_model(&self, model: &str) -> Result<Model, ServiceError> {
-        Ok(self.0.registry.find(model).await?)
+        Ok(self.parts.registry.find(model).await?)
     }
 
     /// Takes in a file that somebody brings, with what they say of it. `false`: it is known already, and nothing changed.
-    pub async fn add_model(&self, upload: ModelUpload, actor: Actor) -> Result<(ModelEntry, bool), ServiceError> {
+    pub async fn add_model(&self, upload: ModelUpload) -> Result<(ModelEntry, bool), ServiceError> {
         let (content, hashed) = (upload.file.0.clone(), upload.file.0.clone());
-        let sha256 = self.0.engine.on_cpu(Step::Chips, move || Sha256::digest(&hashed).into()).await?;
+        let sha256 = self.parts.engine.on_cpu(Step::Chips, move || Sha256::digest(&hashed).into()).await?;
         // Where nobody needs a key, nobody has shown that they may run programs here.
-        let allow_code = upload.allow_code && actor != Actor::Anyone;
+        let allow_code = upload.allow_code && !self.caller.is_anyone();
         let manifest = self.manifest_of(&sha256, upload).await?;
         let file = NewModelFile { content, manifest, source: ModelSource::Import, parent: None, allow_code };
-        let (loaded, is_new) = self.0.files.import(file, actor).await?;
+        let (loaded, is_new) = self.parts.files.import(file, self.caller.name()).await?;
         Ok((entry(loaded.model, self.rollback_id().await?), is_new))
     }
 
@@ -86,27 +86,27 @@ impl Models {
     async fn known_manifest(&self, sha256: &[u8; 32], fields: &ModelUpload) -> Result<Option<Manifest>, ServiceError> {
         let ModelUpload { file: _, manifest: _, name, threshold, mean, scale, channels, allow_code: _ } = fields;
         let is_said = name.is_some() || threshold.is_some() || mean.is_some() || scale.is_some() || channels.is_some();
-        let known = self.0.registry.of_weights(sha256).await?;
+        let known = self.parts.registry.of_weights(sha256).await?;
         Ok(known.filter(|model| model.state != ModelState::Retired || !is_said).and_then(|model| model.manifest))
     }
 
     /// The largest file that is taken in, in bytes.
     pub fn max_model_bytes(&self) -> usize {
-        self.0.files.max_bytes()
+        self.parts.files.max_bytes()
     }
 
     /// Keeps what the gate said of a model; a promotion goes by it.
     pub async fn set_verdict(&self, model: ModelId, verdict: &GateVerdict) -> Result<(), ServiceError> {
-        Ok(self.0.registry.set_verdict(model, verdict).await?)
+        Ok(self.parts.registry.set_verdict(model, verdict).await?)
     }
 
     /// Who changed what, latest first.
     pub async fn audit(&self, page: PageRequest) -> Result<Page<AuditEntry>, ServiceError> {
-        Ok(self.0.registry.audit(page).await?.into())
+        Ok(self.parts.registry.audit(page).await?.into())
     }
 
     async fn rollback_id(&self) -> Result<Option<ModelId>, ServiceError> {
-        match self.0.registry.rollback_model().await {
+        match self.parts.registry.rollback_model().await {
             Ok(model) => Ok(Some(model.id)),
             Err(registry::RegistryError::NoFormerModel) => Ok(None),
             Err(error) => Err(error.into()),

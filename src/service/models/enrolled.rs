@@ -8,7 +8,7 @@ use crate::evaluation::{
     Claim, Comparisons, EvaluationError, Faces, ReportPlan, Resampling, Verification, Worth, verify,
 };
 use crate::gallery::PhotoId;
-use crate::registry::{Actor, Model};
+use crate::registry::Model;
 use crate::service::ServiceError;
 use crate::types::ModelId;
 
@@ -40,12 +40,12 @@ pub(in crate::service) struct EnrolledSample {
 impl Models {
     /// Faces of some subjects that are embedded by a model.
     pub(in crate::service) async fn sample_of_enrolled(&self, model: ModelId) -> Result<EnrolledSample, ServiceError> {
-        let galleries = self.0.galleries.some_with_mated(LEAST_MATED, LARGEST, MOST_GALLERIES).await?;
+        let galleries = self.galleries().some_with_mated(LEAST_MATED, LARGEST, MOST_GALLERIES).await?;
         let each = (MOST_SUBJECTS / galleries.len().max(1) as u32).max(2);
         let (mut sample, mut subject) = (EnrolledSample::default(), 0);
         for gallery in galleries {
             let first = sample.vectors.len();
-            for faces in self.0.galleries.sample_of_embeddings(gallery.id, model, each, MOST_OF_ONE).await? {
+            for faces in self.galleries().sample_of_embeddings(gallery.id, model, each, MOST_OF_ONE).await? {
                 sample.mated += usize::from(faces.len() > 1);
                 for (photo, embedding) in faces {
                     sample.vectors.push(embedding.as_slice().iter().map(|value| value.to_f32()).collect());
@@ -135,8 +135,8 @@ const RATES: [f64; 6] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
 impl Models {
     /// Gives a model that has no rates those that enrolled faces show, which must be embedded by it; its threshold stays.
     /// With too few people it stays as it is. Who is enrolled under two names makes thresholds too high rather than too low.
-    pub(in crate::service) async fn calibrate(&self, id: ModelId, actor: Actor) -> Result<(), ServiceError> {
-        let model = self.0.registry.model(id).await?;
+    pub(in crate::service) async fn calibrate(&self, id: ModelId, actor: &str) -> Result<(), ServiceError> {
+        let model = self.parts.registry.model(id).await?;
         let Some(manifest) = model.manifest.as_ref().filter(|manifest| !manifest.has_rates()) else { return Ok(()) };
         let sample = self.sample_of_enrolled(model.id).await?;
         let threshold = manifest.calibration().threshold.get();
@@ -153,7 +153,7 @@ impl Models {
         let manifest = manifest.map_err(|error| ServiceError::Internal(error.to_string()))?;
         let details = json!({"genuine_pairs": figures.genuine_pairs, "impostor_pairs": figures.impostor_pairs});
         info!(model = %model.name, %details, "measured what the model's similarities mean");
-        Ok(self.0.registry.calibrate(model.id, &manifest, actor, details).await?)
+        Ok(self.parts.registry.calibrate(model.id, &manifest, actor, details).await?)
     }
 }
 

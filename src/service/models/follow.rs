@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::Models;
 use crate::registry::Model;
 use crate::service::ServiceError;
-use crate::service::recognition::{Secondary, Serving};
+use crate::service::recognition::Secondary;
 
 /// How often the database is asked without being told to.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -16,15 +16,15 @@ const INTERVAL: Duration = Duration::from_secs(2);
 impl Models {
     /// Serves the model that the database says is active, for as long as the service lives.
     pub(in crate::service) async fn keep_following(self) {
-        let mut told = self.0.registry.subscribe();
+        let mut told = self.parts.registry.subscribe();
         loop {
             told.mark_unchanged();
             if let Err(error) = self.follow().await {
                 metrics::counter!("faceid_follow_failures_total").increment(1);
-                warn!(%error, model = %self.0.recognition.model_name(), "cannot follow the active model; still serving the former");
+                warn!(%error, model = %self.recognition().model_name(), "cannot follow the active model; still serving the former");
             }
             tokio::select! {
-                _ = told.changed() => self.0.faces_came.notify_one(),
+                _ = told.changed() => self.parts.faces_came.notify_one(),
                 () = tokio::time::sleep(INTERVAL) => {}
             }
         }
@@ -32,18 +32,18 @@ impl Models {
 
     /// Brings what this server holds ready in line with the database.
     pub(in crate::service) async fn follow(&self) -> Result<(), ServiceError> {
-        let _only_one = self.0.following.lock().await;
-        let lineup = self.0.registry.lineup().await?;
-        let serving = self.0.recognition.serving();
+        let _only_one = self.parts.following.lock().await;
+        let lineup = self.parts.registry.lineup().await?;
+        let serving = self.recognition().serving();
         if lineup.active.id == serving.id() {
-            self.0.recognition.served().describe_anew(&lineup.active, self.0.recognition.config());
+            self.recognition().served().describe_anew(&lineup.active, self.recognition().config());
         } else {
             // It is at hand if it was the secondary model here.
             let loaded = self.load(&lineup.active).await?;
             let next = self.prepare(loaded).await;
             info!(former = %serving.name(), model = %next.name(), "another model answers from now on");
-            self.0.recognition.served().replace(next).await;
-            self.0.faces_came.notify_one();
+            self.recognition().served().replace(next).await;
+            self.parts.faces_came.notify_one();
         }
         self.follow_secondary(lineup.secondary).await;
         Ok(())
@@ -51,7 +51,8 @@ impl Models {
 
     /// Without the secondary model, enrolments of this server are embedded later, by their chips.
     async fn follow_secondary(&self, secondary: Option<Model>) {
-        let served = self.0.recognition.served();
+        let recognition = self.recognition();
+        let served = recognition.served();
         let Some(secondary) = secondary else {
             served.set_secondary(None);
             return;
@@ -70,7 +71,7 @@ impl Models {
         // It is at hand if it was the secondary model already.
         match self.load(&secondary).await {
             Ok(loaded) => {
-                let serving = Serving::without_memory(&self.0.galleries, loaded, self.0.recognition.config());
+                let serving = self.prepare_beside(loaded);
                 served.set_secondary(Some(Secondary { serving: Arc::new(serving), shadow: secondary.shadow }));
             }
             Err(error) => {

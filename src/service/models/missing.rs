@@ -47,7 +47,7 @@ impl Pass {
     /// Embeds the next few faces, or looks for more. `None`: nothing is left.
     pub async fn go_on(&mut self, models: &Models) -> Result<Option<EmbeddedPiece>, ServiceError> {
         if self.missing.is_empty() {
-            let (missing, last) = models.0.galleries.missing_embeddings(self.loaded.model.id, self.after).await?;
+            let (missing, last) = models.galleries().missing_embeddings(self.loaded.model.id, self.after).await?;
             self.found |= !missing.is_empty();
             (self.missing, self.after) = (missing.into(), last);
             // Faces that came meanwhile may have smaller ids than those that were found.
@@ -84,7 +84,7 @@ impl Models {
         loaded: &Loaded,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<EmbeddedFaces, ServiceError> {
-        let total = self.0.galleries.count_missing_embeddings(loaded.model.id).await?;
+        let total = self.galleries().count_missing_embeddings(loaded.model.id).await?;
         let mut all = EmbeddedFaces::default();
         progress(0, total);
         let mut pass = Pass::new(loaded.clone());
@@ -96,20 +96,20 @@ impl Models {
             if embedded.faces > 0 {
                 let done = all.embedded + all.set_aside;
                 progress(done, total.max(done));
-                rest(began, self.0.config.share).await;
+                rest(began, self.parts.config.share).await;
             }
         }
-        self.0.recognition.catch_up().await;
+        self.recognition().catch_up().await;
         Ok(all)
     }
 
     /// Embeds faces by their chips. What cannot be embedded is set aside.
     async fn embed_faces(&self, loaded: &Loaded, faces: &[FaceId]) -> Result<EmbeddedPiece, ServiceError> {
-        let jpegs = Arc::new(self.0.galleries.chips_to_embed(faces).await?);
+        let jpegs = Arc::new(self.galleries().chips_to_embed(faces).await?);
         let decoded: Vec<(FaceId, Result<Chip, vision::ChipError>)> = patiently(|| {
             let jpegs = Arc::clone(&jpegs);
             let decode = move || jpegs.iter().map(|(face, jpeg)| (*face, vision::decode_chip(jpeg))).collect();
-            async { Ok(self.0.engine.on_cpu(Step::Chips, decode).await?) }
+            async { Ok(self.parts.engine.on_cpu(Step::Chips, decode).await?) }
         })
         .await?;
         let (mut chips, mut spoiled) = (Vec::new(), Vec::new());
@@ -119,18 +119,19 @@ impl Models {
                 Err(error) => spoiled.push((face, format!("its chip cannot be decoded: {error}"))),
             }
         }
+        let recognition = self.recognition();
         let pixels = || chips.iter().map(|(_, chip)| chip.clone()).collect::<Vec<_>>();
-        match patiently(|| self.0.recognition.embeddings(loaded, pixels())).await {
+        match patiently(|| recognition.embeddings(loaded, pixels())).await {
             Ok(embeddings) => {
                 let stored: Vec<_> = chips.iter().map(|(face, _)| *face).zip(embeddings).collect();
-                self.0.galleries.store_embeddings(loaded.model.id, &stored).await?;
+                self.galleries().store_embeddings(loaded.model.id, &stored).await?;
             }
             Err(error) if is_of_input(&error) => spoiled.extend(self.embed_one_by_one(loaded, chips).await?),
             Err(error) => return Err(error),
         }
         for (face, reason) in &spoiled {
             warn!(%face, %reason, model = %loaded.model.name, "a face cannot be embedded; it is set aside");
-            self.0.galleries.set_aside(SetAsideFrom::Embed, loaded.model.id, SetAsideItem::Face(*face), reason).await?;
+            self.galleries().set_aside(SetAsideFrom::Embed, loaded.model.id, SetAsideItem::Face(*face), reason).await?;
         }
         Ok(EmbeddedPiece { faces: faces.len() as u64, set_aside: spoiled.len() as u64 })
     }
@@ -141,12 +142,12 @@ impl Models {
         loaded: &Loaded,
         chips: Vec<(FaceId, Chip)>,
     ) -> Result<Vec<(FaceId, String)>, ServiceError> {
-        let mut spoiled = Vec::new();
+        let (recognition, mut spoiled) = (self.recognition(), Vec::new());
         for (face, chip) in chips {
-            match patiently(|| self.0.recognition.embedding(loaded, chip.clone())).await {
-                Ok(embedding) => _ = self.0.galleries.store_embeddings(loaded.model.id, &[(face, embedding)]).await?,
+            match patiently(|| recognition.embedding(loaded, chip.clone())).await {
+                Ok(embedding) => _ = self.galleries().store_embeddings(loaded.model.id, &[(face, embedding)]).await?,
                 Err(error) if is_of_input(&error) => {
-                    self.0.recognition.try_embedder(loaded).await?;
+                    recognition.try_embedder(loaded).await?;
                     spoiled.push((face, error.to_string()));
                 }
                 Err(error) => return Err(error),

@@ -24,6 +24,7 @@ use crate::jobs::Jobs;
 use crate::registry::{Model, Registry};
 use crate::service::ServiceError;
 use crate::service::recognition::{Loaded, Recognition, Serving};
+use crate::types::Caller;
 pub use files::{ModelFiles, NewModelFile, normalisation};
 pub(in crate::service) use missing::{EmbeddedFaces, Pass};
 pub use promotion::{GateState, Promoted, Promotion};
@@ -31,19 +32,22 @@ pub(in crate::service) use retire::RetirementSettings;
 pub use retrain::training_exit;
 pub use trial::{TrialAnswer, TrialFormat};
 
-/// What models need. Cloning is cheap.
+/// What models need, for a caller. Cloning is cheap.
 #[derive(Clone)]
-pub struct Models(Arc<Parts>);
+pub struct Models {
+    parts: Arc<Parts>,
+    caller: Caller,
+}
 
 struct Parts {
-    recognition: Recognition,
+    server_recognition: Recognition,
     engine: Engine,
     /// Searches large galleries, if there is one.
     search_device: Option<Device>,
-    galleries: Galleries,
+    all_galleries: Galleries,
     registry: Registry,
     files: ModelFiles,
-    jobs: Jobs,
+    all_jobs: Jobs,
     answers: Answers,
     config: JobsConfig,
     /// Held while the models that are loaded change.
@@ -60,52 +64,77 @@ impl Models {
         files: ModelFiles,
         config: &JobsConfig,
     ) -> Self {
-        Self(Arc::new(Parts {
-            recognition: recognition.clone(),
+        let parts = Parts {
+            server_recognition: recognition.clone(),
             engine: engine.clone(),
             search_device,
-            galleries: galleries.clone(),
+            all_galleries: galleries.clone(),
             registry: registry.clone(),
             files,
-            jobs: jobs.clone(),
+            all_jobs: jobs.clone(),
             answers: answers.clone(),
             config: config.clone(),
             following: Mutex::new(()),
             faces_came: Notify::new(),
-        }))
+        };
+        Self { parts: Arc::new(parts), caller: Caller::server() }
+    }
+
+    /// As it is for somebody.
+    pub fn for_caller(&self, caller: Caller) -> Self {
+        Self { parts: Arc::clone(&self.parts), caller }
+    }
+
+    /// The galleries that there are for the caller.
+    fn galleries(&self) -> Galleries {
+        self.parts.all_galleries.within(self.caller.scope())
+    }
+
+    /// The jobs that there are for the caller.
+    fn jobs(&self) -> Jobs {
+        self.parts.all_jobs.within(self.caller.scope())
+    }
+
+    fn recognition(&self) -> Recognition {
+        self.parts.server_recognition.for_caller(self.caller.clone())
     }
 
     pub fn registry(&self) -> &Registry {
-        &self.0.registry
+        &self.parts.registry
     }
 
     pub fn files(&self) -> &ModelFiles {
-        &self.0.files
+        &self.parts.files
     }
 
     /// The model that answers.
     pub fn active_model(&self) -> Model {
-        self.0.recognition.serving().loaded.model.clone()
+        self.recognition().serving().loaded.model.clone()
     }
 
     /// Waits until faces may have come without an embedding of the active model.
     pub(in crate::service) async fn faces_came(&self) {
-        self.0.faces_came.notified().await;
+        self.parts.faces_came.notified().await;
     }
 
     /// A model that is loaded already, or is loaded now from the model store.
     pub(in crate::service) async fn load(&self, model: &Model) -> Result<Loaded, ServiceError> {
-        match self.0.recognition.served().loaded(model.id) {
+        match self.recognition().served().loaded(model.id) {
             Some(loaded) => Ok(loaded.described(model)),
-            None => self.0.files.load(model).await,
+            None => self.parts.files.load(model).await,
         }
     }
 
-    /// Makes a model ready to answer, with its templates in memory.
+    /// Makes a model ready to answer everybody, with its templates in memory.
     async fn prepare(&self, loaded: Loaded) -> Serving {
-        let config = self.0.recognition.config();
-        let serving = Serving::start(&self.0.galleries, loaded, config, self.0.search_device);
+        let (recognition, device) = (self.recognition(), self.parts.search_device);
+        let serving = Serving::start(&self.parts.all_galleries, loaded, recognition.config(), device);
         serving.resident.filled().await;
         serving
+    }
+
+    /// Makes a model ready to embed, with nothing in memory but its network.
+    fn prepare_beside(&self, loaded: Loaded) -> Serving {
+        Serving::without_memory(&self.parts.all_galleries, loaded, self.recognition().config())
     }
 }

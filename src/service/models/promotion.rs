@@ -10,7 +10,7 @@ use crate::db::Transaction;
 use crate::evaluation::GateOutcome;
 use crate::gallery::GalleryError;
 use crate::jobs::{JobKind, Lease};
-use crate::registry::{Actor, Model, ModelState, Purpose};
+use crate::registry::{Model, ModelState, Purpose};
 use crate::service::ServiceError;
 use crate::service::answers::Job;
 use crate::service::once::{Once, once};
@@ -20,11 +20,12 @@ use crate::types::{ModelId, RequestKey};
 
 /// A promotion to be done.
 #[derive(Debug, Clone, Copy)]
-pub struct Promotion {
+pub struct Promotion<'a> {
     pub model: ModelId,
     /// Whether what the gate or the enrolled people refuse is promoted all the same, and faces without chips may be left behind.
     pub force: bool,
-    pub actor: Actor,
+    /// Who wants it.
+    pub actor: &'a str,
 }
 
 /// What a promotion did.
@@ -68,8 +69,8 @@ pub enum GateState {
 
 impl Models {
     /// Fails if a promotion of this model would be refused now.
-    pub async fn check_promotion(&self, promotion: &Promotion) -> Result<GateState, ServiceError> {
-        let model = self.0.registry.model(promotion.model).await?;
+    pub async fn check_promotion(&self, promotion: &Promotion<'_>) -> Result<GateState, ServiceError> {
+        let model = self.parts.registry.model(promotion.model).await?;
         if !model.is_loadable() {
             return Err(ServiceError::NoModelFile { model: model.name });
         }
@@ -88,7 +89,7 @@ impl Models {
 
     /// Fails if faces can never be embedded by a model, unless they may be left behind.
     pub(in crate::service) async fn require_chips(&self, model: ModelId, force: bool) -> Result<(), ServiceError> {
-        match self.0.galleries.count_without_chip(model).await? {
+        match self.galleries().count_without_chip(model).await? {
             faces @ 1.. if !force => Err(ServiceError::FacesWithoutChips { faces }),
             _ => Ok(()),
         }
@@ -99,15 +100,15 @@ impl Models {
     /// off, it leaves everything as it was but for the embeddings that were made; begun again, it goes on from there.
     pub async fn promote(
         &self,
-        promotion: Promotion,
+        promotion: Promotion<'_>,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Promoted, ServiceError> {
         let Promotion { model: id, force, actor } = promotion;
         let gate = self.check_promotion(&promotion).await?;
-        let model = self.0.registry.model(id).await?;
+        let model = self.parts.registry.model(id).await?;
         if model.state == ModelState::Active {
             self.follow().await?;
-            let left_behind = self.0.galleries.count_without_chip(id).await?;
+            let left_behind = self.galleries().count_without_chip(id).await?;
             let (enrolled, figures) = (GateState::NotNeeded, Value::Null);
             let (former, embedded, set_aside) = (None, 0, 0);
             return Ok(Promoted {
@@ -122,7 +123,7 @@ impl Models {
             });
         }
         let begun = json!({"force": force, "gate": gate});
-        self.0.registry.set_secondary(id, Purpose::Promotion, actor, begun).await?;
+        self.parts.registry.set_secondary(id, Purpose::Promotion, actor, begun).await?;
         // Loads it, so that new faces need no second look.
         self.follow().await?;
         let loaded = self.load(&model).await?;
@@ -132,15 +133,15 @@ impl Models {
             GateState::NotNeeded => (GateState::NotNeeded, Value::Null),
             _ => self.require_worth(&model, force).await?,
         };
-        let former = self.0.registry.active().await?.name;
+        let former = self.parts.registry.active().await?.name;
         let details = json!({"force": force, "gate": gate, "enrolled": enrolled});
         let before = first.embedded + first.set_aside;
         let (more, held) =
             self.embed_until_ready(&loaded, actor, |done, total| progress(before + done, before + total)).await?;
-        self.0.registry.switch(held, id, actor, details).await?;
+        self.parts.registry.switch(held, id, actor, details).await?;
         let EmbeddedFaces { embedded, set_aside } = first + more;
         self.follow().await?;
-        let left_behind = self.0.galleries.count_without_chip(id).await?;
+        let left_behind = self.galleries().count_without_chip(id).await?;
         info!(model = %model.name, %former, embedded, set_aside, "promoted");
         let (model, former) = (model.name, Some(former));
         Ok(Promoted { model, former, embedded, set_aside, left_behind, gate, enrolled, figures })
@@ -151,15 +152,15 @@ impl Models {
     pub(super) async fn embed_until_ready(
         &self,
         loaded: &Loaded,
-        actor: Actor,
+        actor: &str,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<(EmbeddedFaces, Transaction), ServiceError> {
         let id = loaded.model.id;
         let mut all = self.embed_missing(loaded, &mut progress).await?;
         self.calibrate(id, actor).await?;
         loop {
-            let mut held = self.0.registry.hold_secondary(id).await?;
-            match self.0.galleries.count_missing_within(&mut held, id).await? {
+            let mut held = self.parts.registry.hold_secondary(id).await?;
+            match self.galleries().count_missing_within(&mut held, id).await? {
                 0 => return Ok((all, held)),
                 faces => info!(faces, model = %loaded.model.name, "more faces came; embedding them as well"),
             }
@@ -172,7 +173,7 @@ impl Models {
 
     /// The model that was active before the present one.
     pub async fn rollback_model(&self) -> Result<Model, ServiceError> {
-        Ok(self.0.registry.rollback_model().await?)
+        Ok(self.parts.registry.rollback_model().await?)
     }
 }
 
@@ -192,51 +193,43 @@ impl Models {
         &self,
         model: &str,
         force: bool,
-        (actor, key): (Actor, Option<&RequestKey>),
+        key: Option<&RequestKey>,
     ) -> Result<Once<(Job, bool)>, ServiceError> {
-        once(&self.0.answers, key, async {
+        once(&self.parts.answers, key, async {
             let model = self.find_model(model).await?;
-            self.submit(&model, force, (actor, key)).await
+            self.submit(&model, force, key).await
         })
         .await
     }
 
     /// Submits a job that makes the model active that was before the present one.
-    pub async fn submit_rollback(
-        &self,
-        (actor, key): (Actor, Option<&RequestKey>),
-    ) -> Result<Once<(Job, bool)>, ServiceError> {
-        once(&self.0.answers, key, async {
+    pub async fn submit_rollback(&self, key: Option<&RequestKey>) -> Result<Once<(Job, bool)>, ServiceError> {
+        once(&self.parts.answers, key, async {
             let model = self.rollback_model().await?;
-            self.submit(&model, false, (actor, key)).await
+            self.submit(&model, false, key).await
         })
         .await
     }
 
     /// Submits the promotion of the embedder that the configuration names.
     pub async fn promote_configured(&self, model: ModelId) -> Result<(), ServiceError> {
-        let model = self.0.registry.model(model).await?;
-        self.submit(&model, false, (Actor::Server, None)).await?;
+        let model = self.parts.registry.model(model).await?;
+        self.submit(&model, false, None).await?;
         Ok(())
     }
 
-    async fn submit(
-        &self,
-        model: &Model,
-        force: bool,
-        (actor, key): (Actor, Option<&RequestKey>),
-    ) -> Result<(Job, bool), ServiceError> {
+    async fn submit(&self, model: &Model, force: bool, key: Option<&RequestKey>) -> Result<(Job, bool), ServiceError> {
+        let actor = self.caller.name();
         self.check_promotion(&Promotion { model: model.id, force, actor }).await?;
-        let settings =
-            PromotionSettings { model: model.id, name: model.name.clone(), force, actor: actor.as_str().to_owned() };
-        let new = new_job(JobKind::Promote, model.id.to_string(), &settings, actor.as_str())?;
-        work::submit(&self.0.jobs, &new, key).await
+        let settings = PromotionSettings { model: model.id, name: model.name.clone(), force, actor: actor.to_owned() };
+        let new = new_job(JobKind::Promote, model.id.to_string(), &settings, actor)?;
+        work::submit(&self.jobs(), &new, key).await
     }
 
     /// Works on such a job.
     pub(in crate::service) async fn run_promotion(&self, lease: &Lease) -> Result<Value, Failure> {
         let settings: PromotionSettings = settings_of(lease)?;
-        let actor = Actor::parse(&settings.actor).unwrap_or(Actor::Server);
+        let actor = settings.actor.as_str();
         let promotion = Promotion { model: settings.model, force: settings.force, actor };
         let promoting = self.embed_for(lease, (settings.model, Purpose::Promotion, actor), |progress| {
             self.promote(promotion, move |done, total| _ = progress.send_replace((done, total)))

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Models;
 use crate::gallery::GalleryError;
 use crate::jobs::{JobKind, NewJob};
-use crate::registry::{Actor, Model};
+use crate::registry::Model;
 use crate::service::ServiceError;
 use crate::service::answers::Job;
 use crate::service::once::{Once, keep, once};
@@ -27,44 +27,39 @@ impl Models {
         &self,
         model: &str,
         force: bool,
-        (actor, key): (Actor, Option<&RequestKey>),
+        key: Option<&RequestKey>,
     ) -> Result<Once<(Job, bool)>, ServiceError> {
-        once(&self.0.answers, key, self.retire(model, force, (actor, key))).await
+        once(&self.parts.answers, key, self.retire(model, force, key)).await
     }
 
-    async fn retire(
-        &self,
-        model: &str,
-        force: bool,
-        (actor, key): (Actor, Option<&RequestKey>),
-    ) -> Result<(Job, bool), ServiceError> {
-        let model = self.find_model(model).await?;
+    async fn retire(&self, model: &str, force: bool, key: Option<&RequestKey>) -> Result<(Job, bool), ServiceError> {
+        let (model, actor) = (self.find_model(model).await?, self.caller.name());
         let new = retirement(&model, actor)?;
-        let mut transaction = self.0.galleries.begin().await?;
-        self.0.registry.retire(&mut transaction, model.id, force, actor).await?;
-        let submitted = self.0.jobs.submit_within(&mut transaction, &new).await?.map(|job| (job.into(), true));
+        let mut transaction = self.galleries().begin().await?;
+        self.parts.registry.retire(&mut transaction, model.id, force, actor).await?;
+        let submitted = self.jobs().submit_within(&mut transaction, &new).await?.map(|job| (job.into(), true));
         if let Some(answer) = &submitted {
             keep(&mut transaction, key, answer, &[]).await?;
         }
         transaction.commit().await.map_err(GalleryError::from)?;
         match submitted {
             Some(answer) => Ok(answer),
-            None => submit(&self.0.jobs, &new, key).await,
+            None => submit(&self.jobs(), &new, key).await,
         }
     }
 
     /// Submits jobs for models that an earlier version began to retire, which knew no such jobs.
     pub(in crate::service) async fn finish_retirements(&self) -> Result<(), ServiceError> {
-        for model in self.0.registry.retired().await? {
-            if self.0.galleries.has_embeddings(model.id).await? {
-                self.0.jobs.submit(&retirement(&model, Actor::Server)?).await?;
+        for model in self.parts.registry.retired().await? {
+            if self.galleries().has_embeddings(model.id).await? {
+                self.jobs().submit(&retirement(&model, self.caller.name())?).await?;
             }
         }
         Ok(())
     }
 }
 
-fn retirement(model: &Model, actor: Actor) -> Result<NewJob, ServiceError> {
+fn retirement(model: &Model, actor: &str) -> Result<NewJob, ServiceError> {
     let settings = RetirementSettings { model: model.id, name: model.name.clone() };
-    new_job(JobKind::Retire, model.id.to_string(), &settings, actor.as_str())
+    new_job(JobKind::Retire, model.id.to_string(), &settings, actor)
 }

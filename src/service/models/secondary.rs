@@ -9,10 +9,10 @@ use tracing::warn;
 
 use super::Models;
 use crate::jobs::{JobError, JobKind, Lease, Stop};
-use crate::registry::{Actor, Model, Purpose};
+use crate::registry::{Model, Purpose};
 use crate::service::ServiceError;
 use crate::service::work::Failure;
-use crate::types::ModelId;
+use crate::types::{Caller, ModelId};
 
 /// How often a job says how far it is.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ impl Models {
     pub(in crate::service) async fn embed_for<T, F: Future<Output = Result<T, ServiceError>>>(
         &self,
         lease: &Lease,
-        (model, purpose, actor): (ModelId, Purpose, Actor),
+        (model, purpose, actor): (ModelId, Purpose, &str),
         work: impl FnOnce(Progress) -> F,
     ) -> Result<T, Failure> {
         let (progress, seen) = watch::channel((0, 0));
@@ -47,8 +47,8 @@ impl Models {
     }
 
     /// New faces need not be embedded by the model any more. If the database is away, [`Self::end_orphaned`] does it.
-    async fn abandon(&self, model: ModelId, purpose: Purpose, actor: Actor, reason: &str) {
-        if let Err(error) = self.0.registry.clear_secondary(model, purpose, actor, reason).await {
+    async fn abandon(&self, model: ModelId, purpose: Purpose, actor: &str, reason: &str) {
+        if let Err(error) = self.parts.registry.clear_secondary(model, purpose, actor, reason).await {
             warn!(%error, "cannot note that a model is given up; trying again");
         }
     }
@@ -59,12 +59,12 @@ impl Models {
             return Ok(false);
         }
         let key = secondary.id.to_string();
-        let is_needed = self.0.jobs.unfinished(JobKind::Promote, &key).await?.is_some()
-            || self.0.jobs.unfinished(JobKind::Shadow, &key).await?.is_some();
+        let is_needed = self.jobs().unfinished(JobKind::Promote, &key).await?.is_some()
+            || self.jobs().unfinished(JobKind::Shadow, &key).await?.is_some();
         if !is_needed {
-            self.0
+            self.parts
                 .registry
-                .clear_secondary(secondary.id, Purpose::Promotion, Actor::Server, "its job has ended")
+                .clear_secondary(secondary.id, Purpose::Promotion, Caller::server().name(), "its job has ended")
                 .await?;
         }
         Ok(!is_needed)

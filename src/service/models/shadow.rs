@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::db::PageRequest;
 use crate::gallery::GalleryError;
 use crate::jobs::{JobKind, Lease, NewJob};
-use crate::registry::{self, Actor, Comparison, Model, Purpose};
+use crate::registry::{self, Comparison, Model, Purpose};
 use crate::service::ServiceError;
 use crate::service::answers::{Disagreement, Job, Page, ShadowOpinion, ShadowReport, ShadowTally};
 use crate::service::models::{EmbeddedFaces, Models};
@@ -35,17 +35,17 @@ impl Models {
         &self,
         model: &str,
         request: ShadowRequest,
-        (actor, key): (Actor, Option<&RequestKey>),
+        key: Option<&RequestKey>,
     ) -> Result<Once<(Job, bool)>, ServiceError> {
-        once(&self.0.answers, key, async {
-            let new = self.new_shadow(model, request, actor).await?;
-            submit(&self.0.jobs, &new, key).await
+        once(&self.parts.answers, key, async {
+            let new = self.new_shadow(model, request).await?;
+            submit(&self.jobs(), &new, key).await
         })
         .await
     }
 
-    async fn new_shadow(&self, model: &str, request: ShadowRequest, actor: Actor) -> Result<NewJob, ServiceError> {
-        let ShadowRequest { share, force } = request;
+    async fn new_shadow(&self, model: &str, request: ShadowRequest) -> Result<NewJob, ServiceError> {
+        let (ShadowRequest { share, force }, actor) = (request, self.caller.name());
         if !(share > 0.0 && share <= 1.0) {
             let reason = "it is more than 0, and 1 at most".to_owned();
             return Err(ServiceError::InvalidField { field: "share", reason });
@@ -56,17 +56,16 @@ impl Models {
             return Err(ServiceError::NoModelFile { model: model.name });
         }
         self.require_chips(model.id, force).await?;
-        let settings =
-            ShadowSettings { model: model.id, name: model.name.clone(), share, actor: actor.as_str().to_owned() };
-        new_job(JobKind::Shadow, model.id.to_string(), &settings, actor.as_str())
+        let settings = ShadowSettings { model: model.id, name: model.name.clone(), share, actor: actor.to_owned() };
+        new_job(JobKind::Shadow, model.id.to_string(), &settings, actor)
     }
 
     /// Works on such a job.
     pub(in crate::service) async fn run_shadow(&self, lease: &Lease) -> Result<Value, Failure> {
         let settings: ShadowSettings = settings_of(lease)?;
-        let actor = Actor::parse(&settings.actor).unwrap_or(Actor::Server);
+        let actor = settings.actor.as_str();
         let beginning = self.embed_for(lease, (settings.model, Purpose::Shadow, actor), |progress| {
-            self.begin_shadow(&settings, actor, move |done, total| _ = progress.send_replace((done, total)))
+            self.begin_shadow(&settings, move |done, total| _ = progress.send_replace((done, total)))
         });
         let EmbeddedFaces { embedded, set_aside } = beginning.await?;
         Ok(json!({
@@ -78,26 +77,26 @@ impl Models {
     async fn begin_shadow(
         &self,
         settings: &ShadowSettings,
-        actor: Actor,
         progress: impl FnMut(u64, u64),
     ) -> Result<EmbeddedFaces, ServiceError> {
-        let model = self.0.registry.model(settings.model).await?;
+        let actor = settings.actor.as_str();
+        let model = self.parts.registry.model(settings.model).await?;
         model.not_active()?;
         let details = json!({"share": settings.share});
-        self.0.registry.set_secondary(model.id, Purpose::Shadow, actor, details).await?;
+        self.parts.registry.set_secondary(model.id, Purpose::Shadow, actor, details).await?;
         self.follow().await?;
         let loaded = self.load(&model).await?;
         let (embedded, held) = self.embed_until_ready(&loaded, actor, progress).await?;
-        self.0.registry.begin_shadow(held, model.id, settings.share, actor).await?;
+        self.parts.registry.begin_shadow(held, model.id, settings.share, actor).await?;
         self.follow().await?;
         Ok(embedded)
     }
 
     /// Ends the shadow of a model, if it is in it. What came of it can still be read.
-    pub async fn end_shadow(&self, model: &str, actor: Actor) -> Result<(), ServiceError> {
+    pub async fn end_shadow(&self, model: &str) -> Result<(), ServiceError> {
         let model = self.find_model(model).await?;
-        let is_promoted = self.0.jobs.unfinished(JobKind::Promote, &model.id.to_string()).await?.is_some();
-        if !self.0.registry.end_shadow(model.id, is_promoted, actor).await? {
+        let is_promoted = self.jobs().unfinished(JobKind::Promote, &model.id.to_string()).await?.is_some();
+        if !self.parts.registry.end_shadow(model.id, is_promoted, self.caller.name()).await? {
             return Err(ServiceError::NoShadow { model: model.name });
         }
         self.follow().await
@@ -106,7 +105,7 @@ impl Models {
     /// What came of the probes that a model was asked about in the shadow.
     pub async fn shadow_report(&self, model: &str) -> Result<ShadowReport, ServiceError> {
         let model = self.shadowed(model).await?;
-        let tallies = self.0.registry.shadow_tallies(model.id).await?;
+        let tallies = self.parts.registry.shadow_tallies(model.id).await?;
         Ok(ShadowReport {
             model: model.name,
             share: model.shadow,
@@ -117,13 +116,13 @@ impl Models {
     /// The probes about which a model and the active one differed, latest first.
     pub async fn disagreements(&self, model: &str, page: PageRequest) -> Result<Page<Disagreement>, ServiceError> {
         let model = self.shadowed(model).await?;
-        Ok(self.0.registry.disagreements(model.id, page).await?.into())
+        Ok(self.parts.registry.disagreements(model.id, page).await?.into())
     }
 
     /// A model that is, or was, in the shadow.
     async fn shadowed(&self, model: &str) -> Result<Model, ServiceError> {
         let model = self.find_model(model).await?;
-        if model.shadow.is_none() && self.0.registry.shadow_tallies(model.id).await?.is_empty() {
+        if model.shadow.is_none() && self.parts.registry.shadow_tallies(model.id).await?.is_empty() {
             return Err(ServiceError::NoShadow { model: model.name });
         }
         Ok(model)
@@ -163,7 +162,8 @@ impl From<registry::NamedOpinion> for ShadowOpinion {
 impl Models {
     /// Lets the candidate see what was chosen, for as long as the service lives.
     pub(in crate::service) async fn keep_comparing(self) {
-        let mut chosen = self.0.recognition.sampler().chosen().await;
+        let recognition = self.recognition();
+        let mut chosen = recognition.sampler().chosen().await;
         while let Some((secondary, answered)) = chosen.recv().await {
             let faces = answered.chips.len();
             match self.compare(&secondary.serving, answered).await {
@@ -182,16 +182,17 @@ impl Models {
 
     async fn compare(&self, candidate: &Serving, answered: Answered) -> Result<(), ServiceError> {
         let Answered { gallery, policy, unique_subjects, chips, opinions, by } = answered;
-        let embeddings = patiently(|| self.0.recognition.embeddings(&candidate.loaded, chips.clone())).await?;
-        let decision = self.0.recognition.decide(candidate, &gallery, policy, 1).await?;
+        let recognition = self.recognition();
+        let embeddings = patiently(|| recognition.embeddings(&candidate.loaded, chips.clone())).await?;
+        let decision = recognition.decide(candidate, &gallery, policy, 1).await?;
         let probes: Vec<StoredEmbedding> = embeddings.iter().map(StoredEmbedding::from).collect();
         let probes = Probes { embeddings: &probes, except: None, top_k: 1, unique: unique_subjects };
-        let found = self.0.recognition.best_subjects(candidate, gallery.id, probes, decision.threshold).await?;
+        let found = recognition.best_subjects(candidate, gallery.id, probes, decision.threshold).await?;
         for (by_active, hits) in opinions.into_iter().zip(found.hits) {
             let by_candidate = opinion(&hits, decision.threshold);
             let comparison =
                 Comparison { candidate: candidate.id(), against: by, gallery: gallery.id, by_active, by_candidate };
-            self.0.registry.note_comparison(&comparison).await?;
+            self.parts.registry.note_comparison(&comparison).await?;
             count_shadow(comparison.disagreement().map_or("agreed", |kind| kind.name()), 1);
         }
         Ok(())

@@ -23,7 +23,7 @@ impl Recognition {
         let chips: Vec<Chip> = faces.iter().map(|face| face.chip.clone()).collect();
         let shown = |chip: &Chip| Ok(Some(STANDARD.encode(vision::encode_chip(chip)?)));
         let encoding = move || chips.iter().map(shown).collect::<Result<Vec<_>, ChipError>>();
-        let shown = self.0.engine.on_cpu(Step::Chips, encoding).await?;
+        let shown = self.parts.engine.on_cpu(Step::Chips, encoding).await?;
         shown.map_err(|error| ServiceError::Internal(error.to_string()))
     }
 }

@@ -16,7 +16,7 @@ impl Recognition {
     /// `max_body_bytes` is the longest request.
     pub fn info(&self, max_body_bytes: usize) -> Result<Info, ServiceError> {
         let serving = self.serving();
-        let config = &self.0.config;
+        let config = &self.parts.config;
         // Rates beyond what was measured have no threshold.
         let at = |fmr| {
             let decision = decide_pair(&serving, Some(Policy::Fmr(fmr))).ok()?;

@@ -23,6 +23,7 @@ use crate::config::{Config, RecognitionConfig};
 use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
 use crate::service::ServiceError;
+use crate::types::Caller;
 pub(in crate::service) use decisions::{Authority, GalleryCurves, STRANGERS};
 pub(in crate::service) use lookup::{Probes, opinion};
 use naming::FaceNaming;
@@ -35,13 +36,16 @@ pub use stored::Enrolled;
 /// Photos of a batch that are in work at once: as many as keep the engine's queues filled.
 const BATCHED: usize = 16;
 
-/// Recognises. Cloning is cheap.
+/// Recognises, for a caller. Cloning is cheap.
 #[derive(Clone)]
-pub struct Recognition(Arc<Parts>);
+pub struct Recognition {
+    parts: Arc<Parts>,
+    caller: Caller,
+}
 
 struct Parts {
     engine: Engine,
-    galleries: Galleries,
+    all_galleries: Galleries,
     photos: PhotoReader,
     /// The models that answer, or are about to.
     served: ServedModels,
@@ -59,10 +63,10 @@ struct Parts {
 impl Recognition {
     pub(in crate::service) fn new(engine: &Engine, galleries: &Galleries, serving: Serving, config: &Config) -> Self {
         let recognition = config.recognition.clone();
-        Self(Arc::new(Parts {
+        let parts = Parts {
             photos: PhotoReader::new(engine.clone(), &recognition),
             engine: engine.clone(),
-            galleries: galleries.clone(),
+            all_galleries: galleries.clone(),
             served: ServedModels::new(serving),
             curves: GalleryCurves::default(),
             sampler: Sampler::new(),
@@ -71,32 +75,43 @@ impl Recognition {
             database_searches: Arc::new(Semaphore::new((config.database.connections as usize / 2).max(1))),
             naming: FaceNaming::new(),
             config: recognition,
-        }))
+        };
+        Self { parts: Arc::new(parts), caller: Caller::server() }
+    }
+
+    /// As it is for somebody.
+    pub fn for_caller(&self, caller: Caller) -> Self {
+        Self { parts: Arc::clone(&self.parts), caller }
+    }
+
+    /// The galleries that there are for the caller.
+    fn galleries(&self) -> Galleries {
+        self.parts.all_galleries.within(self.caller.scope())
     }
 
     /// What answers a request that begins now.
     pub(in crate::service) fn serving(&self) -> Arc<Serving> {
-        self.0.served.serving()
+        self.parts.served.serving()
     }
 
     pub(in crate::service) fn served(&self) -> &ServedModels {
-        &self.0.served
+        &self.parts.served
     }
 
     pub(in crate::service) fn photos(&self) -> &PhotoReader {
-        &self.0.photos
+        &self.parts.photos
     }
 
     pub(in crate::service) fn curves(&self) -> &GalleryCurves {
-        &self.0.curves
+        &self.parts.curves
     }
 
     pub(in crate::service) fn sampler(&self) -> &Sampler {
-        &self.0.sampler
+        &self.parts.sampler
     }
 
     pub(in crate::service) fn config(&self) -> &RecognitionConfig {
-        &self.0.config
+        &self.parts.config
     }
 
     /// The name of the model that answers.
@@ -106,12 +121,12 @@ impl Recognition {
 
     /// Waits until searches see what was committed before; called after each write.
     pub(in crate::service) async fn catch_up(&self) {
-        self.0.served.catch_up().await;
+        self.parts.served.catch_up().await;
     }
 
     /// A place among the requests in work, or `Overloaded`: whoever is refused is refused at once.
     pub(in crate::service) fn admit(&self) -> Result<OwnedSemaphorePermit, ServiceError> {
-        Arc::clone(&self.0.requests).try_acquire_owned().map_err(|_| rejected("service"))
+        Arc::clone(&self.parts.requests).try_acquire_owned().map_err(|_| rejected("service"))
     }
 
     /// As [`Self::admit`], with a place for each photo of a batch that is in work at once: it is many requests in one. It takes what
@@ -119,9 +134,9 @@ impl Recognition {
     pub(in crate::service) fn admit_batch(&self, photos: usize) -> Result<OwnedSemaphorePermit, ServiceError> {
         let mut admitted = self.admit()?;
         let more = photos.clamp(1, BATCHED) - 1;
-        let more = more.min(self.0.requests.available_permits());
+        let more = more.min(self.parts.requests.available_permits());
         // Somebody else may have been faster.
-        if let Ok(more) = Arc::clone(&self.0.requests).try_acquire_many_owned(more as u32) {
+        if let Ok(more) = Arc::clone(&self.parts.requests).try_acquire_many_owned(more as u32) {
             admitted.merge(more);
         }
         Ok(admitted)
@@ -131,19 +146,19 @@ impl Recognition {
     ///
     /// It holds no place while it arrives, so that slow clients keep none from others.
     pub fn check_room(&self) -> Result<(), ServiceError> {
-        if self.0.requests.available_permits() == 0 { Err(rejected("door")) } else { Ok(()) }
+        if self.parts.requests.available_permits() == 0 { Err(rejected("door")) } else { Ok(()) }
     }
 
     /// Notes for the metrics how busy the service is now.
     pub fn record_load(&self) {
-        let in_work = self.0.config.max_requests - self.0.requests.available_permits();
+        let in_work = self.parts.config.max_requests - self.parts.requests.available_permits();
         metrics::gauge!("faceid_requests_in_work").set(in_work as f64);
         let serving = self.serving();
         let resident = serving.resident.current().map_or(0, |held| held.view.index.len());
         metrics::gauge!("faceid_resident_templates").set(resident as f64);
         let age = serving.resident.age().unwrap_or_default();
         metrics::gauge!("faceid_resident_age_seconds").set(age.as_secs_f64());
-        let Depth { first, detect, later, embed, search } = self.0.engine.depth();
+        let Depth { first, detect, later, embed, search } = self.parts.engine.depth();
         let depths = [("decode", first), ("detect", detect), ("align", later), ("embed", embed), ("search", search)];
         for (stage, depth) in depths {
             metrics::gauge!("faceid_queue_depth", "stage" => stage).set(depth as f64);

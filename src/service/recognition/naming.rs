@@ -86,12 +86,13 @@ impl Recognition {
         if unknown == 0 {
             return Ok(true);
         }
-        let naming = self.0.galleries.fill_faces(gallery, serving.id(), probes, &mut found.hits);
+        let galleries = self.galleries();
+        let naming = galleries.fill_faces(gallery, serving.id(), probes, &mut found.hits);
         if !serving.resident.is_on() {
             naming.await?;
             return Ok(true);
         }
-        Ok(self.0.naming.run(unknown, found.stale.is_some(), naming).await)
+        Ok(self.parts.naming.run(unknown, found.stale.is_some(), naming).await)
     }
 }
 

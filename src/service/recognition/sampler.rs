@@ -57,16 +57,16 @@ impl Sampler {
 impl Recognition {
     /// Hands a photo that was answered to the candidate, if there is one in the shadow and the lot falls on the photo.
     pub(super) fn offer(&self, serving: &Serving, answered: impl FnOnce() -> Answered) {
-        let Some(secondary) = self.0.served.secondary().filter(|secondary| secondary.serving.id() != serving.id())
+        let Some(secondary) = self.parts.served.secondary().filter(|secondary| secondary.serving.id() != serving.id())
         else {
             return;
         };
-        if !secondary.shadow.is_some_and(|share| self.0.sampler.chooses(share)) {
+        if !secondary.shadow.is_some_and(|share| self.parts.sampler.chooses(share)) {
             return;
         }
         let answered = answered();
         let faces = answered.chips.len();
-        if faces > 0 && self.0.sampler.sender.try_send((secondary, answered)).is_err() {
+        if faces > 0 && self.parts.sampler.sender.try_send((secondary, answered)).is_err() {
             count_shadow("left_out", faces);
         }
     }

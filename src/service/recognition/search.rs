@@ -27,16 +27,17 @@ pub(in crate::service) struct Found {
 }
 
 impl Recognition {
-    /// The gallery that is given by id or name.
+    /// The gallery that is given by id or name, if there is such a one for the caller.
     pub(in crate::service) async fn find_gallery(
         &self,
         serving: &Serving,
         gallery: &str,
     ) -> Result<Gallery, ServiceError> {
-        if let Some(found) = serving.resident.current().and_then(|held| held.view.gallery(gallery)) {
+        let held = serving.resident.current().and_then(|held| held.view.gallery(gallery));
+        if let Some(found) = held.filter(|found| self.caller.scope().has(found.id)) {
             return Ok(found);
         }
-        Ok(self.0.galleries.find_gallery(gallery).await?)
+        Ok(self.galleries().find_gallery(gallery).await?)
     }
 
     /// For each query its hits, best first: in memory, even if that is somewhat old, else in the database. There few search at
@@ -79,9 +80,9 @@ impl Recognition {
         let began = Instant::now();
         let search = async {
             let Some(view) = view else {
-                return Ok(self.0.galleries.search(gallery, serving.id(), &queries).await?);
+                return Ok(self.galleries().search(gallery, serving.id(), &queries).await?);
             };
-            Ok(self.0.engine.search(&view.index, gallery, queries).await?)
+            Ok(self.parts.engine.search(&view.index, gallery, queries).await?)
         };
         let found: Result<Hits, ServiceError> = search.instrument(debug_span!("search")).await;
         metrics::histogram!("faceid_stage_seconds", "stage" => "search").record(began.elapsed());
@@ -93,7 +94,7 @@ impl Recognition {
         if !serving.resident.is_on() {
             return Ok(None);
         }
-        let place = Arc::clone(&self.0.database_searches).acquire_owned();
+        let place = Arc::clone(&self.parts.database_searches).acquire_owned();
         match tokio::time::timeout(PLACE_WITHIN, place).await {
             Ok(Ok(place)) => Ok(Some(place)),
             _ => Err(rejected("search")),

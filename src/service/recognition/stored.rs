@@ -31,7 +31,7 @@ impl Recognition {
         let wanted = request.wanted();
         let (embedding, face) = match request.probe()? {
             Given::Photo(image) => {
-                let face = self.0.photos.read("image", image.0, wanted, 1).await?.largest()?;
+                let face = self.parts.photos.read("image", image.0, wanted, 1).await?.largest()?;
                 let embedding = self.embedding(&serving.loaded, face.chip.clone()).await?;
                 let usability = serving.usability(&face, &embedding, decision.threshold);
                 (embedding, Some(ComparedFace { face: face.found(), usability }))
@@ -82,7 +82,7 @@ impl Recognition {
         enrolled: Enrolled<'_>,
         gallery: Option<&Name>,
     ) -> Result<Known, ServiceError> {
-        let (galleries, model) = (&self.0.galleries, serving.id());
+        let (galleries, model) = (&self.galleries(), serving.id());
         match enrolled {
             Enrolled::Subject(subject) => {
                 let gallery = gallery.map_or(DEFAULT_GALLERY_NAME, Name::as_str);

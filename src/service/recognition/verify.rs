@@ -12,7 +12,7 @@ impl Recognition {
         let _admitted = self.admit()?;
         let serving = self.serving();
         let decision = decide_pair(&serving, request.policy()?)?;
-        let (photos, wanted) = (&self.0.photos, request.wanted());
+        let (photos, wanted) = (&self.parts.photos, request.wanted());
         let (a, b) = (request.image_a.0, request.image_b.0);
         let (a, b) = tokio::try_join!(photos.read("image_a", a, wanted, 1), photos.read("image_b", b, wanted, 1))?;
         let (a, b) = (a.largest()?, b.largest()?);

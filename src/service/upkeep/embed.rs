@@ -24,7 +24,7 @@ pub(super) struct Embedding {
 
 impl Embedding {
     pub async fn step(&mut self, upkeep: &Upkeep) -> Result<Step, ServiceError> {
-        let recognition = &upkeep.0.recognition;
+        let recognition = &upkeep.recognition();
         let secondary = recognition.served().secondary().filter(|secondary| secondary.shadow.is_some());
         let shadow = secondary.map(|secondary| secondary.serving);
         let wanted = [Some(recognition.serving()), shadow].into_iter().flatten();
@@ -40,10 +40,10 @@ impl Embedding {
             self.pass = Some(Pass::new(loaded));
             return Ok(Step::More(Progress::new("looking", self.done, self.total)));
         };
-        match pass.go_on(&upkeep.0.models).await? {
+        match pass.go_on(&upkeep.models()).await? {
             Some(embedded) => {
                 if self.total.is_none() && pass.has_missing() {
-                    let missing = upkeep.0.galleries.count_missing_embeddings(pass.loaded.model.id).await?;
+                    let missing = upkeep.galleries().count_missing_embeddings(pass.loaded.model.id).await?;
                     self.total = Some(self.done + missing);
                 }
                 self.done += embedded.faces;
@@ -52,7 +52,7 @@ impl Embedding {
                 self.complete.push(pass.loaded.model.id);
                 self.pass = None;
                 (self.done, self.total) = (0, None);
-                upkeep.0.recognition.catch_up().await;
+                upkeep.recognition().catch_up().await;
             }
         }
         Ok(Step::More(Progress::new("embedding", self.done, self.total)))

@@ -40,7 +40,7 @@ impl Erasing {
 
     pub async fn step(&mut self, upkeep: &Upkeep) -> Result<Step, Failure> {
         let ErasureSettings { gallery, subject, together, .. } = self.settings;
-        let galleries = &upkeep.0.galleries;
+        let galleries = &upkeep.galleries();
         let (Some(left), Some(totals)) = (&mut self.left, &mut self.totals) else {
             let left = match together {
                 Some(with) => galleries.count_hidden_together(with).await?,
@@ -64,7 +64,7 @@ impl Erasing {
             return Ok(Step::More(self.progress()));
         }
         let Totals { all, lost } = *totals;
-        upkeep.0.recognition.catch_up().await;
+        upkeep.recognition().catch_up().await;
         Ok(Step::Done(match self.settings.into {
             Some(_) if !lost => json!({"faces": all.faces}),
             _ => json!(all),

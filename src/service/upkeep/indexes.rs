@@ -29,7 +29,7 @@ impl Upkeep {
     /// Works on the job that builds and measures the indexes that are due. With galleries in memory none is.
     pub(in crate::service) async fn run_indexes(&self, lease: &Lease) -> Result<Value, Failure> {
         loop {
-            if !self.0.recognition.serving().resident.is_on()
+            if !self.recognition().serving().resident.is_on()
                 && let Err(error) = self.build_indexes(lease).await
             {
                 warn!(%error, "cannot build the indexes of galleries; trying again");
@@ -42,7 +42,7 @@ impl Upkeep {
     }
 
     async fn build_indexes(&self, lease: &Lease) -> Result<(), ServiceError> {
-        let (galleries, serving) = (&self.0.galleries, self.0.recognition.serving());
+        let (galleries, serving) = (&self.galleries(), self.recognition().serving());
         galleries.drop_stale_indexes().await?;
         for due in galleries.indexes_due(serving.id()).await? {
             if lease.stop().is_some() {
@@ -70,7 +70,7 @@ impl Upkeep {
 
     /// Faces of the gallery, moved away from themselves as far as another photo of the person would be.
     async fn probes(&self, serving: &Serving, due: &IndexDue) -> Result<Vec<StoredEmbedding>, ServiceError> {
-        let faces = self.0.galleries.sample_faces(due.gallery, serving.id(), PROBES).await?;
+        let faces = self.galleries().sample_faces(due.gallery, serving.id(), PROBES).await?;
         Ok(faces.iter().enumerate().filter_map(|(number, (_, face))| moved(face, number as u64)).collect())
     }
 }

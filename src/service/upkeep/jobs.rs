@@ -24,30 +24,30 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Upkeep {
     pub async fn list_jobs(&self, page: PageRequest) -> Result<Page<Job>, ServiceError> {
-        Ok(self.0.jobs.list(page).await?.into())
+        Ok(self.jobs().list(page).await?.into())
     }
 
     pub async fn get_job(&self, job: JobId) -> Result<Job, ServiceError> {
-        Ok(self.0.jobs.job(job).await?.into())
+        Ok(self.jobs().job(job).await?.into())
     }
 
     /// Cancels a job: at once if it is queued; one that is running is asked to stop.
     pub async fn cancel_job(&self, job: JobId) -> Result<Job, ServiceError> {
-        let job = self.0.jobs.cancel(job).await?;
+        let job = self.jobs().cancel(job).await?;
         if job.state.is_final() {
-            self.0.enrolment.forget_dataset(&job).await;
+            self.enrolment().forget_dataset(&job).await;
         }
         Ok(job.into())
     }
 
     /// What work in the background could not be done on, latest first.
     pub async fn list_set_aside(&self, page: PageRequest) -> Result<Page<SetAside>, ServiceError> {
-        Ok(self.0.galleries.list_set_aside(page).await?.into())
+        Ok(self.galleries().list_set_aside(page).await?.into())
     }
 
     /// Has it tried again.
     pub async fn retry_set_aside(&self, item: Uuid) -> Result<(), ServiceError> {
-        match self.0.galleries.try_again(item).await? {
+        match self.galleries().try_again(item).await? {
             true => Ok(()),
             false => Err(GalleryError::SetAsideNotFound(item).into()),
         }
@@ -60,8 +60,8 @@ impl Upkeep {
         job: JobId,
         after: i64,
     ) -> Result<impl Stream<Item = JobEvent> + Send + use<>, ServiceError> {
-        self.0.jobs.job(job).await?;
-        let (told, closing) = (self.0.jobs.subscribe(), self.0.closing.subscribe());
+        self.jobs().job(job).await?;
+        let (told, closing) = (self.jobs().subscribe(), self.parts.closing.subscribe());
         let follower = Follower { upkeep: self.clone(), job, after, read: VecDeque::new(), told, closing };
         Ok(futures_util::stream::unfold(follower, |mut follower| async {
             let event = follower.next().await?;
@@ -105,7 +105,7 @@ impl Follower {
 
     /// Whether there will be no more events.
     async fn read_more(&mut self) -> Result<bool, ServiceError> {
-        let jobs = &self.upkeep.0.jobs;
+        let jobs = &self.upkeep.jobs();
         // In this order: a job that is finished has all its events.
         let state: JobState = jobs.job(self.job).await?.state;
         self.read.extend(jobs.events(self.job, self.after, CHUNK).await?);

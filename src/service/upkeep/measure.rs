@@ -65,7 +65,7 @@ struct Measurement {
 impl Measuring {
     /// Looks for what is due, begins to measure a gallery, or goes on with one.
     pub async fn step(&mut self, upkeep: &Upkeep) -> Result<Step, ServiceError> {
-        let serving = upkeep.0.recognition.serving();
+        let serving = upkeep.recognition().serving();
         if let Some(mut current) = self.current.take_if(|current| current.serving.id() == serving.id()) {
             match upkeep.go_on_measuring(&mut current).await {
                 Ok(true) => self.done += 1,
@@ -83,10 +83,10 @@ impl Measuring {
 
     async fn look(&mut self, upkeep: &Upkeep, serving: &Serving) -> Result<Step, ServiceError> {
         let began = Instant::now();
-        let now = (serving.id(), upkeep.0.galleries.review_tickets().await?);
+        let now = (serving.id(), upkeep.galleries().review_tickets().await?);
         let is_quiet = self.seen.is_some_and(|(then, at)| then == now && at.elapsed() < QUIET);
         if !is_quiet && serving.calibration().curve().is_some() {
-            let sizes = upkeep.0.galleries.gallery_sizes(serving.id(), LEAST_OBSERVATIONS as u64 + 1).await?;
+            let sizes = upkeep.galleries().gallery_sizes(serving.id(), LEAST_OBSERVATIONS as u64 + 1).await?;
             let mut due: Vec<GallerySize> = sizes.into_iter().filter(is_due).collect();
             // What was never measured first, then what changed most.
             due.sort_by(|a, b| change(b).total_cmp(&change(a)));
@@ -113,7 +113,7 @@ impl Measuring {
                 warn!(%error, %gallery, "cannot measure how often strangers are taken for somebody here; set aside");
                 let item = SetAsideItem::Gallery(gallery);
                 let model = current.serving.id();
-                Ok(upkeep.0.galleries.set_aside(SetAsideFrom::Measure, model, item, &error.to_string()).await?)
+                Ok(upkeep.galleries().set_aside(SetAsideFrom::Measure, model, item, &error.to_string()).await?)
             }
             _ => {
                 self.due.push_back(current.size);
@@ -130,7 +130,7 @@ impl Upkeep {
             false => (COMPARISONS / size.subjects.max(1)).clamp(FEWEST, STRANGERS),
         };
         let began_at = Utc::now();
-        let faces = self.0.galleries.sample_faces(size.gallery, serving.id(), probes as u32).await?;
+        let faces = self.galleries().sample_faces(size.gallery, serving.id(), probes as u32).await?;
         let largest = Vec::with_capacity(faces.len());
         Ok(Measurement { serving, size, began_at, faces, searched: 0, largest })
     }
@@ -151,9 +151,9 @@ impl Upkeep {
         };
         let queries: Vec<Query> = faces.iter().map(query).collect();
         let searched = queries.len();
+        let recognition = self.recognition();
         let found =
-            patiently(|| self.0.recognition.search_fresh(&current.serving, current.size.gallery, queries.clone()))
-                .await?;
+            patiently(|| recognition.search_fresh(&current.serving, current.size.gallery, queries.clone())).await?;
         current.largest.extend(found.iter().filter_map(|hits| hits.first()).map(|hit| hit.similarity as f32));
         current.searched += searched;
         Ok(false)
@@ -170,15 +170,15 @@ impl Upkeep {
         };
         let fitted = patiently(|| {
             let fit = fit.clone();
-            async { Ok(self.0.engine.on_cpu(EngineStep::Statistics, fit).await?) }
+            async { Ok(self.parts.engine.on_cpu(EngineStep::Statistics, fit).await?) }
         })
         .await?;
         let (twice, curve) = fitted.map_or((0.0, Vec::new()), |(twice, curve)| (twice, curve.points().to_vec()));
         let (model, gallery, measured_at) = (serving.id(), size.gallery, *began_at);
         let rates = MeasuredRates { model, gallery, subjects, probes, twice, curve, measured_at };
-        self.0.galleries.save_rates(&rates).await?;
+        self.galleries().save_rates(&rates).await?;
         debug!(%gallery, subjects, probes, twice, "measured how often strangers are taken for somebody");
-        self.0.recognition.curves().take(vec![rates], false);
+        self.recognition().curves().take(vec![rates], false);
         Ok(())
     }
 }

@@ -23,20 +23,24 @@ use crate::jobs::Jobs;
 use crate::service::enrolment::Enrolment;
 use crate::service::models::Models;
 use crate::service::recognition::Recognition;
+use crate::types::Caller;
 use readiness::Health;
 pub use readiness::{ChainError, Readiness, StartProgress, StartStage, Starting};
 
-/// Works in the background. Cloning is cheap.
+/// Works in the background, as the server; a caller hears of it. Cloning is cheap.
 #[derive(Clone)]
-pub struct Upkeep(Arc<Parts>);
+pub struct Upkeep {
+    parts: Arc<Parts>,
+    caller: Caller,
+}
 
 struct Parts {
-    recognition: Recognition,
-    models: Models,
-    enrolment: Enrolment,
+    server_recognition: Recognition,
+    server_models: Models,
+    server_enrolment: Enrolment,
     engine: Engine,
-    galleries: Galleries,
-    jobs: Jobs,
+    all_galleries: Galleries,
+    all_jobs: Jobs,
     config: JobsConfig,
     health: Health,
     /// Becomes true when the server is about to stop.
@@ -51,31 +55,59 @@ impl Upkeep {
         jobs: &Jobs,
         config: &JobsConfig,
     ) -> Self {
-        Self(Arc::new(Parts {
-            recognition: recognition.clone(),
-            models: models.clone(),
-            enrolment: enrolment.clone(),
+        let parts = Parts {
+            server_recognition: recognition.clone(),
+            server_models: models.clone(),
+            server_enrolment: enrolment.clone(),
             engine: engine.clone(),
-            galleries: galleries.clone(),
-            jobs: jobs.clone(),
+            all_galleries: galleries.clone(),
+            all_jobs: jobs.clone(),
             config: config.clone(),
             health: Health::default(),
             closing: watch::Sender::new(false),
-        }))
+        };
+        Self { parts: Arc::new(parts), caller: Caller::server() }
+    }
+
+    /// As it is for somebody.
+    pub fn for_caller(&self, caller: Caller) -> Self {
+        Self { parts: Arc::clone(&self.parts), caller }
+    }
+
+    /// The galleries that there are for the caller.
+    fn galleries(&self) -> Galleries {
+        self.parts.all_galleries.within(self.caller.scope())
+    }
+
+    /// The jobs that there are for the caller.
+    fn jobs(&self) -> Jobs {
+        self.parts.all_jobs.within(self.caller.scope())
+    }
+
+    fn recognition(&self) -> Recognition {
+        self.parts.server_recognition.for_caller(self.caller.clone())
+    }
+
+    fn models(&self) -> Models {
+        self.parts.server_models.for_caller(self.caller.clone())
+    }
+
+    fn enrolment(&self) -> Enrolment {
+        self.parts.server_enrolment.for_caller(self.caller.clone())
     }
 
     /// Starts the tasks that keep what this server has in memory, for as long as the returned set lives.
     pub fn start(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().keep_looking());
-        tasks.spawn(self.0.models.clone().keep_following());
-        tasks.spawn(self.0.models.clone().keep_comparing());
-        tasks.spawn(self.0.recognition.clone().keep_curves());
+        tasks.spawn(self.models().keep_following());
+        tasks.spawn(self.models().keep_comparing());
+        tasks.spawn(self.recognition().keep_curves());
         tasks
     }
 
     /// Lets go of jobs and of those who follow them: the server is about to stop.
     pub fn close(&self) {
-        self.0.closing.send_replace(true);
+        self.parts.closing.send_replace(true);
     }
 }

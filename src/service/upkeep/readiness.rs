@@ -154,20 +154,21 @@ impl LastLook {
 impl Upkeep {
     /// What was seen last.
     pub fn readiness(&self) -> Readiness {
-        let engine = LastLook::state(&self.0.health.engine);
-        let gallery = LastLook::state(&self.0.health.gallery);
-        let memory = *self.0.health.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = LastLook::state(&self.parts.health.engine);
+        let gallery = LastLook::state(&self.parts.health.gallery);
+        let memory = *self.parts.health.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = memory.unwrap_or(MemoryState::Filling);
         let ready = engine == PartState::Ok && gallery == PartState::Ok && memory != MemoryState::Filling;
-        Readiness { ready, engine, gallery, memory, model: self.0.recognition.serving().name().to_owned() }
+        Readiness { ready, engine, gallery, memory, model: self.recognition().serving().name().to_owned() }
     }
 
     /// Looks at the parts for ever, at each by itself: one that hangs does not hide what becomes of the other.
     pub(in crate::service) async fn keep_looking(self) {
-        let engine = look_again("engine", &self.0.health.engine, || async {
-            self.0.recognition.try_embedder(&self.0.recognition.serving().loaded).await.is_ok()
+        let engine = look_again("engine", &self.parts.health.engine, || async {
+            self.recognition().try_embedder(&self.recognition().serving().loaded).await.is_ok()
         });
-        let gallery = look_again("gallery", &self.0.health.gallery, || async { self.0.galleries.ping().await.is_ok() });
+        let gallery =
+            look_again("gallery", &self.parts.health.gallery, || async { self.galleries().ping().await.is_ok() });
         tokio::join!(engine, gallery, self.look_at_memory());
     }
 
@@ -175,8 +176,8 @@ impl Upkeep {
     /// model answers.
     async fn look_at_memory(&self) {
         loop {
-            let state = MemoryState::of(&self.0.recognition.serving().resident);
-            *self.0.health.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+            let state = MemoryState::of(&self.recognition().serving().resident);
+            *self.parts.health.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
             sleep(if state == MemoryState::Filling { FILL_INTERVAL } else { INTERVAL }).await;
         }
     }
@@ -184,11 +185,11 @@ impl Upkeep {
     /// Tries the way of a photo up to the embedding and asks the database, as the first look. The error is of the detector if the
     /// photo does not get further.
     pub async fn try_chain(&self) -> Result<(), ChainError> {
-        self.0.recognition.photos().try_detector().await.map_err(ChainError::Detector)?;
-        self.0.recognition.try_embedder(&self.0.recognition.serving().loaded).await.map_err(ChainError::Other)?;
-        self.0.galleries.ping().await.map_err(|error| ChainError::Other(error.into()))?;
+        self.recognition().photos().try_detector().await.map_err(ChainError::Detector)?;
+        self.recognition().try_embedder(&self.recognition().serving().loaded).await.map_err(ChainError::Other)?;
+        self.galleries().ping().await.map_err(|error| ChainError::Other(error.into()))?;
         let seen = Some(LastLook { at: Instant::now(), works: true });
-        for part in [&self.0.health.engine, &self.0.health.gallery] {
+        for part in [&self.parts.health.engine, &self.parts.health.gallery] {
             *part.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         }
         Ok(())

@@ -27,7 +27,7 @@ impl Retiring {
     }
 
     pub async fn step(&mut self, upkeep: &Upkeep) -> Result<Step, Failure> {
-        let (galleries, id) = (&upkeep.0.galleries, self.settings.model);
+        let (galleries, id) = (&upkeep.galleries(), self.settings.model);
         let (Some(left), Some(totals)) = (&mut self.left, &mut self.totals) else {
             let left = galleries.count_retired(id).await?;
             self.left = Some(left.embeddings);
@@ -41,8 +41,8 @@ impl Retiring {
             return Ok(Step::More(self.progress()));
         }
         let Retirement { embeddings, lost_faces } = *totals;
-        let model = upkeep.0.models.registry().model(id).await?;
-        upkeep.0.models.files().delete_unneeded(&model.sha256).await?;
+        let model = upkeep.models().registry().model(id).await?;
+        upkeep.models().files().delete_unneeded(&model.sha256).await?;
         Ok(Step::Done(json!(Retired { model: model.name, embeddings, lost_faces })))
     }
 

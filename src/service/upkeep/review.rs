@@ -116,7 +116,7 @@ impl Reviewing {
 
     /// Reviews a batch of the next gallery that is due.
     pub async fn step(&mut self, upkeep: &Upkeep) -> Result<Step, ServiceError> {
-        let (galleries, serving) = (&upkeep.0.galleries, upkeep.0.recognition.serving());
+        let (galleries, serving) = (&upkeep.galleries(), upkeep.recognition().serving());
         self.round.look(galleries.review_tickets().await?, Instant::now());
         let batch = match upkeep.next_to_review(&serving, &mut self.round).await? {
             Some(gallery) => galleries.next_review(gallery, serving.id(), BATCH, BATCH_FACES).await?,
@@ -151,13 +151,13 @@ fn is_of_input(error: &ServiceError) -> bool {
 impl Upkeep {
     /// Reviews subjects of a gallery.
     async fn review(&self, serving: &Serving, batch: &ReviewBatch) -> Result<(), ServiceError> {
-        let (galleries, gallery) = (&self.0.galleries, batch.gallery);
+        let (galleries, gallery) = (&self.galleries(), batch.gallery);
         // Searches must see at least what the batch counts as seen.
         serving.resident.catch_up().await;
         let subjects: Vec<SubjectId> = batch.subjects.iter().map(|due| due.subject).collect();
         let changed: Vec<SubjectId> = batch.subjects.iter().filter(|due| due.changed).map(|due| due.subject).collect();
         let faces = galleries.faces_to_review(gallery, serving.id(), &subjects, MOST_FACES).await?;
-        let rules = Rules::of(&self.0.recognition.authority(serving, gallery).await?);
+        let rules = Rules::of(&self.recognition().authority(serving, gallery).await?);
         let findings = self.look_at(serving, &rules, gallery, faces).await?;
         let nearest = rules.pair.min(rules.nearness.other);
         galleries.recheck_near(gallery, serving.id(), &changed, nearest).await?;
@@ -174,7 +174,7 @@ impl Upkeep {
                     for due in &one.subjects {
                         warn!(%error, subject = %due.subject, "a subject cannot be reviewed; it is set aside");
                         let (work, item) = (SetAsideFrom::Review, SetAsideItem::Subject(due.subject));
-                        self.0.galleries.set_aside(work, serving.id(), item, &error.to_string()).await?;
+                        self.galleries().set_aside(work, serving.id(), item, &error.to_string()).await?;
                     }
                 }
                 reviewed => reviewed?,
@@ -186,13 +186,13 @@ impl Upkeep {
     /// The next gallery in turn that is not in the middle of an import.
     async fn next_to_review(&self, serving: &Serving, round: &mut Round) -> Result<Option<GalleryId>, ServiceError> {
         let mut first = None;
-        while let Some(gallery) = self.0.galleries.next_gallery_to_review(serving.id(), round.last).await? {
+        while let Some(gallery) = self.galleries().next_gallery_to_review(serving.id(), round.last).await? {
             if first == Some(gallery) {
                 break;
             }
             first = first.or(Some(gallery));
             round.last = gallery;
-            let changed = self.0.galleries.changed_since(gallery, serving.id(), round.ticket, MANY).await?;
+            let changed = self.galleries().changed_since(gallery, serving.id(), round.ticket, MANY).await?;
             if !round.waits(gallery, changed, Instant::now()) {
                 return Ok(Some(gallery));
             }
@@ -244,7 +244,7 @@ impl Upkeep {
             let examine =
                 move |(subject, seen): (&SubjectId, &Vec<ComparedFace>)| (*subject, examine(*subject, seen, nearness));
             let work = move || by_subject.iter().map(examine).collect();
-            async { Ok(self.0.engine.on_cpu(EngineStep::Statistics, work).await?) }
+            async { Ok(self.parts.engine.on_cpu(EngineStep::Statistics, work).await?) }
         })
         .await
     }
@@ -270,7 +270,7 @@ impl Upkeep {
         let ids = found.iter().flatten().map(|hit| hit.about.subject_id);
         let unknown: HashSet<SubjectId> = ids.filter(|subject| !others.contains_key(subject)).collect();
         let unknown: Vec<SubjectId> = unknown.into_iter().collect();
-        let faces = self.0.galleries.faces_to_review(gallery, serving.id(), &unknown, MOST_FACES).await?;
+        let faces = self.galleries().faces_to_review(gallery, serving.id(), &unknown, MOST_FACES).await?;
         let examined = self.examined(serving, rules, gallery, faces).await?.into_iter();
         others.extend(examined.map(|(subject, examined)| (subject, examined.template)));
         let mut pairs = HashSet::new();
@@ -298,7 +298,7 @@ impl Upkeep {
     ) -> Result<Vec<Vec<Hit>>, ServiceError> {
         let mut found = Vec::with_capacity(queries.len());
         for part in queries.chunks(QUERIES) {
-            found.extend(self.0.recognition.search_fresh(serving, gallery, part.to_vec()).await?);
+            found.extend(self.recognition().search_fresh(serving, gallery, part.to_vec()).await?);
         }
         Ok(found)
     }

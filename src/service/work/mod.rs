@@ -81,7 +81,8 @@ impl From<RegistryError> for Failure {
     }
 }
 
-/// A job to submit. Two of one kind and `key` are one; `settings` are what [`settings_of`] reads.
+/// A job to submit, which concerns all galleries, unless some are named. Two of one kind and `key` are one; `settings` are what
+/// [`settings_of`] reads.
 pub(in crate::service) fn new_job(
     kind: JobKind,
     key: String,
@@ -89,7 +90,7 @@ pub(in crate::service) fn new_job(
     by: &str,
 ) -> Result<NewJob, ServiceError> {
     let settings = serde_json::to_value(settings).map_err(|error| ServiceError::Internal(error.to_string()))?;
-    Ok(NewJob { kind, key, settings, requested_by: by.to_owned() })
+    Ok(NewJob { kind, key, settings, requested_by: by.to_owned(), galleries: None })
 }
 
 /// Queues a job, or finds the unfinished one of its kind and key; then the flag is `false`. Keeps the answer to a request that named a

@@ -13,7 +13,7 @@ use tracing::warn;
 use self::archive::Archive;
 use crate::blobs::{BlobError, Blobs, NewUpload};
 use crate::gallery::{Gallery, GalleryError};
-use crate::jobs::{self, JobKind};
+use crate::jobs::{self, JobKind, NewJob};
 use crate::service::ServiceError;
 use crate::service::answers::Job;
 use crate::service::enrolment::Enrolment;
@@ -50,20 +50,20 @@ impl Enrolment {
         Ok(NewDataset(self.uploads().begin_upload().await.map_err(unstored)?))
     }
 
-    /// Submits a job that enrolls the photos of an archive into a gallery, which is created if there is none of the name. An
+    /// Submits a job that enrolls the photos of an archive into a gallery, which is created if there is none of the name, by who sees all. An
     /// archive that holds no data set is refused, and leaves nothing behind.
     pub async fn submit_dataset(
         &self,
         dataset: NewDataset,
         gallery: Name,
-        (requested_by, key): (&'static str, Option<RequestKey>),
+        key: Option<RequestKey>,
     ) -> Result<Once<(Job, bool)>, ServiceError> {
         let enrolment = self.clone();
         // Whoever sent it may be gone before the end, and still there must be a job, or no archive.
         let submitting = tokio::spawn(async move {
             let archive = dataset.0.finish().await.map_err(unstored)?;
-            let submitting = enrolment.submit_archive(archive, &gallery, (requested_by, key.as_ref()));
-            let submitted = once(&enrolment.0.answers, key.as_ref(), submitting).await;
+            let submitting = enrolment.submit_archive(archive, &gallery, key.as_ref());
+            let submitted = once(&enrolment.parts.answers, key.as_ref(), submitting).await;
             if !matches!(submitted, Ok(Once { repeated: false, .. })) {
                 enrolment.forget_unused(archive).await;
             }
@@ -74,7 +74,7 @@ impl Enrolment {
 
     /// Deletes an archive, unless a job works on it: one may have been submitted whose answer was lost on its way from the database.
     async fn forget_unused(&self, archive: UploadId) {
-        match self.0.jobs.unfinished(JobKind::Import, &archive.to_string()).await {
+        match self.jobs().unfinished(JobKind::Import, &archive.to_string()).await {
             Ok(None) => self.delete_archive(archive).await,
             Ok(Some(_)) => {}
             Err(error) => warn!(%error, %archive, "cannot tell whether an archive is used; looking again later"),
@@ -85,13 +85,15 @@ impl Enrolment {
         &self,
         archive: UploadId,
         gallery: &Name,
-        (requested_by, key): (&str, Option<&RequestKey>),
+        key: Option<&RequestKey>,
     ) -> Result<(Job, bool), ServiceError> {
         let photos = self.check_archive(archive).await?;
         let gallery = self.find_or_create_gallery(gallery).await?;
         let settings = ImportSettings { gallery: gallery.id, gallery_name: gallery.name, archive, photos };
-        let new = new_job(JobKind::Import, archive.to_string(), &settings, requested_by)?;
-        submit(&self.0.jobs, &new, key).await
+        let galleries = Some(vec![settings.gallery]);
+        let new = new_job(JobKind::Import, archive.to_string(), &settings, self.caller.name())?;
+        let new = NewJob { galleries, ..new };
+        submit(&self.jobs(), &new, key).await
     }
 
     /// How many files an archive has to account for, if it is a data set.
@@ -106,7 +108,7 @@ impl Enrolment {
     }
 
     async fn find_or_create_gallery(&self, gallery: &Name) -> Result<Gallery, ServiceError> {
-        let galleries = &self.0.galleries;
+        let galleries = &self.galleries();
         match galleries.find_gallery(gallery.as_str()).await {
             Err(GalleryError::GalleryNotFound(_)) => {}
             found => return Ok(found?),
@@ -116,7 +118,7 @@ impl Enrolment {
             Err(GalleryError::DuplicateGallery(_)) => Ok(galleries.find_gallery(gallery.as_str()).await?),
             created => {
                 let created = created?;
-                self.0.recognition.catch_up().await;
+                self.recognition().catch_up().await;
                 Ok(created)
             }
         }
@@ -124,7 +126,7 @@ impl Enrolment {
 
     /// Deletes the archive of a job, if that is finished.
     pub(in crate::service) async fn forget_finished(&self, job: JobId) {
-        match self.0.jobs.job(job).await {
+        match self.jobs().job(job).await {
             Ok(job) if job.state.is_final() => self.forget_dataset(&job).await,
             Ok(_) => {}
             Err(error) => warn!(%error, %job, "cannot delete the archive of a job; trying again later"),
@@ -157,7 +159,7 @@ impl Enrolment {
     }
 
     fn uploads(&self) -> &Blobs {
-        self.0.models.files().blobs()
+        self.parts.server_models.files().blobs()
     }
 }
 

@@ -199,7 +199,7 @@ impl Enrolment {
             report.progress(progress).await?;
             tokio::select! {
                 _ = lease.stopped() => return Err(Failure::Stopped),
-                () = rest(piece_began, self.0.config.share) => (),
+                () = rest(piece_began, self.parts.config.share) => (),
             }
         }
         Ok(())
@@ -212,7 +212,7 @@ impl Enrolment {
         gallery: GalleryId,
         from: usize,
     ) -> Result<Vec<(Read, Imported)>, Failure> {
-        let (archive, most) = (Arc::clone(archive), self.0.recognition.config().max_image_bytes);
+        let (archive, most) = (Arc::clone(archive), self.recognition().config().max_image_bytes);
         let reading = tokio::task::spawn_blocking(move || {
             let mut archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
             let numbers = from..(from + AT_ONCE).min(archive.files().len());
@@ -244,7 +244,7 @@ impl Enrolment {
             Err(code) => return Ok(Imported::Refused(*code)),
         };
         let Some(subject) = &photo.person else { return Ok(Imported::Refused(RefusalCode::InvalidName)) };
-        if self.0.galleries.has_image(gallery, subject, sha256).await.map_err(ServiceError::from)? {
+        if self.galleries().has_image(gallery, subject, sha256).await.map_err(ServiceError::from)? {
             return Ok(Imported::AlreadyThere);
         }
         let by_id = Name::try_from(gallery.to_string()).map_err(|error| Failure::Final(error.to_string()))?;

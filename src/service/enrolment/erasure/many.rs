@@ -20,38 +20,31 @@ struct Done {
 
 impl Enrolment {
     /// Erases subjects of a gallery with all their faces: those of a list, or all that match.
-    pub async fn delete_subjects(&self, request: DeleteSubjects, by: &str) -> Result<ErasedMany, ServiceError> {
+    pub async fn delete_subjects(&self, request: DeleteSubjects) -> Result<ErasedMany, ServiceError> {
         let gallery = request.gallery.clone();
         let doomed = request.doomed()?;
-        let gallery = self.0.galleries.gallery_id(gallery.as_str()).await?;
+        let gallery = self.galleries().gallery_id(gallery.as_str()).await?;
         let mut done = Done::default();
         match doomed {
-            Doomed::Listed(names) => self.delete_listed(gallery, &names, by, &mut done).await?,
-            Doomed::Matching(filter) => self.delete_matching(gallery, &filter, by, &mut done).await?,
+            Doomed::Listed(names) => self.delete_listed(gallery, &names, &mut done).await?,
+            Doomed::Matching(filter) => self.delete_matching(gallery, &filter, &mut done).await?,
         }
         self.answer(done).await
     }
 
     /// Erases faces; their subjects stay.
     pub async fn delete_faces(&self, DeleteFaces { faces }: DeleteFaces) -> Result<ErasedMany, ServiceError> {
-        let (found, erased, transaction) = self.0.galleries.delete_faces(&faces.0).await?;
+        let (found, erased, transaction) = self.galleries().delete_faces(&faces.0).await?;
         let mut done = Done { transaction, ..Done::default() };
         done.erased.add(erased.into());
         done.erased.not_found = named_once(faces.0.iter().filter(|face| !found.contains(face)).map(FaceId::to_string));
         self.answer(done).await
     }
 
-    async fn delete_listed(
-        &self,
-        gallery: GalleryId,
-        names: &[Name],
-        by: &str,
-        done: &mut Done,
-    ) -> Result<(), ServiceError> {
-        let found = self.0.galleries.find_subjects(gallery, names).await?;
+    async fn delete_listed(&self, gallery: GalleryId, names: &[Name], done: &mut Done) -> Result<(), ServiceError> {
+        let found = self.galleries().find_subjects(gallery, names).await?;
         let ids: Vec<SubjectId> = found.iter().flatten().copied().collect();
-        let hidden: HashSet<SubjectId> =
-            self.hide_part(gallery, Many::These(&ids), by, done).await?.into_iter().collect();
+        let hidden: HashSet<SubjectId> = self.hide_part(gallery, Many::These(&ids), done).await?.into_iter().collect();
         let missed = names.iter().zip(found).filter(|(_, id)| id.is_none_or(|id| !hidden.contains(&id)));
         done.erased.not_found = named_once(missed.map(|(name, _)| name.to_string()));
         Ok(())
@@ -61,12 +54,11 @@ impl Enrolment {
         &self,
         gallery: GalleryId,
         filter: &SubjectFilter,
-        by: &str,
         done: &mut Done,
     ) -> Result<(), ServiceError> {
         let mut after = None;
         loop {
-            let hidden = self.hide_part(gallery, Many::Matching { filter, after }, by, done).await?;
+            let hidden = self.hide_part(gallery, Many::Matching { filter, after }, done).await?;
             match hidden.last() {
                 Some(last) => after = Some(*last),
                 None => return Ok(()),
@@ -79,21 +71,20 @@ impl Enrolment {
         &self,
         gallery: GalleryId,
         many: Many<'_>,
-        by: &str,
         done: &mut Done,
     ) -> Result<Vec<SubjectId>, ServiceError> {
-        let mut transaction = self.0.galleries.begin().await?;
-        let Some(hidden) = self.0.galleries.hide_subjects(&mut transaction, gallery, many).await? else {
+        let mut transaction = self.galleries().begin().await?;
+        let Some(hidden) = self.galleries().hide_subjects(&mut transaction, gallery, many).await? else {
             return Ok(Vec::new());
         };
         if let Some(with) = hidden.rest {
             let settings = ErasureSettings { gallery, subject: None, into: None, together: Some(with) };
-            let job = self.submit(&mut transaction, JobKind::Erase, with.to_string(), &settings, by).await?;
+            let job = self.submit(&mut transaction, JobKind::Erase, with.to_string(), &settings).await?;
             done.erased.jobs.push(job.id);
         }
         transaction.commit().await.map_err(GalleryError::from)?;
         for subject in &hidden.subjects {
-            self.0.recognition.served().forget_subject(gallery, *subject);
+            self.recognition().served().forget_subject(gallery, *subject);
         }
         done.erased.add(hidden.erased.into());
         done.transaction = Some(hidden.transaction);

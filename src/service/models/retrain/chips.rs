@@ -85,7 +85,7 @@ pub(super) fn kept_of(people: usize) -> usize {
 impl Models {
     /// The faces of a gallery to train on.
     pub(super) async fn faces_to_train(&self, gallery: GalleryId, seed: u64) -> Result<Faces, ServiceError> {
-        let known = self.0.galleries.faces_with_chip(gallery).await?;
+        let known = self.galleries().faces_with_chip(gallery).await?;
         Ok(Faces::choose(&known, MOST_CHIPS, seed))
     }
 
@@ -103,7 +103,7 @@ impl Models {
         for (number, chunk) in all.chunks(CHUNK).enumerate() {
             let of: HashMap<FaceId, SubjectId> = chunk.iter().map(|(subject, face)| (*face, *subject)).collect();
             let ids: Vec<FaceId> = chunk.iter().map(|(_, face)| *face).collect();
-            let chips = self.0.galleries.chips_of(&ids).await.map_err(ServiceError::from)?;
+            let chips = self.galleries().chips_of(&ids).await.map_err(ServiceError::from)?;
             let folder = folder.to_owned();
             on_disk(move || {
                 chips.iter().try_for_each(|StoredChip { face, jpeg, .. }| {

@@ -4,9 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::gate::{MOST_FACES, MOST_OF_ONE, Sample};
-use super::{GalleryRef, LEAST_PROTECTED, job_of, too_few};
-use crate::jobs::{JobKind, Lease};
-use crate::registry::Actor;
+use super::{GalleryRef, LEAST_PROTECTED, job_of, looked_at, too_few};
+use crate::jobs::{JobKind, Lease, NewJob};
 use crate::service::ServiceError;
 use crate::service::answers::Job;
 use crate::service::models::Models;
@@ -34,11 +33,13 @@ impl Models {
         &self,
         model: &str,
         request: &EvaluateRequest,
-        (requested_by, key): (&str, Option<&RequestKey>),
+        key: Option<&RequestKey>,
     ) -> Result<Once<(Job, bool)>, ServiceError> {
-        once(&self.0.answers, key, async {
+        once(&self.parts.answers, key, async {
             let settings = self.evaluation_settings(model, request).await?;
-            submit(&self.0.jobs, &job_of(JobKind::Evaluate, &settings, requested_by)?, key).await
+            let galleries = looked_at(&settings.gallery, &settings.protected, settings.by_lot);
+            let new = NewJob { galleries, ..job_of(JobKind::Evaluate, &settings, self.caller.name())? };
+            submit(&self.jobs(), &new, key).await
         })
         .await
     }
@@ -54,7 +55,7 @@ impl Models {
             return Err(ServiceError::NoModelFile { model: model.name });
         }
         let gallery = self.gallery_ref(&request.gallery).await?;
-        let stock = self.0.galleries.training_stock(gallery.id).await?;
+        let stock = self.galleries().training_stock(gallery.id).await?;
         if stock.mated < LEAST_PROTECTED {
             return Err(too_few("gallery", &gallery.name, LEAST_PROTECTED, stock));
         }
@@ -65,10 +66,10 @@ impl Models {
     /// Works on such a job.
     pub(in crate::service) async fn run_evaluation(&self, lease: &Lease) -> Result<Value, Failure> {
         let settings: EvaluationSettings = settings_of(lease)?;
-        let model = self.0.registry.model(settings.model).await.map_err(ServiceError::from)?;
+        let model = self.parts.registry.model(settings.model).await.map_err(ServiceError::from)?;
         let candidate = self.load(&model).await?;
         let subjects = MOST_FACES as u32 / MOST_OF_ONE;
-        let target = self.0.galleries.sample_of_faces(settings.gallery.id, subjects, MOST_OF_ONE).await;
+        let target = self.galleries().sample_of_faces(settings.gallery.id, subjects, MOST_OF_ONE).await;
         let others = self.protected_faces(&settings.protected).await?;
         let mut report = JobReporter::new(lease);
         let target = Sample { gallery: settings.gallery.clone(), faces: target.map_err(ServiceError::from)? };
@@ -78,9 +79,9 @@ impl Models {
             "job": lease.job().id, "gallery": settings.gallery.name, "gate": verdict.outcome,
             "gate_passed": verdict.passed,
         });
-        let noted = self.0.registry.note(Actor::Server, "model.evaluate", Some(model.id), details).await;
+        let noted = self.parts.registry.note(self.caller.name(), "model.evaluate", Some(model.id), details).await;
         noted.map_err(ServiceError::from)?;
-        let stock = self.0.galleries.training_stock(settings.gallery.id).await.map_err(ServiceError::from)?;
+        let stock = self.galleries().training_stock(settings.gallery.id).await.map_err(ServiceError::from)?;
         Ok(json!({
             "model": {"id": model.id, "name": model.name}, "gate": verdict, "copies_left_out": stock.copies,
         }))

@@ -65,7 +65,7 @@ impl Models {
         by_lot: bool,
         report: &mut JobReporter<'_>,
     ) -> Result<GateVerdict, Failure> {
-        let serving = self.0.recognition.serving();
+        let serving = self.recognition().serving();
         let total = target.faces.len() + others.iter().map(|sample| sample.faces.len()).sum::<usize>();
         let (mut sets, mut gone, mut done) = (Vec::new(), Vec::new(), 0);
         for (number, sample) in std::iter::once(target).chain(others).enumerate() {
@@ -94,7 +94,7 @@ impl Models {
             (MOST_PEOPLE / galleries.len().max(1) as u32).clamp(MOST_PEOPLE / MOST_PROTECTED as u32, MOST_PEOPLE / 3);
         let mut samples = Vec::with_capacity(galleries.len());
         for gallery in galleries {
-            let faces = self.0.galleries.sample_of_faces(gallery.id, each, MOST_OF_ONE_PROTECTED).await;
+            let faces = self.galleries().sample_of_faces(gallery.id, each, MOST_OF_ONE_PROTECTED).await;
             samples.push(Sample { gallery: gallery.clone(), faces: faces.map_err(ServiceError::from)? });
         }
         Ok(samples)
@@ -109,12 +109,12 @@ impl Models {
         (done, total): (usize, usize),
         report: &mut JobReporter<'_>,
     ) -> Result<Option<Result<GateSet, EvaluationError>>, Failure> {
-        let gallery = match self.0.galleries.find_gallery(&sample.gallery.id.to_string()).await {
+        let gallery = match self.galleries().find_gallery(&sample.gallery.id.to_string()).await {
             Ok(gallery) => gallery,
             Err(GalleryError::GalleryNotFound(_)) => return Ok(None),
             Err(error) => return Err(ServiceError::from(error).into()),
         };
-        let rates = self.0.recognition.rates_in_use(serving, &gallery).await?;
+        let rates = self.recognition().rates_in_use(serving, &gallery).await?;
         let (mut subjects, mut photos) = (Numbers::default(), Numbers::default());
         let (mut shown, mut vectors) = (Vec::new(), [Vec::new(), Vec::new()]);
         for (number, piece) in sample.faces.chunks(PIECE).enumerate() {
@@ -139,7 +139,7 @@ impl Models {
 
     async fn chips_of(&self, faces: &[KnownFace]) -> Result<Vec<((KnownFace, PhotoId), Chip)>, Failure> {
         let ids: Vec<FaceId> = faces.iter().map(|face| face.face).collect();
-        let stored = self.0.galleries.chips_of(&ids).await.map_err(ServiceError::from)?.into_iter();
+        let stored = self.galleries().chips_of(&ids).await.map_err(ServiceError::from)?.into_iter();
         let mut stored: HashMap<FaceId, StoredChip> = stored.map(|chip| (chip.face, chip)).collect();
         let found: Vec<((KnownFace, PhotoId), Vec<u8>)> = faces
             .iter()
@@ -148,14 +148,15 @@ impl Models {
         let chips: Result<Vec<_>, vision::ChipError> = patiently(|| {
             let jpegs = found.clone();
             let decode = move || jpegs.iter().map(|(face, jpeg)| Ok((*face, vision::decode_chip(jpeg)?))).collect();
-            async { Ok(self.0.engine.on_cpu(Step::Chips, decode).await?) }
+            async { Ok(self.parts.engine.on_cpu(Step::Chips, decode).await?) }
         })
         .await?;
         chips.map_err(|error| Failure::Final(format!("a stored chip: {error}")))
     }
 
     async fn vectors(&self, model: &Loaded, chips: &[Chip]) -> Result<Vec<Vec<f32>>, Failure> {
-        let embeddings = patiently(|| self.0.recognition.embeddings(model, chips.to_vec())).await?;
+        let recognition = self.recognition();
+        let embeddings = patiently(|| recognition.embeddings(model, chips.to_vec())).await?;
         Ok(embeddings.iter().map(|embedding| embedding.as_slice().to_vec()).collect())
     }
 }

@@ -73,11 +73,13 @@ impl Models {
     pub async fn retrain(
         &self,
         request: RetrainRequest,
-        (requested_by, key): (&str, Option<&RequestKey>),
+        key: Option<&RequestKey>,
     ) -> Result<Once<(Job, bool)>, ServiceError> {
-        once(&self.0.answers, key, async {
-            let new = job_of(JobKind::Retrain, &self.retrain_settings(request).await?, requested_by)?;
-            submit(&self.0.jobs, &new, key).await
+        once(&self.parts.answers, key, async {
+            let settings = self.retrain_settings(request).await?;
+            let galleries = looked_at(&settings.gallery, &settings.protected, settings.by_lot);
+            let new = NewJob { galleries, ..job_of(JobKind::Retrain, &settings, self.caller.name())? };
+            submit(&self.jobs(), &new, key).await
         })
         .await
     }
@@ -90,7 +92,7 @@ impl Models {
             return Err(ServiceError::InvalidField { field: "base", reason });
         }
         let gallery = self.gallery_ref(&request.gallery).await?;
-        let stock = self.0.galleries.training_stock(gallery.id).await?;
+        let stock = self.galleries().training_stock(gallery.id).await?;
         if stock.mated < LEAST_SUBJECTS {
             return Err(too_few("gallery", &gallery.name, LEAST_SUBJECTS, stock));
         }
@@ -105,7 +107,7 @@ impl Models {
     /// Whether people of one of these galleries are shown to a training, so that the model is kept on them.
     async fn any_is_kept(&self, protected: &[GalleryRef]) -> Result<bool, ServiceError> {
         for gallery in protected {
-            let people = self.0.galleries.training_stock(gallery.id).await?.mated;
+            let people = self.galleries().training_stock(gallery.id).await?.mated;
             if chips::kept_of(people as usize) > 0 {
                 return Ok(true);
             }
@@ -124,7 +126,7 @@ impl Models {
             return Ok((self.protected_by_name(names, target).await?, false));
         }
         let least = Gate::LEAST_MATED as u32;
-        let mut some = self.0.galleries.some_with_mated(least, LARGEST, MOST_PROTECTED + 1).await?;
+        let mut some = self.galleries().some_with_mated(least, LARGEST, MOST_PROTECTED + 1).await?;
         let more = some.len() > MOST_PROTECTED;
         some.retain(|other| other.id != target);
         some.truncate(MOST_PROTECTED);
@@ -139,7 +141,7 @@ impl Models {
                 let reason = format!("{:?} is the gallery to train on", gallery.name);
                 return Err(ServiceError::InvalidField { field: "protected", reason });
             }
-            let stock = self.0.galleries.training_stock(gallery.id).await?;
+            let stock = self.galleries().training_stock(gallery.id).await?;
             if stock.mated < LEAST_PROTECTED {
                 return Err(too_few("protected", &gallery.name, LEAST_PROTECTED, stock));
             }
@@ -151,9 +153,14 @@ impl Models {
     }
 
     async fn gallery_ref(&self, gallery: &Name) -> Result<GalleryRef, ServiceError> {
-        let found = self.0.galleries.find_gallery(gallery.as_str()).await?;
+        let found = self.galleries().find_gallery(gallery.as_str()).await?;
         Ok(GalleryRef { id: found.id, name: found.name })
     }
+}
+
+/// The galleries that such a job tells of. If others were chosen by lot, it tells that there are more.
+fn looked_at(gallery: &GalleryRef, protected: &[GalleryRef], by_lot: bool) -> Option<Vec<GalleryId>> {
+    (!by_lot).then(|| std::iter::once(gallery).chain(protected).map(|looked_at| looked_at.id).collect())
 }
 
 /// A job that is told from others by all of its settings.

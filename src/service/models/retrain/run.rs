@@ -13,7 +13,7 @@ use super::gate::MOST_KEPT;
 use super::{RetrainBase, RetrainSettings};
 use crate::evaluation::Gate;
 use crate::jobs::{JobError, Lease, Stop};
-use crate::registry::{Actor, GateVerdict, Manifest, Model, ModelSource};
+use crate::registry::{GateVerdict, Manifest, Model, ModelSource};
 use crate::service::ServiceError;
 use crate::service::models::{Models, NewModelFile};
 use crate::service::once::Once;
@@ -41,7 +41,7 @@ pub(super) struct TrainingPlan {
 impl Models {
     /// Trains a candidate and says what it is worth.
     pub(in crate::service) async fn run_retrain(&self, lease: &Lease) -> Result<Value, Failure> {
-        let folder = Folder::new(&self.0.config.folder, lease.job().id);
+        let folder = Folder::new(&self.parts.config.folder, lease.job().id);
         let outcome = self.retrain_in(&folder, lease).await;
         // Nobody's chips stay on disk for longer than it takes; each attempt writes them anew. The rest an attempt goes on from.
         let goes_on = matches!(outcome, Err(Failure::Passing(_) | Failure::Stopped));
@@ -78,9 +78,9 @@ impl Models {
             "job": lease.job().id, "gallery": settings.gallery.name, "gate": verdict.outcome,
             "gate_passed": verdict.passed,
         });
-        self.0
+        self.parts
             .registry
-            .note(Actor::Server, "model.retrain", Some(candidate.id), details)
+            .note(self.caller.name(), "model.retrain", Some(candidate.id), details)
             .await
             .map_err(ServiceError::from)?;
         self.concluded(&settings, &candidate, &verdict, &plan, card).await
@@ -111,8 +111,8 @@ impl Models {
             kept,
             faces: self.faces_to_train(settings.gallery.id, seed).await?,
             base: (settings.base == RetrainBase::Active).then(|| self.active_model().id),
-            threads: self.0.config.train_threads,
-            copies: self.0.galleries.training_stock(settings.gallery.id).await.map_err(ServiceError::from)?.copies,
+            threads: self.parts.config.train_threads,
+            copies: self.galleries().training_stock(settings.gallery.id).await.map_err(ServiceError::from)?.copies,
         };
         let text = serde_json::to_vec(&plan).map_err(|error| Failure::Final(error.to_string()))?;
         lease.save(PLAN, &text).await?;
@@ -121,12 +121,12 @@ impl Models {
 
     /// Puts the file of the model to begin with where the training finds it, with its manifest.
     async fn write_base(&self, folder: &Folder, base: ModelId) -> Result<Model, Failure> {
-        let model = self.0.registry.model(base).await.map_err(ServiceError::from)?;
+        let model = self.parts.registry.model(base).await.map_err(ServiceError::from)?;
         let Some(manifest) = &model.manifest else {
             return Err(ServiceError::NoModelFile { model: model.name }.into());
         };
         let manifest = manifest.to_toml().map_err(|error| Failure::Final(error.to_string()))?;
-        let content = self.0.files.content(&model).await?;
+        let content = self.parts.files.content(&model).await?;
         let path = folder.base();
         on_disk(move || {
             std::fs::write(path.with_extension("toml"), manifest)?;
@@ -154,10 +154,10 @@ impl Models {
         let name = settings.name.clone().unwrap_or_else(|| format!("{}-{}", settings.gallery.name, &id[24..]));
         let manifest = Manifest::from_toml(&manifest).and_then(|manifest| manifest.named(name));
         // The same training may have been done before: it gives the same file, which is known by another name then.
-        let manifest = self.0.files.manifest_for(&content, manifest.map_err(|error| broken(&error))?).await?;
+        let manifest = self.parts.files.manifest_for(&content, manifest.map_err(|error| broken(&error))?).await?;
         let (source, parent) = (ModelSource::Retrain, base.map(|base| base.id));
         let file = NewModelFile { content, manifest, source, parent, allow_code: false };
-        Ok(self.0.files.import(file, Actor::Server).await?.0.model)
+        Ok(self.parts.files.import(file, self.caller.name()).await?.0.model)
     }
 
     /// The result of the job; promotes if that was asked for and the gate allows it.
@@ -171,7 +171,7 @@ impl Models {
     ) -> Result<Value, Failure> {
         let (mut promotion, mut refused) = (None, None);
         if settings.promote && verdict.passed {
-            match self.submit_promotion(&candidate.id.to_string(), false, (Actor::Server, None)).await {
+            match self.submit_promotion(&candidate.id.to_string(), false, None).await {
                 Ok(Once { answer: (job, _), .. }) => promotion = Some(job.id),
                 // The candidate is there all the same.
                 Err(error @ (ServiceError::FacesWithoutChips { .. } | ServiceError::GateRefused { .. })) => {
@@ -198,7 +198,7 @@ impl Models {
 
     /// Deletes the files of jobs that are finished: a server that died left them.
     pub(in crate::service) async fn tidy_job_folders(&self) -> Result<(), Failure> {
-        let root = self.0.config.folder.clone();
+        let root = self.parts.config.folder.clone();
         let names = on_disk(move || match std::fs::read_dir(root) {
             Ok(entries) => Ok(entries.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -207,14 +207,14 @@ impl Models {
         .await?;
         for name in names {
             let Some(id) = name.to_str().and_then(|name| name.parse().ok()).map(JobId) else { continue };
-            let goes_on = match self.0.jobs.job(id).await {
+            let goes_on = match self.jobs().job(id).await {
                 Ok(job) => !job.state.is_final(),
                 Err(JobError::JobNotFound(_)) => false,
                 Err(error) => return Err(error.into()),
             };
             if !goes_on {
                 info!(job = %id, "deleting the files that a job left");
-                remove(self.0.config.folder.join(&name)).await?;
+                remove(self.parts.config.folder.join(&name)).await?;
             }
         }
         Ok(())

@@ -47,7 +47,7 @@ impl Models {
         let mut training = Training::start(self.arguments(folder, settings.base, plan))?;
         let mut checkpoint = Checkpoint { path: folder.checkpoint(), kept: None, looked_at: Instant::now() };
         // To the database, where any server can go on from it: what a takeover repeats took no longer than it waits.
-        let interval = self.0.config.lease;
+        let interval = self.parts.config.lease;
         loop {
             tokio::select! {
                 event = training.next_event() => match event {
@@ -84,7 +84,7 @@ impl Models {
     }
 
     fn out_of_memory(&self, why: &str) -> Failure {
-        match self.0.config.train_device {
+        match self.parts.config.train_device {
             // The networks that serve may need less of it the next time.
             DeviceChoice::Cuda(_) => {
                 Failure::Passing(format!("the training needs more memory than the GPU has free: {why}"))
@@ -106,7 +106,7 @@ impl Models {
         flag("--checkpoint", folder.checkpoint().into());
         flag("--nice", NICE.to_string().into());
         flag("--threads", plan.threads.to_string().into());
-        let work = &self.0.config;
+        let work = &self.parts.config;
         flag("--device", work.train_device.to_string().into());
         match work.train_device {
             // A limit of memory would count what CUDA maps, which is more than it uses.

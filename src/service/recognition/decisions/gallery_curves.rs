@@ -85,17 +85,17 @@ impl Recognition {
     pub(in crate::service) async fn keep_curves(self) {
         let (mut models, mut since, mut began) = (Vec::new(), None, Instant::now());
         loop {
-            let loaded = self.0.served.models();
+            let loaded = self.parts.served.models();
             let anew = loaded != models || began.elapsed() > ANEW;
             if anew {
                 (since, began) = (None, Instant::now());
                 // Of galleries that are gone, or that nobody asks for.
-                self.0.curves.counts().retain(|_, counted| counted.at.elapsed() < ANEW);
+                self.parts.curves.counts().retain(|_, counted| counted.at.elapsed() < ANEW);
             }
-            match self.0.galleries.rates_since(&loaded, since).await {
+            match self.galleries().rates_since(&loaded, since).await {
                 Ok(rates) => {
                     since = rates.iter().map(|rates| rates.measured_at).max().or(since);
-                    self.0.curves.take(rates, anew);
+                    self.parts.curves.take(rates, anew);
                     models = loaded;
                 }
                 Err(error) => warn!(%error, "cannot read how galleries were measured"),
@@ -110,17 +110,17 @@ impl Recognition {
             return Ok(held.view.index.len_of(gallery) as u64);
         }
         let key = (serving.id(), gallery);
-        let counted = self.0.curves.counts().get(&key).copied();
+        let counted = self.parts.curves.counts().get(&key).copied();
         let subjects = match counted {
             Some(counted) => counted.subjects,
-            None => self.0.galleries.count_templates_up_to(gallery, serving.id(), COUNTED_AT_ONCE).await?,
+            None => self.galleries().count_templates_up_to(gallery, serving.id(), COUNTED_AT_ONCE).await?,
         };
         let is_old = |counted: Counted| counted.at.elapsed() >= COUNTED_FOR && !counted.renewed;
         let is_part = counted.is_none() && subjects == COUNTED_AT_ONCE;
         let renewed = is_part || counted.is_some_and(is_old);
         if counted.is_none() || renewed {
             let at = counted.map_or_else(Instant::now, |counted| counted.at);
-            self.0.curves.counts().insert(key, Counted { at, subjects, renewed });
+            self.parts.curves.counts().insert(key, Counted { at, subjects, renewed });
         }
         if renewed {
             let (recognition, model) = (self.clone(), serving.id());
@@ -130,11 +130,11 @@ impl Recognition {
     }
 
     async fn count_anew(&self, model: ModelId, gallery: GalleryId) {
-        let counted = self.0.galleries.count_templates_in(gallery, model).await;
+        let counted = self.galleries().count_templates_in(gallery, model).await;
         if let Err(error) = &counted {
             warn!(%error, "cannot count the subjects of a gallery");
         }
-        let mut counts = self.0.curves.counts();
+        let mut counts = self.parts.curves.counts();
         match counted {
             Ok(subjects) => {
                 _ = counts.insert((model, gallery), Counted { at: Instant::now(), subjects, renewed: false })

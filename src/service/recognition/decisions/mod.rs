@@ -76,7 +76,7 @@ impl Recognition {
         gallery: GalleryId,
     ) -> Result<Authority<'a>, ServiceError> {
         let subjects = self.count_subjects(serving, gallery).await?;
-        let gallery = self.0.curves.curve(serving.id(), gallery);
+        let gallery = self.parts.curves.curve(serving.id(), gallery);
         Ok(Authority { serving, subjects, gallery, pair: false })
     }
 

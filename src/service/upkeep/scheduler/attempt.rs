@@ -21,7 +21,7 @@ impl Upkeep {
     pub(super) async fn attempt(&self, lease: Lease) {
         let job = lease.job();
         info!(job = %job.id, kind = job.kind.name(), attempt = job.attempts, "working on a job");
-        let mut closing = self.0.closing.subscribe();
+        let mut closing = self.parts.closing.subscribe();
         let mut work = tokio::spawn(self.clone().run(lease.clone()));
         let keeper = lease.keep();
         tokio::pin!(keeper);
@@ -54,18 +54,18 @@ impl Upkeep {
             () = &mut keeper => concluding.await,
         }
         if job.kind == JobKind::Import {
-            self.0.enrolment.forget_finished(job.id).await;
+            self.enrolment().forget_finished(job.id).await;
         }
     }
 
     /// What each kind of job does.
     async fn run(self, lease: Lease) -> Result<Value, Failure> {
         match lease.job().kind {
-            JobKind::Retrain => self.0.models.run_retrain(&lease).await,
-            JobKind::Evaluate => self.0.models.run_evaluation(&lease).await,
-            JobKind::Promote => self.0.models.run_promotion(&lease).await,
-            JobKind::Shadow => self.0.models.run_shadow(&lease).await,
-            JobKind::Import => self.0.enrolment.run_import(&lease).await,
+            JobKind::Retrain => self.models().run_retrain(&lease).await,
+            JobKind::Evaluate => self.models().run_evaluation(&lease).await,
+            JobKind::Promote => self.models().run_promotion(&lease).await,
+            JobKind::Shadow => self.models().run_shadow(&lease).await,
+            JobKind::Import => self.enrolment().run_import(&lease).await,
             JobKind::Index => self.run_indexes(&lease).await,
             // Of lanes that are worked on in steps.
             kind => Err(Failure::Final(format!("a job of kind {} is not worked on as a whole", kind.name()))),

@@ -39,10 +39,11 @@ impl Upkeep {
 
     /// The loop.
     async fn schedule(self, lanes: &'static [Lane]) {
-        let (mut told, mut closing) = (self.0.jobs.subscribe(), self.0.closing.subscribe());
+        let (mut told, mut closing) = (self.jobs().subscribe(), self.parts.closing.subscribe());
         let mut steps = Steps::new(&self, lanes.iter().copied().filter(|lane| lane.is_stepped()));
         let mut attempts: JoinSet<Lane> = JoinSet::new();
         let mut free: HashSet<Lane> = lanes.iter().copied().filter(|lane| !lane.is_stepped()).collect();
+        let models = self.models();
         let mut ensured = false;
         let mut looked: Option<Instant> = None;
         while !*closing.borrow() {
@@ -64,7 +65,7 @@ impl Upkeep {
                 tokio::select! {
                     () = sleep_until(ready) => (),
                     _ = told.changed() => told.mark_changed(),
-                    () = self.0.models.faces_came() => steps.wake_embedding(),
+                    () = models.faces_came() => steps.wake_embedding(),
                     Some(ended) = attempts.join_next() => free.extend(ended),
                     _ = closing.wait_for(|closing| *closing) => (),
                 }
@@ -80,21 +81,21 @@ impl Upkeep {
     /// Sees to it that there are the jobs that nobody asks for.
     async fn ensure_jobs(&self) -> bool {
         let ensured = async {
-            self.0.jobs.ensure_recurring().await?;
-            self.0.models.finish_retirements().await
+            self.jobs().ensure_recurring().await?;
+            self.models().finish_retirements().await
         };
         ensured.await.inspect_err(|error| warn!(%error, "cannot submit the jobs of a server; trying again")).is_ok()
     }
 
     async fn lanes_with_work(&self) -> Vec<Lane> {
-        let lanes = self.0.jobs.lanes_with_work().await;
+        let lanes = self.jobs().lanes_with_work().await;
         lanes.inspect_err(|error| warn!(%error, "cannot look for jobs; trying again")).unwrap_or_default()
     }
 
     /// Begins to work on jobs of lanes that are free.
     async fn claim_whole(&self, lanes: &[Lane], free: &mut HashSet<Lane>, attempts: &mut JoinSet<Lane>) {
         for lane in lanes.iter().copied().filter(|lane| free.contains(lane)).collect::<Vec<_>>() {
-            match self.0.jobs.claim(lane).await {
+            match self.jobs().claim(lane).await {
                 Ok(Some(lease)) => {
                     free.remove(&lane);
                     let upkeep = self.clone();
@@ -112,16 +113,16 @@ impl Upkeep {
     /// Forgets what nobody needs of finished jobs; never returns.
     async fn tidy_jobs(&self) {
         loop {
-            if let Err(error) = self.0.jobs.prune().await {
+            if let Err(error) = self.jobs().prune().await {
                 warn!(%error, "cannot delete old events of jobs; trying again");
             }
-            if let Err(error) = self.0.models.tidy_job_folders().await {
+            if let Err(error) = self.models().tidy_job_folders().await {
                 warn!(?error, "cannot delete what finished jobs left; trying again");
             }
-            if let Err(error) = self.0.enrolment.tidy_datasets().await {
+            if let Err(error) = self.enrolment().tidy_datasets().await {
                 warn!(%error, "cannot delete the archives of finished jobs; trying again");
             }
-            if let Err(error) = self.0.enrolment.tidy_answers().await {
+            if let Err(error) = self.enrolment().tidy_answers().await {
                 warn!(%error, "cannot delete answers that are kept no longer; trying again");
             }
             tokio::time::sleep(TIDY_INTERVAL).await;

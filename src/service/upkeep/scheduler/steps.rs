@@ -176,7 +176,7 @@ impl Steps {
         self.held.retain(|held| held.lease.stop().is_none());
         for lane in lanes.iter().copied().filter(|lane| self.lanes.contains(lane)).collect::<Vec<_>>() {
             while self.held.iter().filter(|held| held.lane == lane).count() < MOST_OF_LANE {
-                match self.upkeep.0.jobs.claim(lane).await {
+                match self.upkeep.jobs().claim(lane).await {
                     Ok(Some(lease)) => self.take(lease, lane).await,
                     Ok(None) => break,
                     Err(error) => {
@@ -240,7 +240,7 @@ impl Steps {
         if conclude(held, outcome).await {
             self.held.swap_remove(place);
         }
-        self.rests_until = Instant::now() + rest_after(began.elapsed(), self.upkeep.0.config.share);
+        self.rests_until = Instant::now() + rest_after(began.elapsed(), self.upkeep.parts.config.share);
     }
 
     /// Leaves all jobs to other servers.
