@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub use self::caller::{Caller, Permission, Role, Scope};
 pub use self::detector::{DetectorKind, DetectorOutput};
 pub use self::input::{ChipCrop, InputSize};
-pub use self::name::{Name, nfc};
+pub use self::name::{Name, NamePrefix, nfc};
 pub use self::request_key::RequestKey;
 pub use self::shown_key::ShownKey;
 pub use self::text::{bytes_without_mark, without_mark};
@@ -31,6 +31,8 @@ pub enum InvalidValue {
     NameLength(usize),
     #[error("a name neither begins nor ends with white space")]
     NameSpace,
+    #[error("no name begins with white space, so a prefix does not either")]
+    PrefixSpace,
     #[error("a name has no control characters; character {at} of this one is U+{code:04X}")]
     NameControl { at: usize, code: u32 },
     #[error(

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, ServerArgs, ServerEvent};
 use super::{CliError, print_json, progress_bar, say};
+use crate::http::Code;
 use crate::jobs::{JobKind, JobState};
 use crate::service::answers::{Job, Page};
 use crate::service::requests::ListRequest;
@@ -70,7 +71,7 @@ impl Jobs {
             }
             Action::Follow(One { job, json, server }) => follow(&server.open()?, job, json).await,
             Action::Cancel(One { job, json, server }) => {
-                let job: Job = server.open()?.post(&["admin", "jobs", &job.to_string(), "cancel"], &json!({})).await?;
+                let job = cancel(&server.open()?, job).await?;
                 match json {
                     true => print_json(&job)?,
                     false => say(format_args!("{}", if job.state.is_final() { "cancelled" } else { "asked to stop" })),
@@ -78,6 +79,18 @@ impl Jobs {
                 Ok(ExitCode::SUCCESS)
             }
         }
+    }
+}
+
+/// Asks for a job to be stopped. An attempt whose answer was lost may have done it already.
+async fn cancel(server: &Client, job: JobId) -> Result<Job, CliError> {
+    let id = job.to_string();
+    match server.post_and_tell(&["admin", "jobs", &id, "cancel"], &json!({})).await {
+        (Err(CliError::Problem(problem)), true) if problem.code == Code::JobFinished => {
+            let job: Job = server.get(&["admin", "jobs", &id], &()).await?;
+            if job.state == JobState::Cancelled { Ok(job) } else { Err(CliError::Problem(problem)) }
+        }
+        (answer, _) => answer,
     }
 }
 

@@ -71,7 +71,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
     app.work_on_jobs(&Lane::ALL);
     let state = AppState::new(app.services.clone(), &config.http);
     door.routes.replace(router(state.clone()));
-    announce(address, &config.http, state.services.access.is_open());
+    announce(address, &config.http, state.unscoped.access.is_open());
     answer(door, state, &config.http, &mut shutdown).await;
     stop(app, &mut shutdown).await
 }

@@ -14,12 +14,11 @@ use crate::types::{RequestKey, SubjectId};
 /// How long a key stands for its request.
 pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// Whether nobody was erased whom the answer `r` names, in SQL. A gallery that is erased takes its subjects along, though they are
-/// deleted later.
+/// Whether nobody was erased whom the answer `r` names, in SQL.
 macro_rules! all_are_there {
     () => {
-        "(not exists (select from unnest(r.subjects) as named (id) where not exists (select from subjects s \
-         join galleries g on g.id = s.gallery_id where s.id = named.id and s.erased_at is null and g.erased_at is null)))"
+        "(not exists (select from unnest(r.subjects) as named (id) \
+         where not exists (select from present_subjects s where s.id = named.id)))"
     };
 }
 
@@ -62,15 +61,23 @@ impl Answers {
         Ok(found.fetch_optional(&self.pool).await?)
     }
 
-    /// Forgets what is too old, and answers that came when somebody whom they name was just being erased.
+    /// Forgets what is too old, and answers that came when somebody whom they name was just being erased. Rows are locked in the
+    /// order of keys, as by who erases somebody (`forget_answers`).
     pub async fn prune(&self) -> Result<(), DbError> {
-        let forgotten =
-            concat!("update request_keys r set answer = null, subjects = '{}' where not ", all_are_there!());
+        let forgotten = concat!(
+            "update request_keys set answer = null, subjects = '{}' where key in \
+             (select key from request_keys r where not ",
+            all_are_there!(),
+            " order by key for update)"
+        );
         sqlx::query(forgotten).execute(&self.beside).await?;
-        sqlx::query("delete from request_keys where kept_at <= now() - $1::float8 * interval '1 second'")
-            .bind(KEPT_FOR.as_secs_f64())
-            .execute(&self.beside)
-            .await?;
+        sqlx::query(
+            "delete from request_keys where key in (select key from request_keys \
+             where kept_at <= now() - $1::float8 * interval '1 second' order by key for update)",
+        )
+        .bind(KEPT_FOR.as_secs_f64())
+        .execute(&self.beside)
+        .await?;
         Ok(())
     }
 }

@@ -300,3 +300,33 @@ async fn violations_are_told_apart_by_constraint() {
     let cancelled: Result<_, Outcome> = cancelled.on_constraint("gallery_pkey", || Outcome::Duplicate);
     assert!(matches!(cancelled, Err(Outcome::Other(DbError::TooSlow(_)))));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn answers_are_pruned_while_subjects_are_erased_without_a_deadlock() {
+    let pools = database().await;
+    let answers = Answers::new(&pools);
+    for round in 0..8 {
+        // Rows in another order than that of the keys, of whom prune has to forget what was answered, or all.
+        sqlx::query(
+            "with ada as (insert into subjects (id, gallery_id, name) \
+               select gen_random_uuid(), id, gen_random_uuid() from galleries returning id) \
+             insert into request_keys (key, fingerprint, answer, subjects, kept_at) \
+             select to_char(10000 - n, '00000'), sha256(''), '{}', array[ada.id, gen_random_uuid()], \
+               now() - n % 2 * interval '2 days' from ada, generate_series(1, 4000) n",
+        )
+        .execute(&pools.requests)
+        .await
+        .unwrap();
+        let pool = pools.requests.clone();
+        let erasing = tokio::spawn(async move {
+            sqlx::query("update subjects set erased_at = now() where erased_at is null").execute(&pool).await
+        });
+        answers.prune().await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        erasing.await.unwrap().unwrap_or_else(|error| panic!("round {round}: {error}"));
+        answers.prune().await.unwrap();
+        let left = "select count(*), count(answer) from request_keys";
+        let left: (i64, i64) = sqlx::query_as(left).fetch_one(&pools.requests).await.unwrap();
+        assert_eq!(left, (2000, 0));
+        sqlx::query("delete from request_keys").execute(&pools.requests).await.unwrap();
+    }
+}

@@ -17,6 +17,7 @@ use sqlx::postgres::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::galleries::gallery_columns;
 use super::search::TemplateRow;
 use super::{Galleries, Gallery, GalleryError};
 use crate::db::{DbError, Notifications, Topic, notify};
@@ -33,8 +34,11 @@ const CHUNK: usize = 1000;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Galleries that exist: all, or those of `$1`.
-const GALLERIES: &str = "select id, name, policy, created_at, revision from galleries where ($1::uuid[] is null or id = any($1)) \
-    and erased_at is null";
+const GALLERIES: &str = concat!(
+    "select ",
+    gallery_columns!(),
+    " from galleries where ($1::uuid[] is null or id = any($1)) and erased_at is null"
+);
 
 /// Templates of the model `$1`: all, or those of the subjects `$2`.
 const TEMPLATES: &str = "select t.gallery_id, t.subject_id, s.name as subject, t.faces, t.face_id, t.embedding \

@@ -4,24 +4,25 @@
 //! erased in pieces of bounded size, which can be broken off and gone on with at any time. A subject whose faces go to another one
 //! is marked in the same way, and so are [many](many) at once.
 //!
-//! Locks are taken in one order by all who change several of these: gallery, subjects by id, faces, embeddings.
+//! Locks are taken in one order by all who change several of these: gallery, subjects by id, findings by id, faces, embeddings.
 
 mod many;
 mod rows;
 
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::galleries::gallery_not_as_expected;
-use super::subjects::subject_not_as_expected;
+use super::galleries::{gallery_not_as_expected, gallery_of, hold_gallery};
+use super::subjects::{find_subject, hold_subject, subject_not_as_expected};
 use super::{DEFAULT_GALLERY, Expected, Galleries, GalleryError};
 use crate::db::{Transaction, is_lock_timeout};
-use crate::types::{FaceId, GalleryId, Name, SubjectId};
-pub use many::{HiddenSubjects, Many};
+use crate::types::{FaceId, GalleryId, Name, Scope, SubjectId};
+pub use many::{HiddenSubjects, Many, Matching};
 use rows::{
-    Heir, erase_faces, erase_faces_and_subjects, erase_faces_of_lasting, erase_rest_of_gallery, erase_subjects_of,
-    execute, hide_gallery, hide_subject, hold_for_merge, hold_subjects, hold_with_heir, is_as_expected, is_hidden,
-    move_faces, pass_on_merges, set_patience, some_faces, subjects_of, transaction_id,
+    Heir, count, erase_faces, erase_faces_and_subjects, erase_faces_of_lasting, erase_rest_of_gallery, erase_subjects,
+    erase_subjects_of, forget_findings, hide_gallery, hide_subject, hold_for_merge, hold_subjects, hold_with_heir,
+    is_as_expected, is_hidden, move_faces, pass_on_merges, set_patience, some_faces, subjects_of, transaction_id,
 };
 
 /// Faces, or subjects, up to which something is erased at once; and those of a piece.
@@ -88,8 +89,8 @@ impl Galleries {
         gallery: &str,
         expected: &Expected,
     ) -> Result<Option<(Hidden, Erased)>, GalleryError> {
-        let id = self.erasable_gallery(gallery).await?;
         let mut transaction = self.pool.begin().await?;
+        let id = erasable_gallery(&mut transaction, &self.scope, gallery).await?;
         let large: bool = sqlx::query_scalar(
             "select (select count(*) from (select from faces where gallery_id = $1 limit $2 + 1) f) > $2 \
              or (select count(*) from (select from subjects where gallery_id = $1 limit $2 + 1) s) > $2",
@@ -125,7 +126,7 @@ impl Galleries {
         gallery: &str,
         expected: &Expected,
     ) -> Result<Hidden, GalleryError> {
-        let id = self.erasable_gallery(gallery).await?;
+        let id = erasable_gallery(transaction, &self.scope, gallery).await?;
         match hide_gallery(transaction, id, expected).await? {
             Some(hidden) => Ok(hidden),
             None => Err(gallery_not_as_expected(&mut **transaction, id, gallery).await?),
@@ -134,17 +135,9 @@ impl Galleries {
 
     /// What is left of a gallery that is being erased, or of one of its subjects that is erased or merged into another.
     pub async fn count_hidden(&self, gallery: GalleryId, subject: Option<SubjectId>) -> Result<Erased, GalleryError> {
-        let (subjects, faces, embeddings): (i64, i64, i64) = sqlx::query_as(
-            "select (select count(*) from subjects where gallery_id = $1 and ($2::uuid is null or id = $2)), \
-             (select count(*) from faces where gallery_id = $1 and ($2::uuid is null or subject_id = $2)), \
-             (select count(*) from embeddings where gallery_id = $1 and ($2::uuid is null or subject_id = $2))",
-        )
-        .bind(gallery.0)
-        .bind(subject.map(|subject| subject.0))
-        .fetch_one(&self.beside)
-        .await?;
-        let [subjects, faces, embeddings] = [subjects, faces, embeddings].map(i64::unsigned_abs);
-        Ok(Erased { subjects, faces, embeddings })
+        let mut connection = self.beside.acquire().await?;
+        let subject = subject.map(|subject| [subject.0]);
+        Ok(count(&mut connection, gallery, subject.as_ref().map(<[_; 1]>::as_slice)).await?)
     }
 
     /// Erases a piece of a hidden gallery after `place`, which it moves on; at last the gallery itself.
@@ -186,8 +179,8 @@ impl Galleries {
         subject: &str,
         expected: &Expected,
     ) -> Result<Option<(Hidden, Erased)>, GalleryError> {
-        let (gallery, id) = self.subject_id(gallery, subject).await?;
         let mut transaction = self.pool.begin().await?;
+        let (gallery, id) = hold_subject(&mut transaction, &self.scope, (gallery, subject)).await?;
         let Some(hidden) = hide_subject(&mut transaction, (gallery, id), None, expected).await? else {
             return Err(subject_not_as_expected(&mut *transaction, id, subject).await?);
         };
@@ -196,8 +189,8 @@ impl Galleries {
             transaction.rollback().await?;
             return Ok(None);
         }
-        let mut erased = erase_faces(&mut transaction, &faces).await?;
-        erased.subjects = execute(&mut transaction, "delete from subjects where id = $1", id.0).await?;
+        let mut erased = erase_faces(&mut transaction, &[id.0], &faces).await?;
+        erased.subjects = erase_subjects(&mut transaction, &[id.0]).await?;
         transaction.commit().await?;
         Ok(Some((hidden, erased)))
     }
@@ -210,7 +203,7 @@ impl Galleries {
         subject: &str,
         expected: &Expected,
     ) -> Result<Hidden, GalleryError> {
-        let (gallery, id) = self.subject_id(gallery, subject).await?;
+        let (gallery, id) = hold_subject(transaction, &self.scope, (gallery, subject)).await?;
         match hide_subject(transaction, (gallery, id), None, expected).await? {
             Some(hidden) => Ok(hidden),
             None => Err(subject_not_as_expected(&mut **transaction, id, subject).await?),
@@ -227,16 +220,17 @@ impl Galleries {
             return Ok(Piece { done: true, ..Piece::default() });
         }
         let heir = hold_with_heir(&mut transaction, subject).await?;
+        forget_findings(&mut transaction, &[subject.0], &[]).await?;
         let faces = some_faces(&mut transaction, gallery, subject, PIECE).await?;
         let mut piece = Piece { done: faces.len() < PIECE as usize, ..Piece::default() };
         match heir {
             Heir::Subject(into) => piece.moved = move_faces(&mut transaction, &faces, (subject, into)).await?,
-            Heir::Nobody => piece.erased = erase_faces(&mut transaction, &faces).await?,
+            Heir::Nobody => piece.erased = erase_faces(&mut transaction, &[subject.0], &faces).await?,
             // The next piece asks again.
             Heir::Changed => return Ok(Piece::default()),
         }
         if piece.done {
-            piece.erased.subjects = execute(&mut transaction, "delete from subjects where id = $1", subject.0).await?;
+            piece.erased.subjects = erase_subjects(&mut transaction, &[subject.0]).await?;
         }
         transaction.commit().await?;
         Ok(piece)
@@ -258,8 +252,9 @@ impl Galleries {
             transaction.rollback().await?;
             return Ok(None);
         }
+        forget_findings(&mut transaction, &[from.0], &[]).await?;
         move_faces(&mut transaction, &faces, (from, into)).await?;
-        execute(&mut transaction, "delete from subjects where id = $1", from.0).await?;
+        erase_subjects(&mut transaction, &[from.0]).await?;
         transaction.commit().await?;
         Ok(Some((hidden, into)))
     }
@@ -272,15 +267,17 @@ impl Galleries {
         (into, from): (&str, &str),
         expected: &Expected,
     ) -> Result<(Hidden, SubjectId, SubjectId), GalleryError> {
-        let (gallery_id, into_id) = self.subject_id(gallery, into).await?;
-        let (_, from_id) = self.subject_id(gallery, from).await?;
+        let gallery_id = gallery_of(&mut **transaction, &self.scope, gallery).await?.id;
+        let into_id = find_subject(&mut **transaction, gallery_id, into).await?;
+        let from_id = find_subject(&mut **transaction, gallery_id, from).await?;
         if into_id == from_id {
             return Err(GalleryError::SameSubject);
         }
-        let held = hold_for_merge(transaction, from_id, into_id).await?;
-        for (name, id) in [(into, into_id), (from, from_id)] {
-            if !held.contains(&id.0) {
-                return Err(GalleryError::SubjectNotFound(name.to_owned()));
+        hold_for_merge(transaction, from_id, into_id).await?;
+        for (asked, id) in [(into, into_id), (from, from_id)] {
+            // One of them may have gone, or have got another name, while the locks were waited for.
+            if find_subject(&mut **transaction, gallery_id, asked).await? != id {
+                return Err(GalleryError::SubjectNotFound(asked.to_owned()));
             }
         }
         // Its lock is held.
@@ -330,11 +327,15 @@ impl Galleries {
         }
         Err(GalleryError::Inconsistent("a face goes from one subject to another"))
     }
+}
 
-    async fn erasable_gallery(&self, gallery: &str) -> Result<GalleryId, GalleryError> {
-        match self.gallery_id(gallery).await? {
-            DEFAULT_GALLERY => Err(GalleryError::DefaultGallery),
-            id => Ok(id),
-        }
+async fn erasable_gallery(
+    connection: &mut PgConnection,
+    scope: &Scope,
+    gallery: &str,
+) -> Result<GalleryId, GalleryError> {
+    match hold_gallery(connection, scope, gallery).await?.id {
+        DEFAULT_GALLERY => Err(GalleryError::DefaultGallery),
+        id => Ok(id),
     }
 }

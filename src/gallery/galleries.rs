@@ -3,12 +3,12 @@
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgExecutor, Row};
+use sqlx::{FromRow, PgConnection, PgExecutor, Row};
 use uuid::Uuid;
 
-use super::{Expected, Galleries, GalleryError, Policy, Revision, as_id, as_name};
-use crate::db::OnConstraint;
-use crate::db::{Page, PageRequest};
+use super::revision::as_expected;
+use super::{Expected, Galleries, GalleryError, Policy, Revision, as_id, as_name, ids_of};
+use crate::db::{OnConstraint, Page, PageRequest};
 use crate::types::{GalleryId, Name, Scope};
 
 /// The gallery that always exists, made by the first migration.
@@ -35,6 +35,26 @@ pub struct GalleryChange {
     pub name: Option<Name>,
     /// `Some(None)`: back to what the server says.
     pub policy: Option<Option<Policy>>,
+}
+
+/// What is read of a [`Gallery`].
+macro_rules! gallery_columns {
+    () => {
+        "id, name, policy, created_at, revision"
+    };
+}
+pub(super) use gallery_columns;
+
+/// The gallery whose id is `$1`, or else the one whose name is `$2`, if it is among `$3`, which is null for all.
+macro_rules! by_id_or_name {
+    () => {
+        concat!(
+            "select ",
+            gallery_columns!(),
+            " from galleries where (id = $1 or name = $2) and erased_at is null \
+             and ($3::uuid[] is null or id = any($3)) order by id = $1 desc nulls last limit 1"
+        )
+    };
 }
 
 impl FromRow<'_, PgRow> for Gallery {
@@ -66,14 +86,12 @@ impl Galleries {
         }
         let id = GalleryId::new();
         self.refuse_other_id(id, name).await?;
-        sqlx::query_as(
-            "insert into galleries (id, name) values ($1, $2) returning id, name, policy, created_at, revision",
-        )
-        .bind(id.0)
-        .bind(name.as_str())
-        .fetch_one(&self.pool)
-        .await
-        .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.to_string()))
+        sqlx::query_as(concat!("insert into galleries (id, name) values ($1, $2) returning ", gallery_columns!()))
+            .bind(id.0)
+            .bind(name.as_str())
+            .fetch_one(&self.pool)
+            .await
+            .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.to_string()))
     }
 
     /// A gallery cannot have another one's id as its name: it would never be found by that. Who sees but some galleries is refused
@@ -88,10 +106,12 @@ impl Galleries {
     }
 
     pub async fn list_galleries(&self, request: PageRequest) -> Result<Page<Gallery>, GalleryError> {
-        let rows: Vec<Gallery> = sqlx::query_as(
-            "select id, name, policy, created_at, revision from galleries where id > $1 and erased_at is null \
-             and ($3::uuid[] is null or id = any($3)) order by id limit $2",
-        )
+        let rows: Vec<Gallery> = sqlx::query_as(concat!(
+            "select ",
+            gallery_columns!(),
+            " from galleries where id > $1 and erased_at is null \
+             and ($3::uuid[] is null or id = any($3)) order by id limit $2"
+        ))
         .bind(request.after())
         .bind(request.rows_to_fetch())
         .bind(self.scope())
@@ -114,17 +134,7 @@ impl Galleries {
 
     /// The gallery that is given by id or name, without its size.
     pub async fn find_gallery(&self, gallery: &str) -> Result<Gallery, GalleryError> {
-        let found = sqlx::query_as(
-            "select id, name, policy, created_at, revision from galleries \
-             where (id = $1 or name = $2) and erased_at is null and ($3::uuid[] is null or id = any($3)) \
-             order by id = $1 desc nulls last limit 1",
-        )
-        .bind(as_id(gallery))
-        .bind(as_name(gallery))
-        .bind(self.scope())
-        .fetch_optional(&self.pool)
-        .await?;
-        found.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))
+        gallery_of(&self.pool, &self.scope, gallery).await
     }
 
     /// Renames a gallery and/or changes its policy, if it is as expected. The default gallery keeps its name.
@@ -143,11 +153,13 @@ impl Galleries {
         }
         let policy = change.policy.map(|policy| policy.map(Policy::checked).transpose()).transpose()?;
         let name = change.name.as_ref().map(Name::as_str);
-        let updated: Option<Gallery> = sqlx::query_as(
+        let updated: Option<Gallery> = sqlx::query_as(concat!(
             "update galleries set name = coalesce($2, name), policy = case when $3 then $4 else policy end \
-             where id = $1 and erased_at is null and ($5::uuid[] is null or coalesce(revision, id) = any($5)) \
-             returning id, name, policy, created_at, revision",
-        )
+             where id = $1 and erased_at is null and ",
+            as_expected!("$5"),
+            " returning ",
+            gallery_columns!()
+        ))
         .bind(id.0)
         .bind(name)
         .bind(policy.is_some())
@@ -161,6 +173,39 @@ impl Galleries {
             None => Err(gallery_not_as_expected(&self.pool, id, gallery).await?),
         }
     }
+}
+
+/// The gallery that is given by id or name.
+pub(super) async fn gallery_of(
+    executor: impl PgExecutor<'_>,
+    scope: &Scope,
+    asked: &str,
+) -> Result<Gallery, GalleryError> {
+    find(by_id_or_name!(), executor, scope, asked).await
+}
+
+/// As [`gallery_of`]; nobody else changes or hides it until the transaction ends. Enrolments into it go on.
+pub(super) async fn hold_gallery(
+    connection: &mut PgConnection,
+    scope: &Scope,
+    asked: &str,
+) -> Result<Gallery, GalleryError> {
+    find(concat!(by_id_or_name!(), " for no key update"), connection, scope, asked).await
+}
+
+async fn find(
+    sql: &'static str,
+    executor: impl PgExecutor<'_>,
+    scope: &Scope,
+    asked: &str,
+) -> Result<Gallery, GalleryError> {
+    let found = sqlx::query_as(sql)
+        .bind(as_id(asked))
+        .bind(as_name(asked))
+        .bind(ids_of(scope))
+        .fetch_optional(executor)
+        .await?;
+    found.ok_or_else(|| GalleryError::GalleryNotFound(asked.to_owned()))
 }
 
 /// Why nothing was done to a gallery in a state that was expected.

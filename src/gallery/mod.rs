@@ -39,7 +39,7 @@ use crate::types::{GalleryId, ModelId, Scope, SubjectId, nfc};
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{CHANGES_KEPT, Changes, Feed, Template};
 pub use enroll::{Duplicate, Enrolled, Enrolment, Mismatch, NewFace, OnDoubt};
-pub use erasure::{Erased, Hidden, HiddenSubjects, Many, Piece, Place};
+pub use erasure::{Erased, Hidden, HiddenSubjects, Many, Matching, Piece, Place};
 pub use error::GalleryError;
 pub use faces::{Face, FoundIn};
 pub use findings::{Finding, FindingKind, FindingsRequest, NewFinding};
@@ -84,7 +84,7 @@ impl Galleries {
 
     /// The ids of the scope, for a statement; null: of all galleries.
     fn scope(&self) -> Option<Vec<Uuid>> {
-        self.scope.galleries().map(|galleries| galleries.iter().map(|gallery| gallery.0).collect())
+        ids_of(&self.scope)
     }
 
     /// Whether the database answers at all.
@@ -111,18 +111,13 @@ impl Galleries {
     /// The ids of a subject, given by id or name, and of its gallery.
     async fn subject_id(&self, gallery: &str, subject: &str) -> Result<(GalleryId, SubjectId), GalleryError> {
         let gallery = self.gallery_id(gallery).await?;
-        let found: Option<Uuid> = sqlx::query_scalar(
-            "select id from subjects where gallery_id = $1 and (id = $2 or name = $3) and erased_at is null \
-             order by id = $2 desc nulls last limit 1",
-        )
-        .bind(gallery.0)
-        .bind(as_id(subject))
-        .bind(as_name(subject))
-        .fetch_optional(&self.pool)
-        .await?;
-        let subject = found.map(SubjectId).ok_or_else(|| GalleryError::SubjectNotFound(subject.to_owned()))?;
-        Ok((gallery, subject))
+        Ok((gallery, subjects::find_subject(&self.pool, gallery, subject).await?))
     }
+}
+
+/// The ids of a scope, for a statement; null: of all galleries.
+fn ids_of(scope: &Scope) -> Option<Vec<Uuid>> {
+    scope.galleries().map(|galleries| galleries.iter().map(|gallery| gallery.0).collect())
 }
 
 /// The number of dimensions of a registered model's embeddings.

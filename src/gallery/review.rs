@@ -256,8 +256,8 @@ impl Galleries {
         .execute(&mut *transaction)
         .await?;
         sqlx::query(
-            "delete from findings where model_id = $1 and gallery_id = $3 \
-             and (subject_id = any($2) or (kind = 'duplicate' and other_id = any($2)))",
+            "delete from findings where id in (select id from findings where model_id = $1 and gallery_id = $3 \
+             and (subject_id = any($2) or (kind = 'duplicate' and other_id = any($2))) order by id for update)",
         )
         .bind(model.0)
         .bind(&ids)

@@ -20,8 +20,16 @@ pub enum Expected {
     OneOf(Vec<Revision>),
 }
 
+/// Whether a row is in one of the states of a parameter such as `$2`, in SQL.
+macro_rules! as_expected {
+    ($states:literal) => {
+        concat!("(", $states, "::uuid[] is null or coalesce(revision, id) = any(", $states, "))")
+    };
+}
+pub(super) use as_expected;
+
 impl Expected {
-    /// For a statement that compares it with `coalesce(revision, id)`; null is any state.
+    /// For [`as_expected`]; null is any state.
     pub(super) fn revisions(&self) -> Option<Vec<Uuid>> {
         match self {
             Self::Any => None,

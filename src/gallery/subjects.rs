@@ -5,10 +5,12 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{Expected, Galleries, GalleryError, Metadata, Revision, as_id};
+use super::galleries::gallery_of;
+use super::revision::as_expected;
+use super::{Expected, Galleries, GalleryError, Metadata, Revision, as_id, as_name};
 use crate::db::{OnConstraint, violates};
 use crate::db::{Page, PageRequest, Transaction};
-use crate::types::{GalleryId, Name, SubjectId};
+use crate::types::{GalleryId, Name, NamePrefix, Scope, SubjectId};
 
 /// How often a subject is looked for whom others create and delete at the same time.
 const ATTEMPTS: usize = 5;
@@ -41,7 +43,7 @@ pub struct SubjectChange {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SubjectFilter {
     /// Whose name begins so.
-    pub prefix: Option<Name>,
+    pub prefix: Option<NamePrefix>,
     /// Whose metadata holds all of this.
     pub metadata: Option<Metadata>,
 }
@@ -133,7 +135,7 @@ impl Galleries {
             .bind(gallery.0)
             .bind(request.after())
             .bind(request.rows_to_fetch())
-            .bind(filter.prefix.as_ref().map(Name::as_str))
+            .bind(filter.prefix.as_ref().map(NamePrefix::as_str))
             .bind(filter.metadata.as_ref().map(Json))
             .fetch_all(&self.pool.cancellable())
             .await?;
@@ -159,10 +161,11 @@ impl Galleries {
         }
         let name = change.name.as_ref().map(Name::as_str);
         let mut transaction = self.pool.begin().await?;
-        let updated = sqlx::query(
+        let updated = sqlx::query(concat!(
             "update subjects set name = coalesce($2, name), metadata = coalesce($3, metadata) \
-             where id = $1 and erased_at is null and ($4::uuid[] is null or coalesce(revision, id) = any($4))",
-        )
+             where id = $1 and erased_at is null and ",
+            as_expected!("$4")
+        ))
         .bind(id.0)
         .bind(name)
         .bind(change.metadata.as_ref().map(Json))
@@ -188,6 +191,49 @@ impl Galleries {
             Err(GalleryError::SubjectNotFound(id.to_string()))
         }
     }
+}
+
+/// The subject of the gallery `$1` whose id is `$2`, or else the one whose name is `$3`.
+macro_rules! by_id_or_name {
+    () => {
+        "select id from subjects where gallery_id = $1 and (id = $2 or name = $3) and erased_at is null \
+         order by id = $2 desc nulls last limit 1"
+    };
+}
+
+/// The id of a subject of a gallery that is given by id or name.
+pub(super) async fn find_subject(
+    executor: impl PgExecutor<'_>,
+    gallery: GalleryId,
+    asked: &str,
+) -> Result<SubjectId, GalleryError> {
+    find(by_id_or_name!(), executor, gallery, asked).await
+}
+
+/// The ids of a subject, given by id or name, and of its gallery. Nobody else changes or hides the subject, or enrolls a face of it,
+/// until the transaction ends.
+pub(super) async fn hold_subject(
+    connection: &mut PgConnection,
+    scope: &Scope,
+    (gallery, asked): (&str, &str),
+) -> Result<(GalleryId, SubjectId), GalleryError> {
+    let gallery = gallery_of(&mut *connection, scope, gallery).await?.id;
+    Ok((gallery, find(concat!(by_id_or_name!(), " for no key update"), connection, gallery, asked).await?))
+}
+
+async fn find(
+    sql: &'static str,
+    executor: impl PgExecutor<'_>,
+    gallery: GalleryId,
+    asked: &str,
+) -> Result<SubjectId, GalleryError> {
+    let found: Option<Uuid> = sqlx::query_scalar(sql)
+        .bind(gallery.0)
+        .bind(as_id(asked))
+        .bind(as_name(asked))
+        .fetch_optional(executor)
+        .await?;
+    found.map(SubjectId).ok_or_else(|| GalleryError::SubjectNotFound(asked.to_owned()))
 }
 
 async fn subject_of(executor: impl PgExecutor<'_>, id: SubjectId) -> Result<Subject, GalleryError> {

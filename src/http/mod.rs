@@ -68,6 +68,7 @@ use auth::Guard;
 use routes::Group;
 
 use crate::config::HttpConfig;
+use crate::types::Permission;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -82,7 +83,7 @@ fn api() -> OpenApiRouter<AppState> {
 pub fn router(state: AppState) -> Router {
     let limit = state.answer_time();
     let config = Arc::clone(&state.http);
-    let access = state.services.access.clone();
+    let access = state.unscoped.access.clone();
     let guarded_by = |Group { needed, routes }: Group| {
         let guard = Guard { access: access.clone(), needed };
         let layers = ServiceBuilder::new().layer(from_fn_with_state(guard, auth::require));

@@ -125,16 +125,15 @@ pub fn marked(mut response: Response, repeated: bool) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use serde_json::json;
 
     use super::*;
     use crate::service::requests::RetrainRequest;
 
     fn of(mut request: RetrainRequest) -> [u8; 32] {
-        let mut headers = HeaderMap::new();
-        headers.insert(KEY, HeaderValue::from_static("key"));
-        let uri = Uri::from_static("/admin/retrain");
-        let mut fingerprint = Fingerprint::of(&Method::POST, &uri, &headers).unwrap().unwrap();
+        let came = Request::post("/admin/retrain").header(KEY, "key").extension(Caller::anyone());
+        let mut fingerprint = Fingerprint::of(&came.body(Body::empty()).unwrap()).unwrap().unwrap();
         fingerprint.add_request(&mut request).unwrap();
         *fingerprint.finish().unwrap().fingerprint()
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef, FromRequestParts};
 use axum::http::Extensions;
 use axum::http::request::Parts;
 use tokio::sync::Semaphore;
@@ -74,8 +74,14 @@ macro_rules! part {
     };
 }
 
-part!(access: Access);
 part!(recognition: Recognition);
 part!(models: Models);
 part!(enrolment: Enrolment);
 part!(upkeep: Upkeep);
+
+/// It takes whoever asks from the request.
+impl FromRef<AppState> for Access {
+    fn from_ref(state: &AppState) -> Self {
+        state.unscoped.access.clone()
+    }
+}

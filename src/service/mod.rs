@@ -75,6 +75,7 @@ impl Services {
     /// As they are for somebody.
     pub fn for_caller(&self, caller: &Caller) -> Self {
         Self {
+            access: self.access.clone(),
             recognition: self.recognition.for_caller(caller.clone()),
             models: self.models.for_caller(caller.clone()),
             enrolment: self.enrolment.for_caller(caller.clone()),

@@ -39,22 +39,51 @@ impl TryFrom<String> for Name {
         if name.starts_with(char::is_whitespace) || name.ends_with(char::is_whitespace) {
             return Err(InvalidValue::NameSpace);
         }
-        for (at, character) in (1..).zip(name.chars()) {
-            match character {
-                '\u{fffd}' => return Err(InvalidValue::NameReplacement { at }),
-                '\u{2028}' | '\u{2029}' => return Err(InvalidValue::NameControl { at, code: character.into() }),
-                _ if character.is_control() => return Err(InvalidValue::NameControl { at, code: character.into() }),
-                _ => {}
-            }
+        composed(name).map(Self)
+    }
+}
+
+/// With what names begin that are looked for. White space at its end is looked for as well: `Ada ` is the beginning of
+/// `Ada Lovelace`, and not of `Adam`. Else it is as a [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(min_length = 1, max_length = 255)]
+pub struct NamePrefix(String);
+
+impl NamePrefix {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for NamePrefix {
+    type Error = InvalidValue;
+
+    fn try_from(prefix: String) -> Result<Self, InvalidValue> {
+        if prefix.starts_with(char::is_whitespace) {
+            return Err(InvalidValue::PrefixSpace);
         }
-        let name = match nfc(&name) {
-            Cow::Borrowed(_) => name,
-            Cow::Owned(composed) => composed,
-        };
-        match name.chars().count() {
-            1..=Self::LONGEST => Ok(Self(name)),
-            length => Err(InvalidValue::NameLength(length)),
+        composed(prefix).map(Self)
+    }
+}
+
+/// In the normal form C, if a name can hold these characters and as many.
+fn composed(text: String) -> Result<String, InvalidValue> {
+    for (at, character) in (1..).zip(text.chars()) {
+        match character {
+            '\u{fffd}' => return Err(InvalidValue::NameReplacement { at }),
+            '\u{2028}' | '\u{2029}' => return Err(InvalidValue::NameControl { at, code: character.into() }),
+            _ if character.is_control() => return Err(InvalidValue::NameControl { at, code: character.into() }),
+            _ => {}
         }
+    }
+    let text = match nfc(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(composed) => composed,
+    };
+    match text.chars().count() {
+        1..=Name::LONGEST => Ok(text),
+        length => Err(InvalidValue::NameLength(length)),
     }
 }
 
@@ -117,6 +146,23 @@ mod tests {
         assert!(told.contains("character 4 of this one is U+0009"), "{told}");
         for text in ["Ada Lovelace", "👩‍🚀", "a/b?c#d%2f", ".", "..", "O'Neil\\"] {
             assert_eq!(name(text).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_prefix_may_end_with_a_space() {
+        let prefix = |text: &str| NamePrefix::try_from(text.to_owned()).map(|prefix| prefix.as_str().to_owned());
+        for text in ["Ada ", "Ada", "Ada\u{3000}"] {
+            assert_eq!(prefix(text).unwrap(), text);
+        }
+        assert_eq!(prefix("Jose\u{301} "), Ok("Jos\u{e9} ".to_owned()));
+        for text in [" Ada", " ", "\u{a0}"] {
+            assert_eq!(prefix(text), Err(InvalidValue::PrefixSpace), "{text:?}");
+        }
+        assert_eq!(prefix("Ada\n"), Err(InvalidValue::NameControl { at: 4, code: 10 }));
+        assert_eq!(prefix("Jos\u{fffd}"), Err(InvalidValue::NameReplacement { at: 4 }));
+        for (length, is_one) in [(0, false), (255, true), (256, false)] {
+            assert_eq!(prefix(&"x".repeat(length)).is_ok(), is_one, "{length}");
         }
     }
 

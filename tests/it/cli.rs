@@ -1,12 +1,19 @@
 //! The command line, at a server and directly.
 
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::Router;
+use axum::extract::Request;
+use faceid::service::answers::Job;
+use reqwest::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::process::{data_dir, faceid};
+use crate::support::process::{Server, data_dir, faceid};
 use crate::support::{TestApp, photos};
+use crate::upkeep::database;
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -94,6 +101,67 @@ fn a_server_that_is_not_there_is_named() {
     let output = faceid().args(["identify", "/dev/null", "--server", "http://127.0.0.1:9"]).output().unwrap();
     assert!(!output.status.success());
     assert!(text(&output).contains("cannot reach http://127.0.0.1:9"), "{}", text(&output));
+}
+
+/// A proxy that loses the answer to the first of these requests; where it is, and how many came.
+async fn losing_proxy(server: String, lost: &'static str) -> (String, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let (client, counted) = (reqwest::Client::new(), Arc::clone(&count));
+    let pass = async move |request: Request| {
+        let url = format!("{server}{}", request.uri());
+        let is_first = request.uri().path().ends_with(lost) && counted.fetch_add(1, Ordering::SeqCst) == 0;
+        let (head, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let content = head.headers.get("content-type").cloned();
+        let mut request = client.request(head.method, url).body(body);
+        if let Some(content) = content {
+            request = request.header("content-type", content);
+        }
+        let answer = request.send().await.unwrap();
+        let (status, body) = (answer.status(), answer.bytes().await.unwrap());
+        if is_first { (StatusCode::BAD_GATEWAY, "lost".into()) } else { (status, body) }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(pass)).await });
+    (url, count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_cancelled_though_the_answer_is_lost() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &[]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let mut database = database(data.path()).await;
+    let mut job = async |state: &str| -> String {
+        let id = uuid::Uuid::now_v7();
+        sqlx::query(
+            "insert into jobs (id, kind, lane, key, settings, state, requested_by, not_before) \
+             values ($1, 'evaluate', 'training', $1::text, '{}', $2, 'a test', now() + interval '1 hour')",
+        )
+        .bind(id)
+        .bind(state)
+        .execute(&mut database)
+        .await
+        .unwrap();
+        id.to_string()
+    };
+    let queued = job("queued").await;
+    let (url, attempts) = losing_proxy(server.url.clone(), "/cancel").await;
+    let cancel = |job: &str, url: &str| faceid().args(["jobs", "cancel", job, "--server", url]).output().unwrap();
+    let cancelled = cancel(&queued, &url);
+    assert!(cancelled.status.success() && text(&cancelled).contains("cancelled"), "{}", text(&cancelled));
+    assert_eq!(attempts.load(Ordering::SeqCst), 2);
+    let shown: Job = app.get(&format!("/admin/jobs/{queued}")).await.json();
+    assert_eq!(shown.state, faceid::jobs::JobState::Cancelled);
+    // Of a job that ended otherwise, or that somebody else had cancelled, it is told.
+    let (url, attempts) = losing_proxy(server.url.clone(), "/cancel").await;
+    for (job, url, sent) in [(job("succeeded").await, url, 2), (queued, server.url.clone(), 2)] {
+        let refused = cancel(&job, &url);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert!(text(&refused).contains("finished"), "{}", text(&refused));
+        assert_eq!(attempts.load(Ordering::SeqCst), sent);
+    }
 }
 
 #[test]

@@ -21,7 +21,17 @@ impl TestApp {
 
     /// The names of the test's gallery.
     async fn names(&self) -> BTreeSet<String> {
-        let page: Page<Subject> = self.get(&format!("/subjects?gallery={}&limit=200", self.gallery)).await.json();
+        self.listed("").await
+    }
+
+    /// Those that begin so, as a query has it.
+    async fn names_with(&self, prefix: &str) -> BTreeSet<String> {
+        self.listed(&format!("&prefix={prefix}")).await
+    }
+
+    async fn listed(&self, which: &str) -> BTreeSet<String> {
+        let page: Page<Subject> =
+            self.get(&format!("/subjects?gallery={}&limit=200{which}", self.gallery)).await.json();
         page.items.into_iter().map(|subject| subject.name).collect()
     }
 
@@ -57,6 +67,7 @@ async fn listed_subjects_are_deleted_and_those_that_are_not_there_are_told() {
     let erased: ErasedMany = answer.json();
     assert_eq!(counts(&erased), (2, 0, 0, 0));
     assert_eq!(erased.not_found, ["Eve".to_owned(), elsewhere.id.to_string()]);
+    assert_eq!(answer.value()["more"], false);
     assert_eq!(app.names().await, set(&["Ada", "Carl", "delete"]));
     assert_eq!(other.names().await.len(), 5);
     // Again: nobody is there, which is no failure. Forms do as well.
@@ -78,8 +89,14 @@ async fn subjects_that_have_something_in_common_are_deleted() {
         ("Visitor 3", json!({"until": "2026"})),
         ("Ada", json!({"until": "2026", "site": "west"})),
         ("Bob", json!({})),
+        ("Bobby Tables", json!({})),
     ])
     .await;
+    // A space at the end is part of what names begin with, in a query as well.
+    assert_eq!(app.names_with("Bob%20").await, set(&[]));
+    assert_eq!(app.names_with("Bobby+").await, set(&["Bobby Tables"]));
+    assert_eq!(counts(&app.delete_many(json!({"prefix": "Bob "})).await.json()), (0, 0, 0, 0));
+    assert_eq!(counts(&app.delete_many(json!({"prefix": "Bobby "})).await.json()), (1, 0, 0, 0));
     let both = json!({"prefix": "visitor", "metadata": {"until": "2026"}});
     assert_eq!(counts(&app.delete_many(both.clone()).await.json()), (1, 0, 0, 0));
     assert_eq!(app.names().await, set(&["visitor 2", "Visitor 3", "Ada", "Bob"]));
@@ -99,6 +116,7 @@ async fn nobody_is_deleted_by_accident() {
         (json!({"metadata": {}}), Code::InvalidField, "metadata"),
         (json!({"metadata": {}, "prefix": "A"}), Code::InvalidField, "metadata"),
         (json!({"prefix": ""}), Code::InvalidField, "prefix"),
+        (json!({"prefix": " A"}), Code::InvalidField, "prefix"),
         (json!({"subjects": []}), Code::InvalidField, "subjects"),
         (json!({"subjects": ["Ada"], "prefix": "A"}), Code::InvalidField, "subjects"),
         (json!({"subjects": ["Ada"], "metadata": {"site": "east"}}), Code::InvalidField, "subjects"),
@@ -169,6 +187,28 @@ async fn many_faces_of_many_subjects_go_at_once() {
     let templates: (i64, i64) = sqlx::query_as(right).fetch_one(&mut database).await.unwrap();
     let owners = rows(&mut database, "(select distinct subject_id from faces) owners").await;
     assert_eq!(templates, (100, owners));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_deletes_ten_thousand_and_says_whether_there_are_more() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &[]).await;
+    let app = TestApp::at(server.url.clone()).await;
+    let mut database = database(data.path()).await;
+    for (there, parts) in [(10_001, [10_000, 1].as_slice()), (10_000, &[10_000])] {
+        let make = "insert into subjects (id, gallery_id, name) select gen_random_uuid(), g.id, 'made ' || n \
+            from galleries g, generate_series(1, $2) n where g.name = $1";
+        sqlx::query(make).bind(&app.gallery).bind(there).execute(&mut database).await.unwrap();
+        let mut left = there;
+        for part in parts {
+            left -= part;
+            let answer = app.delete_many(json!({"prefix": "made"})).await;
+            answer.expect(StatusCode::OK);
+            let erased: ErasedMany = answer.json();
+            assert_eq!((erased.subjects, erased.more), (u64::try_from(*part).unwrap(), left > 0));
+            assert_eq!(rows(&mut database, "subjects").await, i64::from(left));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

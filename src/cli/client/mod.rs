@@ -53,23 +53,25 @@ impl Patience {
 
 /// A request that is sent until there is an answer. Whoever is patient with a server that does not answer is so once.
 struct Attempts {
-    made: u32,
+    /// Those that another one followed.
+    failed: u32,
     began: Instant,
     patience: Patience,
 }
 
 impl Attempts {
     fn new(patience: Patience) -> Self {
-        Self { made: 0, began: Instant::now(), patience }
+        Self { failed: 0, began: Instant::now(), patience }
     }
 
     /// Waits for the next attempt, if another one may come to something.
     async fn wait_after(&mut self, error: CliError) -> Result<(), CliError> {
-        self.made += 1;
-        if !error.is_passing() || self.made == TRIES || self.began.elapsed() >= self.patience.limit() {
+        let is_last = self.failed + 1 == TRIES || self.began.elapsed() >= self.patience.limit();
+        if is_last || !error.is_passing() {
             return Err(error);
         }
-        tokio::time::sleep(RETRY * self.made).await;
+        self.failed += 1;
+        tokio::time::sleep(RETRY * self.failed).await;
         Ok(())
     }
 }
@@ -128,13 +130,27 @@ impl Client {
 
     /// Sends a JSON body. The request has a key, by which a server carries it out once.
     pub async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, CliError> {
+        self.post_and_tell(path, body).await.0
+    }
+
+    /// As [`Self::post`]; and whether it was sent before the attempt that was answered. A server that heeds no key there may have
+    /// carried it out by then.
+    pub async fn post_and_tell<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> (Result<T, CliError>, bool) {
         let (mut attempts, key) = (Attempts::new(self.patience), request_key());
-        loop {
-            match self.read(self.request(Method::POST, path)?.header(REQUEST_KEY, &key).json(body)).await {
-                Err(error) => attempts.wait_after(error).await?,
-                answer => return answer,
+        let answer = async {
+            loop {
+                match self.read(self.request(Method::POST, path)?.header(REQUEST_KEY, &key).json(body)).await {
+                    Err(error) => attempts.wait_after(error).await?,
+                    answer => return answer,
+                }
             }
-        }
+        };
+        let answer = answer.await;
+        (answer, attempts.failed > 0)
     }
 
     /// As [`Self::post`], but sent once: for what is answered but once.

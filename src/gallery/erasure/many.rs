@@ -2,17 +2,19 @@
 
 use std::collections::HashSet;
 
-use sqlx::PgConnection;
+use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::super::{Galleries, GalleryError, SubjectFilter, as_id};
+use super::super::{Expected, Galleries, GalleryError, SubjectFilter, as_id};
 use super::rows::{
-    erase_faces, erase_faces_of_lasting, execute_all, hold_subjects, owners, set_patience, transaction_id,
+    Fate, count, erase_faces, erase_faces_of_lasting, erase_subjects, hide, hold_subjects, owners, set_patience,
+    transaction_id,
 };
 use super::{AT_ONCE, ATTEMPTS, Erased, PIECE, PIECE_PATIENCE, Piece};
 use crate::db::Transaction;
-use crate::types::{FaceId, GalleryId, Name, SubjectId};
+use crate::types::{FaceId, GalleryId, Name, NamePrefix, SubjectId};
 
 /// Subjects that are hidden in one transaction at most.
 const MANY: i64 = 1000;
@@ -22,8 +24,27 @@ const MANY: i64 = 1000;
 pub enum Many<'a> {
     /// These, a thousand at most.
     These(&'a [SubjectId]),
-    /// The first thousand after `after` that match.
-    Matching { filter: &'a SubjectFilter, after: Option<SubjectId> },
+    /// The first thousand of these.
+    Matching(Matching<'a>),
+}
+
+/// Subjects that match, and were there at some time.
+#[derive(Debug, Clone, Copy)]
+pub struct Matching<'a> {
+    pub filter: &'a SubjectFilter,
+    /// Who was created later is left alone. By [`Galleries::clock`].
+    pub until: DateTime<Utc>,
+    /// Those up to here are passed.
+    pub after: Option<SubjectId>,
+}
+
+/// Subjects of the gallery `$1` that are not being erased, as [`Matching`] says, in the order of ids.
+macro_rules! matching {
+    () => {
+        "select id from subjects where gallery_id = $1 and erased_at is null and created_at <= $2 \
+         and ($3::uuid is null or id > $3) and ($4::text is null or starts_with(name, $4)) \
+         and ($5::jsonb is null or metadata @> $5) order by id limit $6"
+    };
 }
 
 /// Subjects that nobody finds any more once the transaction has committed.
@@ -71,7 +92,10 @@ impl Galleries {
     ) -> Result<Option<HiddenSubjects>, GalleryError> {
         let held = match many {
             Many::These(ids) => hold_subjects(transaction, &ids.iter().map(|id| id.0).collect::<Vec<_>>()).await?,
-            Many::Matching { filter, after } => hold_matching(transaction, gallery, filter, after).await?,
+            // What is looked for is looked at again once a lock is had.
+            Many::Matching(matching) => {
+                find(concat!(matching!(), " for update"), &mut **transaction, gallery, matching, MANY).await?
+            }
         };
         if held.is_empty() {
             return Ok(None);
@@ -84,26 +108,27 @@ impl Galleries {
                 .fetch_all(&mut **transaction)
                 .await?;
         let rest = (faces.len() > AT_ONCE as usize).then(Uuid::now_v7);
-        sqlx::query(
-            "update subjects set erased_at = now(), name = id::text, metadata = '{}', erased_with = $2 where id = any($1)",
-        )
-        .bind(&held)
-        .bind(rest)
-        .execute(&mut **transaction)
-        .await?;
-        execute_all(transaction, "delete from templates where subject_id = any($1)", &held).await?;
-        let mut erased = match rest {
-            Some(_) => count(transaction, gallery, &held).await?,
+        let fate = Fate { into: None, with: rest };
+        let Some(number) = hide(transaction, &held, fate, &Expected::Any).await? else { return Ok(None) };
+        let erased = match rest {
+            Some(_) => count(transaction, gallery, Some(&held)).await?,
             None => {
-                let erased = erase_faces(transaction, &faces).await?;
-                execute_all(transaction, "delete from subjects where id = any($1)", &held).await?;
-                erased
+                let erased = erase_faces(transaction, &held, &faces).await?;
+                Erased { subjects: erase_subjects(transaction, &held).await?, ..erased }
             }
         };
-        erased.subjects = held.len() as u64;
-        let transaction = transaction_id(transaction).await?;
         let subjects = held.into_iter().map(SubjectId).collect();
-        Ok(Some(HiddenSubjects { subjects, erased, rest, transaction }))
+        Ok(Some(HiddenSubjects { subjects, erased, rest, transaction: number }))
+    }
+
+    /// What time it is, by the clock that says when subjects were created.
+    pub async fn clock(&self) -> Result<DateTime<Utc>, GalleryError> {
+        Ok(sqlx::query_scalar("select now()").fetch_one(&self.pool).await?)
+    }
+
+    /// Whether there are such subjects.
+    pub async fn has_matching(&self, gallery: GalleryId, matching: Matching<'_>) -> Result<bool, GalleryError> {
+        Ok(!find(matching!(), &self.pool.cancellable(), gallery, matching, 1).await?.is_empty())
     }
 
     /// What is left of subjects that were hidden together.
@@ -116,8 +141,7 @@ impl Galleries {
                 .await?;
         let Some((gallery, _)) = subjects.first().copied() else { return Ok(Erased::default()) };
         let ids: Vec<Uuid> = subjects.into_iter().map(|(_, id)| id).collect();
-        let left = count(&mut connection, GalleryId(gallery), &ids).await?;
-        Ok(Erased { subjects: ids.len() as u64, ..left })
+        Ok(count(&mut connection, GalleryId(gallery), Some(&ids)).await?)
     }
 
     /// Erases a piece of subjects that were hidden together.
@@ -141,10 +165,9 @@ impl Galleries {
                 .bind(PIECE)
                 .fetch_all(&mut *transaction)
                 .await?;
-        let mut erased = erase_faces(&mut transaction, &faces).await?;
+        let mut erased = erase_faces(&mut transaction, &subjects, &faces).await?;
         if faces.len() < PIECE as usize {
-            let sql = "delete from subjects where id = any($1)";
-            erased.subjects = execute_all(&mut transaction, sql, &subjects).await?;
+            erased.subjects = erase_subjects(&mut transaction, &subjects).await?;
         }
         transaction.commit().await?;
         Ok(Piece { erased, ..Piece::default() })
@@ -186,37 +209,20 @@ impl Galleries {
     }
 }
 
-/// Locks the next subjects that match and are not being erased, in the order of ids. What is looked for is looked at again once a
-/// lock is had.
-async fn hold_matching(
-    connection: &mut PgConnection,
+async fn find(
+    sql: &'static str,
+    executor: impl PgExecutor<'_>,
     gallery: GalleryId,
-    filter: &SubjectFilter,
-    after: Option<SubjectId>,
+    matching: Matching<'_>,
+    most: i64,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
-    sqlx::query_scalar(
-        "select id from subjects where gallery_id = $1 and ($2::uuid is null or id > $2) and erased_at is null \
-         and ($3::text is null or starts_with(name, $3)) and ($4::jsonb is null or metadata @> $4) \
-         order by id limit $5 for update",
-    )
-    .bind(gallery.0)
-    .bind(after.map(|after| after.0))
-    .bind(filter.prefix.as_ref().map(Name::as_str))
-    .bind(filter.metadata.as_ref().map(Json))
-    .bind(MANY)
-    .fetch_all(connection)
-    .await
-}
-
-/// Faces and embeddings of subjects.
-async fn count(connection: &mut PgConnection, gallery: GalleryId, subjects: &[Uuid]) -> Result<Erased, sqlx::Error> {
-    let (faces, embeddings): (i64, i64) = sqlx::query_as(
-        "select (select count(*) from faces where gallery_id = $1 and subject_id = any($2)), \
-         (select count(*) from embeddings where gallery_id = $1 and subject_id = any($2))",
-    )
-    .bind(gallery.0)
-    .bind(subjects)
-    .fetch_one(connection)
-    .await?;
-    Ok(Erased { subjects: 0, faces: faces.unsigned_abs(), embeddings: embeddings.unsigned_abs() })
+    sqlx::query_scalar(sql)
+        .bind(gallery.0)
+        .bind(matching.until)
+        .bind(matching.after.map(|after| after.0))
+        .bind(matching.filter.prefix.as_ref().map(NamePrefix::as_str))
+        .bind(matching.filter.metadata.as_ref().map(Json))
+        .bind(most)
+        .fetch_all(executor)
+        .await
 }

@@ -3,6 +3,7 @@
 use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
+use super::super::revision::as_expected;
 use super::super::{Expected, GalleryError, as_id};
 use super::{Erased, Hidden, PIECE};
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
@@ -36,21 +37,18 @@ pub(super) async fn hold_subjects(connection: &mut PgConnection, ids: &[Uuid]) -
 }
 
 /// Locks two subjects of which the first is merged into the other, and those that are being merged into the first, in the order of
-/// ids: those of the two that are not being erased.
+/// ids.
 pub(super) async fn hold_for_merge(
     connection: &mut PgConnection,
     from: SubjectId,
     into: SubjectId,
-) -> Result<Vec<Uuid>, sqlx::Error> {
-    sqlx::query_scalar(
-        "with held as materialized (select id, erased_at from subjects where id = any($1) or merged_into = $2 \
-           order by id for update) \
-         select id from held where id = any($1) and erased_at is null",
-    )
-    .bind(vec![from.0, into.0])
-    .bind(from.0)
-    .fetch_all(connection)
-    .await
+) -> Result<(), sqlx::Error> {
+    sqlx::query("select from subjects where id in ($1, $2) or merged_into = $1 order by id for update")
+        .bind(from.0)
+        .bind(into.0)
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// Those who were to get their faces to `from` get them to `into`.
@@ -73,10 +71,11 @@ pub(super) async fn hide_gallery(
     id: GalleryId,
     expected: &Expected,
 ) -> Result<Option<Hidden>, sqlx::Error> {
-    let transaction: Option<i64> = sqlx::query_scalar(
-        "update galleries set erased_at = now(), name = id::text where id = $1 and erased_at is null \
-         and ($2::uuid[] is null or coalesce(revision, id) = any($2)) returning pg_current_xact_id()::text::bigint",
-    )
+    let transaction: Option<i64> = sqlx::query_scalar(concat!(
+        "update galleries set erased_at = now(), name = id::text where id = $1 and erased_at is null and ",
+        as_expected!("$2"),
+        " returning pg_current_xact_id()::text::bigint"
+    ))
     .bind(id.0)
     .bind(expected.revisions())
     .fetch_optional(connection)
@@ -91,33 +90,75 @@ pub(super) async fn is_as_expected(
     id: SubjectId,
     expected: &Expected,
 ) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select $2::uuid[] is null or coalesce(revision, id) = any($2) from subjects where id = $1")
+    sqlx::query_scalar(concat!("select ", as_expected!("$2"), " from subjects where id = $1"))
         .bind(id.0)
         .bind(expected.revisions())
         .fetch_one(connection)
         .await
 }
 
-/// Takes away by what the subject is found, and its name. `None`: it is gone already, or not as expected.
+/// What becomes of subjects that are hidden.
+#[derive(Default)]
+pub(super) struct Fate {
+    /// Who gets their faces, if these are not erased.
+    pub into: Option<Uuid>,
+    /// By what those are found that one job erases.
+    pub with: Option<Uuid>,
+}
+
+/// Takes away by what subjects are found, and their names. By which transaction; `None`: they are gone already, or not as expected.
+pub(super) async fn hide(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    fate: Fate,
+    expected: &Expected,
+) -> Result<Option<u64>, sqlx::Error> {
+    let hidden: Vec<i64> = sqlx::query_scalar(concat!(
+        "update subjects set erased_at = now(), merged_into = $2, erased_with = $3, name = id::text, metadata = '{}' \
+         where id = any($1) and erased_at is null and ",
+        as_expected!("$4"),
+        " returning pg_current_xact_id()::text::bigint"
+    ))
+    .bind(ids)
+    .bind(fate.into)
+    .bind(fate.with)
+    .bind(expected.revisions())
+    .fetch_all(&mut *connection)
+    .await?;
+    let Some(transaction) = hidden.first() else { return Ok(None) };
+    execute_all(connection, "delete from templates where subject_id = any($1)", ids).await?;
+    Ok(Some(transaction.unsigned_abs()))
+}
+
+/// [`hide`], of one subject.
 pub(super) async fn hide_subject(
     connection: &mut PgConnection,
     (gallery, id): (GalleryId, SubjectId),
     into: Option<SubjectId>,
     expected: &Expected,
 ) -> Result<Option<Hidden>, sqlx::Error> {
-    let transaction: Option<i64> = sqlx::query_scalar(
-        "update subjects set erased_at = now(), merged_into = $2, name = id::text, metadata = '{}' \
-         where id = $1 and erased_at is null and ($3::uuid[] is null or coalesce(revision, id) = any($3)) \
-         returning pg_current_xact_id()::text::bigint",
+    let fate = Fate { into: into.map(|into| into.0), with: None };
+    let transaction = hide(connection, &[id.0], fate, expected).await?;
+    Ok(transaction.map(|transaction| Hidden { gallery, subject: Some(id), transaction }))
+}
+
+/// What there is of a gallery, or of some of its subjects, hidden or not.
+pub(super) async fn count(
+    connection: &mut PgConnection,
+    gallery: GalleryId,
+    subjects: Option<&[Uuid]>,
+) -> Result<Erased, sqlx::Error> {
+    let (subjects, faces, embeddings): (i64, i64, i64) = sqlx::query_as(
+        "select (select count(*) from subjects where gallery_id = $1 and ($2::uuid[] is null or id = any($2))), \
+         (select count(*) from faces where gallery_id = $1 and ($2::uuid[] is null or subject_id = any($2))), \
+         (select count(*) from embeddings where gallery_id = $1 and ($2::uuid[] is null or subject_id = any($2)))",
     )
-    .bind(id.0)
-    .bind(into.map(|into| into.0))
-    .bind(expected.revisions())
-    .fetch_optional(&mut *connection)
+    .bind(gallery.0)
+    .bind(subjects)
+    .fetch_one(connection)
     .await?;
-    let Some(transaction) = transaction else { return Ok(None) };
-    execute(connection, "delete from templates where subject_id = $1", id.0).await?;
-    Ok(Some(Hidden { gallery, subject: Some(id), transaction: transaction.unsigned_abs() }))
+    let [subjects, faces, embeddings] = [subjects, faces, embeddings].map(i64::unsigned_abs);
+    Ok(Erased { subjects, faces, embeddings })
 }
 
 /// Who gets the faces of a hidden subject.
@@ -178,34 +219,54 @@ pub(super) async fn erase_faces_and_subjects(
     connection: &mut PgConnection,
     faces: &[Uuid],
 ) -> Result<Erased, sqlx::Error> {
-    let (mut erased, subjects) = erase_with_templates(connection, faces).await?;
+    let subjects: Vec<Uuid> = sqlx::query_scalar("select distinct subject_id from faces where id = any($1)")
+        .bind(faces)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut erased = erase_faces(connection, &subjects, faces).await?;
     let without_faces = "delete from subjects s where s.id = any($1) \
         and not exists (select from faces f where f.gallery_id = s.gallery_id and f.subject_id = s.id)";
     erased.subjects = execute_all(connection, without_faces, &subjects).await?;
     Ok(erased)
 }
 
-/// Erases faces of subjects that are erased as a whole, without templates being computed for what is left.
-pub(super) async fn erase_faces(connection: &mut PgConnection, faces: &[Uuid]) -> Result<Erased, sqlx::Error> {
-    Ok(erase_with_templates(connection, faces).await?.0)
+/// Erases faces of subjects that are erased as a whole, without templates being computed for what is left, and what was found about
+/// these subjects.
+pub(super) async fn erase_faces(
+    connection: &mut PgConnection,
+    subjects: &[Uuid],
+    faces: &[Uuid],
+) -> Result<Erased, sqlx::Error> {
+    sqlx::query("set local faceid.computes_templates = 'later'").execute(&mut *connection).await?;
+    execute_all(connection, "select from subjects where id = any($1) order by id for update", subjects).await?;
+    forget_findings(connection, subjects, faces).await?;
+    execute_all(connection, "delete from templates where subject_id = any($1)", subjects).await?;
+    let embeddings = execute_all(connection, "delete from embeddings where face_id = any($1)", faces).await?;
+    let faces = execute_all(connection, "delete from faces where id = any($1)", faces).await?;
+    Ok(Erased { subjects: 0, faces, embeddings })
 }
 
-/// What was erased, and whose faces they were: these subjects are locked.
-async fn erase_with_templates(
+/// Erases what was found about subjects and faces, in the order of ids. Foreign keys would do it in the order in which these go, and a
+/// finding about two subjects may be in the way of who erases the other.
+pub(super) async fn forget_findings(
     connection: &mut PgConnection,
+    subjects: &[Uuid],
     faces: &[Uuid],
-) -> Result<(Erased, Vec<Uuid>), sqlx::Error> {
-    sqlx::query("set local faceid.computes_templates = 'later'").execute(&mut *connection).await?;
-    let subjects: Vec<Uuid> = sqlx::query_scalar(
-        "select id from subjects where id in (select subject_id from faces where id = any($1)) order by id for update",
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "delete from findings where id in (select id from findings \
+         where subject_id = any($1) or other_id = any($1) or face_id = any($2) order by id for update)",
     )
+    .bind(subjects)
     .bind(faces)
-    .fetch_all(&mut *connection)
-    .await?;
-    execute_all(connection, "delete from templates where subject_id = any($1)", &subjects).await?;
-    let embeddings = execute_all(connection, "delete from embeddings where face_id = any($1)", faces).await?;
-    let erased = execute_all(connection, "delete from faces where id = any($1)", faces).await?;
-    Ok((Erased { subjects: 0, faces: erased, embeddings }, subjects))
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Erases subjects that are locked, and about whom findings are forgotten.
+pub(super) async fn erase_subjects(connection: &mut PgConnection, ids: &[Uuid]) -> Result<u64, sqlx::Error> {
+    execute_all(connection, "delete from subjects where id = any($1)", ids).await
 }
 
 /// Erases faces of subjects that stay, whose locks are held.
@@ -213,6 +274,7 @@ pub(super) async fn erase_faces_of_lasting(
     connection: &mut PgConnection,
     faces: &[Uuid],
 ) -> Result<Erased, sqlx::Error> {
+    forget_findings(connection, &[], faces).await?;
     let embeddings = execute_all(connection, "delete from embeddings where face_id = any($1)", faces).await?;
     let faces = execute_all(connection, "delete from faces where id = any($1)", faces).await?;
     Ok(Erased { subjects: 0, faces, embeddings })
@@ -260,14 +322,14 @@ pub(super) async fn move_faces(
 
 /// Subjects of a hidden gallery, a piece of them.
 pub(super) async fn erase_subjects_of(connection: &mut PgConnection, gallery: GalleryId) -> Result<u64, sqlx::Error> {
-    let erased = sqlx::query(
-        "delete from subjects where id in (select id from subjects where gallery_id = $1 order by id limit $2 for update)",
-    )
-    .bind(gallery.0)
-    .bind(PIECE)
-    .execute(connection)
-    .await?;
-    Ok(erased.rows_affected())
+    let subjects: Vec<Uuid> =
+        sqlx::query_scalar("select id from subjects where gallery_id = $1 order by id limit $2 for update")
+            .bind(gallery.0)
+            .bind(PIECE)
+            .fetch_all(&mut *connection)
+            .await?;
+    forget_findings(connection, &subjects, &[]).await?;
+    erase_subjects(connection, &subjects).await
 }
 
 /// Waits for enrolments under way, then erases all that is left of a hidden gallery, and the gallery.
@@ -278,12 +340,10 @@ pub(super) async fn erase_rest_of_gallery(
 ) -> Result<Erased, sqlx::Error> {
     set_patience(connection, patience).await?;
     execute(connection, "select from galleries where id = $1 for update", gallery.0).await?;
-    let faces: Vec<Uuid> = sqlx::query_scalar("select id from faces where gallery_id = $1")
-        .bind(gallery.0)
-        .fetch_all(&mut *connection)
-        .await?;
-    let mut erased = erase_faces(connection, &faces).await?;
-    erased.subjects = execute(connection, "delete from subjects where gallery_id = $1", gallery.0).await?;
+    let subjects = ids(connection, "select id from subjects where gallery_id = $1", gallery.0).await?;
+    let faces = ids(connection, "select id from faces where gallery_id = $1", gallery.0).await?;
+    let mut erased = erase_faces(connection, &subjects, &faces).await?;
+    erased.subjects = erase_subjects(connection, &subjects).await?;
     execute(connection, "delete from galleries where id = $1", gallery.0).await?;
     Ok(erased)
 }
@@ -302,7 +362,11 @@ pub(super) async fn transaction_id(connection: &mut PgConnection) -> Result<u64,
     Ok(id.unsigned_abs())
 }
 
-pub(super) async fn execute(connection: &mut PgConnection, sql: &'static str, id: Uuid) -> Result<u64, sqlx::Error> {
+async fn ids(connection: &mut PgConnection, sql: &'static str, of: Uuid) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(sql).bind(of).fetch_all(connection).await
+}
+
+async fn execute(connection: &mut PgConnection, sql: &'static str, id: Uuid) -> Result<u64, sqlx::Error> {
     Ok(sqlx::query::<Postgres>(sql).bind(id).execute(connection).await?.rows_affected())
 }
 

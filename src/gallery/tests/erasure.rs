@@ -1,6 +1,6 @@
 use super::*;
 
-async fn two_galleries() -> (Fixture, Vec<Enrolled>) {
+pub(super) async fn two_galleries() -> (Fixture, Vec<Enrolled>) {
     let db = Fixture::new().await;
     db.galleries.create_gallery(&name("team")).await.unwrap();
     let mut enrolled = Vec::new();
@@ -106,7 +106,7 @@ async fn enrolling_while_deleting_leaves_nothing_half_there() {
 }
 
 /// Far more than is erased at once: subjects, and faces of each.
-async fn large(db: &Fixture, gallery: &str, subjects: usize, each: usize) {
+pub(super) async fn large(db: &Fixture, gallery: &str, subjects: usize, each: usize) {
     db.galleries.create_gallery(&name(gallery)).await.unwrap();
     let mut random = Random(11);
     for subject in 0..subjects {
@@ -248,6 +248,46 @@ async fn a_subject_with_many_faces_goes_to_another_in_pieces() {
     assert_eq!((db.rows("faces").await, db.rows("subjects").await, db.rows("templates").await), (1, 1, 1));
 }
 
+/// For a lock.
+async fn until_somebody_waits(db: &Fixture) {
+    let sql = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(sql).fetch_one(&db.pool).await.unwrap() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// What comes of a call that finds something by its name, and waits for who gives that another one.
+async fn while_renamed<T: Send + 'static>(
+    db: &Fixture,
+    rename: &'static str,
+    call: impl Future<Output = Result<Option<T>, GalleryError>> + Send + 'static,
+) -> GalleryError {
+    let mut transaction = db.galleries.begin().await.unwrap();
+    sqlx::query(rename).execute(&mut *transaction).await.unwrap();
+    let call = tokio::spawn(call);
+    until_somebody_waits(db).await;
+    transaction.commit().await.unwrap();
+    call.await.unwrap().map(drop).unwrap_err()
+}
+
+#[tokio::test]
+async fn who_gets_another_name_meanwhile_is_not_erased() {
+    let (db, _) = two_galleries().await;
+    let galleries = db.galleries.clone();
+    let erase = async move { galleries.erase_small_subject("team", "Ada", &Expected::Any).await };
+    let refused = while_renamed(&db, "update subjects set name = 'Eve' where name = 'Ada'", erase).await;
+    assert!(matches!(&refused, GalleryError::SubjectNotFound(asked) if asked == "Ada"), "{refused}");
+    let galleries = db.galleries.clone();
+    let merge = async move { galleries.merge_small_subject("team", "Bob", "Eve", &Expected::Any).await };
+    let refused = while_renamed(&db, "update subjects set name = 'Ada' where name = 'Eve'", merge).await;
+    assert!(matches!(&refused, GalleryError::SubjectNotFound(asked) if asked == "Eve"), "{refused}");
+    let galleries = db.galleries.clone();
+    let erase = async move { galleries.erase_small_gallery("team", &Expected::Any).await };
+    let refused = while_renamed(&db, "update galleries set name = 'staff' where name = 'team'", erase).await;
+    assert!(matches!(&refused, GalleryError::GalleryNotFound(asked) if asked == "team"), "{refused}");
+    assert_eq!((db.rows("galleries").await, db.rows("subjects").await, db.rows("faces").await), (2, 3, 4));
+}
+
 #[tokio::test]
 async fn faces_on_their_way_to_somebody_who_is_merged_arrive_where_that_one_went() {
     let db = Fixture::new().await;
@@ -276,14 +316,7 @@ async fn faces_on_their_way_to_somebody_who_is_merged_arrive_where_that_one_went
         let (galleries, gallery) = (db.galleries.clone(), hidden.gallery);
         async move { galleries.erase_subject_piece(gallery, from).await.unwrap() }
     });
-    let waits = async || {
-        let sql =
-            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-        sqlx::query_scalar::<_, i64>(sql).fetch_one(&db.pool).await.unwrap() > 0
-    };
-    while !waits().await {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until_somebody_waits(&db).await;
     transaction.commit().await.unwrap();
     assert_eq!(piece.await.unwrap(), Piece::default());
     for subject in [bob, from] {
@@ -324,113 +357,4 @@ async fn faces_and_their_subject_are_deleted_at_once_without_a_deadlock() {
             }
         }
     }
-}
-
-/// Hides many as servers do.
-async fn hide_many(db: &Fixture, gallery: GalleryId, many: Many<'_>) -> Option<HiddenSubjects> {
-    let mut transaction = db.galleries.begin().await.unwrap();
-    let hidden = db.galleries.hide_subjects(&mut transaction, gallery, many).await.unwrap();
-    transaction.commit().await.unwrap();
-    hidden
-}
-
-#[tokio::test]
-async fn many_subjects_are_hidden_together_and_erased_in_pieces() {
-    let db = Fixture::new().await;
-    large(&db, "team", 350, 2).await;
-    let kept = db.enroll("team", "Ada", &axis(0)).await;
-    let team = db.galleries.gallery_id("team").await.unwrap();
-    let filter = SubjectFilter { prefix: Some(name("subject")), metadata: None };
-    let hidden = hide_many(&db, team, Many::Matching { filter: &filter, after: None }).await.unwrap();
-    assert_eq!(hidden.erased, Erased { subjects: 350, faces: 700, embeddings: 700 });
-    assert_eq!(hide_many(&db, team, Many::Matching { filter: &filter, after: None }).await, None);
-    assert_eq!(hide_many(&db, team, Many::These(&hidden.subjects)).await, None);
-    let contents = db.galleries.gallery("team").await.unwrap();
-    assert_eq!((contents.subjects, contents.faces), (1, 1));
-    // Others come under their names, and stay.
-    db.enroll("team", "subject 7", &axis(1)).await;
-
-    let with = hidden.rest.unwrap();
-    assert_eq!(db.galleries.count_hidden_together(with).await.unwrap(), hidden.erased);
-    let mut pieces = Vec::new();
-    while pieces.last().is_none_or(|piece: &Piece| !piece.done) {
-        pieces.push(db.galleries.erase_piece_together(team, with).await.unwrap());
-    }
-    assert!(pieces.iter().all(|piece| piece.erased.faces <= 300 && piece.erased.subjects <= 300), "{pieces:?}");
-    let mut erased = Erased::default();
-    pieces.iter().for_each(|piece| erased += piece.erased);
-    assert_eq!(erased, hidden.erased);
-    assert_eq!(db.galleries.count_hidden_together(with).await.unwrap(), Erased::default());
-    for table in ["subjects", "faces", "embeddings", "templates", "review_queue"] {
-        assert_eq!(db.rows(table).await, 2, "{table}");
-    }
-    assert_eq!(db.galleries.face(kept.face_id).await.unwrap().subject, "Ada");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_are_deleted_while_others_enroll_merge_and_delete_without_a_deadlock() {
-    let db = std::sync::Arc::new(Fixture::new().await);
-    let team = db.galleries.create_gallery(&name("team")).await.unwrap().id;
-    for round in 0..10 {
-        let mut faces = Vec::new();
-        for n in 0..8 {
-            faces.push(db.enroll("team", &format!("subject {n}"), &axis(n)).await.face_id);
-        }
-        let ids: Vec<Name> = (0..8).map(|n| name(&format!("subject {n}"))).collect();
-        let mut ids: Vec<SubjectId> =
-            db.galleries.find_subjects(team, &ids).await.unwrap().into_iter().map(Option::unwrap).collect();
-        let mut tasks = Vec::new();
-        for turned in [false, true] {
-            if turned {
-                ids.reverse();
-                faces.reverse();
-            }
-            let (db, ids) = (db.clone(), ids.clone());
-            tasks.push(tokio::spawn(async move {
-                hide_many(&db, team, Many::These(&ids)).await;
-            }));
-        }
-        for part in [&faces[..6], &faces[2..]] {
-            let (db, part) = (db.clone(), part.to_vec());
-            tasks.push(tokio::spawn(async move {
-                db.galleries.delete_faces(&part).await.unwrap();
-            }));
-        }
-        for n in 0..8 {
-            let db = db.clone();
-            tasks.push(tokio::spawn(async move {
-                db.enroll("team", &format!("subject {n}"), &axis(n + 8)).await;
-                // A merge takes a second connection, of which there are few here.
-                if n > 1 {
-                    return;
-                }
-                let into = format!("subject {}", 7 - n);
-                let merged =
-                    db.galleries.merge_small_subject("team", &into, &format!("subject {n}"), &Expected::Any).await;
-                assert!(matches!(merged, Ok(_) | Err(GalleryError::SubjectNotFound(_))), "{merged:?}");
-            }));
-        }
-        for task in tasks {
-            task.await.unwrap_or_else(|error| panic!("round {round}: {error}"));
-        }
-        let filter = SubjectFilter { prefix: Some(name("subject")), metadata: None };
-        while hide_many(&db, team, Many::Matching { filter: &filter, after: None }).await.is_some() {}
-        for table in ["subjects", "faces", "embeddings", "templates", "review_queue"] {
-            assert_eq!(db.rows(table).await, 0, "{table}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn faces_that_are_listed_are_deleted_and_those_that_were_there_are_told() {
-    let (db, enrolled) = two_galleries().await;
-    let [ada, _, bob, other] = [0, 1, 2, 3].map(|n| enrolled[n].face_id);
-    db.erase_subject("default", "Ada").await.unwrap();
-    let listed = [ada, bob, other, ada, FaceId::new()];
-    let (found, erased, transaction) = db.galleries.delete_faces(&listed).await.unwrap();
-    assert_eq!((found, erased.faces, erased.embeddings), ([ada, bob].into(), 2, 2));
-    assert!(transaction.is_some());
-    assert_eq!((db.rows("faces").await, db.rows("subjects").await, db.rows("templates").await), (1, 2, 1));
-    let (found, erased, transaction) = db.galleries.delete_faces(&listed).await.unwrap();
-    assert_eq!((found.len(), erased, transaction), (0, Erased::default(), None));
 }

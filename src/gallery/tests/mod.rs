@@ -6,6 +6,7 @@ mod databases;
 mod embeddings;
 mod enrolment;
 mod erasure;
+mod erasure_of_many;
 mod models;
 mod naming;
 mod paging;
@@ -16,12 +17,15 @@ mod transfer;
 mod waiting;
 
 use super::*;
-use crate::db::testing::{database, empty_database};
+use crate::db::PoolSettings;
+use crate::db::testing::{database, database_with, empty_database};
 use crate::registry::Registry;
 use sha2::Digest;
 
 use crate::index::{Hit, Query};
-use crate::types::{BoundingBox, Embedding, FaceId, Landmarks, Name, Point, Pose, Quality, StoredEmbedding};
+use crate::types::{
+    BoundingBox, Embedding, FaceId, Landmarks, Name, NamePrefix, Point, Pose, Quality, StoredEmbedding,
+};
 
 /// Dimensions of the test model's embeddings.
 const DIMENSION: usize = 32;

@@ -8,7 +8,8 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::super::{Galleries, Gallery, GalleryError, Metadata, as_id, as_name};
+use super::super::galleries::gallery_of;
+use super::super::{Galleries, Gallery, GalleryError, Metadata};
 use super::{FaceRecord, Record, SubjectRecord};
 use crate::db::Transaction;
 use crate::types::{BoundingBox, FaceId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId};
@@ -67,17 +68,7 @@ impl Galleries {
     /// Begins to read a gallery, given by id or name.
     pub async fn snapshot(&self, gallery: &str) -> Result<Snapshot, GalleryError> {
         let mut transaction = self.pool.without_limits().begin_snapshot().await?;
-        let found: Option<Gallery> = sqlx::query_as(
-            "select id, name, policy, created_at, revision from galleries \
-             where (id = $1 or name = $2) and erased_at is null and ($3::uuid[] is null or id = any($3)) \
-             order by id = $1 desc nulls last limit 1",
-        )
-        .bind(as_id(gallery))
-        .bind(as_name(gallery))
-        .bind(self.scope())
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let gallery = found.ok_or_else(|| GalleryError::GalleryNotFound(gallery.to_owned()))?;
+        let gallery = gallery_of(&mut *transaction, &self.scope, gallery).await?;
         let (subjects, faces): (i64, i64) = sqlx::query_as(
             "select (select count(*) from subjects where gallery_id = $1 and erased_at is null), \
              (select count(*) from present_faces where gallery_id = $1)",

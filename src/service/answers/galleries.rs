@@ -118,6 +118,8 @@ pub struct ErasedMany {
     pub not_found: Vec<String>,
     /// The jobs that delete the rest of what nobody can find any more. There are none if all of it is deleted.
     pub jobs: Vec<JobId>,
+    /// Whether there are more that match: a request erases 10,000 subjects at most, so send it again. Never of a list.
+    pub more: bool,
 }
 
 impl ErasedMany {

@@ -11,7 +11,7 @@ use crate::db::Transaction;
 use crate::engine::Step;
 use crate::gallery::{self, GalleryError, NewFace, OnDoubt};
 use crate::service::ServiceError;
-use crate::service::answers::{Enrolled, Mismatch};
+use crate::service::answers::{Enrolled, Mismatch, Usability};
 use crate::service::once::{Once, keep, once};
 use crate::service::recognition::{PhotoFace, Serving};
 use crate::service::requests::{EnrollRequest, FaceChoice, QualityDemand};
@@ -27,6 +27,56 @@ struct Sighting {
     /// As JPEG.
     chip: Vec<u8>,
     image_sha256: [u8; 32],
+}
+
+/// A face with all that decides about it.
+struct Embedded<'a> {
+    serving: &'a Serving,
+    sighting: &'a Sighting,
+    embedding: Embedding,
+    others: Vec<(ModelId, Embedding)>,
+    duplicate_threshold: f32,
+    mismatch_threshold: f32,
+}
+
+impl Embedded<'_> {
+    fn to_store<'a>(&'a self, request: &'a EnrollRequest) -> NewFace<'a> {
+        let found = self.sighting.face.found();
+        NewFace {
+            gallery: request.gallery.as_str(),
+            subject: &request.subject,
+            metadata: &request.metadata,
+            chip: &self.sighting.chip,
+            image_sha256: self.sighting.image_sha256,
+            bounding_box: found.bounding_box,
+            landmarks: found.landmarks,
+            detection_score: found.detection_score,
+            quality: found.quality,
+            model: self.serving.id(),
+            embedding: &self.embedding,
+            others: &self.others,
+            on_duplicate: request.on_duplicate,
+            duplicate_threshold: self.duplicate_threshold,
+            on_mismatch: request.on_mismatch,
+            mismatch_threshold: self.mismatch_threshold,
+        }
+    }
+
+    fn answer(&self, stored: gallery::Enrolled, usability: Usability) -> Enrolled {
+        let mismatch = |found: gallery::Mismatch| Mismatch { similarity: found.similarity, threshold: found.threshold };
+        Enrolled {
+            face_id: stored.face_id,
+            subject: stored.subject,
+            subject_id: stored.subject_id,
+            gallery: stored.gallery,
+            model: self.serving.name().to_owned(),
+            face: self.sighting.face.found(),
+            usability,
+            anomaly: self.serving.anomaly(&self.embedding),
+            duplicates: stored.duplicates.into_iter().map(Into::into).collect(),
+            mismatch: stored.mismatch.map(mismatch),
+        }
+    }
 }
 
 impl Enrolment {
@@ -103,42 +153,13 @@ impl Enrolment {
         let chip = sighting.face.chip.clone();
         let (embedding, others) =
             tokio::try_join!(recognition.embedding(&serving.loaded, chip.clone()), self.by_secondary(serving, chip))?;
-        let usability = serving.usability(&sighting.face, &embedding, authority.own_subject().threshold);
+        let mismatch_threshold = authority.own_subject().threshold;
+        let duplicate_threshold = authority.new_subject(recognition.config().duplicate_rate).threshold;
+        let usability = serving.usability(&sighting.face, &embedding, mismatch_threshold);
         let usability = if request.quality == QualityDemand::Any { usability } else { usability.accepted("image")? };
-        let found = sighting.face.found();
-        let new = NewFace {
-            gallery: request.gallery.as_str(),
-            subject: &request.subject,
-            metadata: &request.metadata,
-            chip: &sighting.chip,
-            image_sha256: sighting.image_sha256,
-            bounding_box: found.bounding_box,
-            landmarks: found.landmarks,
-            detection_score: found.detection_score,
-            quality: found.quality,
-            model: serving.id(),
-            embedding: &embedding,
-            others: &others,
-            on_duplicate: request.on_duplicate,
-            duplicate_threshold: authority.new_subject(recognition.config().duplicate_rate).threshold,
-            on_mismatch: request.on_mismatch,
-            mismatch_threshold: authority.own_subject().threshold,
-        };
-        let (stored, mut transaction) = self.store(serving, &new).await?;
-        let answer = Enrolled {
-            face_id: stored.face_id,
-            subject: stored.subject,
-            subject_id: stored.subject_id,
-            gallery: stored.gallery,
-            model: serving.name().to_owned(),
-            face: found,
-            usability,
-            anomaly: serving.anomaly(&embedding),
-            duplicates: stored.duplicates.into_iter().map(Into::into).collect(),
-            mismatch: stored
-                .mismatch
-                .map(|mismatch| Mismatch { similarity: mismatch.similarity, threshold: mismatch.threshold }),
-        };
+        let face = Embedded { serving, sighting, embedding, others, duplicate_threshold, mismatch_threshold };
+        let (stored, mut transaction) = self.store(serving, &face.to_store(request)).await?;
+        let answer = face.answer(stored, usability);
         let named = answer.duplicates.iter().map(|duplicate| duplicate.subject_id).chain([answer.subject_id]);
         keep(&mut transaction, key, &answer, &named.collect::<Vec<_>>()).await?;
         transaction.commit().await.map_err(GalleryError::from)?;

@@ -76,7 +76,7 @@ impl Recognition {
         self.identify_photo(&search, &request, "image", image).await
     }
 
-    /// Identifies the faces of several photos, all by one model and in one gallery; one that fails does not fail the rest.
+    /// Identifies the faces of several photos, all by one model and in the same galleries; one that fails does not fail the rest.
     pub async fn identify_batch(
         &self,
         request: IdentifyBatchRequest,

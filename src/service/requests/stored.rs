@@ -8,7 +8,7 @@ use crate::db::{PageError, PageRequest};
 use crate::gallery::{self, FindingsRequest, Metadata, Policy};
 use crate::service::ServiceError;
 use crate::service::answers::AnomalyKind;
-use crate::types::{FaceId, Name, Threshold};
+use crate::types::{FaceId, Name, NamePrefix, Threshold};
 
 /// A new gallery.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -117,9 +117,9 @@ pub struct ListSubjects {
     #[serde(default = "default_gallery")]
     #[schema(default = "default")]
     pub gallery: Name,
-    /// Only those whose name begins so.
+    /// Only those whose name begins so. A space at the end counts.
     #[schema(example = "A")]
-    pub prefix: Option<Name>,
+    pub prefix: Option<NamePrefix>,
     /// Only those whose metadata holds all of this JSON object.
     pub metadata: Option<Metadata>,
     /// Items per page.
@@ -133,7 +133,8 @@ pub struct ListSubjects {
 impl ListSubjects {
     pub fn page(&self) -> Result<PageRequest, PageError> {
         let metadata = self.metadata.as_ref().map(Metadata::as_object);
-        let list = format!("subjects of {} {:?} {metadata:?}", self.gallery, self.prefix);
+        let prefix = self.prefix.as_ref().map(NamePrefix::as_str);
+        let list = format!("subjects of {} {prefix:?} {metadata:?}", self.gallery);
         PageRequest::new(Some(self.limit.get()), self.cursor.as_deref())?.of(&list)
     }
 
@@ -242,8 +243,8 @@ pub struct DeleteSubjects {
     /// Names or ids, up to 1,000.
     #[schema(value_type = Option<Vec<Name>>, min_items = 1, max_items = 1000, example = json!(["Ada", "Bob"]))]
     pub subjects: Option<Listed<Name>>,
-    /// Instead of a list: all whose name begins so.
-    pub prefix: Option<Name>,
+    /// Instead of a list: all whose name begins so. A space at the end counts.
+    pub prefix: Option<NamePrefix>,
     /// Instead of a list: all whose metadata holds all of this JSON object, which has a member at least.
     pub metadata: Option<Metadata>,
 }

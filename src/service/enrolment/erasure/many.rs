@@ -3,12 +3,15 @@
 use std::collections::HashSet;
 
 use super::{Enrolment, ErasureSettings, MANY_ERASED_WITHIN};
-use crate::gallery::{GalleryError, Many, SubjectFilter};
+use crate::gallery::{GalleryError, Many, Matching, SubjectFilter};
 use crate::jobs::JobKind;
 use crate::service::ServiceError;
 use crate::service::answers::ErasedMany;
 use crate::service::requests::{DeleteFaces, DeleteSubjects, Doomed};
 use crate::types::{FaceId, GalleryId, Name, SubjectId};
+
+/// How many thousands of those that match one request erases at most.
+const MOST_PARTS: usize = 10;
 
 /// What was done so far.
 #[derive(Default)]
@@ -19,7 +22,7 @@ struct Done {
 }
 
 impl Enrolment {
-    /// Erases subjects of a gallery with all their faces: those of a list, or all that match.
+    /// Erases subjects of a gallery with all their faces: those of a list, or ten thousand that match.
     pub async fn delete_subjects(&self, request: DeleteSubjects) -> Result<ErasedMany, ServiceError> {
         let gallery = request.gallery.clone();
         let doomed = request.doomed()?;
@@ -50,20 +53,24 @@ impl Enrolment {
         Ok(())
     }
 
+    /// Those who were there when it began: who comes meanwhile stays.
     async fn delete_matching(
         &self,
         gallery: GalleryId,
         filter: &SubjectFilter,
         done: &mut Done,
     ) -> Result<(), ServiceError> {
-        let mut after = None;
-        loop {
-            let hidden = self.hide_part(gallery, Many::Matching { filter, after }, done).await?;
+        let until = self.galleries().clock().await?;
+        let mut matching = Matching { filter, until, after: None };
+        for _ in 0..MOST_PARTS {
+            let hidden = self.hide_part(gallery, Many::Matching(matching), done).await?;
             match hidden.last() {
-                Some(last) => after = Some(*last),
+                Some(last) => matching.after = Some(*last),
                 None => return Ok(()),
             }
         }
+        done.erased.more = self.galleries().has_matching(gallery, matching).await?;
+        Ok(())
     }
 
     /// Hides some subjects, commits that together with the job that does the rest, if there is any, and takes them out of memory.
