@@ -62,6 +62,12 @@ impl AppState {
     }
 }
 
+impl FromRef<AppState> for Access {
+    fn from_ref(state: &AppState) -> Self {
+        state.services.access.clone()
+    }
+}
+
 /// Handlers take the part of the service that they need.
 macro_rules! part {
     ($part:ident: $type:ty) => {
@@ -73,7 +79,6 @@ macro_rules! part {
     };
 }
 
-part!(access: Access);
 part!(recognition: Recognition);
 part!(models: Models);
 part!(enrolment: Enrolment);
