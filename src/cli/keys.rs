@@ -206,7 +206,7 @@ fn show(key: &KeyEntry) {
 /// A server, or the database itself.
 enum Place {
     Server(Client),
-    Database(Database, Access),
+    Database(Box<Database>, Access),
 }
 
 impl PlaceArgs {
@@ -220,7 +220,7 @@ impl PlaceArgs {
         let config = configure(args)?;
         let database = crate::app::reach_database(&config.database).await?;
         match Access::open(database.pools(), &config.access).await {
-            Ok(access) => Ok(Place::Database(database, access)),
+            Ok(access) => Ok(Place::Database(Box::new(database), access)),
             Err(error) => {
                 database.close().await;
                 Err(error.into())

@@ -10,9 +10,11 @@ use faceid::http::Code;
 use faceid::service::answers::{CreatedKey, KeyEntry, KeyState, Page};
 use faceid::types::Role;
 use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::multipart::Form;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::models::model_form;
 use crate::support::process::{Server, data_dir, faceid, free_port};
 use crate::support::{Answer, TestApp, eventually};
 
@@ -86,6 +88,20 @@ async fn keys_come_and_go_at_all_servers_of_a_database_and_the_first_closes_them
     // A key that nobody knows is no reason to refuse at an open server.
     assert_eq!(caller(&first, Some("no key at all")).entry().await, Ok(()));
 
+    // What nobody may do at an open server: pages of strangers change nothing, and programs are not taken.
+    let by_stranger = |caller: &TestApp, name: &str| {
+        let request = caller.request(Method::POST, "/subjects").header("origin", "https://evil.example");
+        request.multipart(Form::new().text("name", name.to_owned()))
+    };
+    anyone.send(by_stranger(&anyone, "a")).await.expect_problem(403, Code::Forbidden);
+    let program =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nn/script_outputs.pt")).unwrap();
+    let import = async |caller: &TestApp| {
+        let form = model_form(program.clone()).text("name", "x").text("threshold", "0.3").text("allow_code", "true");
+        caller.post_form("/admin/models", form).await
+    };
+    import(&anyone).await.expect_problem(422, Code::CodeRefused);
+
     let (entry, owner) = anyone.make_key(json!({"name": "boss", "role": "owner"})).await;
     assert_eq!((entry.prefix.as_str(), entry.state, entry.galleries), (&owner[..8], KeyState::Active, None));
     uuid::Uuid::parse_str(&owner).unwrap();
@@ -100,6 +116,10 @@ async fn keys_come_and_go_at_all_servers_of_a_database_and_the_first_closes_them
     }
 
     let boss = caller(&first, Some(&owner));
+    boss.send(by_stranger(&boss, "b")).await.expect(StatusCode::CREATED);
+    anyone.send(by_stranger(&anyone, "c")).await.expect_problem(401, Code::Unauthorized);
+    // It is looked at, and is no model.
+    import(&boss).await.expect_problem(422, Code::InvalidModel);
     let (gate, gate_key) = boss.make_key(json!({"name": "gate 3", "role": "enrol"})).await;
     let [here, there] = [&first, &second].map(|server| caller(server, Some(&gate_key)));
     assert_eq!(here.entry().await, Ok(()));
