@@ -43,6 +43,7 @@ mod replicas;
 mod resting;
 mod review;
 mod revisions;
+mod scopes;
 mod serve;
 mod several_galleries;
 mod shadow;
