@@ -65,15 +65,15 @@ impl Answers {
     /// order of keys, as by who erases somebody (`forget_answers`).
     pub async fn prune(&self) -> Result<(), DbError> {
         let forgotten = concat!(
-            "update request_keys set answer = null, subjects = '{}' where key in \
-             (select key from request_keys r where not ",
+            "update request_keys set answer = null, subjects = '{}' where (caller, key) in \
+             (select caller, key from request_keys r where not ",
             all_are_there!(),
-            " order by key for update)"
+            " order by caller, key for update)"
         );
         sqlx::query(forgotten).execute(&self.beside).await?;
         sqlx::query(
-            "delete from request_keys where key in (select key from request_keys \
-             where kept_at <= now() - $1::float8 * interval '1 second' order by key for update)",
+            "delete from request_keys where (caller, key) in (select caller, key from request_keys \
+             where kept_at <= now() - $1::float8 * interval '1 second' order by caller, key for update)",
         )
         .bind(KEPT_FOR.as_secs_f64())
         .execute(&self.beside)

@@ -1,10 +1,13 @@
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
 
 use super::testing::{database, empty_database};
 use super::*;
+use crate::types::{Caller, KeyId, RequestKey, Role, Scope};
 
 async fn run(options: &PgConnectOptions, sql: &str) {
     let mut connection = PgConnection::connect_with(options).await.unwrap();
@@ -310,8 +313,8 @@ async fn answers_are_pruned_while_subjects_are_erased_without_a_deadlock() {
         sqlx::query(
             "with ada as (insert into subjects (id, gallery_id, name) \
                select gen_random_uuid(), id, gen_random_uuid() from galleries returning id) \
-             insert into request_keys (key, fingerprint, answer, subjects, kept_at) \
-             select to_char(10000 - n, '00000'), sha256(''), '{}', array[ada.id, gen_random_uuid()], \
+             insert into request_keys (caller, key, fingerprint, answer, subjects, kept_at) \
+             select 'anyone', to_char(10000 - n, '00000'), sha256(''), '{}', array[ada.id, gen_random_uuid()], \
                now() - n % 2 * interval '2 days' from ada, generate_series(1, 4000) n",
         )
         .execute(&pools.requests)
@@ -328,5 +331,72 @@ async fn answers_are_pruned_while_subjects_are_erased_without_a_deadlock() {
         let left: (i64, i64) = sqlx::query_as(left).fetch_one(&pools.requests).await.unwrap();
         assert_eq!(left, (2000, 0));
         sqlx::query("delete from request_keys").execute(&pools.requests).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn jobs_and_answers_of_before_get_their_galleries_and_callers() {
+    let pool = Pools::connect(empty_database().await, PoolSettings::default()).await.unwrap().beside;
+    let before: Vec<_> = MIGRATOR.iter().filter(|migration| migration.version < 16).cloned().collect();
+    let before = Migrator { migrations: before.into(), ..Migrator::DEFAULT };
+    before.run_direct(None, &mut *pool.acquire().await.unwrap(), false).await.unwrap();
+    let [one, other] = [Uuid::now_v7(), Uuid::now_v7()];
+    let retrain = |protected: Value, by_lot: bool| json!({"gallery": {"id": one, "name": "a"}, "protected": protected, "by_lot": by_lot});
+    let jobs = [
+        ("erase", json!({"gallery": one, "subject": null}), Some(vec![one])),
+        ("merge", json!({"gallery": one, "subject": other, "into": other}), Some(vec![one])),
+        ("import", json!({"gallery": one, "gallery_name": "a", "archive": other, "photos": 3}), Some(vec![one])),
+        ("retrain", retrain(json!([{"id": other, "name": "b"}]), false), Some(vec![one, other])),
+        ("evaluate", retrain(json!([]), false), Some(vec![one])),
+        ("retrain", retrain(json!([{"id": other, "name": "b"}]), true), None),
+        ("promote", json!({"model": one}), None),
+        ("review", json!({}), None),
+        ("erase", json!({"gallery": "what nobody wrote"}), None),
+    ];
+    for (number, (kind, settings, _)) in jobs.iter().enumerate() {
+        sqlx::query("insert into jobs (id, kind, lane, key, settings, requested_by) values ($1, $2, 'l', $3, $4, 'b')")
+            .bind(Uuid::from_u128(number as u128))
+            .bind(kind)
+            .bind(number.to_string())
+            .bind(settings)
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    let key = "insert into request_keys (key, fingerprint, answer, subjects) values ('k', sha256('a'), '{}', '{}')";
+    sqlx::raw_sql(key).execute(&pool).await.unwrap();
+
+    migrate(&pool).await.unwrap();
+    let found: Vec<Option<Vec<Uuid>>> =
+        sqlx::query_scalar("select galleries from jobs order by id").fetch_all(&pool).await.unwrap();
+    assert_eq!(found, jobs.map(|(.., galleries)| galleries));
+    let callers: Vec<String> = sqlx::query_scalar("select caller from request_keys where key = 'k' order by 1")
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+    let mut expected = [Caller::anyone(), Caller::admin_key(), Caller::client_key()].map(|caller| caller.id());
+    expected.sort();
+    assert_eq!(callers, expected);
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_whoever_sent_it() {
+    let pools = database().await;
+    let answers = Answers::new(&pools);
+    let with_key = || Caller::with_key(KeyId::new(), "same name", Role::Enrol, Scope::All);
+    let callers = [Caller::client_key(), Caller::admin_key(), Caller::anyone(), with_key(), with_key()];
+    // Each with another request under the same key.
+    let keys: Vec<RequestKey> = (0..).zip(&callers).map(|(n, it)| RequestKey::new(it, "k", [n; 32]).unwrap()).collect();
+    for (number, key) in keys.iter().enumerate() {
+        assert!(answers.find(key).await.unwrap().is_none(), "{:?}", callers[number]);
+        let mut transaction = pools.requests.begin().await.unwrap();
+        transaction.keep_answer(key, &number, &[]).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    for (number, key) in keys.iter().enumerate() {
+        let kept = answers.find(key).await.unwrap().unwrap();
+        assert!(kept.is_of(key) && kept.answer == Some(json!(number)), "{:?}", callers[number]);
+        let mut transaction = pools.requests.begin().await.unwrap();
+        assert!(transaction.keep_answer(key, &number, &[]).await.is_err());
     }
 }

@@ -85,3 +85,17 @@ impl FromRef<AppState> for Access {
         state.unscoped.access.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Code;
+
+    #[test]
+    fn a_request_of_nobody_is_served_by_no_route() {
+        let mut extensions = Extensions::new();
+        assert_eq!(caller(&extensions).err().map(|problem| problem.code), Some(Code::Internal));
+        extensions.insert(Caller::client_key());
+        assert_eq!(caller(&extensions).ok().map(Caller::name), Some("client key"));
+    }
+}

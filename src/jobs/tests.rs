@@ -313,3 +313,36 @@ async fn there_is_one_of_each_job_that_never_ends() {
     assert_eq!((job.progress, job.error.as_deref()), (Some(json!({"stage": "reviewing"})), Some("a reason")));
     assert_eq!(kinds_of_events(&a, job.id).await, ["queued", "running"]);
 }
+
+#[tokio::test]
+async fn a_job_is_seen_by_who_sees_all_its_galleries() {
+    let (all, _) = two_servers().await;
+    let [one, other] = [GalleryId::new(), GalleryId::new()];
+    let of = async |key: &str, galleries: Option<Vec<GalleryId>>| {
+        let (job, _) = all.submit(&NewJob { galleries, ..new(key) }).await.unwrap();
+        job.id
+    };
+    let shared = of("shared", None).await;
+    let of_one = of("one", Some(vec![one])).await;
+    let of_both = of("both", Some(vec![other, one])).await;
+    for (scope, seen) in
+        [(vec![], vec![]), (vec![one], vec![of_one]), (vec![other], vec![]), (vec![one, other], vec![of_both, of_one])]
+    {
+        let scoped = all.within(&Scope::Galleries(scope.into()));
+        let page = scoped.list(PageRequest::default()).await.unwrap();
+        assert_eq!(page.items.iter().map(|job| job.id).collect::<Vec<_>>(), seen);
+        for id in [shared, of_one, of_both] {
+            let is_seen = seen.contains(&id);
+            assert_eq!(scoped.job(id).await.is_ok(), is_seen);
+            assert_eq!(!scoped.events(id, 0, 10).await.unwrap().is_empty(), is_seen);
+            if !is_seen {
+                assert!(matches!(scoped.job(id).await, Err(JobError::JobNotFound(named)) if named == id));
+                assert!(matches!(scoped.cancel(id).await, Err(JobError::JobNotFound(named)) if named == id));
+            }
+        }
+    }
+    let scoped = all.within(&Scope::Galleries([one].into()));
+    assert_eq!(scoped.cancel(of_one).await.unwrap().state, JobState::Cancelled);
+    assert_eq!(all.job(shared).await.unwrap().galleries, None);
+    assert_eq!(all.job(of_both).await.unwrap().galleries, Some(vec![other, one]));
+}

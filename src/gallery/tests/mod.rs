@@ -11,6 +11,7 @@ mod models;
 mod naming;
 mod paging;
 mod revision;
+mod scope;
 mod search;
 mod training;
 mod transfer;

@@ -8,6 +8,7 @@ mod findings;
 
 use std::sync::Arc;
 
+use crate::blobs::Blobs;
 use crate::config::JobsConfig;
 use crate::db::Answers;
 use crate::engine::Engine;
@@ -79,5 +80,10 @@ impl Enrolment {
 
     fn models(&self) -> Models {
         self.parts.server_models.for_caller(self.caller.clone())
+    }
+
+    /// Where archives wait to be worked on.
+    fn uploads(&self) -> &Blobs {
+        self.parts.server_models.files().blobs()
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use faceid::app::App;
-use faceid::config::Settings;
+use faceid::config::{Config, Settings};
 use faceid::http::{AppState, Code, Problem, router, serve};
 use faceid::service::StartProgress;
 use faceid::service::answers::Enrolled;
@@ -43,14 +43,11 @@ fn start_shared() -> Shared {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let settings = Settings { data_dir: Some(data_dir), ..settings() };
+    let config = config(data_dir);
     let (started, url) = mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut config = settings.into_config().unwrap();
-            // This program is that of the tests.
-            config.models.trial.program = env!("CARGO_BIN_EXE_faceid").into();
             let mut app = App::start(&config, &StartProgress::default())
                 .await
                 .unwrap_or_else(|error| panic!("the server did not start: {error}"));
@@ -62,6 +59,15 @@ fn start_shared() -> Shared {
         });
     });
     Shared { url: url.recv().expect("the server of the tests started"), _reaper: reaper }
+}
+
+/// Of a server in this process.
+pub fn config(data_dir: PathBuf) -> Config {
+    let settings = Settings { data_dir: Some(data_dir), ..settings() };
+    let mut config = settings.into_config().unwrap();
+    // This program is that of the tests.
+    config.models.trial.program = env!("CARGO_BIN_EXE_faceid").into();
+    config
 }
 
 /// What `make setup` made, wherever the environment says it is.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use self::archive::Archive;
-use crate::blobs::{BlobError, Blobs, NewUpload};
+use crate::blobs::{BlobError, NewUpload};
 use crate::gallery::{Gallery, GalleryError};
 use crate::jobs::{self, JobKind, NewJob};
 use crate::service::ServiceError;
@@ -156,10 +156,6 @@ impl Enrolment {
         if let Err(error) = self.uploads().delete_upload(archive).await {
             warn!(%error, %archive, "cannot delete an archive; trying again later");
         }
-    }
-
-    fn uploads(&self) -> &Blobs {
-        self.parts.server_models.files().blobs()
     }
 }
 
