@@ -45,7 +45,7 @@ mod verify;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::extract::{DefaultBodyLimit, FromRef, MatchedPath, Request};
 use axum::http::HeaderName;
 use axum::middleware::{from_fn, from_fn_with_state};
 use tower::ServiceBuilder;
@@ -68,6 +68,7 @@ use auth::Guard;
 use routes::Group;
 
 use crate::config::HttpConfig;
+use crate::service::Access;
 use crate::types::Permission;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -83,7 +84,7 @@ fn api() -> OpenApiRouter<AppState> {
 pub fn router(state: AppState) -> Router {
     let limit = state.answer_time();
     let config = Arc::clone(&state.http);
-    let access = state.unscoped.access.clone();
+    let access = Access::from_ref(&state);
     let guarded_by = |Group { needed, routes }: Group| {
         let guard = Guard { access: access.clone(), needed };
         let layers = ServiceBuilder::new().layer(from_fn_with_state(guard, auth::require));

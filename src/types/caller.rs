@@ -314,6 +314,7 @@ mod tests {
         assert!(Caller::anyone().may_all_of(&key(Role::Owner, &Scope::All)));
     }
 
+    #[test]
     fn callers_are_told_apart_whatever_their_keys_are_called() {
         let key = |name| Caller::with_key(KeyId::new(), name, Role::Owner, Scope::All);
         let all = [Caller::anyone(), Caller::client_key(), Caller::admin_key(), key("anyone"), key("anyone"), key("b")];

@@ -214,8 +214,10 @@ fn what_is_of_nobody_is_seen_by_its_name() {
     let by_part = ["all_galleries", "all_jobs", "server_recognition", "server_models", "server_enrolment"];
     for (module, code) in sources() {
         let is_part = module.len() == 2 && module[0] == "service";
+        // The table of keys has a column of that name.
+        let is_of_keys = module[0] == "access";
         for name in by_part.iter().filter(|name| code.contains(**name)) {
-            assert!(is_part, "{} uses {name}, which is not as the caller sees it", module.join("::"));
+            assert!(is_part || is_of_keys, "{} uses {name}, which is not as the caller sees it", module.join("::"));
         }
         let is_of_server = ["cli::serve", "http::form", "http::health", "http::state"].contains(&&*module.join("::"));
         assert!(is_of_server || !code.contains("unscoped"), "{} uses what is not a caller's", module.join("::"));

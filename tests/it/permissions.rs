@@ -312,7 +312,7 @@ async fn galleries_of_others_are_not_there() {
     let folder = data_dir();
     let (_server, keys) = start(folder.path()).await;
     let mine = world(&keys, "mine-of-two", "Ada", "Tony_Blair").await;
-    let theirs = world(&keys, "theirs-of-two", "Bea", "Bill_Gates").await;
+    let theirs = world(&keys, "theirs-of-two", "Bea", "George_W_Bush").await;
     let routes = routes(&keys.app.get("/openapi.json").await.value());
     let nowhere = World::nowhere();
     let mut compared = 0;
@@ -336,7 +336,9 @@ async fn galleries_of_others_are_not_there() {
                 assert_eq!(said(&of_theirs, &there), said(&of_nowhere, &not), "{name}");
                 compared += 1;
                 let text = of_theirs.text();
-                if of_theirs.status.is_success() {
+                // What the request itself said may come back, as it would of anything else.
+                let is_echo = there.anywhere(&text) == not.anywhere(&of_nowhere.text());
+                if of_theirs.status.is_success() && !is_echo {
                     for (what, told) in theirs.names() {
                         assert!(!text.contains(told), "{name} tells of {what}: {text}");
                     }
@@ -371,7 +373,7 @@ async fn neither_lists_nor_counts_tell_of_other_galleries() {
     let folder = data_dir();
     let (_server, keys) = start(folder.path()).await;
     world(&keys, "mine-to-count", "Ada", "Tony_Blair").await;
-    let theirs = world(&keys, "theirs-to-count", "Bea", "Bill_Gates").await;
+    let theirs = world(&keys, "theirs-to-count", "Bea", "George_W_Bush").await;
     let (_, key) = keys.make("admin", Some(&["mine-to-count"]), json!({})).await;
     let get = async |path: &str| {
         let answer = keys.app.send(keys.app.request(Method::GET, path).header("x-api-key", &key)).await;

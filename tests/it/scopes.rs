@@ -472,7 +472,7 @@ async fn callers_have_keys_of_their_own(World { all, own, .. }: &World) {
     for (number, caller) in [caller("twin", *own), caller("twin", *own), Caller::client_key()].iter().enumerate() {
         let services = all.for_caller(caller);
         let named = format!("Fay {number}");
-        let key = RequestKey::new(caller, "the same", [number as u8; 32]).unwrap();
+        let key = RequestKey::new(caller, "the-same", [number as u8; 32]).unwrap();
         for repeated in [false, true] {
             let new = request(json!({"name": named, "gallery": "own"}));
             let once = services.enrolment.create_subject(new, Some(&key)).await.unwrap();

@@ -36,6 +36,10 @@ pub fn spread(mut document: Value) -> Result<Value, serde_json::Error> {
             if method != "get" {
                 // Pages of other origins change nothing at a server without keys.
                 codes.push(Code::Forbidden);
+                if operation.get(PERMISSION).is_some_and(|needed| needed != Permission::Ask.as_str()) {
+                    // A condition that nobody would look at.
+                    codes.push(Code::PreconditionFailed);
+                }
             }
             add_failures(operation, &codes);
             request.put(operation, method, &mut schemas);
