@@ -341,7 +341,10 @@ async fn jobs_and_answers_of_before_get_their_galleries_and_callers() {
     let before = Migrator { migrations: before.into(), ..Migrator::DEFAULT };
     before.run_direct(None, &mut *pool.acquire().await.unwrap(), false).await.unwrap();
     let [one, other] = [Uuid::now_v7(), Uuid::now_v7()];
-    let retrain = |protected: Value, by_lot: bool| json!({"gallery": {"id": one, "name": "a"}, "protected": protected, "by_lot": by_lot});
+    let retrain = |protected: Value, by_lot: bool| {
+        let gallery = json!({"id": one, "name": "a"});
+        json!({"gallery": gallery, "protected": protected, "by_lot": by_lot})
+    };
     let jobs = [
         ("erase", json!({"gallery": one, "subject": null}), Some(vec![one])),
         ("merge", json!({"gallery": one, "subject": other, "into": other}), Some(vec![one])),

@@ -25,7 +25,7 @@ pub enum GalleryError {
     #[error("there is already a gallery {0:?}")]
     DuplicateGallery(String),
     /// It would never be found by that name: the id wins.
-    #[error("{0:?} is an id, which another gallery has or may have; choose another name")]
+    #[error("{0:?} is, or may be, the id of another gallery; choose another name")]
     GalleryNameIsId(String),
     #[error("there is already a subject {0:?} in this gallery")]
     DuplicateSubject(String),

@@ -11,7 +11,7 @@ use super::*;
 use crate::db::PageRequest;
 use crate::types::Scope;
 
-/// What a question is about: a gallery, as it is called in the question, with a subject and a face; and something that was set aside.
+/// What a question is about: a gallery, by what it is called in the question, two subjects, a face, and something that was set aside.
 struct About {
     gallery: String,
     gallery_id: GalleryId,

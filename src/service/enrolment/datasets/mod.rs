@@ -50,8 +50,8 @@ impl Enrolment {
         Ok(NewDataset(self.uploads().begin_upload().await.map_err(unstored)?))
     }
 
-    /// Submits a job that enrolls the photos of an archive into a gallery, which is created if there is none of the name, by who sees all. An
-    /// archive that holds no data set is refused, and leaves nothing behind.
+    /// Submits a job that enrolls the photos of an archive into a gallery, which is created if there is none of the name and the caller
+    /// sees all. An archive that holds no data set is refused, and leaves nothing behind.
     pub async fn submit_dataset(
         &self,
         dataset: NewDataset,
