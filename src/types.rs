@@ -86,6 +86,8 @@ id!(/// A file that was uploaded for a job.
     UploadId);
 id!(/// A key that a caller shows.
     KeyId);
+id!(/// What was erased at once, and the receipt for it.
+    ErasureId);
 
 /// A similarity at or above which two faces count as one person.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, ToSchema)]

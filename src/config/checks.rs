@@ -55,6 +55,7 @@ impl Settings {
             jobs: JobsConfig {
                 lease: Duration::from_secs(in_range("job_lease", s.job_lease, 1..=3600)?),
                 share: in_range("background_share", s.background_share, 0.01..=1.0)?,
+                reclaim: said(s.reclaim),
                 folder: data_dir.join("jobs"),
                 train_threads: in_range("train_threads", s.train_threads, 1..=256)?,
                 train_memory: in_range("train_memory", s.train_memory, 256 << 20..=1 << 44)?,

@@ -108,6 +108,64 @@ pub enum SearchChoice {
     Resident,
 }
 
+/// When the bytes of what was erased are made to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReclaimChoice {
+    Soon,
+    Never,
+    /// From the one hour of the day to the other, in UTC; over midnight if the second is the smaller one.
+    Between(u32, u32),
+}
+
+impl ReclaimChoice {
+    /// Whether it may be done in an hour of the day, 0..=23, in UTC.
+    pub fn allows(self, hour: u32) -> bool {
+        match self {
+            Self::Soon => true,
+            Self::Never => false,
+            Self::Between(from, to) if from < to => (from..to).contains(&hour),
+            Self::Between(from, to) => hour >= from || hour < to,
+        }
+    }
+}
+
+impl FromStr for ReclaimChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let hour = |text: &str| text.parse().ok().filter(|hour| *hour <= 24 && text.len() <= 2);
+        let hours = text.split_once('-').and_then(|(from, to)| hour(from).zip(hour(to)));
+        match (text, hours) {
+            ("soon", _) => Ok(Self::Soon),
+            ("never", _) => Ok(Self::Never),
+            (_, Some((from, to))) if from != to && from < 24 => Ok(Self::Between(from, to)),
+            _ => Err(format!("{text:?} is no time: soon, never, or two hours of the day such as 02-05 are expected")),
+        }
+    }
+}
+
+impl fmt::Display for ReclaimChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Soon => f.write_str("soon"),
+            Self::Never => f.write_str("never"),
+            Self::Between(from, to) => write!(f, "{from:02}-{to:02}"),
+        }
+    }
+}
+
+impl Serialize for ReclaimChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReclaimChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +178,19 @@ mod tests {
         for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CUDA", "cuda0"] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn times_are_written_as_they_are_read_and_may_go_over_midnight() {
+        for text in ["soon", "never", "02-05", "22-04", "00-24"] {
+            assert_eq!(text.parse::<ReclaimChoice>().unwrap().to_string(), text);
+        }
+        for text in ["", "at night", "2", "5-5", "24-2", "02-25", "002-5", "-1-3", "+2-5 "] {
+            assert!(text.parse::<ReclaimChoice>().is_err(), "{text:?}");
+        }
+        let night: ReclaimChoice = "22-04".parse().unwrap();
+        assert_eq!((0..24).filter(|hour| night.allows(*hour)).collect::<Vec<_>>(), [0, 1, 2, 3, 22, 23]);
+        let morning: ReclaimChoice = "2-5".parse().unwrap();
+        assert_eq!((0..24).filter(|hour| morning.allows(*hour)).collect::<Vec<_>>(), [2, 3, 4]);
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
-pub use choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
+pub use choices::{DeviceChoice, KernelsChoice, PrecisionChoice, ReclaimChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
 pub use web::{BasePath, CorsOrigins};
@@ -231,6 +231,8 @@ pub struct JobsConfig {
     pub lease: Duration,
     /// Share of the time that work in the background takes, above 0 to 1; the rest is for requests.
     pub share: f64,
+    /// When the bytes of what was erased are reclaimed.
+    pub reclaim: ReclaimChoice,
     /// Where jobs keep their files while they run.
     pub folder: PathBuf,
     /// Threads of a training.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::Resettable;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{DeviceChoice, KernelsChoice, PrecisionChoice, SearchChoice};
+use super::choices::{DeviceChoice, KernelsChoice, PrecisionChoice, ReclaimChoice, SearchChoice};
 use super::web::{BasePath, CorsOrigins};
 use super::{ConfigError, Secret};
 use crate::types::without_mark;
@@ -87,7 +87,7 @@ settings! {
     /// Schema of the tables; created if it is missing [default: the first of the database role's search_path]
     #[arg(long, env = "FACEID_DATABASE_SCHEMA", value_name = "NAME")]
     database_schema: String,
-    /// Most connections to Postgres for requests; up to 17 more are for jobs and for what goes on in the background
+    /// Most connections to Postgres for requests; up to 20 more are for jobs and for what goes on in the background
     /// [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,
@@ -215,6 +215,10 @@ settings! {
     /// Seconds after which another server takes over the jobs of one that died [default: 30]
     #[arg(long, env = "FACEID_JOB_LEASE", value_name = "SECONDS")]
     job_lease: u64,
+    /// When the bytes of people who were erased are made to go from the files of the database, for which its largest tables are written
+    /// anew: soon, never, or between two hours of the day, in UTC, such as 02-05 [default: soon]
+    #[arg(long, env = "FACEID_RECLAIM", value_name = "WHEN")]
+    reclaim: ReclaimChoice,
     /// CPU threads for a training that the server was asked for [default: half of the cores]
     #[arg(long, env = "FACEID_TRAIN_THREADS", value_name = "N")]
     train_threads: usize,
@@ -382,6 +386,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         resident_memory: Some(2 << 30),
         max_staleness: Some(60),
         job_lease: Some(30),
+        reclaim: Some(ReclaimChoice::Soon),
         train_threads: Some((cores() / 2).max(1)),
         train_memory: Some(4 << 30),
         train_device: Some(DeviceChoice::Cpu),

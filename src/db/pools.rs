@@ -18,13 +18,13 @@ const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 ///
 /// - 1 hears what other servers announce;
 /// - 2 read templates: those of the model that serves and of one that is about to take its place;
-/// - 8 are for a job in each of the four [lanes](crate::jobs::Lane) whose jobs are worked on as a whole: one renews its lease
+/// - 10 are for a job in each of the five [lanes](crate::jobs::Lane) whose jobs are worked on as a whole: one renews its lease
 ///   while another writes;
 /// - 3 are for jobs in steps: one works on a step, the others renew leases and say how far the jobs are;
-/// - 1 builds and measures an index;
+/// - 1 builds and measures an index, 1 reclaims the bytes of what was erased;
 /// - 1 asks for a model's dimension, for what others measured, or for keys, now and then;
 /// - 1 cancels what requests left behind.
-const BESIDE: u32 = 17;
+const BESIDE: u32 = 20;
 
 /// Connections that the check opens one after the other: each may take as long as one of a pool.
 const CHECK_CONNECTIONS: u32 = 4;

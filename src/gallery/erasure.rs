@@ -7,6 +7,8 @@
 //! Locks are taken in one order by all who change several of these: gallery, subjects by id, findings by id, faces, embeddings.
 
 mod many;
+mod receipts;
+mod reclaim;
 mod rows;
 
 use serde::{Deserialize, Serialize};
@@ -17,8 +19,11 @@ use super::galleries::{gallery_not_as_expected, gallery_of, hold_gallery};
 use super::subjects::{find_subject, hold_subject, subject_not_as_expected};
 use super::{DEFAULT_GALLERY, Expected, Galleries, GalleryError};
 use crate::db::{Transaction, is_lock_timeout};
-use crate::types::{FaceId, GalleryId, Name, Scope, SubjectId};
-pub use many::{HiddenSubjects, Many, Matching};
+use crate::types::{ErasureId, FaceId, GalleryId, Name, Scope, SubjectId};
+pub use many::{ErasedFaces, HiddenSubjects, Many, Matching};
+pub use receipts::Erasure;
+use receipts::{Doomed, add_piece, finish};
+pub use reclaim::{LastReclaim, REWRITTEN, Reclaim, ReclaimState};
 use rows::{
     Heir, count, erase_faces, erase_faces_and_subjects, erase_faces_of_lasting, erase_rest_of_gallery, erase_subjects,
     erase_subjects_of, forget_findings, hide_gallery, hide_subject, hold_for_merge, hold_subjects, hold_with_heir,
@@ -60,6 +65,8 @@ pub struct Hidden {
     pub subject: Option<SubjectId>,
     /// The id of the transaction.
     pub transaction: u64,
+    /// The receipt; there is none for a subject whose faces go to another one.
+    pub erasure: Option<ErasureId>,
 }
 
 /// How far a pass through the faces of a gallery is: the last that was erased.
@@ -108,6 +115,7 @@ impl Galleries {
         };
         match erase_rest_of_gallery(&mut transaction, id, PATIENCE).await {
             Ok(erased) => {
+                close(&mut transaction, &hidden, erased).await?;
                 transaction.commit().await?;
                 Ok(Some((hidden, erased)))
             }
@@ -168,6 +176,8 @@ impl Galleries {
                 piece.done = true;
             }
         }
+        let doomed = Doomed { gallery, subjects: None, mark: Some(gallery.0) };
+        add_piece(&mut transaction, doomed, piece.erased, piece.done).await?;
         transaction.commit().await?;
         Ok(piece)
     }
@@ -191,6 +201,7 @@ impl Galleries {
         }
         let mut erased = erase_faces(&mut transaction, &[id.0], &faces).await?;
         erased.subjects = erase_subjects(&mut transaction, &[id.0]).await?;
+        close(&mut transaction, &hidden, erased).await?;
         transaction.commit().await?;
         Ok(Some((hidden, erased)))
     }
@@ -223,6 +234,7 @@ impl Galleries {
         forget_findings(&mut transaction, &[subject.0], &[]).await?;
         let faces = some_faces(&mut transaction, gallery, subject, PIECE).await?;
         let mut piece = Piece { done: faces.len() < PIECE as usize, ..Piece::default() };
+        let is_erased = matches!(heir, Heir::Nobody);
         match heir {
             Heir::Subject(into) => piece.moved = move_faces(&mut transaction, &faces, (subject, into)).await?,
             Heir::Nobody => piece.erased = erase_faces(&mut transaction, &[subject.0], &faces).await?,
@@ -231,6 +243,10 @@ impl Galleries {
         }
         if piece.done {
             piece.erased.subjects = erase_subjects(&mut transaction, &[subject.0]).await?;
+        }
+        if is_erased {
+            let doomed = Doomed { gallery, subjects: Some(&[subject.0]), mark: Some(subject.0) };
+            add_piece(&mut transaction, doomed, piece.erased, piece.done).await?;
         }
         transaction.commit().await?;
         Ok(piece)
@@ -290,16 +306,16 @@ impl Galleries {
         Ok((hidden, from_id, into_id))
     }
 
-    /// Erases the face with its embeddings, and says by which transaction. Its subject stays, even without a face.
-    pub async fn delete_face(&self, id: FaceId) -> Result<(Erased, u64), GalleryError> {
+    /// Erases the face with its embeddings. Its subject stays, even without a face.
+    pub async fn delete_face(&self, id: FaceId) -> Result<ErasedFaces, GalleryError> {
         let (mut transaction, _) = self.begin_with_subject_of(id, None).await?;
-        let erased = erase_faces_of_lasting(&mut transaction, &[id.0]).await?;
+        let (erased, erasures) = erase_faces_of_lasting(&mut transaction, &[id.0]).await?;
         if erased.faces == 0 {
             return Err(GalleryError::FaceNotFound(id));
         }
         let number = transaction_id(&mut transaction).await?;
         transaction.commit().await?;
-        Ok((erased, number))
+        Ok(ErasedFaces { found: [id].into(), erased, erasures, transaction: Some(number) })
     }
 
     /// Begins a transaction that holds the subject of a face, which keeps the face from going to another one and from being
@@ -326,6 +342,14 @@ impl Galleries {
             transaction.rollback().await?;
         }
         Err(GalleryError::Inconsistent("a face goes from one subject to another"))
+    }
+}
+
+/// Completes the receipt for what was hidden and erased in one transaction.
+async fn close(connection: &mut PgConnection, hidden: &Hidden, erased: Erased) -> Result<(), sqlx::Error> {
+    match hidden.erasure {
+        Some(erasure) => finish(connection, erasure, erased).await,
+        None => Ok(()),
     }
 }
 

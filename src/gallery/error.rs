@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Duplicate;
 use crate::db::{DbError, MayBeLocked, PageError};
-use crate::types::{FaceId, ModelId};
+use crate::types::{ErasureId, FaceId, ModelId};
 
 #[derive(Debug, Error)]
 pub enum GalleryError {
@@ -15,6 +15,8 @@ pub enum GalleryError {
     SubjectNotFound(String),
     #[error("there is no face {0}")]
     FaceNotFound(FaceId),
+    #[error("there is no erasure {0}")]
+    ErasureNotFound(ErasureId),
     #[error("there is no model {0}")]
     ModelNotFound(ModelId),
     #[error("nothing with the id {0} was set aside")]

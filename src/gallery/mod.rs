@@ -39,7 +39,10 @@ use crate::types::{GalleryId, ModelId, Scope, SubjectId, nfc};
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{CHANGES_KEPT, Changes, Feed, Template};
 pub use enroll::{Duplicate, Enrolled, Enrolment, Mismatch, NewFace, OnDoubt};
-pub use erasure::{Erased, Hidden, HiddenSubjects, Many, Matching, Piece, Place};
+pub use erasure::{
+    Erased, ErasedFaces, Erasure, Hidden, HiddenSubjects, LastReclaim, Many, Matching, Piece, Place, REWRITTEN,
+    Reclaim, ReclaimState,
+};
 pub use error::GalleryError;
 pub use faces::{Face, FoundIn};
 pub use findings::{Finding, FindingKind, FindingsRequest, NewFinding};

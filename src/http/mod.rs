@@ -12,6 +12,7 @@ mod deletions;
 mod detect;
 mod encoding;
 mod enroll;
+mod erasures;
 mod extract;
 mod faces;
 mod findings;

@@ -192,6 +192,7 @@ impl From<GalleryError> for Problem {
             GalleryError::GalleryNotFound(_) => Self::new(Code::GalleryNotFound, detail),
             GalleryError::SubjectNotFound(_) => Self::new(Code::SubjectNotFound, detail),
             GalleryError::FaceNotFound(_) => Self::new(Code::FaceNotFound, detail),
+            GalleryError::ErasureNotFound(_) => Self::new(Code::ErasureNotFound, detail),
             GalleryError::SetAsideNotFound(_) => Self::new(Code::SetAsideNotFound, detail),
             GalleryError::DuplicateGallery(_) => Self::new(Code::DuplicateGallery, detail),
             GalleryError::GalleryNameIsId(_) => Self::new(Code::InvalidField, detail).with_field("name"),

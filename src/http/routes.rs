@@ -7,8 +7,8 @@ use utoipa_axum::routes;
 
 use super::state::AppState;
 use super::{
-    batch, compare, datasets, deletions, detect, enroll, faces, findings, galleries, health, identify, jobs, keys,
-    metrics, models, quarantine, retrain, shadow, stored, subjects, verify,
+    batch, compare, datasets, deletions, detect, enroll, erasures, faces, findings, galleries, health, identify, jobs,
+    keys, metrics, models, quarantine, retrain, shadow, stored, subjects, verify,
 };
 use crate::types::Permission;
 
@@ -109,6 +109,8 @@ fn changing() -> OpenApiRouter<AppState> {
         .routes(routes!(faces::move_face))
         .routes(routes!(deletions::delete_subjects))
         .routes(routes!(deletions::delete_faces))
+        .routes(routes!(erasures::list_erasures))
+        .routes(routes!(erasures::get_erasure))
 }
 
 fn administering() -> OpenApiRouter<AppState> {

@@ -67,6 +67,21 @@ impl Jobs {
         Ok(())
     }
 
+    /// Whether a server works on a job of a kind.
+    pub async fn is_running(&self, kind: JobKind) -> Result<bool, JobError> {
+        let running = sqlx::query_scalar("select exists (select from jobs where kind = $1 and state = 'running')");
+        Ok(running.bind(kind.name()).fetch_one(&self.beside).await?)
+    }
+
+    /// The jobs of a kind that succeeded and concerned one of these galleries, whoever asks.
+    pub async fn succeeded_on(&self, kind: JobKind, galleries: &[GalleryId]) -> Result<Vec<Job>, JobError> {
+        let galleries: Vec<Uuid> = galleries.iter().map(|gallery| gallery.0).collect();
+        let jobs = sqlx::query_as(
+            "select * from jobs where kind = $1 and state = 'succeeded' and (galleries is null or galleries && $2)",
+        );
+        Ok(jobs.bind(kind.name()).bind(galleries).fetch_all(&self.pool).await?)
+    }
+
     /// The job of a kind and key that is not finished.
     pub async fn unfinished(&self, kind: JobKind, key: &str) -> Result<Option<Job>, JobError> {
         Ok(find_unfinished(&self.pool, kind, key).await?)

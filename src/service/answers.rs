@@ -2,6 +2,7 @@
 
 mod compare;
 mod decision;
+mod erasures;
 mod findings;
 mod galleries;
 mod info;
@@ -15,6 +16,7 @@ use utoipa::ToSchema;
 
 pub use compare::{CandidateMatch, Compared, ComparedFace, ProbeMatches, Verified, VerifiedStored};
 pub use decision::{Basis, Decision, DecisionIn, FpirThreshold, Strangers};
+pub use erasures::{ErasedCounts, Erasure, ErasureState};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
 pub use galleries::{
     EnrolledFace, Erased, ErasedMany, Gallery, GalleryEntry, GallerySearch, ReviewState, Revised, SearchPlace, Subject,

@@ -20,6 +20,7 @@ mod door;
 mod encodings;
 mod engine;
 mod enroll;
+mod erased_bytes;
 mod evaluate;
 mod finetuning;
 mod forms;

@@ -43,6 +43,7 @@ struct World {
     face: String,
     job: String,
     key: String,
+    erasure: String,
 }
 
 impl World {
@@ -50,11 +51,11 @@ impl World {
         let id = || Uuid::now_v7().to_string();
         let name = |what: &str| format!("no-{what}-{}", Uuid::now_v7().simple());
         let (gallery, subject) = (name("gallery"), name("subject"));
-        Self { gallery, gallery_id: id(), subject, subject_id: id(), face: id(), job: id(), key: id() }
+        Self { gallery, gallery_id: id(), subject, subject_id: id(), face: id(), job: id(), key: id(), erasure: id() }
     }
 
     /// What tells it from another one.
-    fn names(&self) -> [(&'static str, &str); 7] {
+    fn names(&self) -> [(&'static str, &str); 8] {
         [
             ("GALLERY", &self.gallery),
             ("GALLERY_ID", &self.gallery_id),
@@ -63,6 +64,7 @@ impl World {
             ("FACE", &self.face),
             ("JOB", &self.job),
             ("KEY", &self.key),
+            ("ERASURE", &self.erasure),
         ]
     }
 
@@ -113,6 +115,7 @@ impl Keys {
             ("{face}", &world.face),
             ("{job}", &world.job),
             ("{key}", &world.key),
+            ("{erasure}", &world.erasure),
             ("{item}", &world.job),
             ("{model}", "no-such-model"),
         ];
@@ -215,6 +218,9 @@ async fn world(keys: &Keys, gallery: &str, subject: &str, person: &str) -> World
     let enrolled = keys.app.send(enroll.body(photo)).await;
     assert_eq!(enrolled.status, 201, "{}", enrolled.text());
     let enrolled = enrolled.value();
+    let again = keys.app.request(Method::POST, &url).header("x-api-key", ADMIN).header("content-type", "image/jpeg");
+    let gone = keys.app.send(again.body(photos::lfw(person, 2))).await.value()["face_id"].as_str().unwrap().to_owned();
+    let erased = keys.admin(Method::DELETE, &format!("/faces/{gone}"), None).await.value();
     let archive = zipped(&[(format!("Zoe of {subject}/1.jpg"), photos::lfw(person, 2))]);
     let upload = keys.app.request(Method::POST, &format!("/admin/datasets?gallery={gallery}"));
     let upload = upload.header("x-api-key", ADMIN).header("content-type", "application/zip").body(archive);
@@ -235,6 +241,7 @@ async fn world(keys: &Keys, gallery: &str, subject: &str, person: &str) -> World
         face: text(&enrolled["face_id"]),
         job,
         key,
+        erasure: text(&erased["erasure"]),
     }
 }
 

@@ -15,7 +15,7 @@ use faceid::service::requests::{
     Batch, EnrollRequest, FaceChoice, FileBytes, IdentifyBatchRequest, IdentifyRequest, QualityDemand,
 };
 use faceid::service::{Enrolled, ServiceError, Services, StartProgress};
-use faceid::types::{Caller, FaceId, GalleryId, JobId, KeyId, Name, RequestKey, Role, Scope};
+use faceid::types::{Caller, ErasureId, FaceId, GalleryId, JobId, KeyId, Name, RequestKey, Role, Scope};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use reqwest::{Method, StatusCode};
@@ -35,6 +35,7 @@ struct About {
     other: String,
     face: FaceId,
     job: JobId,
+    erasure: ErasureId,
     photo: Vec<u8>,
     embedding: Vec<f32>,
 }
@@ -55,6 +56,8 @@ impl About {
             (format!("gallery {number} {by_id}"), format!("Ada {number}"), format!("Bob {number}"));
         let gallery_id = services.enrolment.create_gallery(&name(&gallery)).await.unwrap().answer.id;
         let ada = services.enrolment.enroll(enrolment(&like.photo, &subject, &gallery), None).await.unwrap().answer;
+        let gone = services.enrolment.enroll(enrolment(&like.photo, &subject, &gallery), None).await.unwrap().answer;
+        let erasure = services.enrolment.delete_face(gone.face_id).await.unwrap().erasure;
         let bob = request(json!({"name": other, "gallery": gallery}));
         let bob = services.enrolment.create_subject(bob, None).await.unwrap().answer.answer;
         let named = |by_name: String, id: Uuid| if by_id { id.to_string() } else { by_name };
@@ -63,6 +66,7 @@ impl About {
             subject: named(subject, ada.subject_id.0),
             other: named(other, bob.id.0),
             face: ada.face_id,
+            erasure,
             ..like.clone()
         }
     }
@@ -76,14 +80,15 @@ impl About {
             other: named("no Bob"),
             face: FaceId::new(),
             job: JobId::new(),
+            erasure: ErasureId::new(),
             ..like.clone()
         }
     }
 
     /// An answer without what the question had in it.
     fn without(&self, answer: &str) -> String {
-        let (face, job) = (self.face.to_string(), self.job.to_string());
-        let words = [&self.gallery, &self.subject, &self.other, &face, &job];
+        let (face, job, erasure) = (self.face.to_string(), self.job.to_string(), self.erasure.to_string());
+        let words = [&self.gallery, &self.subject, &self.other, &face, &job, &erasure];
         words
             .into_iter()
             .zip('A'..)
@@ -242,13 +247,17 @@ fn of_erasure() -> Vec<(&'static str, Ask)> {
             let asked = request(json!({"gallery": it.gallery, "subjects": [it.subject]}));
             told(to.enrolment.delete_subjects(asked).await)
         };
+        get_erasure: |to, it| told(to.enrolment.get_erasure(it.erasure).await);
         delete_gallery: |to, it| told(to.enrolment.delete_gallery(&it.gallery, &Expected::Any).await);
     }
 }
 
 /// Methods that ask about no gallery, with what tests them otherwise, or why nothing has to.
 const OF_NO_GALLERY: [(&str, &[&str]); 5] = [
-    ("lists are looked at by themselves", &["list_galleries", "list_jobs", "list_set_aside", "create_gallery"]),
+    (
+        "lists are looked at by themselves",
+        &["list_galleries", "list_jobs", "list_set_aside", "list_erasures", "create_gallery"],
+    ),
     ("asked of the galleries: src/gallery/tests/scope.rs", &["retry_set_aside"]),
     (
         "what comes with the request alone",
@@ -376,6 +385,7 @@ impl World {
             other: String::new(),
             face: FaceId::new(),
             job: other_job.id,
+            erasure: ErasureId::new(),
             photo,
             embedding: (0..dimension).map(|number| 1.0 + number as f32).collect(),
         };

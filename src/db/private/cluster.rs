@@ -102,6 +102,8 @@ impl Cluster {
             "fsync=on",
             "synchronous_commit=on",
             "full_page_writes=on",
+            // A file of the log that is used again holds what was written before, and so what was erased.
+            "wal_recycle=off",
             "jit=off",
             "timezone=UTC",
             "log_timezone=UTC",

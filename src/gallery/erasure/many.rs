@@ -8,13 +8,14 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::super::{Expected, Galleries, GalleryError, SubjectFilter, as_id};
+use super::receipts::{Doomed, add_piece, finish};
 use super::rows::{
     Fate, count, erase_faces, erase_faces_of_lasting, erase_subjects, hide, hold_subjects, owners, set_patience,
     transaction_id,
 };
 use super::{AT_ONCE, ATTEMPTS, Erased, PIECE, PIECE_PATIENCE, Piece};
 use crate::db::Transaction;
-use crate::types::{FaceId, GalleryId, Name, NamePrefix, SubjectId};
+use crate::types::{ErasureId, FaceId, GalleryId, Name, NamePrefix, SubjectId};
 
 /// Subjects that are hidden in one transaction at most.
 const MANY: i64 = 1000;
@@ -58,6 +59,19 @@ pub struct HiddenSubjects {
     pub rest: Option<Uuid>,
     /// The id of the transaction.
     pub transaction: u64,
+    pub erasure: Option<ErasureId>,
+}
+
+/// Faces that were erased.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ErasedFaces {
+    /// Those that were there.
+    pub found: HashSet<FaceId>,
+    pub erased: Erased,
+    /// The receipts.
+    pub erasures: Vec<ErasureId>,
+    /// The id of the last transaction, if there was anything.
+    pub transaction: Option<u64>,
 }
 
 impl Galleries {
@@ -109,16 +123,21 @@ impl Galleries {
                 .await?;
         let rest = (faces.len() > AT_ONCE as usize).then(Uuid::now_v7);
         let fate = Fate { into: None, with: rest };
-        let Some(number) = hide(transaction, &held, fate, &Expected::Any).await? else { return Ok(None) };
+        let hidden = hide(transaction, (gallery, &held), fate, &Expected::Any).await?;
+        let Some((number, erasure)) = hidden else { return Ok(None) };
         let erased = match rest {
             Some(_) => count(transaction, gallery, Some(&held)).await?,
             None => {
-                let erased = erase_faces(transaction, &held, &faces).await?;
-                Erased { subjects: erase_subjects(transaction, &held).await?, ..erased }
+                let mut erased = erase_faces(transaction, &held, &faces).await?;
+                erased.subjects = erase_subjects(transaction, &held).await?;
+                if let Some(erasure) = erasure {
+                    finish(transaction, erasure, erased).await?;
+                }
+                erased
             }
         };
         let subjects = held.into_iter().map(SubjectId).collect();
-        Ok(Some(HiddenSubjects { subjects, erased, rest, transaction: number }))
+        Ok(Some(HiddenSubjects { subjects, erased, rest, transaction: number, erasure }))
     }
 
     /// What time it is, by the clock that says when subjects were created.
@@ -156,6 +175,9 @@ impl Galleries {
                 .fetch_all(&mut *transaction)
                 .await?;
         if subjects.is_empty() {
+            let doomed = Doomed { gallery, subjects: Some(&[]), mark: Some(with) };
+            add_piece(&mut transaction, doomed, Erased::default(), true).await?;
+            transaction.commit().await?;
             return Ok(Piece { done: true, ..Piece::default() });
         }
         let faces: Vec<Uuid> =
@@ -169,26 +191,29 @@ impl Galleries {
         if faces.len() < PIECE as usize {
             erased.subjects = erase_subjects(&mut transaction, &subjects).await?;
         }
+        let doomed = Doomed { gallery, subjects: Some(&subjects), mark: Some(with) };
+        add_piece(&mut transaction, doomed, erased, false).await?;
         transaction.commit().await?;
         Ok(Piece { erased, ..Piece::default() })
     }
 
-    /// Erases faces with their embeddings; their subjects stay. Which were there, what was erased, and the last transaction, if
-    /// there was anything.
-    pub async fn delete_faces(&self, faces: &[FaceId]) -> Result<(HashSet<FaceId>, Erased, Option<u64>), GalleryError> {
-        let (mut found, mut erased, mut last) = (HashSet::new(), Erased::default(), None);
+    /// Erases faces with their embeddings; their subjects stay.
+    pub async fn delete_faces(&self, faces: &[FaceId]) -> Result<ErasedFaces, GalleryError> {
+        let mut done = ErasedFaces::default();
         for piece in faces.chunks(PIECE as usize) {
             let ids: Vec<Uuid> = piece.iter().map(|face| face.0).collect();
             let (mut transaction, present) = self.begin_with_subjects_of(&ids).await?;
             if present.is_empty() {
                 continue;
             }
-            erased += erase_faces_of_lasting(&mut transaction, &present).await?;
-            last = Some(transaction_id(&mut transaction).await?);
+            let (erased, erasures) = erase_faces_of_lasting(&mut transaction, &present).await?;
+            done.transaction = Some(transaction_id(&mut transaction).await?);
             transaction.commit().await?;
-            found.extend(present.into_iter().map(FaceId));
+            done.erased += erased;
+            done.erasures.extend(erasures);
+            done.found.extend(present.into_iter().map(FaceId));
         }
-        Ok((found, erased, last))
+        Ok(done)
     }
 
     /// Begins a transaction that holds the subjects of faces, which keeps these from going elsewhere; says which there are.

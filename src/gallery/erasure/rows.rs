@@ -5,8 +5,9 @@ use uuid::Uuid;
 
 use super::super::revision::as_expected;
 use super::super::{Expected, GalleryError, as_id};
+use super::receipts::{Doomed, note, note_faces};
 use super::{Erased, Hidden, PIECE};
-use crate::types::{FaceId, GalleryId, Name, SubjectId};
+use crate::types::{ErasureId, FaceId, GalleryId, Name, SubjectId};
 
 /// Gallery and subject of a face, and another subject of the gallery, if there is one.
 pub(super) async fn subjects_of(
@@ -78,10 +79,11 @@ pub(super) async fn hide_gallery(
     ))
     .bind(id.0)
     .bind(expected.revisions())
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await?;
-    let hidden = |transaction: i64| Hidden { gallery: id, subject: None, transaction: transaction.unsigned_abs() };
-    Ok(transaction.map(hidden))
+    let Some(transaction) = transaction.map(i64::unsigned_abs) else { return Ok(None) };
+    let erasure = note(connection, Doomed { gallery: id, subjects: None, mark: Some(id.0) }).await?;
+    Ok(Some(Hidden { gallery: id, subject: None, transaction, erasure: Some(erasure) }))
 }
 
 /// Whether a subject whose lock is held is as expected.
@@ -106,13 +108,14 @@ pub(super) struct Fate {
     pub with: Option<Uuid>,
 }
 
-/// Takes away by what subjects are found, and their names. By which transaction; `None`: they are gone already, or not as expected.
+/// Takes away by what subjects of a gallery are found, and their names. By which transaction, and the receipt if they are erased;
+/// `None`: they are gone already, or not as expected.
 pub(super) async fn hide(
     connection: &mut PgConnection,
-    ids: &[Uuid],
+    (gallery, ids): (GalleryId, &[Uuid]),
     fate: Fate,
     expected: &Expected,
-) -> Result<Option<u64>, sqlx::Error> {
+) -> Result<Option<(u64, Option<ErasureId>)>, sqlx::Error> {
     let hidden: Vec<i64> = sqlx::query_scalar(concat!(
         "update subjects set erased_at = now(), merged_into = $2, erased_with = $3, name = id::text, metadata = '{}' \
          where id = any($1) and erased_at is null and ",
@@ -126,8 +129,17 @@ pub(super) async fn hide(
     .fetch_all(&mut *connection)
     .await?;
     let Some(transaction) = hidden.first() else { return Ok(None) };
+    let erasure = match (fate.into, ids) {
+        (Some(_), _) => None,
+        (None, [id]) => Some(Doomed { gallery, subjects: Some(ids), mark: Some(fate.with.unwrap_or(*id)) }),
+        (None, _) => Some(Doomed { gallery, subjects: Some(ids), mark: fate.with }),
+    };
+    let erasure = match erasure {
+        Some(doomed) => Some(note(&mut *connection, doomed).await?),
+        None => None,
+    };
     execute_all(connection, "delete from templates where subject_id = any($1)", ids).await?;
-    Ok(Some(transaction.unsigned_abs()))
+    Ok(Some((transaction.unsigned_abs(), erasure)))
 }
 
 /// [`hide`], of one subject.
@@ -138,8 +150,8 @@ pub(super) async fn hide_subject(
     expected: &Expected,
 ) -> Result<Option<Hidden>, sqlx::Error> {
     let fate = Fate { into: into.map(|into| into.0), with: None };
-    let transaction = hide(connection, &[id.0], fate, expected).await?;
-    Ok(transaction.map(|transaction| Hidden { gallery, subject: Some(id), transaction }))
+    let hidden = hide(connection, (gallery, &[id.0]), fate, expected).await?;
+    Ok(hidden.map(|(transaction, erasure)| Hidden { gallery, subject: Some(id), transaction, erasure }))
 }
 
 /// What there is of a gallery, or of some of its subjects, hidden or not.
@@ -269,15 +281,16 @@ pub(super) async fn erase_subjects(connection: &mut PgConnection, ids: &[Uuid]) 
     execute_all(connection, "delete from subjects where id = any($1)", ids).await
 }
 
-/// Erases faces of subjects that stay, whose locks are held.
+/// Erases faces of subjects that stay, whose locks are held: what, and the receipts, one for each gallery.
 pub(super) async fn erase_faces_of_lasting(
     connection: &mut PgConnection,
     faces: &[Uuid],
-) -> Result<Erased, sqlx::Error> {
+) -> Result<(Erased, Vec<ErasureId>), sqlx::Error> {
+    let erasures = note_faces(connection, faces).await?;
     forget_findings(connection, &[], faces).await?;
     let embeddings = execute_all(connection, "delete from embeddings where face_id = any($1)", faces).await?;
     let faces = execute_all(connection, "delete from faces where id = any($1)", faces).await?;
-    Ok(Erased { subjects: 0, faces, embeddings })
+    Ok((Erased { subjects: 0, faces, embeddings }, erasures))
 }
 
 /// Of these faces those that nobody erases, in some galleries or in all, and whose they are.

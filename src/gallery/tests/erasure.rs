@@ -14,7 +14,7 @@ pub(super) async fn two_galleries() -> (Fixture, Vec<Enrolled>) {
 async fn a_deleted_face_is_gone_and_its_subject_stays() {
     let (db, enrolled) = two_galleries().await;
     let bob = &enrolled[2];
-    let (erased, _) = db.galleries.delete_face(bob.face_id).await.unwrap();
+    let ErasedFaces { erased, .. } = db.galleries.delete_face(bob.face_id).await.unwrap();
     assert_eq!(erased, Erased { subjects: 0, faces: 1, embeddings: 1 });
     assert!(matches!(db.galleries.face(bob.face_id).await, Err(GalleryError::FaceNotFound(_))));
     assert!(matches!(db.galleries.chip(bob.face_id).await, Err(GalleryError::FaceNotFound(_))));

@@ -207,10 +207,14 @@ async fn faces_that_are_listed_are_deleted_and_those_that_were_there_are_told() 
     let [ada, _, bob, other] = [0, 1, 2, 3].map(|n| enrolled[n].face_id);
     db.erase_subject("default", "Ada").await.unwrap();
     let listed = [ada, bob, other, ada, FaceId::new()];
-    let (found, erased, transaction) = db.galleries.delete_faces(&listed).await.unwrap();
+    let ErasedFaces { found, erased, transaction, erasures } = db.galleries.delete_faces(&listed).await.unwrap();
     assert_eq!((found, erased.faces, erased.embeddings), ([ada, bob].into(), 2, 2));
     assert!(transaction.is_some());
+    let receipt = db.galleries.erasure(erasures[0]).await.unwrap();
+    let mut faces = [ada.0, bob.0];
+    faces.sort();
+    assert_eq!((erasures.len(), receipt.faces, receipt.erased), (1, Some(faces.to_vec()), erased));
     assert_eq!((db.rows("faces").await, db.rows("subjects").await, db.rows("templates").await), (1, 2, 1));
-    let (found, erased, transaction) = db.galleries.delete_faces(&listed).await.unwrap();
-    assert_eq!((found.len(), erased, transaction), (0, Erased::default(), None));
+    let ErasedFaces { found, erased, transaction, erasures } = db.galleries.delete_faces(&listed).await.unwrap();
+    assert_eq!((found.len(), erased, transaction, erasures.len()), (0, Erased::default(), None, 0));
 }

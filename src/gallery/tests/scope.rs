@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::db::PageRequest;
-use crate::types::Scope;
+use crate::types::{ErasureId, Scope};
 
 /// What a question is about: a gallery, by what it is called in the question, two subjects, a face, and something that was set aside.
 struct About {
@@ -20,6 +20,7 @@ struct About {
     subject_id: SubjectId,
     face: FaceId,
     item: Uuid,
+    erasure: ErasureId,
     model: ModelId,
 }
 
@@ -31,6 +32,8 @@ impl About {
         let (subject, other) = (format!("Ada {number}"), format!("Bob {number}"));
         let ada = db.enroll(&gallery, &subject, &axis(0)).await;
         let bob = db.enroll(&gallery, &other, &axis(1)).await;
+        let gone = db.enroll(&gallery, &other, &axis(1)).await.face_id;
+        let erasure = db.galleries.delete_face(gone).await.unwrap().erasures[0];
         let item = SetAsideItem::Face(ada.face_id);
         db.galleries.set_aside(SetAsideFrom::Embed, db.model, item, "a test").await.unwrap();
         let item = sqlx::query_scalar("select id from quarantine where face_id = $1").bind(ada.face_id.0);
@@ -44,6 +47,7 @@ impl About {
             subject_id: ada.subject_id,
             face: ada.face_id,
             item,
+            erasure,
             model: db.model,
         }
     }
@@ -60,6 +64,7 @@ impl About {
             subject_id,
             face: FaceId::new(),
             item: Uuid::now_v7(),
+            erasure: ErasureId::new(),
             model: db.model,
         }
     }
@@ -67,7 +72,7 @@ impl About {
     /// An answer without what the question had in it.
     fn without(&self, answer: &str) -> String {
         let mut answer = answer.to_owned();
-        let ids = [self.gallery_id.to_string(), self.subject_id.to_string(), self.face.to_string()];
+        let ids = [self.gallery_id.0, self.subject_id.0, self.face.0, self.erasure.0].map(|id| id.to_string());
         for (what, placeholder) in [
             (self.gallery.as_str(), "GALLERY"),
             (self.subject.as_str(), "SUBJECT"),
@@ -75,6 +80,7 @@ impl About {
             (ids[0].as_str(), "GALLERY"),
             (ids[1].as_str(), "SUBJECT"),
             (ids[2].as_str(), "FACE"),
+            (ids[3].as_str(), "ERASURE"),
         ] {
             answer = answer.replace(what, placeholder);
         }
@@ -136,8 +142,8 @@ fn questions() -> Vec<(&'static str, Ask)> {
         move_face: |all, it| told(all.move_face(it.face, &name("Cyd")).await);
         delete_face: |all, it| told(all.delete_face(it.face).await);
         delete_faces: |all, it| {
-            let (found, erased, transaction) = all.delete_faces(&[it.face]).await.unwrap();
-            if found.is_empty() { format!("{erased:?} {transaction:?}") } else { "found".to_owned() }
+            let done = all.delete_faces(&[it.face]).await.unwrap();
+            if done.found.is_empty() { format!("{done:?}") } else { "found".to_owned() }
         };
         erase_small_gallery: |all, it| told(all.erase_small_gallery(&it.gallery, &Expected::Any).await);
         hide_gallery: |all, it| {
@@ -156,6 +162,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
             let mut transaction = all.begin().await.unwrap();
             told(all.hide_merged(&mut transaction, &it.gallery, (&it.subject, &it.other), &Expected::Any).await)
         };
+        erasure: |all, it| told(all.erasure(it.erasure).await);
         try_again: |all, it| if all.try_again(it.item).await.unwrap() { "found".to_owned() } else { "not".to_owned() };
     }
 }
@@ -195,7 +202,7 @@ fn methods_that_find() -> BTreeSet<String> {
                     let Some(method) = method.strip_prefix("fn ") else { continue };
                     let (name, rest) = method.split_once('(').unwrap();
                     let parameters = rest.split("->").next().unwrap().split(" {\n").next().unwrap();
-                    let names = ["&str", "Name", "FaceId", "SubjectId", "Uuid", "NewFace"];
+                    let names = ["&str", "Name", "FaceId", "SubjectId", "Uuid", "NewFace", "ErasureId"];
                     if names.iter().any(|name| parameters.contains(name)) {
                         found.insert(name.to_owned());
                     }

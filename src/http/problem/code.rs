@@ -40,6 +40,7 @@ pub enum Code {
     SubjectNotFound,
     FaceNotFound,
     SetAsideNotFound,
+    ErasureNotFound,
     DuplicateGallery,
     DuplicateSubject,
     DuplicateFace,
@@ -99,6 +100,7 @@ impl Code {
             | Self::SubjectNotFound
             | Self::FaceNotFound
             | Self::SetAsideNotFound
+            | Self::ErasureNotFound
             | Self::ModelNotFound
             | Self::NoChip
             | Self::NoShadow

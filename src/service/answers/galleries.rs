@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{FoundFace, Strangers};
-use crate::gallery::{Policy, Revision};
-use crate::types::{FaceId, GalleryId, JobId, SubjectId};
+use crate::gallery::{self, Policy, Revision};
+use crate::types::{ErasureId, FaceId, GalleryId, JobId, SubjectId};
 
 /// A gallery or a subject, and the state that this is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,6 +106,8 @@ pub struct Erased {
     pub subjects: u64,
     pub faces: u64,
     pub embeddings: u64,
+    /// Of the receipt: GET /erasures/{erasure}.
+    pub erasure: ErasureId,
 }
 
 /// What a deletion of many erased, for good.
@@ -116,6 +118,8 @@ pub struct ErasedMany {
     pub embeddings: u64,
     /// Of those that were listed: who, or what, was not there.
     pub not_found: Vec<String>,
+    /// Of the receipts, of which there may be several: GET /erasures/{erasure}.
+    pub erasures: Vec<ErasureId>,
     /// The jobs that delete the rest of what nobody can find any more. There are none if all of it is deleted.
     pub jobs: Vec<JobId>,
     /// Whether there are more that match: a request erases 10,000 subjects at most, so send it again. Never of a list.
@@ -123,9 +127,10 @@ pub struct ErasedMany {
 }
 
 impl ErasedMany {
-    pub(in crate::service) fn add(&mut self, more: Erased) {
+    pub(in crate::service) fn add(&mut self, more: gallery::Erased, erasures: impl IntoIterator<Item = ErasureId>) {
         self.subjects += more.subjects;
         self.faces += more.faces;
         self.embeddings += more.embeddings;
+        self.erasures.extend(erasures);
     }
 }

@@ -5,8 +5,7 @@ use crate::db::{self, PageRequest};
 use crate::gallery::{self, Expected, GalleryChange, GalleryError, SubjectChange, SubjectFilter};
 use crate::service::ServiceError;
 use crate::service::answers::{
-    Duplicate, EnrolledFace, Erased, FoundFace, Gallery, GalleryEntry, GallerySearch, Page, Revised, SearchPlace,
-    Subject,
+    Duplicate, EnrolledFace, FoundFace, Gallery, GalleryEntry, GallerySearch, Page, Revised, SearchPlace, Subject,
 };
 use crate::service::once::{Once, keep, once};
 use crate::service::recognition::Serving;
@@ -211,11 +210,5 @@ impl From<gallery::Duplicate> for Duplicate {
             similarity: duplicate.similarity,
             same_image: duplicate.same_image,
         }
-    }
-}
-
-impl From<gallery::Erased> for Erased {
-    fn from(erased: gallery::Erased) -> Self {
-        Self { subjects: erased.subjects, faces: erased.faces, embeddings: erased.embeddings }
     }
 }

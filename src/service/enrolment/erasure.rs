@@ -2,6 +2,7 @@
 //! answer comes when nobody can find what is to go, at any server.
 
 mod many;
+mod receipts;
 
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use uuid::Uuid;
 
 use super::Enrolment;
 use crate::db::Transaction;
-use crate::gallery::{Expected, GalleryError, Hidden};
+use crate::gallery::{self, ErasedFaces, Expected, GalleryError, Hidden};
 use crate::jobs::{self, JobKind, NewJob};
 use crate::service::ServiceError;
 use crate::service::answers::{self, Job, Revised};
 use crate::service::work::new_job;
-use crate::types::{FaceId, GalleryId, Name, SubjectId};
+use crate::types::{ErasureId, FaceId, GalleryId, Name, SubjectId};
 
 /// How long other servers may take to forget what was erased before the answer comes without them.
 const ERASED_WITHIN: Duration = Duration::from_secs(1);
@@ -42,6 +43,9 @@ pub(in crate::service) struct ErasureSettings {
     /// By what subjects are found that were marked together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub together: Option<Uuid>,
+    /// The receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erasure: Option<ErasureId>,
 }
 
 impl Enrolment {
@@ -54,7 +58,7 @@ impl Enrolment {
         let galleries = &self.galleries();
         if let Some((hidden, erased)) = galleries.erase_small_gallery(gallery, expected).await? {
             self.forget(&hidden).await?;
-            return Ok(Deleted::Done(erased.into()));
+            return Ok(Deleted::Done(erased_for_good(erased, hidden.erasure)?));
         }
         let mut transaction = galleries.begin().await?;
         let hidden = galleries.hide_gallery(&mut transaction, gallery, expected).await?;
@@ -71,7 +75,7 @@ impl Enrolment {
         let galleries = &self.galleries();
         if let Some((hidden, erased)) = galleries.erase_small_subject(gallery.as_str(), subject, expected).await? {
             self.forget(&hidden).await?;
-            return Ok(Deleted::Done(erased.into()));
+            return Ok(Deleted::Done(erased_for_good(erased, hidden.erasure)?));
         }
         let mut transaction = galleries.begin().await?;
         let hidden = galleries.hide_subject(&mut transaction, gallery.as_str(), subject, expected).await?;
@@ -97,9 +101,11 @@ impl Enrolment {
     }
 
     pub async fn delete_face(&self, face: FaceId) -> Result<answers::Erased, ServiceError> {
-        let (erased, transaction) = self.galleries().delete_face(face).await?;
-        self.await_servers(transaction, ERASED_WITHIN).await?;
-        Ok(erased.into())
+        let ErasedFaces { erased, erasures, transaction, .. } = self.galleries().delete_face(face).await?;
+        if let Some(transaction) = transaction {
+            self.await_servers(transaction, ERASED_WITHIN).await?;
+        }
+        erased_for_good(erased, erasures.first().copied())
     }
 
     /// Commits what hides something together with the job that does the rest.
@@ -110,7 +116,8 @@ impl Enrolment {
         hidden: Hidden,
         into: Option<SubjectId>,
     ) -> Result<Deleted<T>, ServiceError> {
-        let settings = ErasureSettings { gallery: hidden.gallery, subject: hidden.subject, into, together: None };
+        let Hidden { gallery, subject, erasure, .. } = hidden;
+        let settings = ErasureSettings { gallery, subject, into, together: None, erasure };
         let key = hidden.subject.map_or(hidden.gallery.to_string(), |subject| subject.to_string());
         let job = self.submit(&mut transaction, kind, key, &settings).await?;
         transaction.commit().await.map_err(GalleryError::from)?;
@@ -156,4 +163,11 @@ impl Enrolment {
         }
         Ok(())
     }
+}
+
+/// There is a receipt for all that is erased.
+fn erased_for_good(erased: gallery::Erased, erasure: Option<ErasureId>) -> Result<answers::Erased, ServiceError> {
+    let erasure = erasure.ok_or_else(|| ServiceError::Internal("an erasure without a receipt".to_owned()))?;
+    let gallery::Erased { subjects, faces, embeddings } = erased;
+    Ok(answers::Erased { subjects, faces, embeddings, erasure })
 }

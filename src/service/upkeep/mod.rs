@@ -7,6 +7,7 @@ mod indexes;
 mod jobs;
 mod measure;
 mod readiness;
+mod reclaim;
 mod retire;
 mod review;
 mod scheduler;

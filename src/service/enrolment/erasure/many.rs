@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Enrolment, ErasureSettings, MANY_ERASED_WITHIN};
-use crate::gallery::{GalleryError, Many, Matching, SubjectFilter};
+use crate::gallery::{ErasedFaces, GalleryError, Many, Matching, SubjectFilter};
 use crate::jobs::JobKind;
 use crate::service::ServiceError;
 use crate::service::answers::ErasedMany;
@@ -37,9 +37,9 @@ impl Enrolment {
 
     /// Erases faces; their subjects stay.
     pub async fn delete_faces(&self, DeleteFaces { faces }: DeleteFaces) -> Result<ErasedMany, ServiceError> {
-        let (found, erased, transaction) = self.galleries().delete_faces(&faces.0).await?;
+        let ErasedFaces { found, erased, erasures, transaction } = self.galleries().delete_faces(&faces.0).await?;
         let mut done = Done { transaction, ..Done::default() };
-        done.erased.add(erased.into());
+        done.erased.add(erased, erasures);
         done.erased.not_found = named_once(faces.0.iter().filter(|face| !found.contains(face)).map(FaceId::to_string));
         self.answer(done).await
     }
@@ -85,7 +85,8 @@ impl Enrolment {
             return Ok(Vec::new());
         };
         if let Some(with) = hidden.rest {
-            let settings = ErasureSettings { gallery, subject: None, into: None, together: Some(with) };
+            let settings =
+                ErasureSettings { gallery, subject: None, into: None, together: Some(with), erasure: hidden.erasure };
             let job = self.submit(&mut transaction, JobKind::Erase, with.to_string(), &settings).await?;
             done.erased.jobs.push(job.id);
         }
@@ -93,7 +94,7 @@ impl Enrolment {
         for subject in &hidden.subjects {
             self.recognition().served().forget_subject(gallery, *subject);
         }
-        done.erased.add(hidden.erased.into());
+        done.erased.add(hidden.erased, hidden.erasure);
         done.transaction = Some(hidden.transaction);
         Ok(hidden.subjects)
     }

@@ -67,6 +67,7 @@ impl Upkeep {
             JobKind::Shadow => self.models().run_shadow(&lease).await,
             JobKind::Import => self.enrolment().run_import(&lease).await,
             JobKind::Index => self.run_indexes(&lease).await,
+            JobKind::Reclaim => self.run_reclaim(&lease).await,
             // Of lanes that are worked on in steps.
             kind => Err(Failure::Final(format!("a job of kind {} is not worked on as a whole", kind.name()))),
         }

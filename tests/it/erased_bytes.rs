@@ -1,0 +1,209 @@
+//! Whoever is erased is gone from the files, too: no byte sequence of an embedding, a template or a chip is left in the data directory.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use faceid::evaluation::Random;
+use faceid::service::answers::{Erased, ErasedMany, Erasure, ErasureState};
+use faceid::types::ErasureId;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+use crate::support::process::{Server, data_dir, faceid};
+use crate::support::{TestApp, eventually, photos};
+use crate::upkeep::database;
+
+/// How long bytes are waited for to go, on a machine that does other things as well.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+const PEOPLE: usize = 1000;
+const ERASED: usize = 200;
+
+/// Bytes of a piece that is looked for.
+const PIECE: usize = 48;
+
+/// Pieces of bytes that are looked for, all at once.
+struct Wanted {
+    /// By their first eight bytes.
+    pieces: HashMap<u64, Vec<[u8; PIECE]>>,
+    /// Whether a piece begins with two bytes.
+    begins: Vec<bool>,
+}
+
+impl Wanted {
+    fn new(pieces: &[[u8; PIECE]]) -> Self {
+        let mut wanted = Self { pieces: HashMap::new(), begins: vec![false; 1 << 16] };
+        for piece in pieces {
+            let start = u64::from_le_bytes(*piece.first_chunk().unwrap());
+            wanted.pieces.entry(start).or_default().push(*piece);
+            wanted.begins[start as usize & 0xffff] = true;
+        }
+        wanted
+    }
+
+    /// The files below a folder in which pieces are, and how many.
+    fn found_in(&self, folder: &Path) -> HashMap<String, usize> {
+        let mut found = HashMap::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            // Files of the database come and go.
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(self.found_in(&path));
+            } else if path.is_file()
+                && let Ok(bytes) = std::fs::read(&path)
+            {
+                let here = bytes.windows(PIECE).filter(|window| self.is_one(window)).count();
+                if here > 0 {
+                    found.insert(path.display().to_string(), here);
+                }
+            }
+        }
+        found
+    }
+
+    fn is_one(&self, window: &[u8]) -> bool {
+        let start = u64::from_le_bytes(*window.first_chunk().unwrap());
+        self.begins[start as usize & 0xffff]
+            && self.pieces.get(&start).is_some_and(|pieces| pieces.iter().any(|piece| piece == window))
+    }
+}
+
+/// A gallery of made people: embeddings of two faces each, as far as a network would tell them apart, and chips that are noise.
+fn gallery_file(path: &Path, gallery: &str, dimension: usize) -> Vec<Vec<f32>> {
+    let mut random = Random::new(7, 0);
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    writeln!(file, "{}", json!({"faceid": 1, "gallery": gallery})).unwrap();
+    let mut probes = Vec::new();
+    for person in 0..PEOPLE {
+        let centre: Vec<f64> = (0..dimension).map(|_| random.normal()).collect();
+        for _ in 0..2 {
+            let embedding: Vec<f64> = centre.iter().map(|number| number + 0.3 * random.normal()).collect();
+            let noise = image::RgbImage::from_fn(112, 112, |_, _| {
+                image::Rgb([0; 3].map(|_: u8| (random.normal() * 60.0 + 128.0) as u8))
+            });
+            let mut chip = Vec::new();
+            noise.write_to(&mut std::io::Cursor::new(&mut chip), image::ImageFormat::Jpeg).unwrap();
+            let line =
+                json!({"subject": format!("made {person:04}"), "embedding": embedding, "chip": STANDARD.encode(chip)});
+            writeln!(file, "{line}").unwrap();
+        }
+        probes.push(centre.into_iter().map(|number| number as f32).collect());
+    }
+    probes
+}
+
+/// The middle of some bytes.
+fn piece(bytes: &[u8]) -> [u8; PIECE] {
+    *bytes[bytes.len() / 2..].first_chunk().unwrap()
+}
+
+/// A vector as a page of the database has it, from what is sent of it: big-endian numbers after their count.
+fn as_stored(sent: &[u8]) -> Vec<u8> {
+    sent[4..].chunks_exact(2).flat_map(|half| [half[1], half[0]]).collect()
+}
+
+/// Pieces of all that is stored of these subjects: embeddings, templates, and chips.
+async fn pieces(database: &mut PgConnection, app: &TestApp, subjects: &[String]) -> [Vec<[u8; PIECE]>; 2] {
+    let mut vectors = Vec::new();
+    for table in ["embeddings", "templates"] {
+        let sql = format!("select halfvec_send(embedding) from {table} where subject_id = any($1::text[]::uuid[])");
+        let sent: Vec<Vec<u8>> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(subjects).fetch_all(&mut *database).await.unwrap();
+        vectors.extend(sent.iter().map(|sent| piece(&as_stored(sent))));
+    }
+    let faces: Vec<String> =
+        sqlx::query_scalar("select id::text from faces where subject_id = any($1::text[]::uuid[])")
+            .bind(subjects)
+            .fetch_all(database)
+            .await
+            .unwrap();
+    let mut chips = Vec::new();
+    for face in faces {
+        let chip = app.get(&format!("/faces/{face}/chip")).await;
+        chip.expect(StatusCode::OK);
+        chips.push(piece(&chip.body));
+    }
+    [vectors, chips]
+}
+
+impl TestApp {
+    async fn receipt(&self, id: ErasureId) -> Erasure {
+        self.get(&format!("/erasures/{id}")).await.json()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute"]
+async fn no_byte_of_who_was_erased_is_left_and_everybody_else_is_found() {
+    let (data, files) = (data_dir(), data_dir());
+    let arguments = ["--job-lease", "1"];
+    let mut server = Server::start(data.path(), &arguments).await;
+    let app = TestApp { gallery: "made".to_owned(), ..TestApp::at(server.url.clone()).await };
+    let model = app.get("/info").await.value()["model"].clone();
+    let dimension = model["dimension"].as_u64().unwrap() as usize;
+    let file = files.path().join("made.jsonl");
+    let probes = gallery_file(&file, "made", dimension);
+    let mut import = faceid();
+    import.arg("import").arg(&file).args(["--model", model["name"].as_str().unwrap(), "--data-dir"]).arg(data.path());
+    let import = import.output().unwrap();
+    assert!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
+
+    let mut database = database(data.path()).await;
+    let all: Vec<String> =
+        sqlx::query_scalar("select s.id::text from subjects s order by name").fetch_all(&mut database).await.unwrap();
+    let mut order: Vec<usize> = (0..PEOPLE).collect();
+    let mut random = Random::new(11, 0);
+    random.shuffle(&mut order);
+    let (gone, stay) = order.split_at(ERASED);
+    let ids = |some: &[usize]| some.iter().map(|number| all[*number].clone()).collect::<Vec<_>>();
+    let doomed = ids(gone);
+    let [vectors, chips] = pieces(&mut database, &app, &doomed).await;
+    assert_eq!((vectors.len(), chips.len()), (3 * ERASED, 2 * ERASED));
+    let [others, _] = pieces(&mut database, &app, &ids(&stay[..20])).await;
+    sqlx::raw_sql("checkpoint").execute(&mut database).await.unwrap();
+    let (vectors, chips, others) = (Wanted::new(&vectors), Wanted::new(&chips), Wanted::new(&others));
+    // What is looked for can be found.
+    assert!(vectors.found_in(data.path()).values().sum::<usize>() >= 3 * ERASED);
+    assert_eq!(chips.found_in(data.path()), HashMap::new());
+    drop(database);
+
+    // A list, one by one, and by face.
+    let answer = app.post_json("/delete/subjects", json!({"gallery": "made", "subjects": doomed[..150]})).await;
+    let erased: ErasedMany = answer.json();
+    assert_eq!((erased.subjects, erased.erasures.len(), erased.jobs.len()), (150, 1, 0));
+    let mut receipts = erased.erasures;
+    for subject in &doomed[150..] {
+        let path = format!("/subjects/{subject}?gallery=made");
+        let erased: Erased = app.send(app.request(Method::DELETE, &path)).await.json();
+        assert_eq!((erased.subjects, erased.faces), (1, 2));
+        receipts.push(erased.erasure);
+    }
+    server.kill();
+
+    let server = Server::start(data.path(), &arguments).await;
+    let app = TestApp { url: server.url.clone(), ..app };
+    let mut gone_at = Vec::new();
+    for id in receipts {
+        let receipt = eventually(PATIENCE, "the bytes are gone", async || {
+            let receipt = app.receipt(id).await;
+            (receipt.state == ErasureState::Gone).then_some(receipt)
+        })
+        .await;
+        assert!(receipt.elsewhere.is_empty() && receipt.rows_gone_at <= receipt.bytes_gone_at, "{receipt:?}");
+        gone_at.push(receipt.bytes_gone_at.unwrap());
+    }
+    assert_eq!(vectors.found_in(data.path()), HashMap::new());
+    assert_eq!(chips.found_in(data.path()), HashMap::new());
+    assert!(others.found_in(data.path()).values().sum::<usize>() >= 60);
+    for number in 0..PEOPLE {
+        let asked = json!({"gallery": "made", "embedding": probes[number], "top_k": 1});
+        let found: Value = app.post_json("/identify/embedding", asked).await.value();
+        let best = found["matches"][0]["subject_id"].as_str().unwrap_or_default();
+        assert_eq!(best == all[number], stay.contains(&number), "{number}: {found}");
+    }
+}
