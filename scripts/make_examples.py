@@ -185,7 +185,8 @@ def tell_all(story: Story) -> None:
     job = tell("POST", "/admin/retrain", {"gallery": "gate-3", "base": "scratch", "steps": 20})
     tell("POST", "/admin/jobs/{job}/cancel", job=job["id"])
     tell("GET", "/admin/jobs", query="?limit=2")
-    tell("GET", "/admin/audit", query="?limit=2")
+    tell("GET", "/admin/audit", query="?action=model&limit=2")
+    tell("GET", "/admin/audit/head")
     tell("GET", "/admin/quarantine")
     tell_of_keys(story)
 

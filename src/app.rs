@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
+use crate::audit::Audit;
 use crate::blobs::{BlobError, Blobs};
 use crate::config::{Config, DatabaseConfig};
 use crate::db::{Answers, Database, DbError};
@@ -60,6 +61,9 @@ pub enum AppError {
 
 /// How long the threads of the engine may take to end: a batch at most.
 const LAST_BATCH: Duration = Duration::from_secs(10);
+
+/// How long the last entries of the audit may take.
+const LAST_ENTRIES: Duration = Duration::from_secs(5);
 
 /// How long jobs may take to be given back: longer than each of them has.
 const LAST_JOB: Duration = Duration::from_secs(30);
@@ -125,6 +129,7 @@ impl App {
                 let mut upkeep = services.upkeep.start();
                 upkeep.spawn(metrics::upkeep());
                 upkeep.spawn(services.access.clone().keep_up());
+                upkeep.spawn(services.audit.clone().keep_up());
                 let pools = database.pools().clone();
                 upkeep.spawn(async move { pools.listen().await });
                 Ok(Self { services, database, inference, upkeep, worker: None })
@@ -164,6 +169,9 @@ impl App {
         }
         self.upkeep.shutdown().await;
         self.services.access.note_uses().await;
+        if tokio::time::timeout(LAST_ENTRIES, self.services.audit.write_gathered()).await.is_err() {
+            warn!("the database does not take the last entries of the audit");
+        }
         drop(self.services);
         let inference = tokio::task::spawn_blocking(move || self.inference.join());
         if tokio::time::timeout(LAST_BATCH, inference).await.is_err() {
@@ -210,7 +218,8 @@ async fn serve_model(
     let active = models::active(config, &registry, &files).await?;
     let jobs = Jobs::new(database.pools(), config.jobs.lease);
     let answers = Answers::new(database.pools());
-    let stores = Stores { galleries, registry, jobs, answers };
+    let audit = Audit::new(database.pools(), config.audit.answers);
+    let stores = Stores { galleries, registry, jobs, answers, audit };
     let services = Services::new(access, &engine, search_device, &stores, files, active, config);
     progress.reach(StartStage::SelfTest);
     match services.upkeep.try_chain().await {

@@ -2,10 +2,11 @@
 //!
 //! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`,
 //! `jobs`, `access`; `service` -> `resident` -> `gallery`, `index`; `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine`, `index` and `training` -> `nn`; `gallery`,
-//! `registry`, `jobs` and `access` -> `db`; `service` -> `blobs`. A test in `tests/it/layers.rs` holds them to it.
+//! `registry`, `jobs` and `access` -> `audit`, `db`; `audit` -> `db`; `service` -> `blobs`. A test in `tests/it/layers.rs` holds them to it.
 
 pub mod access;
 pub mod app;
+pub mod audit;
 pub mod bench;
 pub mod blobs;
 pub mod cli;
@@ -21,6 +22,7 @@ pub mod nn;
 pub mod registry;
 pub mod resident;
 pub mod service;
+pub mod signing;
 pub mod telemetry;
 pub mod training;
 pub mod transfer;

@@ -2,6 +2,7 @@
 //!
 //! A value of one of these types is valid by construction, so no layer checks it twice.
 
+mod actor;
 mod caller;
 mod detector;
 mod input;
@@ -16,6 +17,7 @@ use thiserror::Error;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use self::actor::Actor;
 pub use self::caller::{Caller, Permission, Role, Scope};
 pub use self::detector::{DetectorKind, DetectorOutput};
 pub use self::input::{ChipCrop, InputSize};

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::read::columns;
 use super::{AccessError, Key, Keys};
+use crate::audit::{Action, Entry, append};
 use crate::db::{OnConstraint, Transaction};
 use crate::types::{GalleryId, KeyId, Name, Role, ShownKey};
 
@@ -58,6 +60,7 @@ impl Keys {
             .await
             .on_constraint("key_gallery_gallery_fkey", || AccessError::GalleryGone)?;
         let key = read(&mut transaction, id).await?;
+        self.note(&mut transaction, Action::KeyCreate, &key).await?;
         transaction.commit().await?;
         Ok((key, shown))
     }
@@ -82,6 +85,7 @@ impl Keys {
         if rotated.rows_affected() == 0 {
             return Err(AccessError::KeyRevoked(key.name));
         }
+        self.note(&mut transaction, Action::KeyRotate, &key).await?;
         transaction.commit().await?;
         Ok((key, shown))
     }
@@ -89,11 +93,14 @@ impl Keys {
     /// Takes a key back for good. Can be done again.
     pub async fn revoke(&self, id: KeyId) -> Result<Key, AccessError> {
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("update keys set revoked_at = now() where id = $1 and revoked_at is null")
+        let revoked = sqlx::query("update keys set revoked_at = now() where id = $1 and revoked_at is null")
             .bind(id.0)
             .execute(&mut *transaction)
             .await?;
         let key = read(&mut transaction, id).await?;
+        if revoked.rows_affected() > 0 {
+            self.note(&mut transaction, Action::KeyRevoke, &key).await?;
+        }
         transaction.commit().await?;
         Ok(key)
     }
@@ -117,6 +124,14 @@ impl Keys {
         .execute(&self.beside)
         .await?;
         Ok(())
+    }
+
+    /// Notes what is done to a key as part of it. Its name stands for it in records, and is none of a person.
+    async fn note(&self, transaction: &mut Transaction, action: Action, key: &Key) -> Result<(), AccessError> {
+        let galleries = key.galleries.iter().flatten().map(|(gallery, _)| *gallery);
+        let details =
+            json!({"key": key.id, "name": key.name, "role": key.role, "all_galleries": key.galleries.is_none()});
+        Ok(append(transaction, &Entry::new(&self.actor, action).galleries(galleries).details(details)).await?)
     }
 
     async fn begin_making(&self) -> Result<Transaction, AccessError> {

@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::db::{DbError, Notifications, Pool, Pools, Topic};
-use crate::types::{GalleryId, KeyId, Role, Scope};
+use crate::types::{Actor, Caller, GalleryId, KeyId, Role, Scope};
 
 pub use change::{NewKey, Uses};
 pub use read::{KnownKey, KnownKeys};
@@ -81,6 +81,8 @@ impl Key {
 /// All keys of one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Keys {
+    /// Whom the audit names.
+    actor: Actor,
     pool: Pool,
     /// For work in the background.
     beside: PgPool,
@@ -101,7 +103,13 @@ impl Keys {
                 (KeySecret::new(&own), false)
             }
         };
-        Ok(Self { pool, beside, notifications, secret: Arc::new(secret), configured })
+        let actor = Caller::server().actor();
+        Ok(Self { actor, pool, beside, notifications, secret: Arc::new(secret), configured })
+    }
+
+    /// As somebody changes them.
+    pub fn by(&self, caller: &Caller) -> Self {
+        Self { actor: caller.actor(), ..self.clone() }
     }
 
     /// Sees a change whenever keys changed, if [`Pools::listen`] runs.

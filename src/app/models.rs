@@ -26,7 +26,7 @@ pub async fn active(config: &Config, registry: &Registry, files: &ModelFiles) ->
         Ok(active) => active,
         Err(RegistryError::NoActiveModel) => {
             let loaded = import(Configured::read(&config.engine.embedder).await?, files).await?;
-            match registry.activate_first(loaded.model.id, Caller::server().name()).await? {
+            match registry.activate_first(loaded.model.id, &Caller::server().actor()).await? {
                 Some(model) => {
                     info!(model = %model.name, "the first model of this database");
                     return Ok(Loaded { model, ..loaded });
@@ -52,7 +52,7 @@ async fn renewed(registry: &Registry, active: Model) -> Result<Model, AppError> 
         return Ok(active);
     };
     let details = serde_json::json!({"reason": "its calibration was that of an earlier version"});
-    registry.calibrate(active.id, &manifest, Caller::server().name(), details).await?;
+    registry.calibrate(active.id, &manifest, &Caller::server().actor(), details).await?;
     info!(model = %active.name, "rates are those measured on thousands of people now; an earlier version had them from fifty");
     Ok(registry.active().await?)
 }
@@ -126,7 +126,7 @@ async fn import(configured: Configured, files: &ModelFiles) -> Result<Loaded, Ap
     let manifest = files.manifest_for(&content, manifest).await?;
     // Whoever configures the server chose the file.
     let file = NewModelFile { content, manifest, source: ModelSource::Configured, parent: None, allow_code: true };
-    Ok(files.import(file, Caller::server().name()).await?.0)
+    Ok(files.import(file, &Caller::server().actor()).await?.0)
 }
 
 impl Configured {

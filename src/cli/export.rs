@@ -10,7 +10,7 @@ use crate::gallery::Galleries;
 use crate::registry::Registry;
 use crate::service::DEFAULT_GALLERY_NAME;
 use crate::transfer::{ExportRequest, Exported, export};
-use crate::types::Name;
+use crate::types::{Caller, Name};
 
 /// Bytes that are written at once.
 const BUFFER: usize = 1 << 20;
@@ -44,7 +44,8 @@ pub struct Export {
 impl Export {
     pub async fn run(self) -> Result<ExitCode, CliError> {
         let database = reach_database(self.config).await?;
-        let (galleries, registry) = (Galleries::new(database.pools()), Registry::new(database.pools()));
+        let (galleries, registry) =
+            (Galleries::new(database.pools()).for_caller(&Caller::command()), Registry::new(database.pools()));
         let request = ExportRequest { gallery: self.gallery, model: self.model, chips: !self.no_chips };
         let exported = write_to(&self.file, &galleries, &registry, &request).await;
         database.close().await;
@@ -96,7 +97,7 @@ async fn write_to(
     exported
 }
 
-fn create(path: &Path) -> std::io::Result<File> {
+pub(super) fn create(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 

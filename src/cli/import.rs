@@ -9,7 +9,7 @@ use crate::config::ConfigArgs;
 use crate::gallery::{Galleries, Ids};
 use crate::registry::Registry;
 use crate::transfer::{self, ImportRequest, Imported};
-use crate::types::Name;
+use crate::types::{Caller, Name};
 
 /// Bytes that are read at once.
 const BUFFER: usize = 1 << 20;
@@ -47,7 +47,10 @@ impl Import {
     pub async fn run(self) -> Result<ExitCode, CliError> {
         let (reader, length) = open(&self.file)?;
         let database = reach_database(self.config).await?;
-        let (galleries, registry) = (Galleries::new(database.pools()), Registry::new(database.pools()));
+        let (galleries, registry) = (
+            Galleries::new(database.pools()).for_caller(&Caller::command()),
+            Registry::new(database.pools()).by(Caller::command().actor()),
+        );
         let ids = match (self.new_ids, self.skip_existing) {
             (true, _) => Ids::New,
             (_, true) => Ids::SkipExisting,

@@ -94,7 +94,7 @@ struct Revoke {
     place: PlaceArgs,
 }
 
-fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+pub(super) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
     let time = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
     time.map_err(|_| "a time such as 2030-01-31T12:00:00Z is expected".to_owned())
 }

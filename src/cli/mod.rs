@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod audit;
 mod backend;
 mod bench;
 mod client;
@@ -66,6 +67,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     Export(export::Export),
     Import(import::Import),
+    Audit(audit::Audit),
     Models(models::Models),
     Train(train::Train),
     Datasets(datasets::Datasets),
@@ -232,6 +234,7 @@ impl Command {
             Self::Evaluate(command) => command.run().await,
             Self::Export(command) => command.run().await,
             Self::Import(command) => command.run().await,
+            Self::Audit(command) => command.run().await,
             Self::Models(command) => command.run().await,
             Self::Train(command) => command.run().await,
             Self::Datasets(command) => command.run().await,

@@ -4,10 +4,12 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use super::settings::{defaults, embedder_file};
 use super::{
-    AccessConfig, Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig, JobsConfig, Keys,
-    LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig, SearchConfig, Secret, Settings, THIS_PROGRAM,
+    AccessConfig, AuditConfig, Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig, JobsConfig,
+    Keys, LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig, SearchConfig, Secret, Settings, THIS_PROGRAM,
     TrialConfig,
 };
 use crate::types::Threshold;
@@ -61,6 +63,13 @@ impl Settings {
                 train_memory: in_range("train_memory", s.train_memory, 256 << 20..=1 << 44)?,
                 train_device: named_device("train_device", said(s.train_device))?,
                 cuda_libraries: s.cuda_libraries.clone(),
+            },
+            audit: AuditConfig {
+                answers: said(s.audit_answers),
+                retention: match in_range("audit_retention", s.audit_retention, 0..=36_500)? {
+                    0 => None,
+                    days => Some(TimeDelta::days(i64::from(days))),
+                },
             },
             database: DatabaseConfig {
                 session_url: session_url(&s.database_url, s.database_session_url)?,

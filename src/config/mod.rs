@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
@@ -98,6 +99,7 @@ pub struct Config {
     pub recognition: RecognitionConfig,
     pub models: ModelsConfig,
     pub jobs: JobsConfig,
+    pub audit: AuditConfig,
     pub log: LogConfig,
 }
 
@@ -243,6 +245,15 @@ pub struct JobsConfig {
     pub train_device: DeviceChoice,
     /// As in [`EngineConfig`].
     pub cuda_libraries: Option<PathBuf>,
+}
+
+/// The record of what was asked and changed.
+#[derive(Debug, Clone)]
+pub struct AuditConfig {
+    /// Whether questions are noted.
+    pub answers: bool,
+    /// How long entries are kept; `None`: for ever.
+    pub retention: Option<TimeDelta>,
 }
 
 #[derive(Debug, Clone)]

@@ -87,7 +87,7 @@ settings! {
     /// Schema of the tables; created if it is missing [default: the first of the database role's search_path]
     #[arg(long, env = "FACEID_DATABASE_SCHEMA", value_name = "NAME")]
     database_schema: String,
-    /// Most connections to Postgres for requests; up to 20 more are for jobs and for what goes on in the background
+    /// Most connections to Postgres for requests; up to 22 more are for jobs and for what goes on in the background
     /// [default: 16]
     #[arg(long, env = "FACEID_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: u32,
@@ -229,6 +229,13 @@ settings! {
     /// Where such a training runs: cpu, cuda (every GPU) or cuda:N [default: cpu]
     #[arg(long, env = "FACEID_TRAIN_DEVICE", value_name = "DEVICE")]
     train_device: DeviceChoice,
+    /// Whether the audit notes who asked who somebody is; changes are noted always [default: true]
+    #[arg(long, env = "FACEID_AUDIT_ANSWERS", num_args = 0..=1, default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
+    audit_answers: bool,
+    /// Days after which entries of the audit are dropped; 0: never [default: 0]
+    #[arg(long, env = "FACEID_AUDIT_RETENTION", value_name = "DAYS")]
+    audit_retention: u32,
     /// Format of the log on standard error [default: pretty]
     #[arg(long, env = "FACEID_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormat,
@@ -390,6 +397,8 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         train_threads: Some((cores() / 2).max(1)),
         train_memory: Some(4 << 30),
         train_device: Some(DeviceChoice::Cpu),
+        audit_answers: Some(true),
+        audit_retention: Some(0),
         log_format: Some(LogFormat::Pretty),
         log: Some("info".to_owned()),
     })

@@ -23,8 +23,9 @@ const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 /// - 3 are for jobs in steps: one works on a step, the others renew leases and say how far the jobs are;
 /// - 1 builds and measures an index, 1 reclaims the bytes of what was erased;
 /// - 1 asks for a model's dimension, for what others measured, or for keys, now and then;
+/// - 2 are for the audit: one writes what was gathered while the other seals;
 /// - 1 cancels what requests left behind.
-const BESIDE: u32 = 20;
+const BESIDE: u32 = 22;
 
 /// Connections that the check opens one after the other: each may take as long as one of a pool.
 const CHECK_CONNECTIONS: u32 = 4;

@@ -229,6 +229,7 @@ impl Enrolment<'_> {
             duplicates,
             mismatch,
         };
+        self.galleries.note_face(&mut self.transaction, &enrolled, face).await?;
         Ok((enrolled, self.transaction))
     }
 

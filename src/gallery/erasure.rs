@@ -12,12 +12,14 @@ mod reclaim;
 mod rows;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::galleries::{gallery_not_as_expected, gallery_of, hold_gallery};
 use super::subjects::{find_subject, hold_subject, subject_not_as_expected};
 use super::{DEFAULT_GALLERY, Expected, Galleries, GalleryError};
+use crate::audit::Action;
 use crate::db::{Transaction, is_lock_timeout};
 use crate::types::{ErasureId, FaceId, GalleryId, Name, Scope, SubjectId};
 pub use many::{ErasedFaces, HiddenSubjects, Many, Matching};
@@ -116,6 +118,7 @@ impl Galleries {
         match erase_rest_of_gallery(&mut transaction, id, PATIENCE).await {
             Ok(erased) => {
                 close(&mut transaction, &hidden, erased).await?;
+                self.note(&mut transaction, Action::GalleryErase, (id, &[]), json!(erased)).await?;
                 transaction.commit().await?;
                 Ok(Some((hidden, erased)))
             }
@@ -136,7 +139,10 @@ impl Galleries {
     ) -> Result<Hidden, GalleryError> {
         let id = erasable_gallery(transaction, &self.scope, gallery).await?;
         match hide_gallery(transaction, id, expected).await? {
-            Some(hidden) => Ok(hidden),
+            Some(hidden) => {
+                self.note(transaction, Action::GalleryErase, (id, &[]), json!({"by": "job"})).await?;
+                Ok(hidden)
+            }
             None => Err(gallery_not_as_expected(&mut **transaction, id, gallery).await?),
         }
     }
@@ -202,6 +208,7 @@ impl Galleries {
         let mut erased = erase_faces(&mut transaction, &[id.0], &faces).await?;
         erased.subjects = erase_subjects(&mut transaction, &[id.0]).await?;
         close(&mut transaction, &hidden, erased).await?;
+        self.note(&mut transaction, Action::SubjectErase, (gallery, &[id]), json!(erased)).await?;
         transaction.commit().await?;
         Ok(Some((hidden, erased)))
     }
@@ -216,7 +223,10 @@ impl Galleries {
     ) -> Result<Hidden, GalleryError> {
         let (gallery, id) = hold_subject(transaction, &self.scope, (gallery, subject)).await?;
         match hide_subject(transaction, (gallery, id), None, expected).await? {
-            Some(hidden) => Ok(hidden),
+            Some(hidden) => {
+                self.note(transaction, Action::SubjectErase, (gallery, &[id]), json!({"by": "job"})).await?;
+                Ok(hidden)
+            }
             None => Err(subject_not_as_expected(&mut **transaction, id, subject).await?),
         }
     }
@@ -303,28 +313,31 @@ impl Galleries {
         let hidden = hide_subject(transaction, (gallery_id, from_id), Some(into_id), &Expected::Any).await?;
         let hidden = hidden.ok_or_else(|| GalleryError::SubjectNotFound(from.to_owned()))?;
         pass_on_merges(transaction, from_id, into_id).await?;
+        let details = json!({"from": from_id, "into": into_id});
+        self.note(transaction, Action::SubjectMerge, (gallery_id, &[from_id, into_id]), details).await?;
         Ok((hidden, from_id, into_id))
     }
 
     /// Erases the face with its embeddings. Its subject stays, even without a face.
     pub async fn delete_face(&self, id: FaceId) -> Result<ErasedFaces, GalleryError> {
-        let (mut transaction, _) = self.begin_with_subject_of(id, None).await?;
+        let (mut transaction, gallery, subject) = self.begin_with_subject_of(id, None).await?;
         let (erased, erasures) = erase_faces_of_lasting(&mut transaction, &[id.0]).await?;
         if erased.faces == 0 {
             return Err(GalleryError::FaceNotFound(id));
         }
+        self.note(&mut transaction, Action::FaceErase, (gallery, &[subject]), json!({"faces": [id]})).await?;
         let number = transaction_id(&mut transaction).await?;
         transaction.commit().await?;
         Ok(ErasedFaces { found: [id].into(), erased, erasures, transaction: Some(number) })
     }
 
     /// Begins a transaction that holds the subject of a face, which keeps the face from going to another one and from being
-    /// erased, and `other`, a subject of the same gallery given by id or name, if there is one. Says which gallery that is.
+    /// erased, and `other`, a subject of the same gallery given by id or name, if there is one. Says which gallery that is, and which subject.
     pub(super) async fn begin_with_subject_of(
         &self,
         face: FaceId,
         other: Option<&Name>,
-    ) -> Result<(Transaction, GalleryId), GalleryError> {
+    ) -> Result<(Transaction, GalleryId, SubjectId), GalleryError> {
         for _ in 0..ATTEMPTS {
             let mut transaction = self.pool.begin().await?;
             let (gallery, subject, other_subject) = subjects_of(&mut transaction, face, other).await?;
@@ -336,7 +349,7 @@ impl Galleries {
             let held = hold_subjects(&mut transaction, &wanted).await?;
             let now = subjects_of(&mut transaction, face, other).await?;
             if now == (gallery, subject, other_subject) && wanted.iter().all(|id| held.contains(id)) {
-                return Ok((transaction, GalleryId(gallery)));
+                return Ok((transaction, GalleryId(gallery), SubjectId(subject)));
             }
             // It went to another subject while that lock was waited for, or the other one came.
             transaction.rollback().await?;

@@ -1,12 +1,14 @@
 //! Faces: the enrolled images of subjects.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::subjects::find_or_create_subject;
 use super::{Galleries, GalleryError, as_id};
+use crate::audit::Action;
 use crate::db::{Page, PageRequest};
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Name, Quality, SubjectId};
 
@@ -162,13 +164,15 @@ impl Galleries {
     /// Gives the face to another subject of its gallery, who is made if there is none of that name. The former subject
     /// stays, perhaps without a face.
     pub async fn move_face(&self, id: FaceId, subject: &Name) -> Result<Face, GalleryError> {
-        let (mut transaction, gallery) = self.begin_with_subject_of(id, Some(subject)).await?;
+        let (mut transaction, gallery, from) = self.begin_with_subject_of(id, Some(subject)).await?;
         let (subject, ..) = find_or_create_subject(&mut transaction, gallery, subject).await?;
         sqlx::query("update faces set subject_id = $2 where id = $1")
             .bind(id.0)
             .bind(subject.0)
             .execute(&mut *transaction)
             .await?;
+        let details = json!({"face": id, "from": from, "into": subject});
+        self.note(&mut transaction, Action::FaceMove, (gallery, &[from, subject]), details).await?;
         transaction.commit().await?;
         self.face(id).await
     }

@@ -1,6 +1,7 @@
 //! Galleries themselves.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, PgExecutor, Row};
@@ -8,6 +9,7 @@ use uuid::Uuid;
 
 use super::revision::as_expected;
 use super::{Expected, Galleries, GalleryError, Policy, Revision, as_id, as_name, ids_of};
+use crate::audit::Action;
 use crate::db::{OnConstraint, Page, PageRequest};
 use crate::types::{GalleryId, Name, Scope};
 
@@ -86,12 +88,17 @@ impl Galleries {
         }
         let id = GalleryId::new();
         self.refuse_other_id(id, name).await?;
-        sqlx::query_as(concat!("insert into galleries (id, name) values ($1, $2) returning ", gallery_columns!()))
-            .bind(id.0)
-            .bind(name.as_str())
-            .fetch_one(&self.pool)
-            .await
-            .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.to_string()))
+        let mut transaction = self.pool.begin().await?;
+        let created =
+            sqlx::query_as(concat!("insert into galleries (id, name) values ($1, $2) returning ", gallery_columns!()))
+                .bind(id.0)
+                .bind(name.as_str())
+                .fetch_one(&mut *transaction)
+                .await
+                .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.to_string()))?;
+        self.note(&mut transaction, Action::GalleryCreate, (id, &[]), json!({})).await?;
+        transaction.commit().await?;
+        Ok(created)
     }
 
     /// A gallery cannot have another one's id as its name: it would never be found by that. Who sees but some galleries is refused
@@ -153,6 +160,7 @@ impl Galleries {
         }
         let policy = change.policy.map(|policy| policy.map(Policy::checked).transpose()).transpose()?;
         let name = change.name.as_ref().map(Name::as_str);
+        let mut transaction = self.pool.begin().await?;
         let updated: Option<Gallery> = sqlx::query_as(concat!(
             "update galleries set name = coalesce($2, name), policy = case when $3 then $4 else policy end \
              where id = $1 and erased_at is null and ",
@@ -165,13 +173,16 @@ impl Galleries {
         .bind(policy.is_some())
         .bind(policy.flatten().map(Json))
         .bind(expected.revisions())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *transaction)
         .await
         .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.unwrap_or_default().to_owned()))?;
-        match updated {
-            Some(updated) => Ok(updated),
-            None => Err(gallery_not_as_expected(&self.pool, id, gallery).await?),
-        }
+        let Some(updated) = updated else {
+            return Err(gallery_not_as_expected(&mut *transaction, id, gallery).await?);
+        };
+        let details = json!({"renamed": change.name.is_some(), "policy": change.policy});
+        self.note(&mut transaction, Action::GalleryChange, (id, &[]), details).await?;
+        transaction.commit().await?;
+        Ok(updated)
     }
 }
 

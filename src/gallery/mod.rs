@@ -12,6 +12,7 @@ mod faces;
 mod findings;
 mod galleries;
 mod metadata;
+mod noting;
 mod policy;
 mod quarantine;
 mod rates;
@@ -34,7 +35,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::db::{Notifications, Pool, Pools};
-use crate::types::{GalleryId, ModelId, Scope, SubjectId, nfc};
+use crate::types::{Actor, Caller, GalleryId, ModelId, Scope, SubjectId, nfc};
 
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{CHANGES_KEPT, Changes, Feed, Template};
@@ -66,6 +67,8 @@ pub use transfer::{FaceRecord, Ids, Intake, IntakeError, Record, Snapshot, Store
 #[derive(Debug, Clone)]
 pub struct Galleries {
     scope: Scope,
+    /// Whom the audit names.
+    actor: Actor,
     pool: Pool,
     /// For what follows changes, and for work in the background.
     beside: PgPool,
@@ -77,12 +80,13 @@ pub struct Galleries {
 impl Galleries {
     pub fn new(pools: &Pools) -> Self {
         let Pools { requests: pool, beside, notifications } = pools.clone();
-        Self { scope: Scope::All, pool, beside, notifications, dimensions: Arc::default() }
+        let actor = Caller::server().actor();
+        Self { scope: Scope::All, actor, pool, beside, notifications, dimensions: Arc::default() }
     }
 
-    /// As somebody sees them who has a scope.
-    pub fn within(&self, scope: &Scope) -> Self {
-        Self { scope: scope.clone(), ..self.clone() }
+    /// As somebody sees and changes them.
+    pub fn for_caller(&self, caller: &Caller) -> Self {
+        Self { scope: caller.scope().clone(), actor: caller.actor(), ..self.clone() }
     }
 
     /// The ids of the scope, for a statement; null: of all galleries.

@@ -1,6 +1,7 @@
 //! Subjects: the people of a gallery.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
@@ -8,6 +9,7 @@ use uuid::Uuid;
 use super::galleries::gallery_of;
 use super::revision::as_expected;
 use super::{Expected, Galleries, GalleryError, Metadata, Revision, as_id, as_name};
+use crate::audit::Action;
 use crate::db::{OnConstraint, violates};
 use crate::db::{Page, PageRequest, Transaction};
 use crate::types::{GalleryId, Name, NamePrefix, Scope, SubjectId};
@@ -104,6 +106,7 @@ impl Galleries {
             return Err(GalleryError::GalleryNotFound(gallery.to_owned()));
         }
         inserted.on_constraint("subject_name_key", || GalleryError::DuplicateSubject(name.to_string()))?;
+        self.note(&mut transaction, Action::SubjectCreate, (gallery_id, &[id]), json!({})).await?;
         let created = subject_of(&mut *transaction, id).await?;
         Ok((created, transaction))
     }
@@ -176,6 +179,8 @@ impl Galleries {
         if updated.rows_affected() == 0 {
             return Err(subject_not_as_expected(&mut *transaction, id, subject).await?);
         }
+        let details = json!({"renamed": change.name.is_some(), "metadata": change.metadata.is_some()});
+        self.note(&mut transaction, Action::SubjectChange, (gallery_id, &[id]), details).await?;
         // As it was changed here: the row is locked.
         let changed = subject_of(&mut *transaction, id).await?;
         transaction.commit().await?;

@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tower_http::request_id::RequestId;
 
 use super::problem::Problem;
 use crate::service::Access;
@@ -21,6 +22,11 @@ pub struct Guard {
 pub async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     match guard.access.admit(shown_key(request.headers()), guard.needed) {
         Ok(caller) => {
+            let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+            let caller = match id {
+                Some(id) => caller.by_request(id),
+                None => caller,
+            };
             request.extensions_mut().insert(caller);
             next.run(request).await
         }

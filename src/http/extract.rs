@@ -5,9 +5,9 @@ use axum::extract::FromRequestParts;
 use super::form::FromForm;
 use super::problem::Problem;
 use crate::service::requests::{
-    AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DeleteFaces, DuplicatesRequest, EvaluateRequest,
-    ForceRequest, IdentifyStoredRequest, InGallery, ListInGallery, ListRequest, ListSubjects, MergeRequest,
-    MoveRequest, NewGallery, NewSubject, RetrainRequest, RotateKey, ShadowRequest,
+    AnomaliesRequest, AuditRequest, ChangeGallery, ChangeSubject, DatasetRequest, DeleteFaces, DuplicatesRequest,
+    EvaluateRequest, ForceRequest, IdentifyStoredRequest, InGallery, ListInGallery, ListRequest, ListSubjects,
+    MergeRequest, MoveRequest, NewGallery, NewSubject, RetrainRequest, RotateKey, ShadowRequest,
 };
 
 /// Parameters of the path.
@@ -35,6 +35,7 @@ without_files!(
     InGallery,
     ListInGallery,
     ListRequest,
+    AuditRequest,
     ListSubjects,
     MergeRequest,
     MoveRequest,

@@ -1,5 +1,6 @@
 //! The HTTP surface: the only place that knows axum. A handler parses, makes one call of the service, and renders.
 
+mod audit;
 mod auth;
 mod batch;
 mod body;
@@ -69,7 +70,7 @@ use auth::Guard;
 use routes::Group;
 
 use crate::config::HttpConfig;
-use crate::service::Access;
+use crate::service::{Access, Audit};
 use crate::types::Permission;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -85,10 +86,11 @@ fn api() -> OpenApiRouter<AppState> {
 pub fn router(state: AppState) -> Router {
     let limit = state.answer_time();
     let config = Arc::clone(&state.http);
-    let access = Access::from_ref(&state);
+    let (access, record) = (Access::from_ref(&state), Audit::from_ref(&state));
     let guarded_by = |Group { needed, routes }: Group| {
         let guard = Guard { access: access.clone(), needed };
-        let layers = ServiceBuilder::new().layer(from_fn_with_state(guard, auth::require));
+        let noted = from_fn_with_state(record.clone(), audit::note_refusals);
+        let layers = ServiceBuilder::new().layer(from_fn_with_state(guard, auth::require)).layer(noted);
         match needed {
             // They change nothing that a condition could name.
             Permission::Ask => routes.route_layer(layers),

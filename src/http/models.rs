@@ -1,4 +1,4 @@
-//! /admin/models: the embedders of the database and their life, and the record of who changed what.
+//! /admin/models: the embedders of the database and their life.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,8 +12,8 @@ use super::problem::{self, Problem};
 use super::repeat::{Repeatable, submitted};
 use super::state::AppState;
 use crate::service::Models;
-use crate::service::answers::{AuditEntry, Job, ModelDetails, ModelEntry, Page};
-use crate::service::requests::{EvaluateRequest, FileBytes, ForceRequest, ListRequest, ModelUpload};
+use crate::service::answers::{Job, ModelDetails, ModelEntry};
+use crate::service::requests::{EvaluateRequest, FileBytes, ForceRequest, ModelUpload};
 
 /// List models
 #[utoipa::path(
@@ -157,13 +157,4 @@ pub async fn retire_model(
     Repeatable { request, key }: Repeatable<ForceRequest>,
 ) -> Result<Response, Problem> {
     Ok(submitted(models.retire_model(&model, request.force, key.as_ref()).await?))
-}
-
-/// List who changed what
-#[utoipa::path(
-    get, path = "/admin/audit", tag = "admin", request_body = ListRequest,
-    responses((status = 200, description = "A page of the record, latest first", body = Page<AuditEntry>)),
-)]
-pub async fn list_audit(models: Models, Fields(list): Fields<ListRequest>) -> Result<Json<Page<AuditEntry>>, Problem> {
-    Ok(Json(models.audit(list.page("audit")?).await?))
 }

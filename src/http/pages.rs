@@ -47,6 +47,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/gpu.md",
     "docs/security.md",
     "docs/erasure.md",
+    "docs/audit.md",
     "docs/performance.md",
     "docs/development.md",
     "docs/architecture.md",

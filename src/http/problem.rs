@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 pub use code::Code;
 
 use crate::access::AccessError;
+use crate::audit::AuditError;
 use crate::db::{DbError, PageError};
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
@@ -75,6 +76,8 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.code.status(), Json(&self)).into_response();
+        // For the audit.
+        response.extensions_mut().insert(self.code);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.code {
@@ -133,6 +136,7 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::Forbidden(_) => Self::new(Code::Forbidden, detail),
             ServiceError::Access(error) => error.into(),
+            ServiceError::Audit(AuditError::Db(error)) => error.into(),
             ServiceError::Db(error) => error.into(),
             ServiceError::Job(error) => error.into(),
             ServiceError::Engine(error) => error.into(),

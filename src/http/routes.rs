@@ -7,7 +7,7 @@ use utoipa_axum::routes;
 
 use super::state::AppState;
 use super::{
-    batch, compare, datasets, deletions, detect, enroll, erasures, faces, findings, galleries, health, identify, jobs,
+    audit, batch, compare, datasets, deletions, detect, enroll, erasures, faces, findings, galleries, health, identify, jobs,
     keys, metrics, models, quarantine, retrain, shadow, stored, subjects, verify,
 };
 use crate::types::Permission;
@@ -134,7 +134,8 @@ fn owning() -> OpenApiRouter<AppState> {
         .routes(routes!(models::roll_back))
         .routes(routes!(shadow::begin_shadow, shadow::get_shadow, shadow::end_shadow))
         .routes(routes!(shadow::list_disagreements))
-        .routes(routes!(models::list_audit))
+        .routes(routes!(audit::list_audit))
+        .routes(routes!(audit::get_audit_head))
         .routes(routes!(retrain::start_retrain))
         .routes(routes!(quarantine::list_set_aside))
         .routes(routes!(quarantine::retry_set_aside))

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::body::BodyBudget;
 use super::problem::Problem;
 use crate::config::HttpConfig;
-use crate::service::{Access, Enrolment, Models, Recognition, Services, Upkeep};
+use crate::service::{Access, Audit, Enrolment, Models, Recognition, Services, Upkeep};
 use crate::types::Caller;
 
 #[derive(Clone)]
@@ -74,6 +74,7 @@ macro_rules! part {
     };
 }
 
+part!(audit: Audit);
 part!(recognition: Recognition);
 part!(models: Models);
 part!(enrolment: Enrolment);
@@ -83,6 +84,13 @@ part!(upkeep: Upkeep);
 impl FromRef<AppState> for Access {
     fn from_ref(state: &AppState) -> Self {
         state.unscoped.access.clone()
+    }
+}
+
+/// For the layer that notes what was refused, to whoever asks.
+impl FromRef<AppState> for Audit {
+    fn from_ref(state: &AppState) -> Self {
+        state.unscoped.audit.clone()
     }
 }
 

@@ -241,7 +241,7 @@ impl Lease {
 
     async fn end(&self, end: &End) -> Result<(), JobError> {
         let mut transaction = self.hold().await?;
-        finish(&mut transaction, self.job.id, end).await?;
+        finish(&mut transaction, self.job.id, end, &self.jobs.actor).await?;
         self.commit_last(transaction).await
     }
 
@@ -254,7 +254,7 @@ impl Lease {
                 .fetch_one(&mut *transaction)
                 .await?;
         if setbacks >= self.job.kind.lane().most_setbacks() {
-            finish(&mut transaction, self.job.id, &End::Failed(error)).await?;
+            finish(&mut transaction, self.job.id, &End::Failed(error), &self.jobs.actor).await?;
         } else {
             self.requeue(&mut transaction, pause_after(setbacks.unsigned_abs()), Some(&error)).await?;
         }

@@ -7,6 +7,7 @@
 
 mod events;
 mod lease;
+mod noting;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::db::{DbError, Notifications, PageError, Pool, Pools, Topic};
-use crate::types::{GalleryId, JobId, Scope};
+use crate::types::{Actor, Caller, GalleryId, JobId, Scope};
 
 pub use events::{EventKind, JobEvent, KEPT_FOR};
 pub use lease::{Lease, Saved, Stop};
@@ -257,6 +258,8 @@ pub struct Job {
 #[derive(Debug, Clone)]
 pub struct Jobs {
     scope: Scope,
+    /// Whom the audit names.
+    actor: Actor,
     pool: Pool,
     /// For the leases: requests that fill the other pool must not cost one.
     beside: PgPool,
@@ -268,12 +271,13 @@ impl Jobs {
     /// A lease lasts for `lease_for` from when it was last renewed.
     pub fn new(pools: &Pools, lease_for: Duration) -> Self {
         let Pools { requests: pool, beside, notifications } = pools.clone();
-        Self { scope: Scope::All, pool, beside, notifications, lease_for }
+        let actor = Caller::server().actor();
+        Self { scope: Scope::All, actor, pool, beside, notifications, lease_for }
     }
 
-    /// As somebody sees them who has a scope. Whoever works on jobs sees all.
-    pub fn within(&self, scope: &Scope) -> Self {
-        Self { scope: scope.clone(), ..self.clone() }
+    /// As somebody sees and changes them. Whoever works on jobs sees all.
+    pub fn for_caller(&self, caller: &Caller) -> Self {
+        Self { scope: caller.scope().clone(), actor: caller.actor(), ..self.clone() }
     }
 
     /// The ids of the scope, for a statement; null: of all galleries.

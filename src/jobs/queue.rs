@@ -8,9 +8,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::events::{EventKind, add};
+use super::noting::note;
 use super::{Job, JobError, JobKind, JobState, Jobs, Lane, Lease};
+use crate::audit::Action;
 use crate::db::{Page, PageRequest, Transaction, violates};
-use crate::types::{GalleryId, JobId};
+use crate::types::{Actor, GalleryId, JobId};
 
 /// A job fails after as many attempts in a row that ended badly and got nowhere.
 pub const MOST_SETBACKS: u32 = 5;
@@ -43,7 +45,7 @@ impl Jobs {
     pub async fn begin_submission(&self, new: &NewJob) -> Result<(Job, bool, Transaction), JobError> {
         loop {
             let mut transaction = self.pool.begin().await?;
-            if let Some(job) = insert(&mut transaction, new).await? {
+            if let Some(job) = insert(&mut transaction, &self.actor, new).await? {
                 return Ok((job, true, transaction));
             }
             if let Some(job) = find_unfinished(&mut *transaction, new.kind, &new.key).await? {
@@ -55,7 +57,7 @@ impl Jobs {
 
     /// Queues a job when a transaction commits that does something else as well. `None`: there is one of its kind and key.
     pub async fn submit_within(&self, transaction: &mut Transaction, new: &NewJob) -> Result<Option<Job>, JobError> {
-        Ok(insert(transaction, new).await?)
+        Ok(insert(transaction, &self.actor, new).await?)
     }
 
     /// Sees to it that there is a job of each kind that never ends.
@@ -130,12 +132,16 @@ impl Jobs {
                 let asked = asked.bind(id.0).fetch_one(&mut *transaction).await?;
                 let data = json!({"state": "running", "cancel_requested": true});
                 add(&mut transaction, id, EventKind::State, &data).await?;
+                note(&mut transaction, &self.actor, Action::JobCancel, &asked).await?;
                 asked
             }
             JobState::Queued => {
-                let asked = sqlx::query("update jobs set cancel_requested = true where id = $1");
-                asked.bind(id.0).execute(&mut *transaction).await?;
-                finish(&mut transaction, id, &End::Cancelled).await?
+                let asked: Job = sqlx::query_as("update jobs set cancel_requested = true where id = $1 returning *")
+                    .bind(id.0)
+                    .fetch_one(&mut *transaction)
+                    .await?;
+                note(&mut transaction, &self.actor, Action::JobCancel, &asked).await?;
+                finish(&mut transaction, id, &End::Cancelled, &self.actor).await?
             }
         };
         transaction.commit().await?;
@@ -207,7 +213,7 @@ impl Jobs {
                     End::Failed(format!("{MOST_SETBACKS} attempts in a row ended badly; at the last, the server died"))
                 }
             };
-            finish(&mut transaction, job.id, &end).await?;
+            finish(&mut transaction, job.id, &end, &self.actor).await?;
         }
         transaction.commit().await?;
         Ok(())
@@ -223,7 +229,7 @@ async fn find_unfinished(executor: impl PgExecutor<'_>, kind: JobKind, key: &str
 }
 
 /// Adds a job, unless there is one of its kind and key that is not finished.
-async fn insert(connection: &mut PgConnection, new: &NewJob) -> Result<Option<Job>, sqlx::Error> {
+async fn insert(connection: &mut PgConnection, actor: &Actor, new: &NewJob) -> Result<Option<Job>, sqlx::Error> {
     let inserted: Option<Job> = sqlx::query_as(
         "insert into jobs (id, kind, lane, key, settings, requested_by, galleries) values ($1, $2, $3, $4, $5, $6, $7) \
          on conflict (kind, key) where state in ('queued', 'running') do nothing returning *",
@@ -238,7 +244,8 @@ async fn insert(connection: &mut PgConnection, new: &NewJob) -> Result<Option<Jo
     .fetch_optional(&mut *connection)
     .await?;
     if let Some(job) = &inserted {
-        add(connection, job.id, EventKind::State, &json!({"state": "queued"})).await?;
+        add(&mut *connection, job.id, EventKind::State, &json!({"state": "queued"})).await?;
+        note(connection, actor, Action::JobSubmit, job).await?;
     }
     Ok(inserted)
 }
@@ -255,7 +262,12 @@ pub(super) enum End {
 }
 
 /// Ends a job. The caller holds its row and knows that it may.
-pub(super) async fn finish(connection: &mut PgConnection, id: JobId, end: &End) -> Result<Job, sqlx::Error> {
+pub(super) async fn finish(
+    connection: &mut PgConnection,
+    id: JobId,
+    end: &End,
+    actor: &Actor,
+) -> Result<Job, sqlx::Error> {
     let (state, result, error) = match end {
         End::Succeeded(result) => (JobState::Succeeded, Some(result), None),
         End::Failed(error) => (JobState::Failed, None, Some(error.as_str())),
@@ -273,7 +285,8 @@ pub(super) async fn finish(connection: &mut PgConnection, id: JobId, end: &End) 
     .await?;
     sqlx::query("delete from job_files where job_id = $1").bind(id.0).execute(&mut *connection).await?;
     let data = json!({"state": state.name(), "result": result, "error": error});
-    add(connection, id, EventKind::State, &data).await?;
+    add(&mut *connection, id, EventKind::State, &data).await?;
+    note(connection, actor, Action::JobEnd, &job).await?;
     metrics::counter!("faceid_jobs_total", "kind" => job.kind.name(), "state" => state.name()).increment(1);
     Ok(job)
 }

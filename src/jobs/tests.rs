@@ -6,6 +6,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::db::PageRequest;
 use crate::db::testing::database;
+use crate::types::{KeyId, Role, Scope};
 
 /// Two servers on one database. Leases are short, so that they run out within a test.
 async fn two_servers() -> (Jobs, Jobs) {
@@ -18,6 +19,10 @@ fn new(key: &str) -> NewJob {
     let settings = json!({"gallery": key});
     let (key, requested_by) = (key.to_owned(), "test".to_owned());
     NewJob { kind: JobKind::Retrain, key, settings, requested_by, galleries: None }
+}
+
+fn scoped_to(scope: Scope) -> Caller {
+    Caller::with_key(KeyId::new(), "key", Role::Admin, scope)
 }
 
 async fn submit(jobs: &Jobs, key: &str) -> Job {
@@ -328,7 +333,7 @@ async fn a_job_is_seen_by_who_sees_all_its_galleries() {
     for (scope, seen) in
         [(vec![], vec![]), (vec![one], vec![of_one]), (vec![other], vec![]), (vec![one, other], vec![of_both, of_one])]
     {
-        let scoped = all.within(&Scope::Galleries(scope.into()));
+        let scoped = all.for_caller(&scoped_to(Scope::Galleries(scope.into())));
         let page = scoped.list(PageRequest::default()).await.unwrap();
         assert_eq!(page.items.iter().map(|job| job.id).collect::<Vec<_>>(), seen);
         for id in [shared, of_one, of_both] {
@@ -341,7 +346,7 @@ async fn a_job_is_seen_by_who_sees_all_its_galleries() {
             }
         }
     }
-    let scoped = all.within(&Scope::Galleries([one].into()));
+    let scoped = all.for_caller(&scoped_to(Scope::Galleries([one].into())));
     assert_eq!(scoped.cancel(of_one).await.unwrap().state, JobState::Cancelled);
     assert_eq!(all.job(shared).await.unwrap().galleries, None);
     assert_eq!(all.job(of_both).await.unwrap().galleries, Some(vec![other, one]));

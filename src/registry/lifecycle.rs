@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::audit::note;
+use super::noting::note;
 use super::{Model, ModelState, Registry, RegistryError, announce};
+use crate::audit::Action;
 use crate::db::{MODELS_LOCK, Transaction, lock};
-use crate::types::ModelId;
+use crate::types::{Actor, ModelId};
 
 /// Models that servers hold ready.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,17 +31,17 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    fn begins(self) -> &'static str {
+    fn begins(self) -> Action {
         match self {
-            Self::Promotion => "promotion.start",
-            Self::Shadow => "shadow.prepare",
+            Self::Promotion => Action::PromotionStart,
+            Self::Shadow => Action::ShadowPrepare,
         }
     }
 
-    fn ends(self) -> &'static str {
+    fn ends(self) -> Action {
         match self {
-            Self::Promotion => "promotion.end",
-            Self::Shadow => "shadow.end",
+            Self::Promotion => Action::PromotionEnd,
+            Self::Shadow => Action::ShadowEnd,
         }
     }
 }
@@ -68,7 +69,7 @@ impl Registry {
         &self,
         id: ModelId,
         purpose: Purpose,
-        actor: &str,
+        actor: &Actor,
         details: Value,
     ) -> Result<(), RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
@@ -88,10 +89,10 @@ impl Registry {
         .await?;
         if let Some((displaced, true)) = displaced {
             let reason = json!({"reason": "another model took its place"});
-            note(&mut transaction, actor, "shadow.end", Some(ModelId(displaced)), reason).await?;
+            note(&mut transaction, actor, Action::ShadowEnd, ModelId(displaced), reason).await?;
         }
         sqlx::query("update models set is_target = true where id = $1").bind(id.0).execute(&mut *transaction).await?;
-        note(&mut transaction, actor, purpose.begins(), Some(id), details).await?;
+        note(&mut transaction, actor, purpose.begins(), id, details).await?;
         announce(&mut transaction).await?;
         Ok(transaction.commit().await?)
     }
@@ -101,7 +102,7 @@ impl Registry {
         &self,
         id: ModelId,
         purpose: Purpose,
-        actor: &str,
+        actor: &Actor,
         reason: &str,
     ) -> Result<(), RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
@@ -112,7 +113,7 @@ impl Registry {
                 .await?
                 .rows_affected();
         if cleared > 0 {
-            note(&mut transaction, actor, purpose.ends(), Some(id), json!({"reason": reason})).await?;
+            note(&mut transaction, actor, purpose.ends(), id, json!({"reason": reason})).await?;
             announce(&mut transaction).await?;
         }
         Ok(transaction.commit().await?)
@@ -138,7 +139,7 @@ impl Registry {
         &self,
         mut held: Transaction,
         id: ModelId,
-        actor: &str,
+        actor: &Actor,
         details: Value,
     ) -> Result<Model, RegistryError> {
         let model = make_active(&mut held, id, actor, details).await?;
@@ -147,7 +148,7 @@ impl Registry {
     }
 
     /// Makes a model active where none is. `None` if one is already.
-    pub async fn activate_first(&self, id: ModelId, actor: &str) -> Result<Option<Model>, RegistryError> {
+    pub async fn activate_first(&self, id: ModelId, actor: &Actor) -> Result<Option<Model>, RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
         let active: bool = sqlx::query_scalar("select exists (select from models where state = 'active')")
             .fetch_one(&mut *transaction)
@@ -182,7 +183,7 @@ pub(super) async fn rollback_model(connection: &mut PgConnection) -> Result<Opti
 async fn make_active(
     connection: &mut PgConnection,
     id: ModelId,
-    actor: &str,
+    actor: &Actor,
     mut details: Value,
 ) -> Result<Model, RegistryError> {
     let former: Option<Uuid> =
@@ -202,7 +203,7 @@ async fn make_active(
     if let Value::Object(details) = &mut details {
         details.insert("former".to_owned(), json!(former));
     }
-    note(connection, actor, "model.activate", Some(id), details).await?;
+    note(connection, actor, Action::ModelActivate, id, details).await?;
     announce(connection).await?;
     Ok(model)
 }

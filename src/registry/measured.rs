@@ -3,10 +3,11 @@
 use serde_json::Value;
 use sqlx::types::Json;
 
-use super::audit::note;
+use super::noting::note;
 use super::{Logistic, Manifest, ManifestError, Registry, RegistryError, announce};
+use crate::audit::Action;
 use crate::evaluation::{FmrPoint, GenuinePoint, LogisticFit, ThresholdPoint, Verification};
-use crate::types::{ModelId, Threshold};
+use crate::types::{Actor, ModelId, Threshold};
 
 impl Manifest {
     /// The same network with the figures of an evaluation, and a threshold that somebody chose.
@@ -24,7 +25,7 @@ impl Registry {
         &self,
         id: ModelId,
         manifest: &Manifest,
-        actor: &str,
+        actor: &Actor,
         details: Value,
     ) -> Result<(), RegistryError> {
         let mut transaction = self.pool.begin().await?;
@@ -33,7 +34,7 @@ impl Registry {
             .bind(Json(manifest))
             .execute(&mut *transaction)
             .await?;
-        note(&mut transaction, actor, "model.calibrate", Some(id), details).await?;
+        note(&mut transaction, actor, Action::ModelCalibrate, id, details).await?;
         announce(&mut transaction).await?;
         Ok(transaction.commit().await?)
     }

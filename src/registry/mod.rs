@@ -1,12 +1,12 @@
 //! The models that embeddings come from, and which of them is active.
 
-mod audit;
 mod calibration;
 mod files;
 mod lifecycle;
 mod manifest;
 mod measured;
 mod model;
+mod noting;
 mod retirement;
 mod shadow;
 #[cfg(test)]
@@ -19,10 +19,10 @@ use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::audit::Action;
 use crate::db::{DbError, Notifications, Pool, Pools, Topic, notify};
-use crate::types::{ModelId, hex};
+use crate::types::{Actor, Caller, ModelId, hex};
 
-pub use audit::AuditEntry;
 pub use calibration::{Calibration, Fidelity, Logistic, NormScale};
 pub use files::Unneeded;
 pub use lifecycle::{Lineup, Purpose};
@@ -82,6 +82,8 @@ pub struct NewModel<'a> {
 /// All models of one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Registry {
+    /// Whom the audit names for what nobody else is said to do.
+    actor: Actor,
     pool: Pool,
     /// For work in the background.
     beside: PgPool,
@@ -94,7 +96,12 @@ impl Registry {
 
     pub fn new(pools: &Pools) -> Self {
         let Pools { requests: pool, beside, notifications } = pools.clone();
-        Self { pool, beside, notifications }
+        Self { actor: Caller::server().actor(), pool, beside, notifications }
+    }
+
+    /// As somebody changes it.
+    pub fn by(&self, actor: Actor) -> Self {
+        Self { actor, ..self.clone() }
     }
 
     /// Sees a change whenever models changed, or faces came without an embedding, if [`Pools::listen`] runs.
@@ -105,23 +112,29 @@ impl Registry {
     /// Registers weights, of which no file is at hand, as a candidate. Weights that are known already, by their hash,
     /// stay as they are.
     pub async fn register(&self, name: &str, sha256: [u8; 32], dimension: u32) -> Result<Model, RegistryError> {
-        sqlx::query(
+        let mut transaction = self.pool.begin().await?;
+        let registered: Option<Uuid> = sqlx::query_scalar(
             "insert into models (id, name, sha256, dimension) values ($1, $2, $3, $4) \
-             on conflict on constraint model_sha256_key do nothing",
+             on conflict on constraint model_sha256_key do nothing returning id",
         )
         .bind(ModelId::new().0)
         .bind(name)
         .bind(sha256.as_slice())
         .bind(columns(dimension)?)
-        .execute(&self.pool)
+        .fetch_optional(&mut *transaction)
         .await?;
+        if let Some(id) = registered {
+            let details = json!({"name": name, "sha256": hex(&sha256)});
+            noting::note(&mut transaction, &self.actor, Action::ModelRegister, ModelId(id), details).await?;
+        }
+        transaction.commit().await?;
         self.of_dimension(sha256, dimension).await
     }
 
     /// Registers a model as a candidate; `false`: it is known already, and stays as it is. One that is described otherwise
     /// than it is known is refused. One of which there is no file, because it was retired or because only embeddings of
     /// it came so far, is what the import says.
-    pub async fn import(&self, new: &NewModel<'_>, actor: &str) -> Result<(Model, bool), RegistryError> {
+    pub async fn import(&self, new: &NewModel<'_>, actor: &Actor) -> Result<(Model, bool), RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
         let known: Option<Model> = sqlx::query_as("select * from models where sha256 = $1")
             .bind(new.sha256.as_slice())
@@ -136,7 +149,7 @@ impl Registry {
         }
         let model = self.describe(&mut transaction, new).await?;
         let details = json!({"name": model.name, "sha256": hex(&new.sha256), "source": new.source.as_str()});
-        audit::note(&mut transaction, actor, "model.import", Some(model.id), details).await?;
+        noting::note(&mut transaction, actor, Action::ModelImport, model.id, details).await?;
         announce(&mut transaction).await?;
         transaction.commit().await?;
         Ok((model, true))

@@ -3,11 +3,12 @@
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::audit::note;
 use super::lifecycle::{hold_exclusively, rollback_model};
+use super::noting::note;
 use super::{Model, ModelState, Registry, RegistryError, announce, shadow};
+use crate::audit::Action;
 use crate::db::Transaction;
-use crate::types::ModelId;
+use crate::types::{Actor, ModelId};
 
 impl Registry {
     /// Retires a model when the transaction commits. It must not be active or about to be, nor, unless `even_rollback`, be what a
@@ -17,7 +18,7 @@ impl Registry {
         transaction: &mut Transaction,
         id: ModelId,
         even_rollback: bool,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<(), RegistryError> {
         hold_exclusively(transaction).await?;
         let model: Option<Model> =
@@ -39,7 +40,7 @@ impl Registry {
         .execute(&mut **transaction)
         .await?;
         shadow::forget(transaction, id).await?;
-        note(transaction, actor, "model.retire", Some(id), json!({"state": model.state.as_str()})).await?;
+        note(transaction, actor, Action::ModelRetire, id, json!({"state": model.state.as_str()})).await?;
         announce(transaction).await
     }
 

@@ -7,10 +7,11 @@ use sqlx::{FromRow, PgConnection};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::audit::note;
+use super::noting::note;
 use super::{Registry, RegistryError, announce};
+use crate::audit::Action;
 use crate::db::{DbError, Page, PageRequest, Transaction, violates};
-use crate::types::{GalleryId, ModelId, SubjectId};
+use crate::types::{Actor, GalleryId, ModelId, SubjectId};
 
 /// Disagreements that are kept of a model, the latest.
 const KEPT: i64 = 5000;
@@ -127,7 +128,7 @@ impl Registry {
         mut held: Transaction,
         id: ModelId,
         share: f64,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<(), RegistryError> {
         let already: Option<f64> = sqlx::query_scalar("select shadow_share from models where id = $1")
             .bind(id.0)
@@ -141,19 +142,19 @@ impl Registry {
             .bind(share)
             .execute(&mut *held)
             .await?;
-        note(&mut held, actor, "shadow.start", Some(id), json!({"share": share})).await?;
+        note(&mut held, actor, Action::ShadowStart, id, json!({"share": share})).await?;
         announce(&mut held).await?;
         Ok(held.commit().await?)
     }
 
     /// Ends the shadow of a model: whether it was in it. `is_promoted` says that faces are embedded by it for a promotion as
     /// well, which goes on. What was noted and embedded stays.
-    pub async fn end_shadow(&self, id: ModelId, is_promoted: bool, actor: &str) -> Result<bool, RegistryError> {
+    pub async fn end_shadow(&self, id: ModelId, is_promoted: bool, actor: &Actor) -> Result<bool, RegistryError> {
         let mut transaction = self.begin_exclusively().await?;
         let sql = "update models set shadow_share = null, is_target = $2 where id = $1 and shadow_share is not null";
         let ended = sqlx::query(sql).bind(id.0).bind(is_promoted).execute(&mut *transaction).await?.rows_affected();
         if ended > 0 {
-            note(&mut transaction, actor, "shadow.end", Some(id), json!({"reason": "asked for"})).await?;
+            note(&mut transaction, actor, Action::ShadowEnd, id, json!({"reason": "asked for"})).await?;
             announce(&mut transaction).await?;
         }
         transaction.commit().await?;

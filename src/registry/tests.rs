@@ -1,4 +1,5 @@
 use super::*;
+use crate::audit::{Audit, Filter};
 use crate::db::PageRequest;
 use crate::db::testing::database;
 
@@ -7,7 +8,7 @@ fn manifest(name: &str) -> Manifest {
 }
 
 async fn import(registry: &Registry, name: &str, n: u8) -> Result<Model, RegistryError> {
-    Ok(registry.import(&new_model(&manifest(name), n), "command").await?.0)
+    Ok(registry.import(&new_model(&manifest(name), n), &"command".into()).await?.0)
 }
 
 fn new_model(manifest: &Manifest, n: u8) -> NewModel<'_> {
@@ -23,8 +24,8 @@ fn new_model(manifest: &Manifest, n: u8) -> NewModel<'_> {
 }
 
 async fn promote(registry: &Registry, id: ModelId) -> Result<Model, RegistryError> {
-    registry.set_secondary(id, Purpose::Promotion, "admin key", json!({})).await?;
-    registry.switch(registry.hold_secondary(id).await?, id, "admin key", json!({})).await
+    registry.set_secondary(id, Purpose::Promotion, &"admin key".into(), json!({})).await?;
+    registry.switch(registry.hold_secondary(id).await?, id, &"admin key".into(), json!({})).await
 }
 
 #[tokio::test]
@@ -57,18 +58,19 @@ async fn weights_are_registered_once() {
 
 #[tokio::test]
 async fn what_is_known_stays_as_it_is() {
-    let registry = Registry::new(&database().await);
+    let pools = database().await;
+    let (registry, audit) = (Registry::new(&pools), Audit::new(&pools, true));
     let known = import(&registry, "known", 1).await.unwrap();
-    registry.activate_first(known.id, "server").await.unwrap();
+    registry.activate_first(known.id, &"server".into()).await.unwrap();
     let active = registry.active().await.unwrap();
     let figures = Manifest::from_toml("name = \"known\"\nthreshold = 0.3\nlicence = \"MIT\"\n").unwrap();
-    registry.calibrate(known.id, &figures, "server", json!({})).await.unwrap();
+    registry.calibrate(known.id, &figures, &"server".into(), json!({})).await.unwrap();
     // What is not said is not denied.
-    let (again, is_new) = registry.import(&new_model(&manifest("known"), 1), "command").await.unwrap();
+    let (again, is_new) = registry.import(&new_model(&manifest("known"), 1), &"command".into()).await.unwrap();
     assert!(!is_new);
     assert_eq!(again, Model { manifest: Some(figures), ..active });
-    let entries = registry.audit(PageRequest::default()).await.unwrap().items;
-    assert_eq!(entries.iter().filter(|entry| entry.action == "model.import").count(), 1);
+    let entries = audit.list(&Filter::default(), PageRequest::default()).await.unwrap().items;
+    assert_eq!(entries.iter().filter(|entry| entry.record.action == "model.import").count(), 1);
     for (text, difference) in [
         ("name = \"new\"\nthreshold = 0.3", "its name is \"known\", not \"new\""),
         ("name = \"known\"\nthreshold = 0.35", "its threshold is 0.3, not 0.35"),
@@ -78,7 +80,7 @@ async fn what_is_known_stays_as_it_is() {
         ("name = \"known\"\nthreshold = 0.3\nlicence = \"mine\"", "its licence differs"),
     ] {
         let other = Manifest::from_toml(text).unwrap();
-        let error = registry.import(&new_model(&other, 1), "command").await.unwrap_err();
+        let error = registry.import(&new_model(&other, 1), &"command".into()).await.unwrap_err();
         assert!(matches!(&error, RegistryError::ModelExists { name, .. } if name == "known"), "{error}");
         assert!(error.to_string().contains(difference), "{error}");
         assert_eq!(registry.active().await.unwrap(), again);
@@ -103,15 +105,16 @@ async fn a_model_is_found_by_id_hash_or_a_name_that_only_it_has() {
 
 #[tokio::test]
 async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
-    let registry = Registry::new(&database().await);
+    let pools = database().await;
+    let (registry, audit) = (Registry::new(&pools), Audit::new(&pools, true));
     assert!(matches!(registry.active().await, Err(RegistryError::NoActiveModel)));
     assert!(matches!(registry.rollback_model().await, Err(RegistryError::NoFormerModel)));
     let [a, b, c] = [1, 2, 3].map(|n| (n, format!("model {n}")));
     let a = import(&registry, &a.1, a.0).await.unwrap().id;
     let b = import(&registry, &b.1, b.0).await.unwrap().id;
     let c = import(&registry, &c.1, c.0).await.unwrap().id;
-    assert!(registry.activate_first(a, "server").await.unwrap().unwrap().activated_at.is_some());
-    assert_eq!(registry.activate_first(b, "server").await.unwrap(), None);
+    assert!(registry.activate_first(a, &"server".into()).await.unwrap().unwrap().activated_at.is_some());
+    assert_eq!(registry.activate_first(b, &"server".into()).await.unwrap(), None);
 
     assert!(matches!(registry.hold_secondary(b).await, Err(RegistryError::NotSecondary)));
     promote(&registry, b).await.unwrap();
@@ -123,20 +126,20 @@ async fn one_model_is_active_and_the_former_is_what_a_rollback_takes() {
         assert_eq!(rollback, expected);
         promote(&registry, rollback).await.unwrap();
     }
-    let actions = registry.audit(PageRequest::default()).await.unwrap().items;
-    let activations: Vec<_> = actions.iter().filter(|entry| entry.action == "model.activate").collect();
+    let actions = audit.list(&Filter::default(), PageRequest::default()).await.unwrap().items;
+    let activations: Vec<_> = actions.iter().filter(|entry| entry.record.action == "model.activate").collect();
     assert_eq!(activations.len(), 6);
-    assert_eq!((activations[0].actor.as_str(), activations[0].model.as_deref()), ("admin key", Some("model 2")));
+    assert_eq!((activations[0].record.actor.as_str(), activations[0].model.as_deref()), ("admin key", Some("model 2")));
     assert_eq!(activations[0].details["former"], c.to_string());
     let three = |cursor: Option<&str>| PageRequest::new(Some(3), cursor).unwrap();
-    let first = registry.audit(three(None)).await.unwrap();
-    let second = registry.audit(three(first.next_cursor.as_deref())).await.unwrap();
+    let first = audit.list(&Filter::default(), three(None)).await.unwrap();
+    let second = audit.list(&Filter::default(), three(first.next_cursor.as_deref())).await.unwrap();
     assert_eq!([first.items, second.items].concat(), actions[..6]);
 }
 
 async fn retire(registry: &Registry, model: ModelId, even_rollback: bool) -> Result<(), RegistryError> {
     let mut transaction = registry.pool.begin().await?;
-    registry.retire(&mut transaction, model, even_rollback, "command").await?;
+    registry.retire(&mut transaction, model, even_rollback, &"command".into()).await?;
     Ok(transaction.commit().await?)
 }
 
@@ -145,19 +148,19 @@ async fn only_what_nobody_uses_is_retired() {
     let registry = Registry::new(&database().await);
     let a = import(&registry, "a", 1).await.unwrap().id;
     let b = import(&registry, "b", 2).await.unwrap().id;
-    registry.activate_first(a, "server").await.unwrap();
-    registry.set_secondary(b, Purpose::Promotion, "server", json!({})).await.unwrap();
+    registry.activate_first(a, &"server".into()).await.unwrap();
+    registry.set_secondary(b, Purpose::Promotion, &"server".into(), json!({})).await.unwrap();
     for id in [a, b] {
         let error = retire(&registry, id, true).await.unwrap_err();
         assert!(matches!(error, RegistryError::ModelInUse { .. }), "{error}");
     }
-    registry.switch(registry.hold_secondary(b).await.unwrap(), b, "server", json!({})).await.unwrap();
+    registry.switch(registry.hold_secondary(b).await.unwrap(), b, &"server".into(), json!({})).await.unwrap();
     assert!(matches!(retire(&registry, a, false).await, Err(RegistryError::ModelInUse { .. })));
     retire(&registry, a, true).await.unwrap();
     let retired = registry.model(a).await.unwrap();
     assert_eq!((retired.state, retired.file), (ModelState::Retired, None));
     assert!(matches!(
-        registry.set_secondary(a, Purpose::Promotion, "server", json!({})).await,
+        registry.set_secondary(a, Purpose::Promotion, &"server".into(), json!({})).await,
         Err(RegistryError::ModelNotFound(_))
     ));
     // Brought again, it begins again.
@@ -171,7 +174,7 @@ async fn promotions_at_once_leave_one_active() {
     for n in 0..4 {
         models.push(import(&registry, &format!("model {n}"), n).await.unwrap().id);
     }
-    registry.activate_first(models[0], "server").await.unwrap();
+    registry.activate_first(models[0], &"server".into()).await.unwrap();
     let attempts = (0..20).map(|n| {
         let (registry, model) = (registry.clone(), models[n % 4]);
         tokio::spawn(async move { promote(&registry, model).await })

@@ -1,5 +1,6 @@
 //! What the service answers with: the JSON of the HTTP surface and of the command line.
 
+mod audit;
 mod compare;
 mod decision;
 mod erasures;
@@ -14,6 +15,7 @@ mod shadow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use audit::{AuditEntry, AuditHead};
 pub use compare::{CandidateMatch, Compared, ComparedFace, ProbeMatches, Verified, VerifiedStored};
 pub use decision::{Basis, Decision, DecisionIn, FpirThreshold, Strangers};
 pub use erasures::{ErasedCounts, Erasure, ErasureState};
@@ -24,7 +26,7 @@ pub use galleries::{
 pub use info::{Info, ModelInfo, RequestLimits, ThresholdAt, Version};
 pub use jobs::{Job, SetAside};
 pub use keys::{CreatedKey, KeyEntry, KeyGallery, KeyState};
-pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
+pub use models::{ModelDetails, ModelEntry, Retired, Verdict};
 pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
 
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};

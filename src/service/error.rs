@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::access::AccessError;
+use crate::audit::AuditError;
 use crate::blobs::BlobError;
 use crate::db::DbError;
 use crate::engine::EngineError;
@@ -98,6 +99,8 @@ pub enum ServiceError {
     Forbidden(String),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]

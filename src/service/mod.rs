@@ -1,8 +1,9 @@
-//! What faceid does, without a word of HTTP, in five modules: access, recognition, models, enrolment and upkeep. Each uses only those
+//! What faceid does, without a word of HTTP, in six modules: access, audit, recognition, models, enrolment and upkeep. Each uses only those
 //! that are named before it.
 
 mod access;
 pub mod answers;
+mod audit;
 mod enrolment;
 mod error;
 mod models;
@@ -13,6 +14,7 @@ mod upkeep;
 mod work;
 
 pub use access::Access;
+pub use audit::Audit;
 pub use enrolment::{Deleted, Enrolment, NewDataset};
 pub use error::ServiceError;
 pub use models::{
@@ -40,12 +42,14 @@ pub struct Stores {
     pub registry: Registry,
     pub jobs: Jobs,
     pub answers: Answers,
+    pub audit: crate::audit::Audit,
 }
 
 /// The service, as it is for one caller: for the server itself, unless somebody else is named. Cloning is cheap.
 #[derive(Clone)]
 pub struct Services {
     pub access: Access,
+    pub audit: Audit,
     pub recognition: Recognition,
     pub models: Models,
     pub enrolment: Enrolment,
@@ -58,24 +62,26 @@ impl Services {
         access: Access,
         engine: &Engine,
         search_device: Option<Device>,
-        Stores { galleries, registry, jobs, answers }: &Stores,
+        Stores { galleries, registry, jobs, answers, audit }: &Stores,
         files: ModelFiles,
         active: Loaded,
         config: &Config,
     ) -> Self {
         let serving = Serving::start(galleries, active, &config.recognition, search_device);
-        let recognition = Recognition::new(engine, galleries, serving, config);
+        let recognition = Recognition::new(engine, galleries, audit, serving, config);
         let stores = (galleries, registry, jobs, answers);
         let models = Models::new(&recognition, (engine, search_device), stores, files, &config.jobs);
         let enrolment = Enrolment::new(&recognition, &models, engine, (galleries, jobs, answers), &config.jobs);
         let upkeep = Upkeep::new((&recognition, &models, &enrolment), engine, galleries, jobs, &config.jobs);
-        Self { access, recognition, models, enrolment, upkeep }
+        let audit = Audit::new(audit, galleries, registry, &config.audit);
+        Self { access, audit, recognition, models, enrolment, upkeep }
     }
 
     /// As they are for somebody.
     pub fn for_caller(&self, caller: &Caller) -> Self {
         Self {
             access: self.access.clone(),
+            audit: self.audit.for_caller(caller.clone()),
             recognition: self.recognition.for_caller(caller.clone()),
             models: self.models.for_caller(caller.clone()),
             enrolment: self.enrolment.for_caller(caller.clone()),

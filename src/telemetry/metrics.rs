@@ -50,6 +50,12 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("faceid_shadow_faces_total", "Faces that a candidate in the shadow was asked about, by outcome.");
     describe_gauge!("faceid_engine_info", "1, labelled with the device, precision and kernels in use.");
     describe_counter!("faceid_jobs_total", "Jobs that ended at this server, by kind and how they ended.");
+    describe_counter!("faceid_audit_entries_total", "Entries that this server wrote to the audit, by kind.");
+    describe_counter!(
+        "faceid_audit_lost_total",
+        "Answers that could not be noted, as the database was away for too long."
+    );
+    describe_gauge!("faceid_audit_unsealed", "Entries of the audit that have no place in the chain yet.");
     describe_counter!("faceid_follow_failures_total", "Times that this server could not follow the active model.");
     describe_gauge!("faceid_async_tasks", "Tasks of the async runtime that are alive.");
     describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory of the server process.");

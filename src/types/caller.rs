@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::actor::{Actor, request_id};
 use super::{GalleryId, KeyId};
 
 /// What a key is for.
@@ -65,6 +66,8 @@ pub struct Caller {
     role: Option<Role>,
     permissions: &'static [Permission],
     scope: Scope,
+    /// As records have it.
+    request: Option<Arc<str>>,
 }
 
 impl Role {
@@ -187,14 +190,15 @@ impl Caller {
 
     /// Whoever has a key that is kept in the database.
     pub fn with_key(key: KeyId, name: &str, role: Role, scope: Scope) -> Self {
-        Self { name: name.into(), key: Some(key), role: Some(role), permissions: role.permissions(), scope }
+        let permissions = role.permissions();
+        Self { name: name.into(), key: Some(key), role: Some(role), permissions, scope, request: None }
     }
 
     /// Whoever has the configured client key.
     pub fn client_key() -> Self {
         use Permission::{Ask, Change, Look, Manage};
         let permissions = &[Ask, Look, Change, Manage];
-        Self { name: Self::CLIENT_KEY.into(), key: None, role: None, permissions, scope: Scope::All }
+        Self { name: Self::CLIENT_KEY.into(), key: None, role: None, permissions, scope: Scope::All, request: None }
     }
 
     /// Whoever has the configured admin key.
@@ -218,7 +222,18 @@ impl Caller {
     }
 
     fn owner(name: &str) -> Self {
-        Self { name: name.into(), key: None, role: None, permissions: Role::Owner.permissions(), scope: Scope::All }
+        let permissions = Role::Owner.permissions();
+        Self { name: name.into(), key: None, role: None, permissions, scope: Scope::All, request: None }
+    }
+
+    /// As they ask by a request, by its id.
+    pub fn by_request(self, id: &str) -> Self {
+        Self { request: Some(request_id(id)), ..self }
+    }
+
+    /// As the audit names them.
+    pub fn actor(&self) -> Actor {
+        Actor { name: self.name.clone(), key: self.key, request: self.request.clone() }
     }
 
     /// What jobs and the audit call them: the name of their key, or what let them in without one.

@@ -147,7 +147,7 @@ async fn models_change_under_load_and_no_answer_mixes_them() {
         let own = answer.faces[0].matches.iter().find(|hit| hit.subject == *subject).unwrap();
         assert!(own.similarity > 0.99, "{own:?}");
     }
-    let audit: Page<AuditEntry> = app.get("/admin/audit?limit=200").await.json();
+    let audit: Page<AuditEntry> = app.get("/admin/audit?action=model&limit=200").await.json();
     let activations = audit.items.iter().filter(|entry| entry.action == "model.activate");
     assert_eq!(
         activations.map(|entry| entry.actor.as_str()).collect::<Vec<_>>(),
@@ -369,7 +369,7 @@ async fn a_model_that_is_no_better_is_promoted_by_force_alone() {
     assert_eq!(result["gate"], "overruled");
     // No better than the active one, but of use.
     assert_eq!((&result["enrolled"], &result["figures"]["mated"]), (&"passed".into(), &10.into()), "{result}");
-    let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
+    let audit: Page<AuditEntry> = app.get("/admin/audit?action=model").await.json();
     let activation = audit.items.iter().find(|entry| entry.action == "model.activate").unwrap();
     assert_eq!((&activation.details["force"], &activation.details["gate"]), (&true.into(), &"overruled".into()));
     // Empty galleries say nothing of a model.

@@ -1,6 +1,7 @@
 //! Tests of faceid from outside: over HTTP and by its command line, with a real Postgres, the real networks and
 //! real photos.
 
+mod audit;
 mod auth;
 mod bad_input;
 mod batch;

@@ -95,7 +95,7 @@ async fn a_model_without_figures_is_measured_on_enrolled_faces_before_it_answers
     let answer: Identified = app.post_form("/identify", form.text("fmr", "0.01")).await.json();
     let best = &answer.faces[0].matches[0];
     assert!(answer.model == "bgr" && best.subject == people[0].0 && best.probability.unwrap() > 0.9, "{best:?}");
-    let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
+    let audit: Page<AuditEntry> = app.get("/admin/audit?action=model").await.json();
     assert!(audit.items.iter().any(|entry| entry.action == "model.calibrate"), "{audit:?}");
 }
 
@@ -137,7 +137,7 @@ async fn importing_the_file_of_a_known_model_changes_nothing_of_it() {
     // Beyond the time in which a server would follow.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(app.answering().await, "sface-128");
-    let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
+    let audit: Page<AuditEntry> = app.get("/admin/audit?action=model").await.json();
     assert_eq!(audit.items.iter().filter(|entry| entry.action == "model.import").count(), 1, "{audit:?}");
 
     // A candidate that was described wrongly is retired and imported again; nothing of the wrong description stays.
@@ -199,7 +199,7 @@ async fn a_model_that_enrolled_people_show_to_be_worthless_is_promoted_by_force_
     assert_eq!((nonsense.entry.state.as_str(), nonsense.entry.is_secondary), ("candidate", false));
     // What it says of itself is not what those people gave who refused it.
     assert!(nonsense.manifest.unwrap()["fmr"].is_null());
-    let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
+    let audit: Page<AuditEntry> = app.get("/admin/audit?action=promotion").await.json();
     assert!(audit.items.iter().any(|entry| entry.action == "promotion.end"), "{audit:?}");
     let photo = photos::read(&people[0].1[3]);
     let answer: Identified = app.post_photo("/identify", &photo).await.json();
@@ -225,7 +225,7 @@ async fn a_model_that_enrolled_people_show_to_be_worthless_is_promoted_by_force_
     assert_eq!((&result["gate"], &result["enrolled"]), (&"not_evaluated".into(), &"overruled".into()), "{result}");
     assert!(result["figures"]["fmr"]["low"].as_f64().unwrap() > 0.5, "{result}");
     app.until_answers("nonsense").await;
-    let audit: Page<AuditEntry> = app.get("/admin/audit").await.json();
+    let audit: Page<AuditEntry> = app.get("/admin/audit?action=model").await.json();
     let activation = audit.items.iter().find(|entry| entry.action == "model.activate").unwrap();
     assert_eq!((&activation.details["force"], &activation.details["enrolled"]), (&true.into(), &"overruled".into()));
     // Back to what was active before needs no look.

@@ -3,7 +3,7 @@
 use super::super::CliError;
 use super::super::backend::Backend;
 use crate::jobs::Lane;
-use crate::service::answers::{AuditEntry, Disagreement, Job, ModelDetails, ModelEntry, Page, ShadowReport};
+use crate::service::answers::{Disagreement, Job, ModelDetails, ModelEntry, Page, ShadowReport};
 use crate::service::requests::{ForceRequest, ListRequest, ModelUpload, ShadowRequest};
 use crate::types::JobId;
 
@@ -103,13 +103,6 @@ impl Backend {
                 app.work_on_jobs(&[Lane::Erasure]);
                 Ok(job)
             }
-        }
-    }
-
-    pub async fn audit(&self, list: &ListRequest) -> Result<Page<AuditEntry>, CliError> {
-        match self {
-            Self::Server(client) => client.get(&["admin", "audit"], list).await,
-            Self::Direct(app) => Ok(app.for_command().models.audit(list.page("audit")?).await?),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::evaluation::GateOutcome;
 use crate::jobs::JobState;
 use crate::registry::ChannelOrder;
 use crate::service::answers::{Job, ModelEntry, Retired};
-use crate::service::requests::{FileBytes, ListRequest, ModelUpload};
+use crate::service::requests::{FileBytes, ModelUpload};
 use crate::service::{GateState, Promoted, ServiceError};
 use crate::types::Threshold;
 
@@ -58,8 +58,6 @@ enum Command {
     Shadow(shadow::Shadow),
     /// Delete a model's embeddings and its file
     Retire(OneWithForce),
-    /// List who changed what
-    Audit(Audit),
 }
 
 #[derive(clap::Args)]
@@ -86,15 +84,6 @@ struct OneWithForce {
     /// Overrule what would otherwise refuse it; the record notes it
     #[arg(long)]
     force: bool,
-}
-
-#[derive(clap::Args)]
-struct Audit {
-    /// Entries at most, latest first
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200), value_name = "N")]
-    limit: u32,
-    #[command(flatten)]
-    plain: Plain,
 }
 
 #[derive(clap::Args)]
@@ -137,7 +126,6 @@ impl Models {
             Command::Rollback(plain) => plain.roll_back().await,
             Command::Shadow(shadow) => shadow.run().await,
             Command::Retire(retirement) => retirement.retire().await,
-            Command::Audit(audit) => audit.run().await,
         }
     }
 }
@@ -233,24 +221,6 @@ impl OneWithForce {
             say(format_args!("retired {}: {} embeddings deleted", retired.model, retired.embeddings));
             if retired.lost_faces > 0 {
                 say(format_args!("  {} faces cannot be found any more", retired.lost_faces));
-            }
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-impl Audit {
-    async fn run(self) -> Result<ExitCode, CliError> {
-        let backend = self.plain.backend.open_as_admin().await?;
-        let audited = backend.audit(&ListRequest::first(self.limit)?).await;
-        backend.close().await;
-        let audited = audited?;
-        if self.plain.json {
-            print_json(&audited)?;
-        } else {
-            for entry in &audited.items {
-                let (at, model) = (entry.at.format("%F %T"), entry.model.as_deref().unwrap_or("-"));
-                say(format_args!("{at}  {:<10} {:<16} {model}  {}", entry.actor, entry.action, entry.details));
             }
         }
         Ok(ExitCode::SUCCESS)

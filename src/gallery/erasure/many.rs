@@ -1,8 +1,9 @@
 //! Many subjects, or faces, at once: a few statements for all of them, with the locks and in the steps of one.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::PgExecutor;
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -10,10 +11,11 @@ use uuid::Uuid;
 use super::super::{Expected, Galleries, GalleryError, SubjectFilter, as_id};
 use super::receipts::{Doomed, add_piece, finish};
 use super::rows::{
-    Fate, count, erase_faces, erase_faces_of_lasting, erase_subjects, hide, hold_subjects, owners, set_patience,
+    Fate, Owned, count, erase_faces, erase_faces_of_lasting, erase_subjects, hide, hold_subjects, owners, set_patience,
     transaction_id,
 };
 use super::{AT_ONCE, ATTEMPTS, Erased, PIECE, PIECE_PATIENCE, Piece};
+use crate::audit::Action;
 use crate::db::Transaction;
 use crate::types::{ErasureId, FaceId, GalleryId, Name, NamePrefix, SubjectId};
 
@@ -136,7 +138,8 @@ impl Galleries {
                 erased
             }
         };
-        let subjects = held.into_iter().map(SubjectId).collect();
+        let subjects: Vec<SubjectId> = held.into_iter().map(SubjectId).collect();
+        self.note(transaction, Action::SubjectErase, (gallery, &subjects), json!(erased)).await?;
         Ok(Some(HiddenSubjects { subjects, erased, rest, transaction: number, erasure }))
     }
 
@@ -206,6 +209,8 @@ impl Galleries {
             if present.is_empty() {
                 continue;
             }
+            self.note_faces(&mut transaction, &present).await?;
+            let present: Vec<Uuid> = present.into_iter().map(|owned| owned.face).collect();
             let (erased, erasures) = erase_faces_of_lasting(&mut transaction, &present).await?;
             done.transaction = Some(transaction_id(&mut transaction).await?);
             transaction.commit().await?;
@@ -216,16 +221,29 @@ impl Galleries {
         Ok(done)
     }
 
+    /// Notes that faces are erased, gallery by gallery.
+    async fn note_faces(&self, transaction: &mut Transaction, faces: &[Owned]) -> Result<(), GalleryError> {
+        let galleries: BTreeSet<Uuid> = faces.iter().map(|owned| owned.gallery).collect();
+        for gallery in galleries {
+            let own = || faces.iter().filter(|owned| owned.gallery == gallery);
+            let subjects: BTreeSet<SubjectId> = own().map(|owned| SubjectId(owned.subject)).collect();
+            let subjects: Vec<SubjectId> = subjects.into_iter().collect();
+            let details = json!({"faces": own().map(|owned| owned.face).collect::<Vec<_>>()});
+            self.note(transaction, Action::FaceErase, (GalleryId(gallery), &subjects), details).await?;
+        }
+        Ok(())
+    }
+
     /// Begins a transaction that holds the subjects of faces, which keeps these from going elsewhere; says which there are.
-    async fn begin_with_subjects_of(&self, faces: &[Uuid]) -> Result<(Transaction, Vec<Uuid>), GalleryError> {
+    async fn begin_with_subjects_of(&self, faces: &[Uuid]) -> Result<(Transaction, Vec<Owned>), GalleryError> {
         for _ in 0..ATTEMPTS {
             let mut transaction = self.pool.begin().await?;
             let subjects: HashSet<Uuid> =
-                owners(&mut transaction, faces, &self.scope()).await?.into_iter().map(|(_, id)| id).collect();
+                owners(&mut transaction, faces, &self.scope()).await?.into_iter().map(|owned| owned.subject).collect();
             let held = hold_subjects(&mut transaction, &subjects.into_iter().collect::<Vec<_>>()).await?;
             let now = owners(&mut transaction, faces, &self.scope()).await?;
-            if now.iter().all(|(_, subject)| held.contains(subject)) {
-                return Ok((transaction, now.into_iter().map(|(face, _)| face).collect()));
+            if now.iter().all(|owned| held.contains(&owned.subject)) {
+                return Ok((transaction, now));
             }
             // One went to another subject while the locks were waited for.
             transaction.rollback().await?;

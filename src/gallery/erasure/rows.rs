@@ -1,6 +1,6 @@
 //! The rows: locking them, hiding, moving and deleting them. All of it in the caller's transaction.
 
-use sqlx::{PgConnection, Postgres};
+use sqlx::{FromRow, PgConnection, Postgres};
 use uuid::Uuid;
 
 use super::super::revision::as_expected;
@@ -293,14 +293,22 @@ pub(super) async fn erase_faces_of_lasting(
     Ok((Erased { subjects: 0, faces, embeddings }, erasures))
 }
 
+/// A face, and whose it is.
+#[derive(FromRow)]
+pub(super) struct Owned {
+    pub face: Uuid,
+    pub subject: Uuid,
+    pub gallery: Uuid,
+}
+
 /// Of these faces those that nobody erases, in some galleries or in all, and whose they are.
 pub(super) async fn owners(
     connection: &mut PgConnection,
     faces: &[Uuid],
     galleries: &Option<Vec<Uuid>>,
-) -> Result<Vec<(Uuid, Uuid)>, sqlx::Error> {
+) -> Result<Vec<Owned>, sqlx::Error> {
     sqlx::query_as(
-        "select id, subject_id from present_faces where id = any($1) and ($2::uuid[] is null or gallery_id = any($2))",
+        "select id as face, subject_id as subject, gallery_id as gallery from present_faces where id = any($1) and ($2::uuid[] is null or gallery_id = any($2))",
     )
     .bind(faces)
     .bind(galleries)

@@ -1,6 +1,7 @@
 //! Tests against a real Postgres, each in a database of its own.
 
 mod approximate;
+mod audit;
 mod changes;
 mod databases;
 mod embeddings;

@@ -25,13 +25,13 @@ async fn enroll(
 async fn a_face_needs_an_embedding_of_the_active_model() {
     let db = Fixture::new().await;
     let (next, mut random) = (next(&db).await, Random(5));
-    db.registry.activate_first(db.model, "server").await.unwrap();
+    db.registry.activate_first(db.model, &"server".into()).await.unwrap();
     let small = [(next, random.embedding_of(8))];
     // That of a model that nobody wants is left out.
     enroll(&db, db.model, &axis(0), &small).await.unwrap();
     assert_eq!(db.rows("embeddings").await, 1);
 
-    db.registry.set_secondary(next, Purpose::Promotion, "server", json!({})).await.unwrap();
+    db.registry.set_secondary(next, Purpose::Promotion, &"server".into(), json!({})).await.unwrap();
     assert_eq!(missing(&db, next).await, 1);
     enroll(&db, db.model, &axis(1), &small).await.unwrap();
     assert_eq!(db.rows("embeddings").await, 3);
@@ -39,7 +39,7 @@ async fn a_face_needs_an_embedding_of_the_active_model() {
     db.galleries.store_embeddings(next, &[(face, small[0].1.clone())]).await.unwrap();
     let mut held = db.registry.hold_secondary(next).await.unwrap();
     assert_eq!(db.galleries.count_missing_within(&mut held, next).await.unwrap(), 0);
-    db.registry.switch(held, next, "server", json!({})).await.unwrap();
+    db.registry.switch(held, next, &"server".into(), json!({})).await.unwrap();
 
     let error = enroll(&db, db.model, &axis(2), &[]).await.unwrap_err();
     assert!(matches!(error, GalleryError::OtherModel { active } if active == next), "{error}");
@@ -53,8 +53,8 @@ async fn a_face_needs_an_embedding_of_the_active_model() {
 async fn no_switch_overlaps_an_enrolment() {
     let db = std::sync::Arc::new(Fixture::new().await);
     let next = next(&db).await;
-    db.registry.activate_first(db.model, "server").await.unwrap();
-    db.registry.set_secondary(next, Purpose::Promotion, "server", json!({})).await.unwrap();
+    db.registry.activate_first(db.model, &"server".into()).await.unwrap();
+    db.registry.set_secondary(next, Purpose::Promotion, &"server".into(), json!({})).await.unwrap();
     let (subject, metadata, own) = (name("Ada"), Metadata::default(), axis(0));
     let face = face(db.model, "default", &subject, &metadata, &own);
     let enrolment = db.galleries.begin_enrolment(&face).await.unwrap();
@@ -92,14 +92,14 @@ async fn waits_for_models(db: &Fixture) -> bool {
 async fn a_retired_model_leaves_nothing() {
     let db = Fixture::new().await;
     let (next, mut random) = (next(&db).await, Random(6));
-    db.registry.activate_first(db.model, "server").await.unwrap();
-    db.registry.set_secondary(next, Purpose::Promotion, "server", json!({})).await.unwrap();
+    db.registry.activate_first(db.model, &"server".into()).await.unwrap();
+    db.registry.set_secondary(next, Purpose::Promotion, &"server".into(), json!({})).await.unwrap();
     for n in 0..3 {
         enroll(&db, db.model, &axis(n), &[(next, random.embedding_of(8))]).await.unwrap();
     }
-    db.registry.clear_secondary(next, Purpose::Promotion, "server", "a test").await.unwrap();
+    db.registry.clear_secondary(next, Purpose::Promotion, &"server".into(), "a test").await.unwrap();
     let mut transaction = db.galleries.begin().await.unwrap();
-    db.registry.retire(&mut transaction, next, false, "command").await.unwrap();
+    db.registry.retire(&mut transaction, next, false, &"command".into()).await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(db.galleries.count_retired(next).await.unwrap(), Retirement { embeddings: 3, lost_faces: 0 });
     assert_eq!(delete_all(&db, next).await, 3);
@@ -130,7 +130,7 @@ async fn delete_all(db: &Fixture, model: ModelId) -> u64 {
 async fn a_model_is_retired_in_pieces_that_no_subject_is_split_over() {
     let db = Fixture::new().await;
     let (next, mut random) = (next(&db).await, Random(16));
-    db.registry.activate_first(db.model, "server").await.unwrap();
+    db.registry.activate_first(db.model, &"server".into()).await.unwrap();
     let mut faces = Vec::new();
     for n in 0..700 {
         faces.push(db.enroll("default", &format!("subject {}", n % 350), &random.embedding()).await.face_id);

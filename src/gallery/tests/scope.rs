@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::db::PageRequest;
-use crate::types::{ErasureId, Scope};
+use crate::types::{Caller, ErasureId, KeyId, Role, Scope};
 
 /// What a question is about: a gallery, by what it is called in the question, two subjects, a face, and something that was set aside.
 struct About {
@@ -86,6 +86,10 @@ impl About {
         }
         answer
     }
+}
+
+fn caller(scope: Scope) -> Caller {
+    Caller::with_key(KeyId::new(), "key", Role::Admin, scope)
 }
 
 type Ask = for<'a> fn(&'a Galleries, &'a About) -> BoxFuture<'a, String>;
@@ -227,7 +231,7 @@ async fn what_is_outside_of_the_scope_is_not_there() {
     let db = Fixture::new().await;
     let own = db.galleries.create_gallery(&name("own")).await.unwrap();
     db.enroll("own", "Eve", &axis(3)).await;
-    let scoped = db.galleries.within(&Scope::Galleries([own.id].into()));
+    let scoped = db.galleries.for_caller(&caller(Scope::Galleries([own.id].into())));
     for (number, (method, ask)) in questions().into_iter().enumerate() {
         for by_id in [false, true] {
             let (there, nowhere) = (About::there(&db, number, by_id).await, About::nowhere(&db, by_id));
@@ -253,7 +257,7 @@ async fn lists_have_what_is_in_the_scope_alone() {
     let all = db.galleries.list_galleries(PageRequest::default()).await.unwrap();
     assert_eq!(all.items.len(), 3);
     for scope in [vec![], vec![one], vec![one, other], vec![one, GalleryId::new()]] {
-        let scoped = db.galleries.within(&Scope::Galleries(scope.clone().into()));
+        let scoped = db.galleries.for_caller(&caller(Scope::Galleries(scope.clone().into())));
         let page = scoped.list_galleries(PageRequest::new(Some(1), None).unwrap()).await.unwrap();
         let mut listed: Vec<GalleryId> = page.items.iter().map(|gallery| gallery.id).collect();
         if let Some(cursor) = &page.next_cursor {
@@ -274,7 +278,7 @@ async fn who_sees_some_galleries_creates_none_and_learns_of_no_id() {
     let db = Fixture::new().await;
     let own = db.galleries.create_gallery(&name("own")).await.unwrap();
     let other = db.galleries.create_gallery(&name("other")).await.unwrap();
-    let scoped = db.galleries.within(&Scope::Galleries([own.id].into()));
+    let scoped = db.galleries.for_caller(&caller(Scope::Galleries([own.id].into())));
     for text in ["other", "new"] {
         let refused = scoped.create_gallery(&name(text)).await;
         assert!(matches!(refused, Err(GalleryError::GalleryNotFound(named)) if named == text));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use super::super::enroll::{OnDoubt, await_turn};
 use super::super::{Galleries, GalleryError, Metadata, Policy, as_id, check_dimension};
 use super::copy::Rows;
 use super::{FaceRecord, Ids, IntakeError, Record, SubjectRecord};
+use crate::audit::Action;
 use crate::db::{MODELS_LOCK, Topic, Transaction, notify};
 use crate::types::{FaceId, GalleryId, ModelId, Name, Scope, SubjectId};
 
@@ -86,11 +88,31 @@ impl Intake {
             Some(model) => copy_embeddings(&mut transaction, gallery, model, &placed).await?,
             None => 0,
         };
+        let created = subjects_created;
+        self.note(&mut transaction, (gallery, gallery_created), &subjects, json!({"faces": faces, "created": created}))
+            .await?;
         notify(&mut *transaction, Topic::Changes).await?;
         transaction.commit().await?;
         self.into = Some(gallery);
         self.faces += faces;
         Ok(Stored { gallery_created, subjects_created, faces, embeddings, chips, skipped })
+    }
+
+    /// Notes a batch, as part of it.
+    async fn note(
+        &self,
+        transaction: &mut Transaction,
+        (gallery, is_new): (GalleryId, bool),
+        subjects: &HashMap<Name, SubjectId>,
+        details: Value,
+    ) -> Result<(), GalleryError> {
+        let into = &self.galleries;
+        if is_new {
+            into.note(transaction, Action::GalleryCreate, (gallery, &[]), json!({"by": "import"})).await?;
+        }
+        let mut subjects: Vec<SubjectId> = subjects.values().copied().collect();
+        subjects.sort_unstable();
+        Ok(into.note(transaction, Action::FacesImport, (gallery, &subjects), details).await?)
     }
 
     /// After the last batch.

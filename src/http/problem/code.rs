@@ -85,6 +85,15 @@ pub enum Code {
 }
 
 impl Code {
+    /// As it is written.
+    pub(in crate::http) fn name(self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(name)) => name,
+            // A variant without fields is a string.
+            _ => String::new(),
+        }
+    }
+
     pub(in crate::http) fn status(self) -> StatusCode {
         match self {
             Self::MalformedJson

@@ -33,7 +33,7 @@ impl Access {
         let scope = galleries.as_deref().map_or(Scope::All, |galleries| Scope::Galleries(galleries.into()));
         may_all_of(caller, &Caller::with_key(KeyId::new(), name.as_str(), role, scope))?;
         let new = access::NewKey { name: &name, role, galleries: galleries.as_deref(), expires_at };
-        let created = self.0.keys.create(&new).await?;
+        let created = self.0.keys.by(caller).create(&new).await?;
         info!(key = %created.0.id, %role, by = caller.name(), "a key was made");
         Ok(self.shown(created).await)
     }
@@ -70,7 +70,7 @@ impl Access {
     /// Gives a key another value. The one that it has may go on working for a while.
     pub async fn rotate_key(&self, caller: &Caller, key: &str, how: RotateKey) -> Result<CreatedKey, ServiceError> {
         let key = self.own(caller, key).await?;
-        let rotated = self.0.keys.rotate(key.id, Duration::from_secs(how.keep_for.get())).await?;
+        let rotated = self.0.keys.by(caller).rotate(key.id, Duration::from_secs(how.keep_for.get())).await?;
         info!(key = %key.id, by = caller.name(), "a key was rotated");
         Ok(self.shown(rotated).await)
     }
@@ -78,7 +78,7 @@ impl Access {
     /// Takes a key back for good.
     pub async fn revoke_key(&self, caller: &Caller, key: &str) -> Result<KeyEntry, ServiceError> {
         let key = self.own(caller, key).await?;
-        let revoked = self.0.keys.revoke(key.id).await?;
+        let revoked = self.0.keys.by(caller).revoke(key.id).await?;
         info!(key = %key.id, by = caller.name(), "a key was revoked");
         self.catch_up().await;
         Ok(entry(revoked))

@@ -84,21 +84,3 @@ pub struct Retired {
     /// Faces of which nothing is left to find them by: they had no chip, and no embedding of another model.
     pub lost_faces: u64,
 }
-
-/// Something that was done.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct AuditEntry {
-    pub id: uuid::Uuid,
-    pub at: DateTime<Utc>,
-    /// `admin key`, `anyone` (a server without keys), `command` (on the database) or `server` (its configuration, a job).
-    pub actor: String,
-    /// Such as `model.import`, `promotion.start`, `model.activate`, `shadow.start`, `model.retire`.
-    pub action: String,
-    #[schema(required)]
-    pub model_id: Option<uuid::Uuid>,
-    /// The name of the model.
-    #[schema(required)]
-    pub model: Option<String>,
-    #[schema(value_type = Object)]
-    pub details: Value,
-}

@@ -66,12 +66,12 @@ impl Enrolment {
 
     /// The galleries that there are for the caller.
     fn galleries(&self) -> Galleries {
-        self.parts.all_galleries.within(self.caller.scope())
+        self.parts.all_galleries.for_caller(&self.caller)
     }
 
     /// The jobs that there are for the caller.
     fn jobs(&self) -> Jobs {
-        self.parts.all_jobs.within(self.caller.scope())
+        self.parts.all_jobs.for_caller(&self.caller)
     }
 
     fn recognition(&self) -> Recognition {

@@ -1,13 +1,12 @@
-//! The models that the database knows: listed, imported; and the record of who did what.
+//! The models that the database knows: listed, and imported.
 
 use sha2::{Digest, Sha256};
 
 use super::{Models, NewModelFile};
-use crate::db::PageRequest;
 use crate::engine::Step;
 use crate::registry::{self, GateVerdict, Manifest, ManifestError, Model, ModelFormat, ModelSource, ModelState};
 use crate::service::ServiceError;
-use crate::service::answers::{AuditEntry, ModelDetails, ModelEntry, Page};
+use crate::service::answers::{ModelDetails, ModelEntry};
 use crate::service::requests::ModelUpload;
 use crate::types::{ModelId, hex};
 
@@ -53,7 +52,7 @@ impl Models {
         let allow_code = upload.allow_code && !self.caller.is_anyone();
         let manifest = self.manifest_of(&sha256, upload).await?;
         let file = NewModelFile { content, manifest, source: ModelSource::Import, parent: None, allow_code };
-        let (loaded, is_new) = self.parts.files.import(file, self.caller.name()).await?;
+        let (loaded, is_new) = self.parts.files.import(file, &self.caller.actor()).await?;
         Ok((entry(loaded.model, self.rollback_id().await?), is_new))
     }
 
@@ -100,11 +99,6 @@ impl Models {
         Ok(self.parts.registry.set_verdict(model, verdict).await?)
     }
 
-    /// Who changed what, latest first.
-    pub async fn audit(&self, page: PageRequest) -> Result<Page<AuditEntry>, ServiceError> {
-        Ok(self.parts.registry.audit(page).await?.into())
-    }
-
     async fn rollback_id(&self) -> Result<Option<ModelId>, ServiceError> {
         match self.parts.registry.rollback_model().await {
             Ok(model) => Ok(Some(model.id)),
@@ -136,20 +130,6 @@ fn entry(model: Model, rollback: Option<ModelId>) -> ModelEntry {
         is_secondary: model.is_secondary,
         shadow: model.shadow,
         is_rollback,
-    }
-}
-
-impl From<registry::AuditEntry> for AuditEntry {
-    fn from(entry: registry::AuditEntry) -> Self {
-        Self {
-            id: entry.id,
-            at: entry.at,
-            actor: entry.actor,
-            action: entry.action,
-            model_id: entry.model_id,
-            model: entry.model,
-            details: entry.details,
-        }
     }
 }
 

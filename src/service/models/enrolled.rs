@@ -10,7 +10,7 @@ use crate::evaluation::{
 use crate::gallery::PhotoId;
 use crate::registry::Model;
 use crate::service::ServiceError;
-use crate::types::ModelId;
+use crate::types::{Actor, ModelId};
 
 /// Galleries that are looked at, as many of the largest and the rest by lot, and people with two photos that one has at least.
 const MOST_GALLERIES: usize = 200;
@@ -135,7 +135,7 @@ const RATES: [f64; 6] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
 impl Models {
     /// Gives a model that has no rates those that enrolled faces show, which must be embedded by it; its threshold stays.
     /// With too few people it stays as it is. Who is enrolled under two names makes thresholds too high rather than too low.
-    pub(in crate::service) async fn calibrate(&self, id: ModelId, actor: &str) -> Result<(), ServiceError> {
+    pub(in crate::service) async fn calibrate(&self, id: ModelId, actor: &Actor) -> Result<(), ServiceError> {
         let model = self.parts.registry.model(id).await?;
         let Some(manifest) = model.manifest.as_ref().filter(|manifest| !manifest.has_rates()) else { return Ok(()) };
         let sample = self.sample_of_enrolled(model.id).await?;

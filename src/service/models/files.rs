@@ -13,7 +13,7 @@ use crate::engine::{Channels, Engine, EngineError, Format, InputNormalisation, L
 use crate::registry::{ChannelOrder, Manifest, Model, ModelFormat, ModelSource, NewModel, Registry, RegistryError};
 use crate::service::ServiceError;
 use crate::service::recognition::Loaded;
-use crate::types::{ModelId, hex};
+use crate::types::{Actor, ModelId, hex};
 
 /// A model file that somebody brings.
 pub struct NewModelFile {
@@ -48,7 +48,7 @@ impl ModelFiles {
     /// Looks at a file, stores it and registers it as a candidate; `false`: it is known already, and stays as it is.
     ///
     /// A file that an operator brings is tried out in a process of its own before it is loaded here.
-    pub async fn import(&self, file: NewModelFile, actor: &str) -> Result<(Loaded, bool), ServiceError> {
+    pub async fn import(&self, file: NewModelFile, actor: &Actor) -> Result<(Loaded, bool), ServiceError> {
         let NewModelFile { content, manifest, source, parent, allow_code } = file;
         let bytes = content.len();
         if bytes > self.max_bytes {

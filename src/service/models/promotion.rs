@@ -16,7 +16,7 @@ use crate::service::answers::Job;
 use crate::service::once::{Once, once};
 use crate::service::recognition::Loaded;
 use crate::service::work::{self, Failure, new_job, settings_of};
-use crate::types::{ModelId, RequestKey};
+use crate::types::{Actor, ModelId, RequestKey};
 
 /// A promotion to be done.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,7 @@ pub struct Promotion<'a> {
     /// Whether what the gate or the enrolled people refuse is promoted all the same, and faces without chips may be left behind.
     pub force: bool,
     /// Who wants it.
-    pub actor: &'a str,
+    pub actor: &'a Actor,
 }
 
 /// What a promotion did.
@@ -152,7 +152,7 @@ impl Models {
     pub(super) async fn embed_until_ready(
         &self,
         loaded: &Loaded,
-        actor: &str,
+        actor: &Actor,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<(EmbeddedFaces, Transaction), ServiceError> {
         let id = loaded.model.id;
@@ -219,17 +219,17 @@ impl Models {
     }
 
     async fn submit(&self, model: &Model, force: bool, key: Option<&RequestKey>) -> Result<(Job, bool), ServiceError> {
-        let actor = self.caller.name();
+        let (actor, by) = (&self.caller.actor(), self.caller.name());
         self.check_promotion(&Promotion { model: model.id, force, actor }).await?;
-        let settings = PromotionSettings { model: model.id, name: model.name.clone(), force, actor: actor.to_owned() };
-        let new = new_job(JobKind::Promote, model.id.to_string(), &settings, actor)?;
+        let settings = PromotionSettings { model: model.id, name: model.name.clone(), force, actor: by.to_owned() };
+        let new = new_job(JobKind::Promote, model.id.to_string(), &settings, by)?;
         work::submit(&self.jobs(), &new, key).await
     }
 
     /// Works on such a job.
     pub(in crate::service) async fn run_promotion(&self, lease: &Lease) -> Result<Value, Failure> {
         let settings: PromotionSettings = settings_of(lease)?;
-        let actor = settings.actor.as_str();
+        let actor = &Actor::from(settings.actor.as_str());
         let promotion = Promotion { model: settings.model, force: settings.force, actor };
         let promoting = self.embed_for(lease, (settings.model, Purpose::Promotion, actor), |progress| {
             self.promote(promotion, move |done, total| _ = progress.send_replace((done, total)))

@@ -33,10 +33,10 @@ impl Models {
     }
 
     async fn retire(&self, model: &str, force: bool, key: Option<&RequestKey>) -> Result<(Job, bool), ServiceError> {
-        let (model, actor) = (self.find_model(model).await?, self.caller.name());
-        let new = retirement(&model, actor)?;
+        let model = self.find_model(model).await?;
+        let new = retirement(&model, self.caller.name())?;
         let mut transaction = self.galleries().begin().await?;
-        self.parts.registry.retire(&mut transaction, model.id, force, actor).await?;
+        self.parts.registry.retire(&mut transaction, model.id, force, &self.caller.actor()).await?;
         let submitted = self.jobs().submit_within(&mut transaction, &new).await?.map(|job| (job.into(), true));
         if let Some(answer) = &submitted {
             keep(&mut transaction, key, answer, &[]).await?;
@@ -59,7 +59,7 @@ impl Models {
     }
 }
 
-fn retirement(model: &Model, actor: &str) -> Result<NewJob, ServiceError> {
+fn retirement(model: &Model, by: &str) -> Result<NewJob, ServiceError> {
     let settings = RetirementSettings { model: model.id, name: model.name.clone() };
-    new_job(JobKind::Retire, model.id.to_string(), &settings, actor)
+    new_job(JobKind::Retire, model.id.to_string(), &settings, by)
 }

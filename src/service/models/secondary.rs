@@ -12,7 +12,7 @@ use crate::jobs::{JobError, JobKind, Lease, Stop};
 use crate::registry::{Model, Purpose};
 use crate::service::ServiceError;
 use crate::service::work::Failure;
-use crate::types::{Caller, ModelId};
+use crate::types::{Actor, Caller, ModelId};
 
 /// How often a job says how far it is.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ impl Models {
     pub(in crate::service) async fn embed_for<T, F: Future<Output = Result<T, ServiceError>>>(
         &self,
         lease: &Lease,
-        (model, purpose, actor): (ModelId, Purpose, &str),
+        (model, purpose, actor): (ModelId, Purpose, &Actor),
         work: impl FnOnce(Progress) -> F,
     ) -> Result<T, Failure> {
         let (progress, seen) = watch::channel((0, 0));
@@ -40,14 +40,15 @@ impl Models {
                 return Err(Failure::Stopped);
             }
         };
-        if let Err(Failure::Final(reason)) = &outcome {
-            self.abandon(model, purpose, actor, reason).await;
+        if let Err(Failure::Final(_)) = &outcome {
+            // The job says why.
+            self.abandon(model, purpose, actor, "failed").await;
         }
         outcome
     }
 
     /// New faces need not be embedded by the model any more. If the database is away, [`Self::end_orphaned`] does it.
-    async fn abandon(&self, model: ModelId, purpose: Purpose, actor: &str, reason: &str) {
+    async fn abandon(&self, model: ModelId, purpose: Purpose, actor: &Actor, reason: &str) {
         if let Err(error) = self.parts.registry.clear_secondary(model, purpose, actor, reason).await {
             warn!(%error, "cannot note that a model is given up; trying again");
         }
@@ -64,7 +65,7 @@ impl Models {
         if !is_needed {
             self.parts
                 .registry
-                .clear_secondary(secondary.id, Purpose::Promotion, Caller::server().name(), "its job has ended")
+                .clear_secondary(secondary.id, Purpose::Promotion, &Caller::server().actor(), "its job has ended")
                 .await?;
         }
         Ok(!is_needed)

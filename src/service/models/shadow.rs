@@ -16,7 +16,7 @@ use crate::service::once::{Once, once};
 use crate::service::recognition::{Answered, Probes, Serving, count_shadow, opinion};
 use crate::service::requests::ShadowRequest;
 use crate::service::work::{Failure, new_job, patiently, settings_of, submit};
-use crate::types::{ModelId, RequestKey, StoredEmbedding};
+use crate::types::{Actor, ModelId, RequestKey, StoredEmbedding};
 
 /// The settings of a job, as the database keeps them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ impl Models {
     /// Works on such a job.
     pub(in crate::service) async fn run_shadow(&self, lease: &Lease) -> Result<Value, Failure> {
         let settings: ShadowSettings = settings_of(lease)?;
-        let actor = settings.actor.as_str();
+        let actor = &Actor::from(settings.actor.as_str());
         let beginning = self.embed_for(lease, (settings.model, Purpose::Shadow, actor), |progress| {
             self.begin_shadow(&settings, move |done, total| _ = progress.send_replace((done, total)))
         });
@@ -79,7 +79,7 @@ impl Models {
         settings: &ShadowSettings,
         progress: impl FnMut(u64, u64),
     ) -> Result<EmbeddedFaces, ServiceError> {
-        let actor = settings.actor.as_str();
+        let actor = &Actor::from(settings.actor.as_str());
         let model = self.parts.registry.model(settings.model).await?;
         model.not_active()?;
         let details = json!({"share": settings.share});
@@ -96,7 +96,7 @@ impl Models {
     pub async fn end_shadow(&self, model: &str) -> Result<(), ServiceError> {
         let model = self.find_model(model).await?;
         let is_promoted = self.jobs().unfinished(JobKind::Promote, &model.id.to_string()).await?.is_some();
-        if !self.parts.registry.end_shadow(model.id, is_promoted, self.caller.name()).await? {
+        if !self.parts.registry.end_shadow(model.id, is_promoted, &self.caller.actor()).await? {
             return Err(ServiceError::NoShadow { model: model.name });
         }
         self.follow().await

@@ -50,9 +50,12 @@ impl Recognition {
         let candidates = async { Ok(self.candidates(&by, candidates, wanted).await) };
         let (probes, candidates) = tokio::try_join!(self.probes(&by, probe, wanted), candidates)?;
         let faces = probes.into_iter().map(|probe| by.matches(probe, &candidates)).collect();
-        let candidates = candidates.into_iter().map(|candidate| candidate.map(|side| side.face)).collect();
+        let candidates: Candidates = candidates.into_iter().map(|candidate| candidate.map(|side| side.face)).collect();
         let model = serving.name().to_owned();
-        Ok((Compared { model, threshold: decision.threshold, decision, faces }, candidates))
+        let compared = Compared { model, threshold: decision.threshold, decision, faces };
+        let failed = candidates.iter().filter(|candidate| candidate.is_err()).count();
+        self.note_compared(serving.id(), &compared, candidates.len(), failed);
+        Ok((compared, candidates))
     }
 
     async fn probes(

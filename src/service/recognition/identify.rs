@@ -6,8 +6,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::lookup::{Places, Probes, Resemblance, Standing};
+use super::noting::Seen;
 use super::stored::of_numbers;
 use super::{Answered, Recognition, Serving};
+use crate::audit::Action;
 use crate::gallery::Policy;
 use crate::service::ServiceError;
 use crate::service::answers::{Identified, IdentifiedEmbedding, IdentifiedFace};
@@ -39,16 +41,16 @@ impl Recognition {
         let embedding = of_numbers(&serving, std::mem::take(&mut request.embedding))?;
         let places = self.places(&serving, request.among()?, policy).await?;
         let probe = Probe { embedding: StoredEmbedding::from(&embedding), except: None };
-        self.identify_probe(&serving, places, probe, request.top_k).await
+        self.identify_probe((&serving, places), probe, request.top_k, Action::IdentifyEmbedding).await
     }
 
-    /// Searches for an embedding.
+    /// Searches for an embedding, which is noted as `action`.
     pub(super) async fn identify_probe(
         &self,
-        serving: &Serving,
-        places: Places,
+        (serving, places): (&Serving, Places),
         probe: Probe,
         top_k: TopK,
+        action: Action,
     ) -> Result<IdentifiedEmbedding, ServiceError> {
         let (embeddings, except) = (std::slice::from_ref(&probe.embedding), probe.except);
         let probes = Probes { embeddings, except, top_k: top_k.get(), unique: false };
@@ -56,14 +58,17 @@ impl Recognition {
         let resemblance = found.resemblances.pop();
         let Resemblance { standing, matches } =
             resemblance.ok_or_else(|| ServiceError::Internal("a search answered nothing".to_owned()))?;
+        let (known, ambiguous) = (standing == Standing::Known, standing == Standing::Ambiguous);
+        let seen = Seen { known, ambiguous, matches: &matches };
+        self.note_identified(action, (serving, &places), std::iter::once(seen), None);
         Ok(IdentifiedEmbedding {
             model: serving.name().to_owned(),
             stale_seconds: found.stale_seconds,
             threshold: places.decision.threshold,
             decisions: places.decisions(),
             decision: places.decision,
-            known: standing == Standing::Known,
-            ambiguous: standing == Standing::Ambiguous,
+            known,
+            ambiguous,
             matches,
         })
     }
@@ -73,7 +78,10 @@ impl Recognition {
         let search = self.prepare(&request).await?;
         // Its bytes are freed once it is decoded.
         let image = std::mem::take(&mut request.image.0);
-        self.identify_photo(&search, &request, "image", image).await
+        let identified = self.identify_photo(&search, &request, "image", image).await?;
+        let at = (&*search.serving, &search.places);
+        self.note_identified(Action::Identify, at, identified.faces.iter().map(Seen::from), None);
+        Ok(identified)
     }
 
     /// Identifies the faces of several photos, all by one model and in the same galleries; one that fails does not fail the rest.
@@ -85,7 +93,11 @@ impl Recognition {
         let (images, request) = request.split();
         let search = self.prepare(&request).await?;
         let each = |image: FileBytes| self.identify_photo(&search, &request, "images", image.0);
-        Ok(stream::iter(images).map(each).buffered(admitted.num_permits()).collect().await)
+        let answers: Vec<_> = stream::iter(images).map(each).buffered(admitted.num_permits()).collect().await;
+        let faces = answers.iter().flatten().flat_map(|identified| &identified.faces).map(Seen::from);
+        let batch = Some((answers.len(), answers.iter().filter(|answer| answer.is_err()).count()));
+        self.note_identified(Action::IdentifyBatch, (&*search.serving, &search.places), faces, batch);
+        Ok(answers)
     }
 
     /// Before any inference: is there such a gallery, and such a policy?

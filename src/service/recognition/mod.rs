@@ -8,6 +8,7 @@ mod identify;
 mod info;
 mod lookup;
 mod naming;
+mod noting;
 mod photo;
 mod sampler;
 mod search;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::audit::Audit;
 use crate::config::{Config, RecognitionConfig};
 use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
@@ -46,6 +48,7 @@ pub struct Recognition {
 struct Parts {
     engine: Engine,
     all_galleries: Galleries,
+    audit: Audit,
     photos: PhotoReader,
     /// The models that answer, or are about to.
     served: ServedModels,
@@ -61,12 +64,19 @@ struct Parts {
 }
 
 impl Recognition {
-    pub(in crate::service) fn new(engine: &Engine, galleries: &Galleries, serving: Serving, config: &Config) -> Self {
+    pub(in crate::service) fn new(
+        engine: &Engine,
+        galleries: &Galleries,
+        audit: &Audit,
+        serving: Serving,
+        config: &Config,
+    ) -> Self {
         let recognition = config.recognition.clone();
         let parts = Parts {
             photos: PhotoReader::new(engine.clone(), &recognition),
             engine: engine.clone(),
             all_galleries: galleries.clone(),
+            audit: audit.clone(),
             served: ServedModels::new(serving),
             curves: GalleryCurves::default(),
             sampler: Sampler::new(),
@@ -86,7 +96,7 @@ impl Recognition {
 
     /// The galleries that there are for the caller.
     fn galleries(&self) -> Galleries {
-        self.parts.all_galleries.within(self.caller.scope())
+        self.parts.all_galleries.for_caller(&self.caller)
     }
 
     /// What answers a request that begins now.

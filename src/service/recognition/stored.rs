@@ -3,6 +3,7 @@
 use super::decisions::decide_pair;
 use super::identify::Probe;
 use super::{Recognition, Serving};
+use crate::audit::Action;
 use crate::gallery::{DEFAULT_GALLERY_NAME, GalleryError, Known};
 use crate::service::ServiceError;
 use crate::service::answers::{ComparedFace, IdentifiedEmbedding, VerifiedStored};
@@ -41,7 +42,7 @@ impl Recognition {
         let similarity = StoredEmbedding::from(&embedding).similarity(&known.embedding) as f32;
         // Rounding to 16 bits can take a vector's length a little past 1.
         let similarity = similarity.clamp(-1.0, 1.0);
-        Ok(VerifiedStored {
+        let verified = VerifiedStored {
             same_person: similarity >= decision.threshold,
             similarity,
             probability: serving.calibration().probability(similarity, 1),
@@ -56,7 +57,9 @@ impl Recognition {
             },
             anomaly: face.as_ref().and_then(|_| serving.anomaly(&embedding)),
             face,
-        })
+        };
+        self.note_verified_stored(serving.id(), known.gallery, &verified);
+        Ok(verified)
     }
 
     /// Whom somebody who is enrolled resembles, apart from themselves.
@@ -72,7 +75,7 @@ impl Recognition {
         let gallery = known.gallery.to_string();
         let places = self.places(&serving, Among::One(&gallery), policy).await?;
         let probe = Probe { embedding: known.embedding, except: Some(known.subject_id) };
-        self.identify_probe(&serving, places, probe, request.top_k).await
+        self.identify_probe((&serving, places), probe, request.top_k, Action::IdentifyStored).await
     }
 
     /// Who or what was enrolled, by the model that answers.

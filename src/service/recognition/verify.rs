@@ -25,8 +25,10 @@ impl Recognition {
             face: face.found(),
         });
         let similarity = of_a.similarity(of_b);
+        let same_person = similarity >= decision.threshold;
+        self.note_verified(serving.id(), same_person, similarity, decision.threshold);
         Ok(Verified {
-            same_person: similarity >= decision.threshold,
+            same_person,
             similarity,
             probability: serving.calibration().probability(similarity, 1),
             threshold: decision.threshold,

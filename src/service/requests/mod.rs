@@ -1,6 +1,7 @@
 //! What the service is asked: the fields of the HTTP surface, which the command line sends as well. The document of the surface is
 //! made from these types, and requests are read into them.
 
+mod audit;
 mod compare;
 mod identify;
 mod keys;
@@ -9,6 +10,7 @@ mod stored;
 mod training;
 mod values;
 
+pub use audit::AuditRequest;
 pub use compare::{CompareRequest, VerifyRequest, VerifyStoredRequest};
 pub use identify::{IdentifyBatchRequest, IdentifyEmbeddingRequest, IdentifyRequest, IdentifyStoredRequest};
 pub use keys::{NewKey, RotateKey};

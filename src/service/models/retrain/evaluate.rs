@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::gate::{MOST_FACES, MOST_OF_ONE, Sample};
 use super::{GalleryRef, LEAST_PROTECTED, job_of, looked_at, too_few};
+use crate::audit::Action;
 use crate::jobs::{JobKind, Lease, NewJob};
 use crate::service::ServiceError;
 use crate::service::answers::Job;
@@ -76,10 +77,12 @@ impl Models {
         let verdict = self.judge_faces(&candidate, &target, &others, settings.by_lot, &mut report).await?;
         self.set_verdict(model.id, &verdict).await?;
         let details = json!({
-            "job": lease.job().id, "gallery": settings.gallery.name, "gate": verdict.outcome,
+            "job": lease.job().id, "gate": verdict.outcome,
             "gate_passed": verdict.passed,
         });
-        let noted = self.parts.registry.note(self.caller.name(), "model.evaluate", Some(model.id), details).await;
+        let actor = &self.caller.actor();
+        let noted =
+            self.parts.registry.note(actor, Action::ModelEvaluate, model.id, settings.gallery.id, details).await;
         noted.map_err(ServiceError::from)?;
         let stock = self.galleries().training_stock(settings.gallery.id).await.map_err(ServiceError::from)?;
         Ok(json!({

@@ -11,6 +11,7 @@ use super::chips::{Faces, on_disk, remove};
 use super::folder::Folder;
 use super::gate::MOST_KEPT;
 use super::{RetrainBase, RetrainSettings};
+use crate::audit::Action;
 use crate::evaluation::Gate;
 use crate::jobs::{JobError, Lease, Stop};
 use crate::registry::{GateVerdict, Manifest, Model, ModelSource};
@@ -75,12 +76,12 @@ impl Models {
         let verdict = self.judge(&loaded, &plan, &held_out, &settings, &mut report).await?;
         self.set_verdict(candidate.id, &verdict).await?;
         let details = json!({
-            "job": lease.job().id, "gallery": settings.gallery.name, "gate": verdict.outcome,
+            "job": lease.job().id, "gate": verdict.outcome,
             "gate_passed": verdict.passed,
         });
         self.parts
             .registry
-            .note(self.caller.name(), "model.retrain", Some(candidate.id), details)
+            .note(&self.caller.actor(), Action::ModelRetrain, candidate.id, settings.gallery.id, details)
             .await
             .map_err(ServiceError::from)?;
         self.concluded(&settings, &candidate, &verdict, &plan, card).await
@@ -157,7 +158,7 @@ impl Models {
         let manifest = self.parts.files.manifest_for(&content, manifest.map_err(|error| broken(&error))?).await?;
         let (source, parent) = (ModelSource::Retrain, base.map(|base| base.id));
         let file = NewModelFile { content, manifest, source, parent, allow_code: false };
-        Ok(self.parts.files.import(file, self.caller.name()).await?.0.model)
+        Ok(self.parts.files.import(file, &self.caller.actor()).await?.0.model)
     }
 
     /// The result of the job; promotes if that was asked for and the gate allows it.

@@ -1,0 +1,147 @@
+//! Walking the chain, and saying where it is not as it was sealed.
+
+use serde::Serialize;
+
+use super::chain::{Hash, Record};
+use super::read::Filter;
+use super::{Audit, AuditError, Head};
+
+/// Faults that are told at most.
+const MOST: usize = 100;
+
+/// A place where something is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    pub position: i64,
+    pub what: String,
+}
+
+/// What a walk saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    pub entries: u64,
+    /// The position of the first entry that was seen.
+    pub first: Option<i64>,
+    /// That of the last one.
+    pub last: Option<i64>,
+    pub hash: Option<Hash>,
+    /// Entries that have no place in the chain yet; of a database.
+    pub unsealed: Option<u64>,
+    /// Where the first hundred faults are.
+    pub faults: Vec<Fault>,
+}
+
+/// A walk along a chain.
+pub struct Walk {
+    /// The place before the next entry, if it is known.
+    before: Option<(i64, Hash)>,
+    heads: Vec<Head>,
+    verdict: Verdict,
+}
+
+impl Walk {
+    /// A walk from the beginning of what is there, which should pass the heads, or end at one.
+    pub fn new(heads: Vec<Head>) -> Self {
+        let verdict = Verdict { entries: 0, first: None, last: None, hash: None, unsealed: None, faults: Vec::new() };
+        Self { before: None, heads, verdict }
+    }
+
+    /// A walk that begins after a place.
+    fn after(self, position: i64, hash: Hash) -> Self {
+        Self { before: Some((position, hash)), ..self }
+    }
+
+    fn fault(&mut self, position: i64, what: impl Into<String>) {
+        if self.verdict.faults.len() < MOST {
+            self.verdict.faults.push(Fault { position, what: what.into() });
+        }
+    }
+
+    /// Looks at the next entry.
+    pub fn step(&mut self, record: &Record) {
+        let position = record.position;
+        let previous = match self.before {
+            Some((before, hash)) if position == before + 1 => {
+                if record.previous.is_some_and(|previous| previous != hash) {
+                    self.fault(position, "does not follow on the entry before it: one of the two was changed");
+                }
+                Some(hash)
+            }
+            Some((before, _)) if position > before + 1 => {
+                let missing = match position - before - 1 {
+                    1 => "is missing".to_owned(),
+                    count => format!("is missing, and the {} after it", count - 1),
+                };
+                self.fault(before + 1, missing);
+                record.previous
+            }
+            Some((before, _)) => {
+                self.fault(
+                    position,
+                    format!("comes after position {before}: it was put there, or the order was changed"),
+                );
+                record.previous
+            }
+            None if position == 1 => Some(Hash::BEGINNING),
+            None => record.previous,
+        };
+        if previous.is_some_and(|previous| record.seal(previous) != record.hash) {
+            self.fault(position, "is not as it was sealed: it was changed");
+        }
+        for head in &self.heads.clone() {
+            if head.position == position && head.hash != record.hash {
+                self.fault(position, "is not the entry that the head names: the chain was written anew");
+            }
+        }
+        self.before = Some((position, record.hash));
+        let verdict = &mut self.verdict;
+        verdict.entries += 1;
+        verdict.first.get_or_insert(position);
+        (verdict.last, verdict.hash) = (Some(position), Some(record.hash));
+    }
+
+    /// What was seen, when all was.
+    pub fn end(mut self) -> Verdict {
+        let (last, hash) = self.before.unwrap_or((0, Hash::BEGINNING));
+        for head in self.heads.clone() {
+            if head.position > last {
+                self.fault(last + 1, format!("is missing: the chain went on to position {} at least", head.position));
+            } else if self.verdict.entries == 0 && head.position == last && head.hash != hash {
+                self.fault(last, "is not the entry that the head names: the chain was written anew");
+            }
+        }
+        self.verdict
+    }
+}
+
+impl Audit {
+    /// Walks the chain of the database, which should go on to where it says that it ends, and pass the heads that are given.
+    pub async fn verify(&self, mut heads: Vec<Head>) -> Result<Verdict, AuditError> {
+        // What is sealed or dropped meanwhile is looked at, or is not missed, as these are read first.
+        let (position, hash): (i64, Vec<u8>) =
+            sqlx::query_as("select dropped_position, dropped_hash from audit_chain").fetch_one(&self.beside).await?;
+        heads.push(self.head().await?);
+        let mut walk = Walk::new(heads).after(position, Hash::read(&hash)?);
+        let mut after = position;
+        loop {
+            let (entries, last) = self.read_on(&Filter::default(), after).await?;
+            if last == after {
+                break;
+            }
+            after = last;
+            for mut entry in entries {
+                // It is what the entry before has, which is looked at already.
+                entry.previous = None;
+                walk.step(&entry);
+            }
+        }
+        // Nobody seals beyond where the chain says that it ends.
+        let end = self.head().await?.position;
+        if after > end {
+            walk.fault(end + 1, format!("was put there by hand: the chain ends at position {end}"));
+        }
+        let mut verdict = walk.end();
+        verdict.unsealed = Some(self.count_unsealed().await?);
+        Ok(verdict)
+    }
+}

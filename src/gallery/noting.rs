@@ -1,0 +1,45 @@
+//! Changes of galleries in the audit: ids and counts, and no name, no metadata, no image.
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+use super::{Enrolled, Galleries, GalleryError, NewFace};
+use crate::audit::{Action, Entry, append};
+use crate::types::{GalleryId, SubjectId};
+
+impl Galleries {
+    /// Notes it as part of what the connection is doing.
+    pub(super) async fn note(
+        &self,
+        connection: &mut PgConnection,
+        action: Action,
+        (gallery, subjects): (GalleryId, &[SubjectId]),
+        details: Value,
+    ) -> Result<(), sqlx::Error> {
+        let entry = Entry::new(&self.actor, action).galleries([gallery]).subjects(subjects.iter().copied());
+        append(connection, &entry.details(details)).await
+    }
+
+    /// Notes a face that is enrolled, as part of it.
+    pub(super) async fn note_face(
+        &self,
+        connection: &mut PgConnection,
+        enrolled: &Enrolled,
+        face: &NewFace<'_>,
+    ) -> Result<(), sqlx::Error> {
+        let details = json!({
+            "face": enrolled.face_id, "subject_created": enrolled.subject_created,
+            "duplicates": enrolled.duplicates.len(), "mismatch": enrolled.mismatch.is_some(),
+        });
+        let entry = Entry::new(&self.actor, Action::FaceEnroll).galleries([enrolled.gallery_id]);
+        let entry = entry.subjects([enrolled.subject_id]).model(Some(face.model)).outcome("enrolled");
+        append(connection, &entry.details(details)).await
+    }
+
+    /// Notes that a gallery, or some of its subjects, are written to a file, before they are.
+    pub async fn note_export(&self, gallery: GalleryId, subjects: &[SubjectId]) -> Result<(), GalleryError> {
+        let mut transaction = self.pool.begin().await?;
+        self.note(&mut transaction, Action::GalleryExport, (gallery, subjects), json!({})).await?;
+        Ok(transaction.commit().await?)
+    }
+}

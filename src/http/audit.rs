@@ -1,0 +1,95 @@
+//! /admin/audit: the record of what was asked and changed; and what of it only this layer sees, requests that are refused.
+
+use axum::Json;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::form::Fields;
+use super::problem::{Code, Problem};
+use crate::audit::Action;
+use crate::service::Audit;
+use crate::service::answers::{AuditEntry, AuditHead, Page};
+use crate::service::requests::AuditRequest;
+use crate::types::Caller;
+
+/// List what was asked and changed
+///
+/// Who asked for what and what came of it, and who changed what. It names galleries, subjects and models by ids, and no person. The
+/// entries are chained by hashes, so that none can be changed or taken out unseen.
+#[utoipa::path(
+    get, path = "/admin/audit", tag = "admin", request_body = AuditRequest,
+    responses((status = 200, description = "A page of the record, latest first", body = Page<AuditEntry>)),
+    extensions(("x-problems" = json!(["gallery_not_found", "model_not_found"]))),
+)]
+pub async fn list_audit(
+    audit: Audit,
+    Fields(request): Fields<AuditRequest>,
+) -> Result<Json<Page<AuditEntry>>, Problem> {
+    Ok(Json(audit.list(&request, request.page()?).await?))
+}
+
+/// Where the audit ends
+///
+/// The position and the hash of the last entry of the chain. Whoever keeps them elsewhere can show later that no entry up to there was
+/// changed: `faceid audit verify --head`.
+#[utoipa::path(
+    get, path = "/admin/audit/head", tag = "admin",
+    responses((status = 200, description = "The end of the chain", body = AuditHead)),
+)]
+pub async fn get_audit_head(audit: Audit, Fields(()): Fields<()>) -> Result<Json<AuditHead>, Problem> {
+    Ok(Json(audit.head().await?))
+}
+
+/// Notes who was refused an answer, or an enrolment, and why. Those who are answered are noted where they are.
+pub async fn note_refusals(State(audit): State<Audit>, request: Request, next: Next) -> Response {
+    let action = request.extensions().get::<MatchedPath>().and_then(|route| action_of(route.as_str()));
+    let noted = action.zip(request.extensions().get::<Caller>().cloned());
+    let response = next.run(request).await;
+    if let Some((action, caller)) = noted
+        && let Some(code) = response.extensions().get::<Code>()
+    {
+        audit.for_caller(caller).note_refusal(action, code.name());
+    }
+    response
+}
+
+/// What a route is noted as, if it asks about a person or enrolls one.
+fn action_of(route: &str) -> Option<Action> {
+    Some(match route {
+        "/identify" => Action::Identify,
+        "/identify/batch" => Action::IdentifyBatch,
+        "/identify/embedding" => Action::IdentifyEmbedding,
+        "/subjects/{subject}/identify" | "/faces/{face}/identify" => Action::IdentifyStored,
+        "/verify" => Action::Verify,
+        "/subjects/{subject}/verify" | "/faces/{face}/verify" => Action::VerifyStored,
+        "/compare" => Action::Compare,
+        "/enroll" => Action::FaceEnroll,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::http::routes;
+    use crate::types::Permission;
+
+    /// Those that look for faces, or give what can be looked for by, say nothing of who somebody is.
+    const OF_NOBODY: [&str; 3] = ["/detect", "/embed", "/embed/batch"];
+
+    #[test]
+    fn every_question_is_noted_when_it_is_refused() {
+        let mut asked = HashSet::new();
+        for group in routes::groups().iter().filter(|group| group.needed == Permission::Ask) {
+            for path in group.routes.get_openapi().paths.paths.keys() {
+                assert_eq!(action_of(path).is_none(), OF_NOBODY.contains(&path.as_str()), "{path}");
+                asked.extend(action_of(path));
+            }
+        }
+        let questions: HashSet<Action> = Action::ALL.iter().copied().filter(|action| action.is_question()).collect();
+        assert_eq!(asked, questions);
+    }
+}
