@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::connections::{self, Admission};
 use super::problem::Problem;
 use crate::service::Access;
 use crate::types::Permission;
@@ -21,6 +22,10 @@ pub struct Guard {
 pub async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     match guard.access.admit(shown_key(request.headers()), guard.needed) {
         Ok(caller) => {
+            let has_place = request.extensions().get::<Admission>().is_none_or(Admission::know);
+            if !has_place {
+                return connections::refusal();
+            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
@@ -29,7 +34,7 @@ pub async fn require(State(guard): State<Guard>, mut request: Request, next: Nex
 }
 
 /// The key in `x-api-key`, else the Bearer token.
-fn shown_key(headers: &HeaderMap) -> Option<&[u8]> {
+pub fn shown_key(headers: &HeaderMap) -> Option<&[u8]> {
     let own = headers.get("x-api-key").map(|value| value.as_bytes());
     let bearer = || {
         let (scheme, token) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;

@@ -1,6 +1,7 @@
 //! Tests of faceid from outside: over HTTP and by its command line, with a real Postgres, the real networks and
 //! real photos.
 
+mod attacks;
 mod auth;
 mod bad_input;
 mod batch;
@@ -25,6 +26,7 @@ mod finetuning;
 mod forms;
 mod freshness;
 mod galleries;
+mod headers;
 mod hostile_images;
 mod hostile_models;
 mod jobs;
@@ -52,6 +54,7 @@ mod shadow;
 mod start;
 mod stored;
 mod support;
+mod tls;
 mod training;
 mod transfer;
 mod upkeep;
