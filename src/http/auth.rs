@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::connections::{self, Admission};
+use super::connections;
 use super::problem::Problem;
 use crate::service::Access;
 use crate::types::Permission;
@@ -22,8 +22,7 @@ pub struct Guard {
 pub async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     match guard.access.admit(shown_key(request.headers()), guard.needed) {
         Ok(caller) => {
-            let has_place = request.extensions().get::<Admission>().is_none_or(Admission::know);
-            if !has_place {
+            if !connections::has_place(&request) {
                 return connections::refusal();
             }
             request.extensions_mut().insert(caller);

@@ -31,7 +31,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::{Notify, watch};
 
 use self::book::{Book, For};
-pub use self::limit::{refusal, refuse_beyond_limit};
+pub use self::limit::{has_place, refusal, refuse_beyond_limit};
 use self::pulse::Pulse;
 pub use self::pulse::{Heard, Overdue, Patience};
 
@@ -242,7 +242,7 @@ impl Admission {
 
     /// The client has shown a key: from now on its connection gives way to no stranger, and takes the place of one if it has none.
     /// Whether it has one; if not, all are of others who have shown theirs.
-    pub fn know(&self) -> bool {
+    fn know(&self) -> bool {
         let Seat { shared, id, .. } = &*self.connection.0;
         let mut book = shared.book();
         book.know(*id);

@@ -51,6 +51,11 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!("faceid_engine_info", "1, labelled with the device, precision and kernels in use.");
     describe_counter!("faceid_jobs_total", "Jobs that ended at this server, by kind and how they ended.");
     describe_counter!("faceid_follow_failures_total", "Times that this server could not follow the active model.");
+    describe_gauge!(
+        "faceid_tls_certificate_expires_timestamp_seconds",
+        Unit::Seconds,
+        "When the certificate of the server expires."
+    );
     describe_gauge!("faceid_async_tasks", "Tasks of the async runtime that are alive.");
     describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory of the server process.");
     Ok(handle)

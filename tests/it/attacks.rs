@@ -132,17 +132,21 @@ async fn answered(ask: impl AsyncFn(Client) -> reqwest::Result<reqwest::Response
 async fn a_known_caller_is_served(server: &Server, target: &Target) {
     let galleries = format!("{}/galleries", server.url);
     let kept = stranger();
-    let list = async |client: &Client| client.get(&galleries).header("x-api-key", CLIENT).send().await;
-    assert_eq!(list(&kept).await.unwrap().status(), StatusCode::OK);
+    // To the end of the answer, so that its connection is used again.
+    let list = async |client: &Client| {
+        let answer = client.get(&galleries).header("x-api-key", CLIENT).send().await?;
+        let status = answer.status();
+        answer.bytes().await.map(|_| status)
+    };
+    assert_eq!(list(&kept).await.unwrap(), StatusCode::OK);
     let attackers = flood(target);
     // Until they are all there.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let photo = picture();
-    for round in 0..8 {
+    for round in 0..4 {
         // Who was there before them stays.
-        let answer = list(&kept).await.unwrap_or_else(|error| panic!("round {round}: {error:?}"));
-        assert_eq!(answer.status(), StatusCode::OK, "round {round}");
-        answer.bytes().await.unwrap();
+        let status = list(&kept).await.unwrap_or_else(|error| panic!("round {round}: {error:?}"));
+        assert_eq!(status, StatusCode::OK, "round {round}");
         let detect = async |client: Client| {
             let request = client.post(format!("{}/detect", server.url)).header("x-api-key", CLIENT);
             request.header("content-type", "image/png").body(photo.clone()).send().await
@@ -155,7 +159,7 @@ async fn a_known_caller_is_served(server: &Server, target: &Target) {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     drop(attackers);
-    assert_eq!(list(&stranger()).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(list(&stranger()).await.unwrap(), StatusCode::OK);
 }
 
 fn target(server: &Server, tls: Option<TlsConnector>) -> Target {

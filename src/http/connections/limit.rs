@@ -10,13 +10,18 @@ use crate::http::auth;
 use crate::http::problem::{Code, Problem};
 
 /// Refuses what came in beyond the limit and is no probe. Whoever shows a key is let through to where it is looked at, and gets
-/// the place of a stranger there ([`Admission::know`]).
+/// the place of a stranger there ([`has_place`]).
 pub async fn refuse_beyond_limit(request: Request, next: Next) -> Response {
     let beyond = request.extensions().get::<Admission>().is_some_and(|admission| !admission.is_ordinary());
     if !beyond || is_probe(&request) || auth::shown_key(request.headers()).is_some() {
         return next.run(request).await;
     }
     refusal()
+}
+
+/// Whether a request that has shown a key may be answered. From now on its connection is known.
+pub fn has_place(request: &Request) -> bool {
+    request.extensions().get::<Admission>().is_none_or(Admission::know) || is_probe(request)
 }
 
 /// What is answered when all places are taken.
