@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What a web page of another origin can do with a server: headless Chromium opens scripts/check_page.html, whose webcam shows a
 photo of somebody enrolled. The page identifies a frame of it, is refused in several ways, and reads why. The same page under
-another origin, which the server does not know, reads nothing.
+another origin, which the server does not know, reads nothing. And what the server's own pages show under the policy that they come
+with: their style and pictures, and a request that the reference sends.
 
     sudo apt-get install chromium
     python3 scripts/check_page.py
@@ -47,6 +48,28 @@ FLAGS = (
 )
 
 
+# Notes what the policy of a page forbids it.
+WATCH = "window.forbidden = []; addEventListener('securitypolicyviolation', (event) => forbidden.push(`${event.violatedDirective} ${event.blockedURI}`))"
+LOADED = "new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', done))"
+READ_PAGE = f"""{LOADED}.then(() => ({{
+    forbidden, width: getComputedStyle(document.body).maxWidth, pictures: [...document.images].map((one) => one.naturalWidth)
+}}))"""
+TRY_REFERENCE = f"""{LOADED}.then(async () => {{
+    const found = async (where) => {{
+        for (let tries = 0; tries < 600; tries += 1) {{
+            const one = document.querySelector(where);
+            if (one) return one;
+            await new Promise((done) => setTimeout(done, 100));
+        }}
+        throw new Error(`there is no ${{where}}`);
+    }};
+    const operation = "[id$=-version].opblock";
+    for (const button of [".opblock-summary-control", ".try-out__btn", ".execute"]) (await found(`${{operation}} ${{button}}`)).click();
+    const status = await found(`${{operation}} .live-responses-table .response-col_status`);
+    return {{forbidden, status: status.innerText.trim(), color: getComputedStyle(await found(`${{operation}} .opblock-summary-method`)).backgroundColor}};
+}})"""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faceid", type=Path, default=CHECKOUT / "target/debug/faceid", help="the program to check")
@@ -76,7 +99,9 @@ def check(where: Place, port: int, options: argparse.Namespace) -> int:
         with browser(options.chromium, where) as chromium:
             allowed = chromium.visit(address(known, where, "allowed"), options.screenshot)
             strange = chromium.visit(address(unknown, where, "stranger"))
-        facts = [*facts_of_allowed(allowed), *facts_of_stranger(strange)]
+            own = {name: chromium.look(f"http://127.0.0.1:{where.port}/docs/{name}", READ_PAGE) for name in ("", "architecture")}
+            reference = chromium.look(f"http://127.0.0.1:{where.port}/docs/api/", TRY_REFERENCE)
+        facts = [*facts_of_allowed(allowed), *facts_of_stranger(strange), *facts_of_own(own, reference)]
         after = names(where)
         facts.append(("its enrollment did not reach the server", after, after == people))
     for fact, saw, holds in facts:
@@ -112,6 +137,13 @@ def facts_of_stranger(seen: dict):
         yield f"it cannot read {what}", seen[name], set(seen[name]) == {"error"}
     nothing = {"status": 0, "type": "opaque", "headers": {}, "body": ""}
     yield "nor anything of /healthz in a request that browsers let pass (no-cors)", seen["opaque"], seen["opaque"] == nothing
+
+
+def facts_of_own(pages: dict, reference: dict):
+    yield "the server's own pages have their style", pages, all(page["width"] != "none" for page in pages.values())
+    yield "and their pictures", pages, len(pages["architecture"]["pictures"]) > 1 and all(pages["architecture"]["pictures"])
+    yield "its reference sends a request and shows the answer, in colour", reference, reference["status"] == "200" and reference["color"] != "rgba(0, 0, 0, 0)"
+    yield "nothing on them is forbidden by their policy", [pages, reference], not any(page["forbidden"] for page in (*pages.values(), reference))
 
 
 def recognized(answer: dict) -> bool:
@@ -205,11 +237,16 @@ class Browser:
 
     def visit(self, url: str, screenshot: Path | None = None) -> dict:
         """What the page saw."""
+        # Its script may not have begun.
+        return self.look(url, f"{LOADED}.then(() => seen)", screenshot)
+
+    def look(self, url: str, script: str, screenshot: Path | None = None) -> dict:
+        """What a script makes of a page."""
         target = self.send("Target.createTarget", {"url": "about:blank"})["targetId"]
         session = self.send("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
+        self.send("Page.enable", {}, session)
+        self.send("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH}, session)
         self.send("Page.navigate", {"url": url}, session)
-        # Its script may not have begun.
-        script = "new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', done)).then(() => seen)"
         wanted = {"expression": script, "awaitPromise": True, "returnByValue": True}
         answer = self.send("Runtime.evaluate", wanted, session)
         if "exceptionDetails" in answer:

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::client::{Client, Patience};
+use super::client::{Client, Patience, Trust};
 use super::{CliError, configure};
 use crate::app::{App, AppError};
 use crate::config::{ConfigArgs, Secret, Settings};
@@ -24,6 +24,8 @@ pub struct BackendArgs {
     server: Option<String>,
     #[command(flatten)]
     patience: Patience,
+    #[command(flatten)]
+    trust: Trust,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -51,7 +53,7 @@ impl BackendArgs {
 
     async fn open_with(self, key: fn(Settings) -> Option<Secret>) -> Result<Backend, CliError> {
         if let Some(server) = self.server {
-            return Client::new(&server, self.patience, key(self.config.said()?)).map(Backend::Server);
+            return Client::new(&server, self.patience, &self.trust, key(self.config.said()?)).map(Backend::Server);
         }
         let mut args = self.config;
         // A progress bar and a log do not go well together, unless the log was asked for.

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 
-use super::client::{Client, Patience};
+use super::client::{Client, Patience, Trust};
 use super::{CliError, configure, print_json, say};
 use crate::config::ConfigArgs;
 use crate::db::{Database, PageRequest};
@@ -44,6 +44,8 @@ struct PlaceArgs {
     json: bool,
     #[command(flatten)]
     patience: Patience,
+    #[command(flatten)]
+    trust: Trust,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -212,7 +214,7 @@ enum Place {
 impl PlaceArgs {
     async fn open(self) -> Result<Place, CliError> {
         if let Some(server) = self.server {
-            return Client::new(&server, self.patience, self.config.said()?.admin_key).map(Place::Server);
+            return Client::new(&server, self.patience, &self.trust, self.config.said()?.admin_key).map(Place::Server);
         }
         let mut args = self.config;
         // Whoever uses the command sees what it says; the log is of servers.

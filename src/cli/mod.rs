@@ -42,7 +42,7 @@ use crate::config::{Config, ConfigArgs, ConfigError, ignore_empty_variables};
 use crate::db::{Database, DbError, PageError};
 use crate::engine::EngineError;
 use crate::evaluation::EvaluationError;
-use crate::http::Problem;
+use crate::http::{Problem, TlsError};
 use crate::nn::NetworkError;
 use crate::service::{ServiceError, training_exit};
 use crate::training::TrainingError;
@@ -97,6 +97,8 @@ pub enum CliError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     App(#[from] AppError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::CliError;
 use crate::app::App;
 use crate::config::{Config, ConfigArgs, HttpConfig};
-use crate::http::{AppState, Routes, leaving, parting, router, starting};
+use crate::http::{AppState, Port, Routes, Tls, leaving, parting, router, starting};
 use crate::jobs::Lane;
 use crate::service::StartProgress;
 
@@ -45,6 +45,10 @@ impl Serve {
 }
 
 async fn serve(config: Config) -> Result<(), CliError> {
+    let tls = match &config.http.tls {
+        Some(tls) => Some(Tls::load(tls.clone()).await?),
+        None => None,
+    };
     // Before the slow parts start: a port that is taken shows at once, and so does that the server lives.
     let listener = TcpListener::bind(config.http.bind)
         .await
@@ -52,7 +56,7 @@ async fn serve(config: Config) -> Result<(), CliError> {
     let address = listener.local_addr().map_err(CliError::io("cannot read the listening address"))?;
     let mut shutdown = Shutdown::new()?;
     let progress = StartProgress::default();
-    let door = Door::open(listener, starting(progress.clone(), &config.http).into(), &config.http);
+    let door = Door::open(Port { listener, tls }, starting(progress.clone(), &config.http).into(), &config.http);
     let start = App::start(&config, &progress);
     tokio::pin!(start);
     let mut app = tokio::select! {
@@ -94,10 +98,10 @@ struct Door {
 }
 
 impl Door {
-    fn open(listener: TcpListener, routes: Routes, config: &HttpConfig) -> Self {
+    fn open(port: Port, routes: Routes, config: &HttpConfig) -> Self {
         let (stop, mut server) = (Arc::new(Notify::new()), JoinSet::new());
         let (shown, stopping, config) = (routes.clone(), Arc::clone(&stop), config.clone());
-        server.spawn(async move { crate::http::serve(listener, shown, &config, stopping.notified()).await });
+        server.spawn(async move { crate::http::serve(port, shown, &config, stopping.notified()).await });
         Self { routes, stop, server }
     }
 }
@@ -151,7 +155,8 @@ async fn leave(routes: &Routes, state: &AppState, grace: Duration, shutdown: &mu
 
 /// What a new user needs to see.
 fn announce(address: SocketAddr, config: &HttpConfig, is_open: bool) {
-    let url = format!("http://{address}{}", config.base_path);
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}{}", config.base_path);
     let key = if is_open { "" } else { " -H 'x-api-key: KEY'" };
     info!(%url, "ready");
     super::say(format_args!("\nfaceid is ready at {url}  (reference: {url}/docs/)\n"));

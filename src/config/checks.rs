@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
 use super::settings::{defaults, embedder_file};
 use super::{
-    AccessConfig, AuditConfig, Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig, JobsConfig,
+    AccessConfig, AuditConfig, ClientAuth, Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig, JobsConfig,
     Keys, LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig, SearchConfig, Secret, Settings, THIS_PROGRAM,
-    TrialConfig,
+    TlsConfig, TrialConfig,
 };
 use crate::types::Threshold;
 use crate::vision::Finder;
@@ -43,6 +44,7 @@ impl Settings {
             },
             http: HttpConfig {
                 bind,
+                tls: tls(s.tls_cert, s.tls_key, s.tls_client_ca, s.tls_client_auth)?,
                 cors_origins: s.cors_origins,
                 base_path: said(s.base_path),
                 max_body_bytes,
@@ -218,4 +220,23 @@ fn keys(client: Option<Secret>, admin: Option<Secret>) -> Result<Option<Keys>, C
 
 fn key_secret(secret: Secret) -> Result<Secret, ConfigError> {
     if secret.expose().chars().count() >= 32 { Ok(secret) } else { Err(ConfigError::WeakKeySecret) }
+}
+
+/// Certificate and key go together, and all else goes with them.
+fn tls(
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+    client_auth: Option<ClientAuth>,
+) -> Result<Option<TlsConfig>, ConfigError> {
+    let auth = client_auth.unwrap_or(if client_ca.is_some() { ClientAuth::Required } else { ClientAuth::Off });
+    if auth != ClientAuth::Off && client_ca.is_none() {
+        return Err(ConfigError::NoClientCa { auth });
+    }
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsConfig { cert, key, client_ca, client_auth: auth })),
+        (None, None) if client_ca.is_some() => Err(ConfigError::NoTls { name: "tls_client_ca" }),
+        (None, None) => Ok(None),
+        _ => Err(ConfigError::LoneTlsFile),
+    }
 }

@@ -23,7 +23,7 @@ use thiserror::Error;
 pub use choices::{DeviceChoice, KernelsChoice, PrecisionChoice, ReclaimChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
-pub use web::{BasePath, CorsOrigins};
+pub use web::{BasePath, ClientAuth, CorsOrigins, TlsConfig};
 
 use crate::types::Threshold;
 
@@ -46,6 +46,12 @@ pub enum ConfigError {
     WeakKeys,
     #[error("set both client_key and admin_key, or neither")]
     LoneKey,
+    #[error("set both tls_cert and tls_key, or neither")]
+    LoneTlsFile,
+    #[error("{name} is for a server with TLS: set tls_cert and tls_key as well")]
+    NoTls { name: &'static str },
+    #[error("tls_client_auth = {auth} needs tls_client_ca, the certificates of the authorities that vouch for clients")]
+    NoClientCa { auth: ClientAuth },
     #[error("key_secret (FACEID_KEY_SECRET) needs at least 32 characters, such as `openssl rand -hex 32` prints")]
     WeakKeySecret,
     #[error(
@@ -106,6 +112,8 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
     pub bind: SocketAddr,
+    /// `None`: HTTP as it is.
+    pub tls: Option<TlsConfig>,
     /// `None`: pages of other origins cannot read answers.
     pub cors_origins: Option<CorsOrigins>,
     pub base_path: BasePath,

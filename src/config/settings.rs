@@ -8,7 +8,7 @@ use clap::builder::Resettable;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{DeviceChoice, KernelsChoice, PrecisionChoice, ReclaimChoice, SearchChoice};
-use super::web::{BasePath, CorsOrigins};
+use super::web::{BasePath, ClientAuth, CorsOrigins};
 use super::{ConfigError, Secret};
 use crate::types::without_mark;
 
@@ -67,6 +67,18 @@ settings! {
     #[arg(long, env = "FACEID_INSECURE", num_args = 0..=1, default_missing_value = "true",
         value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     insecure: bool,
+    /// Certificate for TLS, with those that vouch for it (PEM); the server then speaks HTTPS alone
+    #[arg(long, env = "FACEID_TLS_CERT", value_name = "FILE")]
+    tls_cert: PathBuf,
+    /// Key of that certificate (PEM)
+    #[arg(long, env = "FACEID_TLS_KEY", value_name = "FILE")]
+    tls_key: PathBuf,
+    /// Certificates of the authorities that vouch for clients (PEM)
+    #[arg(long, env = "FACEID_TLS_CLIENT_CA", value_name = "FILE")]
+    tls_client_ca: PathBuf,
+    /// Whether clients must show a certificate: off, optional or required [default: required with tls_client_ca, else off]
+    #[arg(long, env = "FACEID_TLS_CLIENT_AUTH", value_name = "WHETHER")]
+    tls_client_auth: ClientAuth,
     /// Origins whose pages may call the server from a browser, such as https://a.example,https://b.example, or * for all
     /// [default: none]
     #[arg(long, env = "FACEID_CORS_ORIGINS", value_name = "ORIGINS")]
@@ -167,7 +179,7 @@ settings! {
     /// Bytes of all request bodies held at once; more gets 503 `overloaded` [default: 512 MiB]
     #[arg(long, env = "FACEID_BODY_BUDGET", value_name = "N")]
     body_budget: usize,
-    /// Most connections at once; for the next one, that which is idle longest gives way [default: 512]
+    /// Most connections at once; for the next one another gives way, strangers first [default: 512]
     #[arg(long, env = "FACEID_MAX_CONNECTIONS", value_name = "N")]
     max_connections: usize,
     /// Largest image file in bytes [default: 64 MiB]
@@ -281,7 +293,8 @@ impl ConfigArgs {
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        Ok(format!("http://{address}{}", said.base_path.unwrap_or_default()))
+        let scheme = if said.tls_cert.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{address}{}", said.base_path.unwrap_or_default()))
     }
 }
 
@@ -349,6 +362,10 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         admin_key: None,
         key_secret: None,
         insecure: Some(false),
+        tls_cert: None,
+        tls_key: None,
+        tls_client_ca: None,
+        tls_client_auth: None,
         cors_origins: None,
         base_path: Some(BasePath::default()),
         data_dir: Some(data_dir),

@@ -68,6 +68,8 @@ fn a_server_is_reached_where_it_listens() {
         let settings = settings(|s| s.bind = bind.map(|bind| bind.parse().unwrap()));
         assert_eq!(ConfigArgs { config: None, settings }.local_url().unwrap(), url);
     }
+    let secure = settings(|s| s.tls_cert = Some("cert.pem".into()));
+    assert_eq!(ConfigArgs { config: None, settings: secure }.local_url().unwrap(), "https://127.0.0.1:8080");
     let settings = settings(|s| s.base_path = Some("/faces".parse().unwrap()));
     assert_eq!(ConfigArgs { config: None, settings }.local_url().unwrap(), "http://127.0.0.1:8080/faces");
 }
@@ -115,4 +117,28 @@ fn a_body_has_room_for_the_photos_that_are_allowed() {
     assert!(sized(1_010_000, 1_000_000).is_ok());
     let refused = sized(1_000_000, 1_000_000).unwrap_err().to_string();
     assert!(refused.contains("it takes 1004096 at least, and 2670768 for two photos"), "{refused}");
+}
+
+#[test]
+fn tls_takes_a_certificate_and_its_key() {
+    let tls = |said: &[&str], auth: Option<ClientAuth>| {
+        let file = |name: &str| said.contains(&name).then(|| PathBuf::from(name));
+        let settings = settings(|s| {
+            (s.tls_cert, s.tls_key, s.tls_client_ca) = (file("cert"), file("key"), file("ca"));
+            s.tls_client_auth = auth;
+        });
+        settings.into_config().map(|config| config.http.tls.map(|tls| tls.client_auth))
+    };
+    assert_eq!(tls(&[], None).unwrap(), None);
+    assert_eq!(tls(&["cert", "key"], None).unwrap(), Some(ClientAuth::Off));
+    // Whoever names an authority means it.
+    assert_eq!(tls(&["cert", "key", "ca"], None).unwrap(), Some(ClientAuth::Required));
+    for auth in [ClientAuth::Off, ClientAuth::Optional] {
+        assert_eq!(tls(&["cert", "key", "ca"], Some(auth)).unwrap(), Some(auth));
+    }
+    for lone in ["cert", "key"] {
+        assert!(matches!(tls(&[lone], None), Err(ConfigError::LoneTlsFile)));
+    }
+    assert!(matches!(tls(&["ca"], None), Err(ConfigError::NoTls { .. })));
+    assert!(matches!(tls(&["cert", "key"], Some(ClientAuth::Required)), Err(ConfigError::NoClientCa { .. })));
 }

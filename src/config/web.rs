@@ -1,10 +1,42 @@
-//! Settings of how pages and proxies reach a server.
+//! Settings of how clients, pages and proxies reach a server.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
+
+/// By what a server speaks TLS.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// The certificate, with those that vouch for it.
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Who vouches for clients; there, unless `client_auth` is off.
+    pub client_ca: Option<PathBuf>,
+    pub client_auth: ClientAuth,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    Off,
+    /// One that is shown must be good.
+    Optional,
+    Required,
+}
+
+impl fmt::Display for ClientAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Optional => "optional",
+            Self::Required => "required",
+        })
+    }
+}
 
 /// Whose pages may call the server from a browser.
 #[derive(Debug, Clone, PartialEq, Eq)]

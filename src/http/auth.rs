@@ -7,6 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::request_id::RequestId;
 
+use super::connections;
 use super::problem::Problem;
 use crate::service::Access;
 use crate::types::Permission;
@@ -22,6 +23,9 @@ pub struct Guard {
 pub async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     match guard.access.admit(shown_key(request.headers()), guard.needed) {
         Ok(caller) => {
+            if !connections::has_place(&request) {
+                return connections::refusal();
+            }
             let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
             let caller = match id {
                 Some(id) => caller.by_request(id),
@@ -35,7 +39,7 @@ pub async fn require(State(guard): State<Guard>, mut request: Request, next: Nex
 }
 
 /// The key in `x-api-key`, else the Bearer token.
-fn shown_key(headers: &HeaderMap) -> Option<&[u8]> {
+pub fn shown_key(headers: &HeaderMap) -> Option<&[u8]> {
     let own = headers.get("x-api-key").map(|value| value.as_bytes());
     let bearer = || {
         let (scheme, token) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;

@@ -1,37 +1,46 @@
 //! Who has a place among the connections, and who gives way when there are no more.
 //!
-//! A connection is idle while it waits for its client: it has said nothing yet or only half a head, it is between two requests, or
-//! all that goes on is that a body which nobody wants is thrown away. When every place is taken, the one that is idle longest gives way
-//! to the next. When no connection is idle, a few places more are left, on which only probes of the server's health are
-//! answered: who watches a server that has all hands full must not take it for dead.
+//! A connection is a stranger's until it has shown a key that opens something (or asked a server that is open for what only keys
+//! open elsewhere); from then on it is known. It is idle while it waits for its client: it has said nothing yet or only half a head, it is
+//! between two requests, or all that goes on is that a body which nobody wants is thrown away.
+//!
+//! When every place is taken, somebody gives way to the next: the stranger who is idle longest; else the one who has been in work
+//! longest, such as one that never reads its answer; and only if there is no stranger, the known one that is idle longest. Whoever
+//! is known and in work stays. A newcomer has its place for a moment in any case, so that even a flood of others leaves it
+//! the time to show a key; meanwhile those who come later wait before the door.
+//!
+//! Who shows a key takes the place of any stranger. When all places are of those who are known and in work, a few places more
+//! are left, on which only probes of the server's health are answered: who watches a server that has all hands full must not take
+//! it for dead.
 //!
 //! Over HTTP/2 a connection has several requests in work at a time; it is idle when it has none.
 
+mod book;
+mod limit;
 mod pulse;
 
-use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
-use axum::http::{HeaderValue, Method, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{Notify, watch};
 
+use self::book::{Book, For};
+pub use self::limit::{has_place, refusal, refuse_beyond_limit};
 use self::pulse::Pulse;
 pub use self::pulse::{Heard, Overdue, Patience};
-use super::problem::{Code, Problem};
 
-/// Places beyond the limit, for probes.
-const PROBES: usize = 16;
+/// How long a newcomer has its place for sure: enough for a handshake and the head of a request from far away. So many seconds
+/// times as many connections as may be can be taken in a second at most, when none of them shows a key.
+const GRACE: Duration = Duration::from_millis(500);
 
-/// Connections that were told to give way and have not ended yet, at most.
-const LEAVING: usize = 64;
+/// How often those who wait look whether somebody has had their grace.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The connections of one server.
 #[derive(Clone)]
@@ -39,158 +48,38 @@ pub struct Connections(Arc<Shared>);
 
 struct Shared {
     book: Mutex<Book>,
-    /// A place may have become free while [`Connections::room`] waits.
+    /// A place may have become free while [`Connections::admit`] waits.
     freed: Notify,
-}
-
-/// Who has which place. All of it changes under one lock, and each change takes logarithmic time.
-struct Book {
-    members: HashMap<u64, Member>,
-    rooms: [Room; 2],
-    /// Numbers members, and the moments in which they became idle.
-    last: u64,
-    awaited: bool,
-}
-
-struct Member {
-    /// `None`: it gave way.
-    place: Option<Place>,
-    /// When it became idle; its key in its room.
-    idle_since: Option<u64>,
-    /// Requests that are being answered.
-    answered: usize,
-    /// Those of them that are not just being refused.
-    wanted: usize,
-    gives_way: watch::Sender<bool>,
-}
-
-/// The index of a room.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Ordinary = 0,
-    ForProbes = 1,
-}
-
-/// Places of one kind.
-struct Room {
-    size: usize,
-    taken: usize,
-    /// Members by the moment in which they became idle.
-    idle: BTreeMap<u64, u64>,
-}
-
-impl Room {
-    fn new(size: usize) -> Self {
-        Self { size, taken: 0, idle: BTreeMap::new() }
-    }
-}
-
-impl Book {
-    fn has_place(&self) -> bool {
-        self.rooms.iter().any(|room| room.taken < room.size || !room.idle.is_empty())
-    }
-
-    /// A free place of a room, or that of its member who is idle longest.
-    fn take(&mut self, place: Place) -> bool {
-        let room = &mut self.rooms[place as usize];
-        if room.taken < room.size {
-            room.taken += 1;
-            return true;
-        }
-        let Some((_, id)) = room.idle.pop_first() else { return false };
-        if let Some(member) = self.members.get_mut(&id) {
-            member.place = None;
-            member.idle_since = None;
-            member.gives_way.send_replace(true);
-        }
-        true
-    }
-
-    fn rest(&mut self, id: u64) {
-        self.last += 1;
-        if let Some(member) = self.members.get_mut(&id)
-            && let Some(place) = member.place
-            && member.idle_since.is_none()
-        {
-            member.idle_since = Some(self.last);
-            self.rooms[place as usize].idle.insert(self.last, id);
-        }
-    }
-
-    fn wake(&mut self, id: u64) {
-        if let Some(member) = self.members.get_mut(&id)
-            && let (Some(place), Some(since)) = (member.place, member.idle_since.take())
-        {
-            self.rooms[place as usize].idle.remove(&since);
-        }
-    }
-
-    /// A request is not wanted any more, or its answer is written.
-    fn let_go(&mut self, id: u64, wanted: &AtomicBool) {
-        if wanted.swap(false, Ordering::Relaxed)
-            && let Some(member) = self.members.get_mut(&id)
-        {
-            member.wanted -= 1;
-            if member.wanted == 0 {
-                self.rest(id);
-            }
-        }
-    }
-
-    /// Gives the member an ordinary place, if there is one; whether it has one.
-    fn raise(&mut self, id: u64) -> bool {
-        let former = self.members.get(&id).and_then(|member| member.place);
-        if former == Some(Place::Ordinary) {
-            return true;
-        }
-        if !self.take(Place::Ordinary) {
-            return false;
-        }
-        if former == Some(Place::ForProbes) {
-            self.rooms[Place::ForProbes as usize].taken -= 1;
-        }
-        if let Some(member) = self.members.get_mut(&id) {
-            member.place = Some(Place::Ordinary);
-            member.gives_way.send_replace(false);
-        }
-        true
-    }
 }
 
 impl Connections {
     /// At most `limit` ordinary ones.
     pub fn new(limit: usize) -> Self {
-        let book =
-            Book { members: HashMap::new(), rooms: [Room::new(limit), Room::new(PROBES)], last: 0, awaited: false };
-        Self(Arc::new(Shared { book: Mutex::new(book), freed: Notify::new() }))
+        Self::with_grace(limit, GRACE)
     }
 
-    /// Whether the next connection would find a place. If not, [`Self::freed`] says when to ask again.
-    pub fn has_room(&self) -> bool {
-        let mut book = self.0.book();
-        // Those who give way still hold a socket for a moment.
-        let most: usize = book.rooms.iter().map(|room| room.size).sum::<usize>() + LEAVING;
-        let room = book.has_place() && book.members.len() < most;
-        book.awaited = !room;
-        room
-    }
-
-    pub async fn freed(&self) {
-        self.0.freed.notified().await;
+    fn with_grace(limit: usize, grace: Duration) -> Self {
+        Self(Arc::new(Shared { book: Mutex::new(Book::new(limit, grace)), freed: Notify::new() }))
     }
 
     /// A place for a new connection, which is idle at first; somebody else's if need be.
-    pub fn admit(&self) -> Option<Connection> {
-        let mut book = self.0.book();
-        let places = [Place::Ordinary, Place::ForProbes];
-        let place = places.into_iter().find(|place| book.take(*place))?;
-        book.last += 1;
-        let id = book.last;
+    pub async fn admit(&self) -> Connection {
+        loop {
+            if let Some(connection) = self.admit_now() {
+                return connection;
+            }
+            // Nobody tells when a grace is over.
+            let _ = tokio::time::timeout(LOOK, self.0.freed.notified()).await;
+        }
+    }
+
+    fn admit_now(&self) -> Option<Connection> {
         let (gives_way, told) = watch::channel(false);
-        let member = Member { place: Some(place), idle_since: None, answered: 0, wanted: 0, gives_way };
-        book.members.insert(id, member);
-        book.rest(id);
-        Some(Connection(Arc::new(Seat { shared: Arc::clone(&self.0), id, told, pulse: Pulse::new() })))
+        let mut book = self.0.book();
+        let id = book.admit(gives_way);
+        book.awaited = id.is_none();
+        let seat = Seat { shared: Arc::clone(&self.0), id: id?, told, pulse: Pulse::new() };
+        Some(Connection(Arc::new(seat)))
     }
 }
 
@@ -222,21 +111,25 @@ struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.shared.free(|book| {
-            book.wake(self.id);
-            if let Some(place) = book.members.remove(&self.id).and_then(|member| member.place) {
-                book.rooms[place as usize].taken -= 1;
-            }
-        });
+        self.shared.free(|book| book.remove(self.id));
     }
 }
 
 impl Connection {
     /// Waits until the connection is to give way.
     pub async fn gives_way(&self) {
+        self.told(true).await;
+    }
+
+    /// Waits until one that was to give way may stay: it has got another place.
+    pub async fn may_stay(&self) {
+        self.told(false).await;
+    }
+
+    async fn told(&self, to_go: bool) {
         let mut told = self.0.told.clone();
         // The sender lives as long as this place.
-        if told.wait_for(|gives_way| *gives_way).await.is_err() {
+        if told.wait_for(|gives_way| *gives_way == to_go).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -259,11 +152,12 @@ impl Connection {
     pub fn begin(&self) -> InWork {
         self.0.pulse.enter();
         let mut book = self.0.shared.book();
-        book.wake(self.0.id);
-        let ordinary = book.raise(self.0.id);
+        let whom = if book.is_known(self.0.id) { For::Known } else { For::Stranger };
+        // Before it is in a place where it could be asked to go itself.
+        let ordinary = book.raise(self.0.id, whom);
+        book.want(self.0.id);
         if let Some(member) = book.members.get_mut(&self.0.id) {
             member.answered += 1;
-            member.wanted += 1;
         }
         drop(book);
         let state = Arc::new(RequestState { wanted: AtomicBool::new(true), answered: AtomicBool::new(false) });
@@ -322,12 +216,9 @@ impl Drop for Refused {
         let Seat { shared, id, pulse, .. } = &*connection.0;
         let mut book = shared.book();
         // Its answer may have been written long ago; then the connection waits for its client.
-        if !state.answered.load(Ordering::Relaxed)
-            && let Some(member) = book.members.get_mut(id)
-        {
+        if !state.answered.load(Ordering::Relaxed) {
             state.wanted.store(true, Ordering::Relaxed);
-            member.wanted += 1;
-            book.wake(*id);
+            book.want(*id);
         }
         drop(book);
         pulse.leave();
@@ -344,6 +235,20 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// Whether there is an ordinary place for the request. If not, only probes are answered.
+    fn is_ordinary(&self) -> bool {
+        self.ordinary
+    }
+
+    /// The client has shown a key: from now on its connection gives way to no stranger, and takes the place of one if it has none.
+    /// Whether it has one; if not, all are of others who have shown theirs.
+    fn know(&self) -> bool {
+        let Seat { shared, id, .. } = &*self.connection.0;
+        let mut book = shared.book();
+        book.know(*id);
+        book.raise(*id, For::Known)
+    }
+
     /// For as long as what this returns lives, the connection may be asked to give way, unless it has other requests: nothing
     /// but a refusal is left of this one.
     pub fn refused(self) -> Refused {
@@ -378,25 +283,6 @@ impl HttpBody for Answer {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-/// Refuses what came in beyond the limit and is no probe.
-pub async fn refuse_beyond_limit(request: Request, next: Next) -> Response {
-    let beyond = request.extensions().get::<Admission>().is_some_and(|admission| !admission.ordinary);
-    if !beyond || is_probe(&request) {
-        return next.run(request).await;
-    }
-    metrics::counter!("faceid_rejected_total", "at" => "connections").increment(1);
-    let problem = Problem::new(Code::Overloaded, "all connections of the server are in use; try again shortly");
-    let mut response = problem.into_response();
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-/// What costs next to nothing and says how the server is.
-fn is_probe(request: &Request) -> bool {
-    let read = matches!(*request.method(), Method::GET | Method::HEAD);
-    read && matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics")
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::extract::Path;
 use super::form::{Fields, invalid};
+use super::headers::NOT_KEPT;
 use super::problem::Problem;
 use crate::jobs::JobEvent;
 use crate::service::answers::{Job, Page};
@@ -78,9 +79,12 @@ pub async fn follow_job(
     Path(job): Path<JobId>,
     headers: HeaderMap,
     Fields(()): Fields<()>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<impl IntoResponse, Problem> {
     let events = upkeep.follow_job(job, last_event(&headers)?).await?;
-    Ok(Sse::new(events.map(|event| Ok(render(event)))).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let events = events.map(|event| Ok::<_, Infallible>(render(event)));
+    let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // Events may be kept by caches, unless they are told.
+    Ok(([(header::CACHE_CONTROL, NOT_KEPT)], events))
 }
 
 fn last_event(headers: &HeaderMap) -> Result<i64, Problem> {

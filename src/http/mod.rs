@@ -19,6 +19,7 @@ mod faces;
 mod findings;
 mod form;
 mod galleries;
+mod headers;
 mod health;
 mod identify;
 mod jobs;
@@ -42,6 +43,7 @@ mod state;
 mod stored;
 mod subjects;
 mod timing;
+mod tls;
 mod verify;
 
 use std::sync::Arc;
@@ -62,9 +64,10 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use leaving::{leaving, parting};
 pub use problem::{Code, Problem};
-pub use server::{Routes, serve};
+pub use server::{Port, Routes, serve};
 pub use starting::starting;
 pub use state::AppState;
+pub use tls::{Tls, TlsError};
 
 use auth::Guard;
 use routes::Group;
@@ -113,9 +116,10 @@ pub fn router(state: AppState) -> Router {
             openapi::finish(&document).expect("the document is made of what is compiled in"),
         )
         .config(Config::from("../../openapi.json"));
+    let reference = Router::from(reference).route_layer(headers::of_pages(headers::REFERENCE));
     let routes = routes
         .merge(reference)
-        .merge(pages::routes())
+        .merge(pages::routes().route_layer(headers::of_pages(headers::PAGE)))
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         // `body::limited` does it.
@@ -155,11 +159,11 @@ fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, config: &HttpCon
         .layer(from_fn(encoding::decoded))
         .layer(from_fn(problem::no_bare_failure))
         .layer(from_fn(connections::refuse_beyond_limit));
-    let routes = routes.layer(layers);
+    let over_tls = config.tls.is_some();
     match &config.cors_origins {
         // Around all else, so that a page can read refusals as well.
-        Some(origins) => routes.layer(cors::layer(origins)),
-        None => routes,
+        Some(origins) => routes.layer(layers).layer((headers::of_answers(over_tls), cors::layer(origins))),
+        None => routes.layer((headers::of_answers(over_tls), layers)),
     }
 }
 

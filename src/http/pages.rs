@@ -37,6 +37,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/clients.md",
     "docs/data-sets.md",
     "docs/operations.md",
+    "docs/tls.md",
     "docs/behind-a-proxy.md",
     "docs/configuration.md",
     "docs/command-line.md",

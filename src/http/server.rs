@@ -10,12 +10,14 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::connections::{Connection, Connections, Heard, Overdue, Patience};
+use super::tls::Tls;
 use crate::config::HttpConfig;
 
 /// How long to wait when the process has no more files for connections.
@@ -51,51 +53,78 @@ impl Routes {
     }
 }
 
+/// Where a server is reached.
+pub struct Port {
+    pub listener: TcpListener,
+    /// `None`: it speaks HTTP as it is.
+    pub tls: Option<Tls>,
+}
+
+impl From<TcpListener> for Port {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, tls: None }
+    }
+}
+
 /// Serves until `stop` is over, then takes no more connections and returns when the accepted requests are answered.
 ///
-/// HTTP/1.1, and HTTP/2 with clients that begin with it. A connection whose request head does not arrive within the time for
-/// requests is closed, and so is one that rests for longer than `idle_timeout`. Beyond `max_connections` the one that is idle
-/// longest gives way to the next (see the module `connections`).
+/// HTTP/1.1, and HTTP/2 with clients that begin with it or choose it with TLS. A connection whose request head does not arrive within
+/// the time for requests is closed, and so is one that rests for longer than `idle_timeout`. Beyond `max_connections` one gives way to
+/// the next (see the module `connections`).
 pub async fn serve(
-    listener: TcpListener,
+    port: impl Into<Port>,
     routes: impl Into<Routes>,
     config: &HttpConfig,
     stop: impl Future<Output = ()>,
 ) {
+    let Port { listener, tls } = port.into();
     let connections = Connections::new(config.max_connections);
     let (closing, closed) = watch::channel(());
     let patience = Patience { head: config.request_timeout, rest: config.idle_timeout };
-    let host = Host { routes: routes.into(), closed, patience };
+    let host = Host { routes: routes.into(), tls: tls.clone(), closed, patience };
     // Dropping this future drops what is still in work.
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut beside) = (JoinSet::new(), JoinSet::new());
+    if let Some(tls) = tls {
+        beside.spawn(tls.follow());
+    }
     tokio::pin!(stop);
     loop {
-        let has_room = connections.has_room();
         let stream = tokio::select! {
-            accepted = accept(&listener), if has_room => accepted,
-            () = connections.freed(), if !has_room => continue,
+            accepted = accept(&listener) => accepted,
             _ = tasks.join_next(), if !tasks.is_empty() => continue,
             () = &mut stop => break,
         };
-        // None if requests came in on those that were idle a moment ago.
-        let Some(connection) = connections.admit() else { continue };
+        let connection = tokio::select! {
+            connection = connections.admit() => connection,
+            () = &mut stop => break,
+        };
         let talk = host.clone().talk(stream, connection.clone());
-        tasks.spawn(async move {
-            tokio::pin!(talk);
-            tokio::select! {
-                biased;
-                () = connection.gives_way() => {}
-                () = &mut talk => return,
-            }
-            // Nobody is in the middle of anything, unless it is the end of a refusal.
-            if connection.is_in_work() {
-                let _ = tokio::time::timeout(FAREWELL, talk).await;
-            }
-        });
+        tasks.spawn(until_it_gives_way(talk, connection));
     }
     drop(listener);
     closing.send_replace(());
     while tasks.join_next().await.is_some() {}
+}
+
+/// Talks on a connection until that ends, or until somebody else is to have its place.
+async fn until_it_gives_way(talk: impl Future<Output = ()>, connection: Connection) {
+    tokio::pin!(talk);
+    loop {
+        tokio::select! {
+            biased;
+            () = connection.gives_way() => {}
+            () = &mut talk => return,
+        }
+        // Only a stranger can be in the middle of something, who shows a key perhaps.
+        if !connection.is_in_work() {
+            return;
+        }
+        tokio::select! {
+            () = &mut talk => return,
+            () = connection.may_stay() => {}
+            () = tokio::time::sleep(FAREWELL) => return,
+        }
+    }
 }
 
 /// The requests of one connection of HTTP/2, which end with it.
@@ -128,6 +157,7 @@ fn builder(streams: Streams) -> Builder<Streams> {
 #[derive(Clone)]
 struct Host {
     routes: Routes,
+    tls: Option<Tls>,
     /// Changes when the server is about to stop.
     closed: watch::Receiver<()>,
     patience: Patience,
@@ -136,6 +166,19 @@ struct Host {
 impl Host {
     /// Answers the requests of a connection until it ends.
     async fn talk(mut self, stream: TcpStream, connection: Connection) {
+        let Some(tls) = self.tls.take() else { return self.answer(stream, connection).await };
+        // It has the time of the first head, of which it takes a part.
+        let stream = tokio::select! {
+            greeted = tls.greet(stream) => greeted,
+            _ = self.closed.changed() => None,
+            _ = connection.overdue(self.patience) => None,
+        };
+        if let Some(stream) = stream {
+            self.answer(stream, connection).await;
+        }
+    }
+
+    async fn answer(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, connection: Connection) {
         let routes = self.routes;
         let guest = connection.clone();
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {

@@ -57,6 +57,11 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_gauge!("faceid_audit_unsealed", "Entries of the audit that have no place in the chain yet.");
     describe_counter!("faceid_follow_failures_total", "Times that this server could not follow the active model.");
+    describe_gauge!(
+        "faceid_tls_certificate_expires_timestamp_seconds",
+        Unit::Seconds,
+        "When the certificate of the server expires."
+    );
     describe_gauge!("faceid_async_tasks", "Tasks of the async runtime that are alive.");
     describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory of the server process.");
     Ok(handle)

@@ -1,6 +1,7 @@
 //! Tests of faceid from outside: over HTTP and by its command line, with a real Postgres, the real networks and
 //! real photos.
 
+mod attacks;
 mod audit;
 mod auth;
 mod bad_input;
@@ -27,6 +28,7 @@ mod finetuning;
 mod forms;
 mod freshness;
 mod galleries;
+mod headers;
 mod hostile_images;
 mod hostile_models;
 mod jobs;
@@ -54,6 +56,7 @@ mod shadow;
 mod start;
 mod stored;
 mod support;
+mod tls;
 mod training;
 mod transfer;
 mod upkeep;

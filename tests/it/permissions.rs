@@ -13,8 +13,14 @@ use crate::datasets::zipped;
 use crate::support::process::{Server, data_dir};
 use crate::support::{Answer, TestApp, eventually, photos};
 
-const CLIENT: &str = "client-key-for-tests";
-const ADMIN: &str = "admin-key-for-tests-";
+/// The keys of the servers that [`start`] starts.
+pub mod holding {
+    pub const CLIENT: &str = "client-key-for-tests";
+    pub const ADMIN: &str = "admin-key-for-tests-";
+}
+
+use holding::{ADMIN, CLIENT};
+
 const ROLES: [&str; 5] = ["identify", "read", "enrol", "admin", "owner"];
 
 /// Whether a key of a role, for all galleries or for some, may do what a route needs; said here once more, so that a change of the
@@ -35,19 +41,19 @@ fn may(role: &str, everywhere: bool, permission: &str) -> bool {
 
 /// A gallery with something in it, or one that is not there.
 #[derive(Debug, Clone)]
-struct World {
+pub struct World {
     gallery: String,
     gallery_id: String,
     subject: String,
     subject_id: String,
-    face: String,
+    pub face: String,
     job: String,
     key: String,
     erasure: String,
 }
 
 impl World {
-    fn nowhere() -> Self {
+    pub fn nowhere() -> Self {
         let id = || Uuid::now_v7().to_string();
         let name = |what: &str| format!("no-{what}-{}", Uuid::now_v7().simple());
         let (gallery, subject) = (name("gallery"), name("subject"));
@@ -75,9 +81,9 @@ impl World {
 }
 
 /// A route of the document.
-struct Route {
-    method: Method,
-    path: String,
+pub struct Route {
+    pub method: Method,
+    pub path: String,
     id: String,
     /// `None`: it needs no key.
     permission: Option<String>,
@@ -85,8 +91,8 @@ struct Route {
     in_query: bool,
 }
 
-struct Keys {
-    app: TestApp,
+pub struct Keys {
+    pub app: TestApp,
 }
 
 impl Keys {
@@ -108,7 +114,7 @@ impl Keys {
     }
 
     /// Sends what a route takes, about a world.
-    async fn send(&self, route: &Route, world: &World, key: Option<&str>) -> Answer {
+    pub async fn send(&self, route: &Route, world: &World, key: Option<&str>) -> Answer {
         let path = [
             ("{gallery}", world.gallery.as_str()),
             ("{subject}", &world.subject),
@@ -181,7 +187,7 @@ fn body(route: &Route, world: &World) -> Value {
 }
 
 /// All that the document has.
-fn routes(document: &Value) -> Vec<Route> {
+pub fn routes(document: &Value) -> Vec<Route> {
     let mut routes = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
@@ -203,14 +209,14 @@ fn routes(document: &Value) -> Vec<Route> {
     routes
 }
 
-async fn start(folder: &std::path::Path) -> (Server, Keys) {
+pub async fn start(folder: &std::path::Path) -> (Server, Keys) {
     let server = Server::start(folder, &["--client-key", CLIENT, "--admin-key", ADMIN]).await;
     let app = TestApp { client: Client::new(), url: server.url.clone(), gallery: String::new() };
     (server, Keys { app })
 }
 
 /// A gallery with a subject, a face, a job and a key.
-async fn world(keys: &Keys, gallery: &str, subject: &str, person: &str) -> World {
+pub async fn world(keys: &Keys, gallery: &str, subject: &str, person: &str) -> World {
     let created = keys.admin(Method::POST, "/galleries", Some(json!({"name": gallery}))).await.value();
     let url = format!("/enroll?gallery={gallery}&subject={subject}&face=largest&quality=any");
     let photo = photos::lfw(person, 1);

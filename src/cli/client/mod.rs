@@ -2,6 +2,7 @@
 
 mod events;
 mod transfer;
+mod trust;
 
 use std::error::Error;
 use std::path::Path;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use events::ServerEvent;
+pub use trust::Trust;
 
 use super::CliError;
 use crate::config::{ConfigArgs, Secret};
@@ -85,13 +87,15 @@ pub struct ServerArgs {
     #[command(flatten)]
     patience: Patience,
     #[command(flatten)]
+    trust: Trust,
+    #[command(flatten)]
     config: ConfigArgs,
 }
 
 impl ServerArgs {
     pub fn open(self) -> Result<Client, CliError> {
         let key = self.config.said()?.admin_key;
-        Client::new(&self.server, self.patience, key)
+        Client::new(&self.server, self.patience, &self.trust, key)
     }
 }
 
@@ -106,14 +110,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// Fails on a machine without certificates of authorities.
-    pub fn new(server: &str, patience: Patience, key: Option<Secret>) -> Result<Self, CliError> {
+    /// Fails on a machine without certificates of authorities, unless it is told which to trust.
+    pub fn new(server: &str, patience: Patience, trust: &Trust, key: Option<Secret>) -> Result<Self, CliError> {
         let expected = || CliError::Usage(format!("{server} is not an address such as http://127.0.0.1:8080"));
         let url = Url::parse(server).ok().filter(|url| url.has_host()).ok_or_else(expected)?;
         // A redirect may lead elsewhere, where nobody is to get the key.
-        let client = || reqwest::Client::builder().connect_timeout(CONNECT).redirect(Policy::none());
-        let http = client().read_timeout(patience.limit()).build().map_err(CliError::Client)?;
-        let uploads = client().build().map_err(CliError::Client)?;
+        let client = || trust.apply(reqwest::Client::builder().connect_timeout(CONNECT).redirect(Policy::none()));
+        let http = client()?.read_timeout(patience.limit()).build().map_err(CliError::Client)?;
+        let uploads = client()?.build().map_err(CliError::Client)?;
         Ok(Self { http, uploads, patience, url, key })
     }
 

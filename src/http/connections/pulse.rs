@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -130,15 +129,15 @@ impl Pulse {
 }
 
 /// A stream that tells its connection when something was read.
-pub struct Heard {
-    stream: TcpStream,
+pub struct Heard<S> {
+    stream: S,
     connection: Connection,
     /// How much of [`PREFACE`] the client has said; `None` once it is clear whether it says it.
     preface: Option<usize>,
 }
 
-impl Heard {
-    pub fn new(stream: TcpStream, connection: Connection) -> Self {
+impl<S> Heard<S> {
+    pub fn new(stream: S, connection: Connection) -> Self {
         Self { stream, connection, preface: Some(0) }
     }
 
@@ -157,7 +156,7 @@ impl Heard {
     }
 }
 
-impl AsyncRead for Heard {
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -172,7 +171,7 @@ impl AsyncRead for Heard {
     }
 }
 
-impl AsyncWrite for Heard {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,6 +1,7 @@
 //! What the tests share: one server in this process, a gallery of its own for each test, and servers as processes
 //! of their own for tests that change how a server runs.
 
+pub mod certificates;
 pub mod models;
 pub mod onnx;
 pub mod photos;

@@ -1,0 +1,141 @@
+//! HTTPS: the certificate that a server shows, which may change while it serves, and the handshake.
+
+mod files;
+mod greeting;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, info, warn};
+
+use self::files::Files;
+use crate::config::{ClientAuth, TlsConfig};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// So many days before its end a certificate is spoken of, once a day.
+const NOTICE: i64 = 14;
+
+#[derive(Debug, Error)]
+pub enum TlsError {
+    #[error("cannot read {setting} = {}: {source}", path.display())]
+    Unreadable { setting: &'static str, path: PathBuf, source: io::Error },
+    #[error("{setting} = {} is not usable: {reason}", path.display())]
+    Unusable { setting: &'static str, path: PathBuf, reason: String },
+    #[error("tls_key = {} is not the key of the certificate in tls_cert = {}", key.display(), cert.display())]
+    OtherKey { cert: PathBuf, key: PathBuf },
+    #[error("the certificate in tls_cert = {} expired at {at}, and the one in use did not", path.display())]
+    Expired { path: PathBuf, at: DateTime<Utc> },
+}
+
+/// What a server speaks TLS by. It may be replaced while it serves; clones share it.
+#[derive(Clone)]
+pub struct Tls(Arc<Shared>);
+
+struct Shared {
+    config: TlsConfig,
+    current: RwLock<Current>,
+}
+
+/// What new connections get.
+#[derive(Clone)]
+struct Current {
+    server: Arc<ServerConfig>,
+    expires: DateTime<Utc>,
+    /// What it was made of.
+    files: Files,
+}
+
+impl Tls {
+    /// Reads and checks the files of a configuration.
+    pub async fn load(config: TlsConfig) -> Result<Self, TlsError> {
+        let files = Files::read(&config).await?;
+        let current = files.into_current(&config)?;
+        info!(expires = %current.expires, client_certificates = %config.client_auth, "TLS is on");
+        Ok(Self(Arc::new(Shared { config, current: RwLock::new(current) })))
+    }
+
+    /// Follows the files: new connections get what is in them. What is not usable is refused, and what was there goes on. Never returns.
+    pub async fn follow(self) {
+        let mut tried = self.current().files;
+        let (mut interval, mut said) = (tokio::time::interval(LOOK), None);
+        loop {
+            interval.tick().await;
+            // While a file is being replaced it may not be there.
+            match Files::read(&self.0.config).await {
+                Ok(files) if files != tried => {
+                    tried = files.clone();
+                    self.replace(files);
+                }
+                Ok(_) => {}
+                Err(error) => debug!(%error, "a file of TLS cannot be read; what was in it goes on"),
+            }
+            self.watch_expiry(&mut said);
+        }
+    }
+
+    fn replace(&self, files: Files) {
+        match files.into_current(&self.0.config).and_then(|next| self.no_worse(next)) {
+            Ok(next) => {
+                info!(expires = %next.expires, "the files of TLS changed: new connections get what is in them");
+                *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+            }
+            Err(error) => warn!(%error, "the files of TLS changed and are not usable; what was in them goes on"),
+        }
+    }
+
+    /// A certificate that has expired is no better than one that has not.
+    fn no_worse(&self, next: Current) -> Result<Current, TlsError> {
+        let now = Utc::now();
+        if next.expires <= now && self.current().expires > now {
+            return Err(TlsError::Expired { path: self.0.config.cert.clone(), at: next.expires });
+        }
+        Ok(next)
+    }
+
+    /// Shows when the certificate ends, and says so in the log when that is soon, once a day.
+    fn watch_expiry(&self, said: &mut Option<(DateTime<Utc>, DateTime<Utc>)>) {
+        let (expires, now) = (self.current().expires, Utc::now());
+        metrics::gauge!("faceid_tls_certificate_expires_timestamp_seconds").set(expires.timestamp() as f64);
+        let is_news = said.is_none_or(|(of, at)| of != expires || now - at >= TimeDelta::days(1));
+        if expires - now > TimeDelta::days(NOTICE) || !is_news {
+            return;
+        }
+        *said = Some((expires, now));
+        if expires <= now {
+            warn!(%expires, "the certificate in tls_cert has expired: clients refuse it");
+        } else {
+            warn!(%expires, "the certificate in tls_cert expires soon");
+        }
+    }
+
+    fn current(&self) -> Current {
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The handshake of a new connection. `None`: nothing came of it, and it is over.
+    pub async fn greet(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        if !greeting::is_tls(&stream).await {
+            greeting::turn_away(stream).await;
+            return None;
+        }
+        match TlsAcceptor::from(self.current().server).accept(stream).await {
+            Ok(stream) => Some(stream),
+            Err(error) => {
+                debug!(%error, "a handshake came to nothing");
+                None
+            }
+        }
+    }
+}
