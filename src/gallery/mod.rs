@@ -14,6 +14,7 @@ mod galleries;
 mod metadata;
 mod policy;
 mod quarantine;
+mod quota;
 mod rates;
 mod retirement;
 mod review;

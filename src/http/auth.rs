@@ -7,8 +7,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
-use crate::service::Access;
-use crate::types::Permission;
+use crate::service::{Access, ServiceError};
+use crate::types::{Caller, Permission};
 
 /// What a route is guarded by.
 #[derive(Clone)]
@@ -17,9 +17,13 @@ pub struct Guard {
     pub needed: Permission,
 }
 
+/// Who shows a key, as `limits` found out when it counted the request. What they may is not looked at yet.
+#[derive(Clone)]
+pub struct Recognised(pub Caller);
+
 /// Lets pass whoever may.
 pub async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    match guard.access.admit(shown_key(request.headers()), guard.needed) {
+    match guard.admit(&mut request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -28,8 +32,20 @@ pub async fn require(State(guard): State<Guard>, mut request: Request, next: Nex
     }
 }
 
+impl Guard {
+    fn admit(&self, request: &mut Request) -> Result<Caller, ServiceError> {
+        let caller = match request.extensions_mut().remove() {
+            Some(Recognised(caller)) => caller,
+            // Why they are not.
+            None => self.access.recognise(shown_key(request.headers()))?,
+        };
+        self.access.check(&caller, self.needed)?;
+        Ok(caller)
+    }
+}
+
 /// The key in `x-api-key`, else the Bearer token.
-fn shown_key(headers: &HeaderMap) -> Option<&[u8]> {
+pub fn shown_key(headers: &HeaderMap) -> Option<&[u8]> {
     let own = headers.get("x-api-key").map(|value| value.as_bytes());
     let bearer = || {
         let (scheme, token) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;

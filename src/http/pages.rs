@@ -38,6 +38,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/data-sets.md",
     "docs/operations.md",
     "docs/behind-a-proxy.md",
+    "docs/limits.md",
     "docs/configuration.md",
     "docs/command-line.md",
     "docs/databases.md",

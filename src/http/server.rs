@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::connections::{Connection, Connections, Heard, Overdue, Patience};
+use super::peer::Peer;
 use crate::config::HttpConfig;
 
 /// How long to wait when the process has no more files for connections.
@@ -71,7 +72,7 @@ pub async fn serve(
     tokio::pin!(stop);
     loop {
         let has_room = connections.has_room();
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = accept(&listener), if has_room => accepted,
             () = connections.freed(), if !has_room => continue,
             _ = tasks.join_next(), if !tasks.is_empty() => continue,
@@ -79,7 +80,7 @@ pub async fn serve(
         };
         // None if requests came in on those that were idle a moment ago.
         let Some(connection) = connections.admit() else { continue };
-        let talk = host.clone().talk(stream, connection.clone());
+        let talk = host.clone().talk(stream, peer, connection.clone());
         tasks.spawn(async move {
             tokio::pin!(talk);
             tokio::select! {
@@ -135,12 +136,13 @@ struct Host {
 
 impl Host {
     /// Answers the requests of a connection until it ends.
-    async fn talk(mut self, stream: TcpStream, connection: Connection) {
+    async fn talk(mut self, stream: TcpStream, peer: Peer, connection: Connection) {
         let routes = self.routes;
         let guest = connection.clone();
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             let in_work = guest.begin();
             request.extensions_mut().insert(in_work.admission());
+            request.extensions_mut().insert(peer);
             let answer = TowerToHyperService::new(routes.current()).call(request);
             async move { answer.await.map(|answer| in_work.until_written(answer)) }
         });
@@ -176,15 +178,15 @@ impl Host {
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, Peer) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Answers are small and written at once: waiting to fill a packet only delays them.
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "cannot set TCP_NODELAY");
                 }
-                return stream;
+                return (stream, Peer(peer));
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{GalleryId, KeyId};
+use crate::limits::Account;
 
 /// What a key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -65,6 +66,8 @@ pub struct Caller {
     role: Option<Role>,
     permissions: &'static [Permission],
     scope: Scope,
+    /// `None`: without limits, as the server itself.
+    account: Option<Arc<Account>>,
 }
 
 impl Role {
@@ -187,14 +190,21 @@ impl Caller {
 
     /// Whoever has a key that is kept in the database.
     pub fn with_key(key: KeyId, name: &str, role: Role, scope: Scope) -> Self {
-        Self { name: name.into(), key: Some(key), role: Some(role), permissions: role.permissions(), scope }
+        Self {
+            name: name.into(),
+            key: Some(key),
+            role: Some(role),
+            permissions: role.permissions(),
+            scope,
+            account: None,
+        }
     }
 
     /// Whoever has the configured client key.
     pub fn client_key() -> Self {
         use Permission::{Ask, Change, Look, Manage};
         let permissions = &[Ask, Look, Change, Manage];
-        Self { name: Self::CLIENT_KEY.into(), key: None, role: None, permissions, scope: Scope::All }
+        Self { name: Self::CLIENT_KEY.into(), key: None, role: None, permissions, scope: Scope::All, account: None }
     }
 
     /// Whoever has the configured admin key.
@@ -218,7 +228,14 @@ impl Caller {
     }
 
     fn owner(name: &str) -> Self {
-        Self { name: name.into(), key: None, role: None, permissions: Role::Owner.permissions(), scope: Scope::All }
+        Self {
+            name: name.into(),
+            key: None,
+            role: None,
+            permissions: Role::Owner.permissions(),
+            scope: Scope::All,
+            account: None,
+        }
     }
 
     /// What jobs and the audit call them: the name of their key, or what let them in without one.
@@ -244,6 +261,15 @@ impl Caller {
     /// Whether they have shown nothing at all.
     pub fn is_anyone(&self) -> bool {
         self.key.is_none() && self.name == Self::anyone().name
+    }
+
+    /// The same, whose requests are counted.
+    pub fn with_account(self, account: Arc<Account>) -> Self {
+        Self { account: Some(account), ..self }
+    }
+
+    pub fn account(&self) -> Option<&Arc<Account>> {
+        self.account.as_ref()
     }
 
     pub fn scope(&self) -> &Scope {

@@ -31,6 +31,7 @@ mod jobs;
 mod keys;
 mod layers;
 mod lifecycle;
+mod limits;
 #[path = "../made/mod.rs"]
 mod made;
 mod models;

@@ -10,6 +10,7 @@ mod erasure_of_many;
 mod models;
 mod naming;
 mod paging;
+mod quota;
 mod revision;
 mod scope;
 mod search;

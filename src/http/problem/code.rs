@@ -33,6 +33,7 @@ pub enum Code {
     NoFace,
     MultipleFaces,
     UnusableFace,
+    PixelsBeyondLimit,
     // An archive of it is wrong.
     InvalidDataset,
     // It does not fit what is stored.
@@ -42,6 +43,7 @@ pub enum Code {
     SetAsideNotFound,
     DuplicateGallery,
     DuplicateSubject,
+    SubjectQuota,
     DuplicateFace,
     SubjectMismatch,
     DefaultGallery,
@@ -72,6 +74,8 @@ pub enum Code {
     KeyNotFound,
     DuplicateKey,
     KeyRevoked,
+    RateLimited,
+    TooManyConcurrent,
     RouteNotFound,
     MethodNotAllowed,
     // The server.
@@ -109,6 +113,7 @@ impl Code {
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::DuplicateGallery
             | Self::DuplicateSubject
+            | Self::SubjectQuota
             | Self::DuplicateFace
             | Self::SubjectMismatch
             | Self::DefaultGallery
@@ -127,7 +132,7 @@ impl Code {
             | Self::DuplicateKey
             | Self::KeyRevoked => StatusCode::CONFLICT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-            Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge | Self::ImageTooLarge | Self::PixelsBeyondLimit => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType | Self::UnsupportedEncoding | Self::UnsupportedImage => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
@@ -144,6 +149,7 @@ impl Code {
             | Self::InvalidDataset
             | Self::InvalidModel
             | Self::CodeRefused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RateLimited | Self::TooManyConcurrent => StatusCode::TOO_MANY_REQUESTS,
             Self::Starting | Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::{Config, RecognitionConfig};
 use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
+use crate::limits::Bill;
 use crate::service::ServiceError;
 use crate::types::Caller;
 pub(in crate::service) use decisions::{Authority, GalleryCurves, STRANGERS};
@@ -87,6 +88,11 @@ impl Recognition {
     /// The galleries that there are for the caller.
     fn galleries(&self) -> Galleries {
         self.parts.all_galleries.within(self.caller.scope())
+    }
+
+    /// For the photos of a request of the caller.
+    pub(in crate::service) fn bill(&self) -> Bill {
+        Bill::of(self.caller.account())
     }
 
     /// What answers a request that begins now.
