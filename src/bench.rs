@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, InputNormalisation, targets};
+use crate::limits::Bill;
 use crate::nn::{Detector, Embedder, NetworkError, Target, use_threads};
 use crate::service::{PhotoReader, ServiceError};
 use crate::types::{Chip, Detection};
@@ -309,7 +310,7 @@ async fn pipeline(
             while Instant::now() < end {
                 let began = Instant::now();
                 let bytes = photos[next.fetch_add(1, Ordering::Relaxed) % photos.len()].clone();
-                let photo = reader.read("photo", bytes, wanted, most_faces).await?;
+                let photo = reader.read("photo", bytes, wanted, most_faces, &Bill::none()).await?;
                 engine.embed(&embedder, photo.faces.into_iter().map(|face| face.chip).collect()).await?;
                 if began >= begin {
                     times.push(began.elapsed());

@@ -18,6 +18,7 @@ pub mod gallery;
 pub mod http;
 pub mod index;
 pub mod jobs;
+pub mod limits;
 pub mod nn;
 pub mod registry;
 pub mod resident;

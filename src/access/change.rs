@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::read::columns;
 use super::{AccessError, Key, Keys};
 use crate::audit::{Action, Entry, append};
 use crate::db::{OnConstraint, Transaction};
+use crate::limits::Limits;
 use crate::types::{GalleryId, KeyId, Name, Role, ShownKey};
 
 /// Held by whoever makes a key, so that keys of two secrets never come about at once. Any constant of ours serves.
@@ -23,6 +25,8 @@ pub struct NewKey<'a> {
     /// `None`: all.
     pub galleries: Option<&'a [GalleryId]>,
     pub expires_at: Option<DateTime<Utc>>,
+    /// What it may have; where it says nothing, as servers say.
+    pub limits: Limits,
 }
 
 /// How often a key was used, and when last.
@@ -38,8 +42,8 @@ impl Keys {
         let (id, shown) = (KeyId::new(), ShownKey::new());
         let mut transaction = self.begin_making().await?;
         sqlx::query(
-            "insert into keys (id, name, prefix, hash, secret_id, role, all_galleries, expires_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "insert into keys (id, name, prefix, hash, secret_id, role, all_galleries, expires_at, limits) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(id.0)
         .bind(new.name.as_str())
@@ -49,6 +53,7 @@ impl Keys {
         .bind(new.role.as_str())
         .bind(new.galleries.is_none())
         .bind(new.expires_at)
+        .bind((!new.limits.says_nothing()).then_some(Json(new.limits)))
         .execute(&mut *transaction)
         .await
         .on_constraint("key_name_key", || AccessError::DuplicateKey(new.name.to_string()))?;

@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::db::{DbError, Notifications, Pool, Pools, Topic};
+use crate::limits::Limits;
 use crate::types::{Actor, Caller, GalleryId, KeyId, Role, Scope};
 
 pub use change::{NewKey, Uses};
@@ -66,6 +67,8 @@ pub struct Key {
     pub uses: u64,
     /// Until when the key works that this one took the place of.
     pub former_until: Option<DateTime<Utc>>,
+    /// Of its own.
+    pub limits: Limits,
 }
 
 impl Key {

@@ -2,19 +2,21 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use sqlx::{FromRow, PgExecutor, Row};
 use uuid::Uuid;
 
 use super::secret::KeyHash;
 use super::{AccessError, Key, Keys};
 use crate::db::{Page, PageRequest};
+use crate::limits::Limits;
 use crate::types::{GalleryId, KeyId, Role, Scope, ShownKey, nfc};
 
 /// The columns of [`Key`], of keys `k`.
 macro_rules! columns {
     () => {
         "k.id, k.name, k.prefix, k.role, k.all_galleries, k.created_at, k.expires_at, k.revoked_at, k.last_used_at, k.uses, \
-         k.former_until, \
+         k.former_until, k.limits, \
          array(select g.id from key_galleries kg join galleries g on g.id = kg.gallery_id \
              where kg.key_id = k.id and g.erased_at is null order by g.id) as gallery_ids, \
          array(select g.name from key_galleries kg join galleries g on g.id = kg.gallery_id \
@@ -50,12 +52,17 @@ impl FromRow<'_, PgRow> for Key {
             last_used_at: row.try_get("last_used_at")?,
             uses: row.try_get::<i64, _>("uses")?.unsigned_abs(),
             former_until: row.try_get("former_until")?,
+            limits: limits(row)?,
         })
     }
 }
 
 fn role(row: &PgRow) -> Result<Role, sqlx::Error> {
     row.try_get::<String, _>("role")?.parse().map_err(|reason: String| sqlx::Error::Decode(reason.into()))
+}
+
+fn limits(row: &PgRow) -> Result<Limits, sqlx::Error> {
+    Ok(row.try_get::<Option<Json<Limits>>, _>("limits")?.map_or_else(Limits::default, |limits| limits.0))
 }
 
 /// What is known of a key that may be shown.
@@ -72,6 +79,7 @@ pub struct KnownKey {
     pub is_revoked: bool,
     /// Whether its hash is one by the secret of this server; else nobody can show it here.
     pub is_ours: bool,
+    pub limits: Limits,
 }
 
 /// All keys that may be shown.
@@ -102,6 +110,7 @@ impl FromRow<'_, PgRow> for KnownKey {
             expires_at: row.try_get("expires_at")?,
             is_revoked: row.try_get("is_revoked")?,
             is_ours: row.try_get("is_ours")?,
+            limits: limits(row)?,
         })
     }
 }
@@ -116,7 +125,7 @@ impl Keys {
     pub async fn known(&self) -> Result<KnownKeys, AccessError> {
         let keys: Vec<KnownKey> = sqlx::query_as(
             "select id, name, role, all_galleries, hash, former_hash, former_until, expires_at, \
-             revoked_at is not null as is_revoked, secret_id = $1 as is_ours, \
+             revoked_at is not null as is_revoked, secret_id = $1 as is_ours, limits, \
              array(select gallery_id from key_galleries where key_id = keys.id) as gallery_ids \
              from keys where revoked_at is null or revoked_at > now() - interval '30 days'",
         )

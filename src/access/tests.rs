@@ -7,6 +7,7 @@ use super::*;
 use crate::db::PageRequest;
 use crate::db::testing::database;
 use crate::gallery::Galleries;
+use crate::limits::Limits;
 use crate::types::{Name, ShownKey};
 
 fn name(text: &str) -> Name {
@@ -14,7 +15,7 @@ fn name(text: &str) -> Name {
 }
 
 fn plain(name: &Name) -> NewKey<'_> {
-    NewKey { name, role: Role::Read, galleries: None, expires_at: None }
+    NewKey { name, role: Role::Read, galleries: None, expires_at: None, limits: Limits::default() }
 }
 
 /// Which key a shown one is, if it is any.

@@ -7,6 +7,7 @@ use super::client::{Client, Patience, Trust};
 use super::{CliError, configure, print_json, say};
 use crate::config::ConfigArgs;
 use crate::db::{Database, PageRequest};
+use crate::limits::{Allowed, Limits, Rate};
 use crate::service::Access;
 use crate::service::answers::{CreatedKey, KeyEntry, Page};
 use crate::service::requests::{KeepFor, ListRequest, Listed, NewKey, RotateKey};
@@ -65,7 +66,41 @@ struct Create {
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     expires_at: Option<DateTime<Utc>>,
     #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
     place: PlaceArgs,
+}
+
+/// What the key may have, where that differs from the settings of servers, which have the same names.
+#[derive(clap::Args)]
+struct LimitArgs {
+    /// Requests a second; 0: any number [default: as servers say]
+    #[arg(id = "key_requests_per_second", long = "limit-requests-per-second", value_name = "RATE")]
+    requests_per_second: Option<f64>,
+    /// Requests at once after a pause [default: those of ten seconds]
+    #[arg(id = "key_request_burst", long = "limit-request-burst", value_name = "N")]
+    request_burst: Option<u32>,
+    /// Megapixels of photos a second; 0: any number [default: as servers say]
+    #[arg(id = "key_megapixels_per_second", long = "limit-megapixels-per-second", value_name = "RATE")]
+    megapixels_per_second: Option<f64>,
+    /// Megapixels at once after a pause [default: those of ten seconds]
+    #[arg(id = "key_megapixel_burst", long = "limit-megapixel-burst", value_name = "N")]
+    megapixel_burst: Option<u32>,
+    /// Requests in work at a time; 0: any number [default: as servers say]
+    #[arg(id = "key_concurrent_requests", long = "limit-concurrent-requests", value_name = "N")]
+    concurrent_requests: Option<u32>,
+}
+
+impl From<LimitArgs> for Limits {
+    fn from(said: LimitArgs) -> Self {
+        Self {
+            requests_per_second: said.requests_per_second,
+            request_burst: said.request_burst,
+            megapixels_per_second: said.megapixels_per_second,
+            megapixel_burst: said.megapixel_burst,
+            concurrent_requests: said.concurrent_requests,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -124,7 +159,9 @@ impl Create {
             none if none.is_empty() => None,
             some => Some(Listed::try_from(some).map_err(|error| CliError::Usage(error.to_string()))?),
         };
-        let new = NewKey { name: self.name, role: self.role, galleries, expires_at: self.expires_at };
+        let limits = Limits::from(self.limits);
+        let limits = (!limits.says_nothing()).then_some(limits);
+        let new = NewKey { name: self.name, role: self.role, galleries, expires_at: self.expires_at, limits };
         let json = self.place.json;
         let place = self.place.open().await?;
         let created = place.create(new).await;
@@ -202,7 +239,27 @@ fn show(key: &KeyEntry) {
         None => "not used yet".to_owned(),
     };
     let (state, role) = (key.state.name(), key.role.as_str());
-    say(format_args!("{state:<8} {role:<8} {}...  {}  ({}; {used})", key.prefix, key.name, galleries(key)));
+    let limits = limits(key);
+    say(format_args!("{state:<8} {role:<8} {}...  {}  ({}; {used}{limits})", key.prefix, key.name, galleries(key)));
+}
+
+/// The limits of the key itself.
+fn limits(key: &KeyEntry) -> String {
+    let rate = |said: Option<f64>, allowed: Option<Rate>, what: &str| {
+        said.map(|_| match allowed {
+            Some(Rate { per_second, burst }) => format!("; {per_second} {what} a second, {burst} at once"),
+            None => format!("; any number of {what}"),
+        })
+    };
+    let Allowed { requests, megapixels, concurrent } = key.limits.allowed();
+    let said = key.limits;
+    let concurrent = said.concurrent_requests.map(|_| match concurrent {
+        Some(most) => format!("; {most} requests at a time"),
+        None => "; any number of requests at a time".to_owned(),
+    });
+    let requests = rate(said.requests_per_second, requests, "requests");
+    let megapixels = rate(said.megapixels_per_second, megapixels, "megapixels");
+    [requests, megapixels, concurrent].into_iter().flatten().collect()
 }
 
 /// A server, or the database itself.

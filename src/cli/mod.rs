@@ -162,6 +162,14 @@ impl CliError {
         }
     }
 
+    /// After how many seconds a server says that it is worth another try.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Problem(problem) => problem.retry_after,
+            _ => None,
+        }
+    }
+
     /// What the program ends with.
     fn exit_code(&self) -> u8 {
         match self {

@@ -10,6 +10,7 @@ use super::{CliError, progress_bar};
 use crate::app::AppError;
 use crate::config::Config;
 use crate::engine::{Engine, EngineThreads};
+use crate::limits::Bill;
 use crate::service::{Photo, PhotoFace, PhotoReader, ServiceError};
 use crate::types::{BoundingBox, Chip};
 use crate::vision::Wanted;
@@ -121,7 +122,7 @@ async fn chip(reader: &PhotoReader, path: &Path, which: WhichFace) -> Result<Out
         WhichFace::Largest => 1,
         WhichFace::Central => usize::MAX,
     };
-    match reader.read("photo", bytes, Wanted::one(), most).await {
+    match reader.read("photo", bytes, Wanted::one(), most, &Bill::none()).await {
         Ok(photo) => Ok(chosen(photo, which).map_or(Outcome::NoFace, |face| Outcome::Face(face.chip))),
         Err(ServiceError::Image { source, .. }) => Ok(Outcome::Unreadable(source.to_string())),
         Err(error) => Err(error.into()),

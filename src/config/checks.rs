@@ -9,10 +9,11 @@ use chrono::TimeDelta;
 
 use super::settings::{defaults, embedder_file};
 use super::{
-    AccessConfig, AuditConfig, ClientAuth, Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig, JobsConfig,
-    Keys, LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig, SearchConfig, Secret, Settings, THIS_PROGRAM,
-    TlsConfig, TrialConfig,
+    AccessConfig, AuditConfig, ClientAuth, Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig,
+    JobsConfig, Keys, LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig, SearchConfig, Secret, Settings,
+    THIS_PROGRAM, TlsConfig, TrialConfig,
 };
+use crate::limits::{AddressLimits, Limits, Rate};
 use crate::types::Threshold;
 use crate::vision::Finder;
 
@@ -24,6 +25,7 @@ impl Settings {
         let default_embedder = defaults.embedder.clone();
         let s = self.or(defaults);
         let embedder_named = s.embedder != default_embedder;
+        let (limits, addresses) = (limits(&s)?, address_limits(&s)?);
         let data_dir = said(s.data_dir);
         let threads = in_range("threads", s.threads, 1..=1024)?;
         let max_requests = in_range("max_requests", s.max_requests, 1..=100_000)?;
@@ -41,12 +43,15 @@ impl Settings {
                 key_secret: s.key_secret.map(key_secret).transpose()?,
                 may_be_open: bind.ip().is_loopback() || insecure,
                 insecure,
+                limits,
             },
             http: HttpConfig {
                 bind,
                 tls: tls(s.tls_cert, s.tls_key, s.tls_client_ca, s.tls_client_auth)?,
                 cors_origins: s.cors_origins,
                 base_path: said(s.base_path),
+                trusted_proxies: s.trusted_proxies.unwrap_or_default(),
+                addresses,
                 max_body_bytes,
                 max_dataset_bytes: in_range("max_dataset_bytes", s.max_dataset_bytes, 1024..=1 << 36)?,
                 body_budget: in_range("body_budget", s.body_budget, 2 * max_body_bytes..=1 << 42)?,
@@ -216,6 +221,53 @@ fn keys(client: Option<Secret>, admin: Option<Secret>) -> Result<Option<Keys>, C
         (None, None) => Ok(None),
         _ => Err(ConfigError::LoneKey),
     }
+}
+
+/// What each caller may have.
+fn limits(s: &Settings) -> Result<Limits, ConfigError> {
+    let limits = Limits {
+        requests_per_second: s.requests_per_second,
+        request_burst: s.request_burst,
+        megapixels_per_second: s.megapixels_per_second,
+        megapixel_burst: s.megapixel_burst,
+        concurrent_requests: s.concurrent_requests,
+    };
+    checked(limits, |name| name)
+}
+
+/// Requests a second from an address, and at once, if nothing is said: no client needs as many, and nobody guesses a key with as few.
+const ADDRESS_RATE: f64 = 20.0;
+const ADDRESS_BURST: u32 = 100;
+
+/// What an address may have. Nobody guesses keys where none is needed, so there a limit holds only if it was asked for.
+fn address_limits(s: &Settings) -> Result<AddressLimits, ConfigError> {
+    let limits = Limits {
+        requests_per_second: s.address_requests_per_second,
+        request_burst: s.address_request_burst,
+        concurrent_requests: s.address_concurrent_requests,
+        ..Limits::default()
+    };
+    let limits = checked(limits, |name| match name {
+        "request_burst" => "address_request_burst",
+        "concurrent_requests" => "address_concurrent_requests",
+        _ => "address_requests_per_second",
+    })?;
+    Ok(AddressLimits {
+        requests: Rate::new(
+            limits.requests_per_second.unwrap_or(ADDRESS_RATE),
+            Some(limits.request_burst.unwrap_or(ADDRESS_BURST)),
+        ),
+        at_open_servers: limits.requests_per_second.is_some(),
+        concurrent: limits.allowed().concurrent,
+    })
+}
+
+fn checked(limits: Limits, setting: impl Fn(&'static str) -> &'static str) -> Result<Limits, ConfigError> {
+    limits.checked().map_err(|(name, expected)| ConfigError::OutOfRange {
+        name: setting(name),
+        value: limits.value_of(name),
+        expected,
+    })
 }
 
 fn key_secret(secret: Secret) -> Result<Secret, ConfigError> {

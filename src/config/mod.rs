@@ -23,8 +23,9 @@ use thiserror::Error;
 pub use choices::{DeviceChoice, KernelsChoice, PrecisionChoice, ReclaimChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
-pub use web::{BasePath, ClientAuth, CorsOrigins, TlsConfig};
+pub use web::{BasePath, ClientAuth, CorsOrigins, TlsConfig, TrustedProxies};
 
+use crate::limits::{AddressLimits, Limits};
 use crate::types::Threshold;
 
 #[derive(Debug, Error)]
@@ -117,6 +118,10 @@ pub struct HttpConfig {
     /// `None`: pages of other origins cannot read answers.
     pub cors_origins: Option<CorsOrigins>,
     pub base_path: BasePath,
+    /// Whose word is taken for where a request comes from.
+    pub trusted_proxies: TrustedProxies,
+    /// Of each address.
+    pub addresses: AddressLimits,
     pub max_body_bytes: usize,
     /// Of an upload of a data set.
     pub max_dataset_bytes: u64,
@@ -141,6 +146,8 @@ pub struct AccessConfig {
     pub may_be_open: bool,
     /// Whether something else guards the port.
     pub insecure: bool,
+    /// Of each caller, where their key says nothing else.
+    pub limits: Limits,
 }
 
 /// The two keys of a configuration.

@@ -8,7 +8,7 @@ use clap::builder::Resettable;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{DeviceChoice, KernelsChoice, PrecisionChoice, ReclaimChoice, SearchChoice};
-use super::web::{BasePath, ClientAuth, CorsOrigins};
+use super::web::{BasePath, ClientAuth, CorsOrigins, TrustedProxies};
 use super::{ConfigError, Secret};
 use crate::types::without_mark;
 
@@ -86,6 +86,37 @@ settings! {
     /// Path below which the server answers, such as /faces, for a proxy that hands it on [default: none]
     #[arg(long, env = "FACEID_BASE_PATH", value_name = "PATH")]
     base_path: BasePath,
+    /// Networks of proxies, such as 10.0.0.0/8,::1/128, whose word is taken for where a request comes from (X-Forwarded-For,
+    /// Forwarded) [default: none]
+    #[arg(long, env = "FACEID_TRUSTED_PROXIES", value_name = "NETWORKS")]
+    trusted_proxies: TrustedProxies,
+    /// Requests a second of each caller; one more gets 429 `rate_limited`. Keys may have limits of their own; 0: any number
+    /// [default: 0]
+    #[arg(long, env = "FACEID_REQUESTS_PER_SECOND", value_name = "RATE")]
+    requests_per_second: f64,
+    /// Requests that a caller may send at once after a pause [default: those of ten seconds]
+    #[arg(long, env = "FACEID_REQUEST_BURST", value_name = "N")]
+    request_burst: u32,
+    /// Megapixels of photos a second of each caller; more gets 429 `rate_limited`; 0: any number [default: 0]
+    #[arg(long, env = "FACEID_MEGAPIXELS_PER_SECOND", value_name = "RATE")]
+    megapixels_per_second: f64,
+    /// Megapixels that a caller may send at once after a pause; a request with more is refused for good [default: those of ten
+    /// seconds]
+    #[arg(long, env = "FACEID_MEGAPIXEL_BURST", value_name = "N")]
+    megapixel_burst: u32,
+    /// Requests of a caller in work at a time; one more gets 429 `too_many_concurrent`; 0: any number [default: 0]
+    #[arg(long, env = "FACEID_CONCURRENT_REQUESTS", value_name = "N")]
+    concurrent_requests: u32,
+    /// Requests a second without a valid key from an address, of IPv6 from a /64; 0: any number [default: 20, at a server without
+    /// keys 0]
+    #[arg(long, env = "FACEID_ADDRESS_REQUESTS_PER_SECOND", value_name = "RATE")]
+    address_requests_per_second: f64,
+    /// Requests without a valid key that may come from an address at once after a pause [default: 100]
+    #[arg(long, env = "FACEID_ADDRESS_REQUEST_BURST", value_name = "N")]
+    address_request_burst: u32,
+    /// Requests from an address in work at a time, with a key or without; 0: any number [default: 0]
+    #[arg(long, env = "FACEID_ADDRESS_CONCURRENT_REQUESTS", value_name = "N")]
+    address_concurrent_requests: u32,
     /// Folder of the private Postgres and of jobs [default: /var/lib/faceid for root, ~/.local/share/faceid for others]
     #[arg(long, env = "FACEID_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
@@ -368,6 +399,15 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         tls_client_auth: None,
         cors_origins: None,
         base_path: Some(BasePath::default()),
+        trusted_proxies: None,
+        requests_per_second: None,
+        request_burst: None,
+        megapixels_per_second: None,
+        megapixel_burst: None,
+        concurrent_requests: None,
+        address_requests_per_second: None,
+        address_request_burst: None,
+        address_concurrent_requests: None,
         data_dir: Some(data_dir),
         database_url: None,
         database_session_url: None,

@@ -1,9 +1,11 @@
 //! Settings of how clients, pages and proxies reach a server.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 
@@ -123,7 +125,39 @@ impl fmt::Display for BasePath {
     }
 }
 
-/// Both are texts in the file.
+/// The networks of the proxies in front.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl FromStr for TrustedProxies {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty()).map(|text| {
+            let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            network.map_err(|_| format!("{text:?} is no network: one such as 10.0.0.0/8, or an address, is expected"))
+        });
+        let networks: Vec<IpNet> = networks.collect::<Result<_, _>>()?;
+        match networks.iter().find(|network| network.prefix_len() == 0) {
+            Some(all) => Err(format!("{all} is everybody: who is trusted like that may come from anywhere")),
+            None => Ok(Self(networks)),
+        }
+    }
+}
+
+impl fmt::Display for TrustedProxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(IpNet::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// All are texts in the file.
 macro_rules! text_in_file {
     ($type:ty) => {
         impl Serialize for $type {
@@ -142,6 +176,7 @@ macro_rules! text_in_file {
 
 text_in_file!(CorsOrigins);
 text_in_file!(BasePath);
+text_in_file!(TrustedProxies);
 
 #[cfg(test)]
 mod tests {
@@ -169,6 +204,20 @@ mod tests {
         ] {
             let refused = text.parse::<CorsOrigins>().unwrap_err();
             assert!(refused.contains(why), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_networks_or_addresses() {
+        let proxies: TrustedProxies = "10.0.0.0/8, 192.0.2.7,2001:db8::/32,".parse().unwrap();
+        assert_eq!(proxies.to_string(), "10.0.0.0/8,192.0.2.7/32,2001:db8::/32");
+        for (address, trusted) in
+            [("10.9.8.7", true), ("192.0.2.7", true), ("192.0.2.8", false), ("2001:db8::1", true), ("::1", false)]
+        {
+            assert_eq!(proxies.has(address.parse().unwrap()), trusted, "{address}");
+        }
+        for wrong in ["proxy.example", "10.0.0.0/33", "0.0.0.0/0", "::/0", "10.0.0"] {
+            assert!(wrong.parse::<TrustedProxies>().is_err(), "{wrong}");
         }
     }
 

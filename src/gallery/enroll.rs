@@ -8,6 +8,7 @@ use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::quota::check_quota;
 use super::subjects::find_or_create_subject;
 use super::{Galleries, GalleryError, Metadata, as_id, as_name, check_dimension};
 use crate::db::{MODELS_LOCK, Transaction};
@@ -139,6 +140,9 @@ impl Galleries {
         await_turn(&mut transaction, gallery_id, face.on_duplicate).await?;
         let (subject_id, subject, subject_created) =
             find_or_create_subject(&mut transaction, gallery_id, face.subject).await?;
+        if subject_created {
+            check_quota(&mut transaction, gallery_id).await?;
+        }
         Ok((transaction, Locked { gallery_id, gallery, subject_id, subject, subject_created, wanted }))
     }
 

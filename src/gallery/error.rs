@@ -29,6 +29,8 @@ pub enum GalleryError {
     /// It would never be found by that name: the id wins.
     #[error("{0:?} is, or may be, the id of another gallery; choose another name")]
     GalleryNameIsId(String),
+    #[error("this gallery has as many subjects as it may have: {most}")]
+    SubjectQuota { most: u64 },
     #[error("there is already a subject {0:?} in this gallery")]
     DuplicateSubject(String),
     /// Nothing was stored. At least one match; best first.

@@ -6,6 +6,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
+use super::quota::check_quota;
 use super::subjects::find_or_create_subject;
 use super::{Galleries, GalleryError, as_id};
 use crate::audit::Action;
@@ -165,7 +166,10 @@ impl Galleries {
     /// stays, perhaps without a face.
     pub async fn move_face(&self, id: FaceId, subject: &Name) -> Result<Face, GalleryError> {
         let (mut transaction, gallery, from) = self.begin_with_subject_of(id, Some(subject)).await?;
-        let (subject, ..) = find_or_create_subject(&mut transaction, gallery, subject).await?;
+        let (subject, _, is_new) = find_or_create_subject(&mut transaction, gallery, subject).await?;
+        if is_new {
+            check_quota(&mut transaction, gallery).await?;
+        }
         sqlx::query("update faces set subject_id = $2 where id = $1")
             .bind(id.0)
             .bind(subject.0)

@@ -26,8 +26,10 @@ pub struct Gallery {
     pub name: String,
     /// When a face counts as known here; `None`: as the server says.
     pub policy: Option<Policy>,
+    /// How many subjects it may have; `None`: any number.
+    pub max_subjects: Option<u64>,
     pub created_at: DateTime<Utc>,
-    /// Of name and policy.
+    /// Of what can be changed.
     pub revision: Revision,
 }
 
@@ -37,12 +39,14 @@ pub struct GalleryChange {
     pub name: Option<Name>,
     /// `Some(None)`: back to what the server says.
     pub policy: Option<Option<Policy>>,
+    /// `Some(None)`: any number.
+    pub max_subjects: Option<Option<u64>>,
 }
 
 /// What is read of a [`Gallery`].
 macro_rules! gallery_columns {
     () => {
-        "id, name, policy, created_at, revision"
+        "id, name, policy, max_subjects, created_at, revision"
     };
 }
 pub(super) use gallery_columns;
@@ -66,6 +70,7 @@ impl FromRow<'_, PgRow> for Gallery {
             id: GalleryId(id),
             name: row.try_get("name")?,
             policy: row.try_get::<Option<Json<Policy>>, _>("policy")?.map(|policy| policy.0),
+            max_subjects: row.try_get::<Option<i64>, _>("max_subjects")?.map(i64::unsigned_abs),
             created_at: row.try_get("created_at")?,
             revision: Revision(row.try_get::<Option<Uuid>, _>("revision")?.unwrap_or(id)),
         })
@@ -144,7 +149,7 @@ impl Galleries {
         gallery_of(&self.pool, &self.scope, gallery).await
     }
 
-    /// Renames a gallery and/or changes its policy, if it is as expected. The default gallery keeps its name.
+    /// Changes a gallery, if it is as expected. The default gallery keeps its name.
     pub async fn update_gallery(
         &self,
         gallery: &str,
@@ -162,7 +167,8 @@ impl Galleries {
         let name = change.name.as_ref().map(Name::as_str);
         let mut transaction = self.pool.begin().await?;
         let updated: Option<Gallery> = sqlx::query_as(concat!(
-            "update galleries set name = coalesce($2, name), policy = case when $3 then $4 else policy end \
+            "update galleries set name = coalesce($2, name), policy = case when $3 then $4 else policy end, \
+             max_subjects = case when $6 then $7 else max_subjects end \
              where id = $1 and erased_at is null and ",
             as_expected!("$5"),
             " returning ",
@@ -173,13 +179,16 @@ impl Galleries {
         .bind(policy.is_some())
         .bind(policy.flatten().map(Json))
         .bind(expected.revisions())
+        .bind(change.max_subjects.is_some())
+        .bind(change.max_subjects.flatten().map(|most| i64::try_from(most).unwrap_or(i64::MAX)))
         .fetch_optional(&mut *transaction)
         .await
         .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.unwrap_or_default().to_owned()))?;
         let Some(updated) = updated else {
             return Err(gallery_not_as_expected(&mut *transaction, id, gallery).await?);
         };
-        let details = json!({"renamed": change.name.is_some(), "policy": change.policy});
+        let details =
+            json!({"renamed": change.name.is_some(), "policy": change.policy, "max_subjects": change.max_subjects});
         self.note(&mut transaction, Action::GalleryChange, (id, &[]), details).await?;
         transaction.commit().await?;
         Ok(updated)

@@ -15,6 +15,7 @@ mod metadata;
 mod noting;
 mod policy;
 mod quarantine;
+mod quota;
 mod rates;
 mod retirement;
 mod review;

@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::galleries::gallery_of;
+use super::quota::check_quota;
 use super::revision::as_expected;
 use super::{Expected, Galleries, GalleryError, Metadata, Revision, as_id, as_name};
 use crate::audit::Action;
@@ -106,6 +107,7 @@ impl Galleries {
             return Err(GalleryError::GalleryNotFound(gallery.to_owned()));
         }
         inserted.on_constraint("subject_name_key", || GalleryError::DuplicateSubject(name.to_string()))?;
+        check_quota(&mut transaction, gallery_id).await?;
         self.note(&mut transaction, Action::SubjectCreate, (gallery_id, &[id]), json!({})).await?;
         let created = subject_of(&mut *transaction, id).await?;
         Ok((created, transaction))

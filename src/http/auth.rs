@@ -9,8 +9,8 @@ use tower_http::request_id::RequestId;
 
 use super::connections;
 use super::problem::Problem;
-use crate::service::Access;
-use crate::types::Permission;
+use crate::service::{Access, ServiceError};
+use crate::types::{Caller, Permission};
 
 /// What a route is guarded by.
 #[derive(Clone)]
@@ -19,9 +19,13 @@ pub struct Guard {
     pub needed: Permission,
 }
 
+/// Who shows a key, as `limits` found out when it counted the request. What they may is not looked at yet.
+#[derive(Clone)]
+pub struct Recognised(pub Caller);
+
 /// Lets pass whoever may.
 pub async fn require(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    match guard.access.admit(shown_key(request.headers()), guard.needed) {
+    match guard.admit(&mut request) {
         Ok(caller) => {
             if !connections::has_place(&request) {
                 return connections::refusal();
@@ -35,6 +39,18 @@ pub async fn require(State(guard): State<Guard>, mut request: Request, next: Nex
             next.run(request).await
         }
         Err(refusal) => Problem::from(refusal).into_response(),
+    }
+}
+
+impl Guard {
+    fn admit(&self, request: &mut Request) -> Result<Caller, ServiceError> {
+        let caller = match request.extensions_mut().remove() {
+            Some(Recognised(caller)) => caller,
+            // Why they are not.
+            None => self.access.recognise(shown_key(request.headers()))?,
+        };
+        self.access.check(&caller, self.needed)?;
+        Ok(caller)
     }
 }
 

@@ -33,7 +33,7 @@ const SENT: [HeaderName; 8] = [
 ];
 
 /// What a page may read, beside what browsers always show.
-const READ: [HeaderName; 11] = [
+const READ: [HeaderName; 13] = [
     header::ACCEPT_ENCODING,
     header::ALLOW,
     header::ETAG,
@@ -41,6 +41,8 @@ const READ: [HeaderName; 11] = [
     header::LOCATION,
     header::RETRY_AFTER,
     HeaderName::from_static("x-request-id"),
+    super::limits::POLICY,
+    super::limits::STATE,
     super::repeat::REPLAYED,
     super::timing::TOTAL,
     super::timing::QUEUE,

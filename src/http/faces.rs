@@ -71,7 +71,7 @@ pub async fn get_chip(enrolment: Enrolment, Path(face): Path<Uuid>, Fields(()): 
     post, path = "/faces/{face}/move", tag = "faces", params(("face" = Uuid, Path, description = "Its id")),
     request_body = MoveRequest,
     responses((status = 200, description = "The face with its new subject", body = EnrolledFace)),
-    extensions(("x-problems" = json!(["face_not_found"]))),
+    extensions(("x-problems" = json!(["face_not_found", "subject_quota"]))),
 )]
 pub async fn move_face(
     enrolment: Enrolment,

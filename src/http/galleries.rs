@@ -57,7 +57,7 @@ pub async fn get_gallery(
 
 /// Change a gallery
 ///
-/// Renames it and/or says by what a face is called known in it. The gallery `default` keeps its name.
+/// Renames it, says by what a face is called known in it, or how many subjects it may have. The gallery `default` keeps its name.
 #[utoipa::path(
     patch, path = "/galleries/{gallery}", tag = "galleries",
     params(("gallery" = String, Path, description = "Its name or id")),

@@ -25,11 +25,13 @@ mod identify;
 mod jobs;
 mod keys;
 mod leaving;
+mod limits;
 mod metrics;
 mod models;
 mod multipart;
 pub mod openapi;
 mod pages;
+mod peer;
 mod prefix;
 mod problem;
 mod quarantine;
@@ -125,6 +127,8 @@ pub fn router(state: AppState) -> Router {
         // `body::limited` does it.
         .layer(DefaultBodyLimit::disable());
     let routes = cors::refuse_strangers(routes, config.cors_origins.as_ref(), &access);
+    let gate = limits::Gate::new(access, Arc::clone(&config));
+    let routes = routes.layer(from_fn_with_state(gate, limits::count));
     published(guarded(routes, &config).with_state(state), &config)
 }
 

@@ -39,6 +39,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/operations.md",
     "docs/tls.md",
     "docs/behind-a-proxy.md",
+    "docs/limits.md",
     "docs/configuration.md",
     "docs/command-line.md",
     "docs/databases.md",

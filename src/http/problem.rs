@@ -46,6 +46,12 @@ pub struct Problem {
     /// `duplicate_face`: the subjects that the face belongs to: those with the same image first, then the most similar.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub duplicates: Vec<crate::service::answers::Duplicate>,
+    /// `rate_limited`, `too_many_concurrent`: after how many seconds to try again, as `Retry-After` says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_after: Option<u64>,
+    /// What the headers say of the limits of whoever is refused.
+    #[serde(skip)]
+    pub(in crate::http) limits: Option<[String; 2]>,
 }
 
 impl Problem {
@@ -58,6 +64,8 @@ impl Problem {
             detail: detail.into(),
             field: None,
             duplicates: Vec::new(),
+            retry_after: None,
+            limits: None,
         }
     }
 
@@ -92,6 +100,12 @@ impl IntoResponse for Problem {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(told) = self.limits {
+            super::limits::tell(&mut response, told);
         }
         response
     }
@@ -135,6 +149,7 @@ impl From<ServiceError> for Problem {
                 Self::new(Code::Unauthorized, detail)
             }
             ServiceError::Forbidden(_) => Self::new(Code::Forbidden, detail),
+            ServiceError::Limited(refusal) => refusal.into(),
             ServiceError::Access(error) => error.into(),
             ServiceError::Audit(AuditError::Db(error)) => error.into(),
             ServiceError::Db(error) => error.into(),
@@ -201,6 +216,10 @@ impl From<GalleryError> for Problem {
             GalleryError::DuplicateGallery(_) => Self::new(Code::DuplicateGallery, detail),
             GalleryError::GalleryNameIsId(_) => Self::new(Code::InvalidField, detail).with_field("name"),
             GalleryError::DuplicateSubject(_) => Self::new(Code::DuplicateSubject, detail),
+            GalleryError::SubjectQuota { .. } => {
+                metrics::counter!("faceid_limited_total", "kind" => "subjects").increment(1);
+                Self::new(Code::SubjectQuota, detail)
+            }
             GalleryError::SameSubject => Self::new(Code::SameSubject, detail),
             GalleryError::OtherRevision => Self::new(Code::PreconditionFailed, detail),
             GalleryError::NoChip(_) => Self::new(Code::NoChip, detail),

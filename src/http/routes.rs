@@ -7,8 +7,8 @@ use utoipa_axum::routes;
 
 use super::state::AppState;
 use super::{
-    audit, batch, compare, datasets, deletions, detect, enroll, erasures, faces, findings, galleries, health, identify, jobs,
-    keys, metrics, models, quarantine, retrain, shadow, stored, subjects, verify,
+    audit, batch, compare, datasets, deletions, detect, enroll, erasures, faces, findings, galleries, health, identify,
+    jobs, keys, metrics, models, quarantine, retrain, shadow, stored, subjects, verify,
 };
 use crate::types::Permission;
 

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::connections::{Connection, Connections, Heard, Overdue, Patience};
+use super::peer::Peer;
 use super::tls::Tls;
 use crate::config::HttpConfig;
 
@@ -89,7 +90,7 @@ pub async fn serve(
     }
     tokio::pin!(stop);
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = accept(&listener) => accepted,
             _ = tasks.join_next(), if !tasks.is_empty() => continue,
             () = &mut stop => break,
@@ -98,7 +99,7 @@ pub async fn serve(
             connection = connections.admit() => connection,
             () = &mut stop => break,
         };
-        let talk = host.clone().talk(stream, connection.clone());
+        let talk = host.clone().talk(stream, peer, connection.clone());
         tasks.spawn(until_it_gives_way(talk, connection));
     }
     drop(listener);
@@ -165,8 +166,8 @@ struct Host {
 
 impl Host {
     /// Answers the requests of a connection until it ends.
-    async fn talk(mut self, stream: TcpStream, connection: Connection) {
-        let Some(tls) = self.tls.take() else { return self.answer(stream, connection).await };
+    async fn talk(mut self, stream: TcpStream, peer: Peer, connection: Connection) {
+        let Some(tls) = self.tls.take() else { return self.answer(stream, peer, connection).await };
         // It has the time of the first head, of which it takes a part.
         let stream = tokio::select! {
             greeted = tls.greet(stream) => greeted,
@@ -174,16 +175,22 @@ impl Host {
             _ = connection.overdue(self.patience) => None,
         };
         if let Some(stream) = stream {
-            self.answer(stream, connection).await;
+            self.answer(stream, peer, connection).await;
         }
     }
 
-    async fn answer(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, connection: Connection) {
+    async fn answer(
+        mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        peer: Peer,
+        connection: Connection,
+    ) {
         let routes = self.routes;
         let guest = connection.clone();
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             let in_work = guest.begin();
             request.extensions_mut().insert(in_work.admission());
+            request.extensions_mut().insert(peer);
             let answer = TowerToHyperService::new(routes.current()).call(request);
             async move { answer.await.map(|answer| in_work.until_written(answer)) }
         });
@@ -219,15 +226,15 @@ impl Host {
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, Peer) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Answers are small and written at once: waiting to fill a packet only delays them.
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "cannot set TCP_NODELAY");
                 }
-                return stream;
+                return (stream, Peer(peer));
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");

@@ -22,7 +22,7 @@ use crate::service::{Deleted, Enrolment, Once};
     post, path = "/subjects", tag = "subjects",
     request_body = NewSubject,
     responses((status = 201, description = "Created", body = Subject, headers(("etag" = String, description = "Of the subject as it is now")))),
-    extensions(("x-problems" = json!(["duplicate_subject", "idempotency_key_reused"]))),
+    extensions(("x-problems" = json!(["duplicate_subject", "subject_quota", "idempotency_key_reused"]))),
 )]
 pub async fn create_subject(
     enrolment: Enrolment,

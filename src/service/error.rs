@@ -9,6 +9,7 @@ use crate::db::DbError;
 use crate::engine::EngineError;
 use crate::gallery::GalleryError;
 use crate::jobs::JobError;
+use crate::limits::Refusal;
 use crate::registry::RegistryError;
 use crate::types::InvalidValue;
 use crate::vision::{DecodeError, Weakness};
@@ -97,6 +98,9 @@ pub enum ServiceError {
     /// The key allows less.
     #[error("{0}")]
     Forbidden(String),
+    /// They have had what they may have.
+    #[error(transparent)]
+    Limited(#[from] Refusal),
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error(transparent)]

@@ -33,6 +33,7 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     describe_histogram!("faceid_http_request_seconds", Unit::Seconds, "From a request's head to its answer, by route.");
     describe_gauge!("faceid_requests_in_work", "Recognition requests in work or waiting.");
     describe_counter!("faceid_rejected_total", "Requests refused because of overload, by where.");
+    describe_counter!("faceid_limited_total", "Requests refused because a caller had what they may have, by kind.");
     describe_gauge!("faceid_queue_depth", "Photos, chips and queries that wait, by stage.");
     describe_histogram!("faceid_queue_wait_seconds", Unit::Seconds, "How long work waited, by stage.");
     describe_histogram!(

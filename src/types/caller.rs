@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::actor::{Actor, request_id};
 use super::{GalleryId, KeyId};
+use crate::limits::Account;
 
 /// What a key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -68,6 +69,8 @@ pub struct Caller {
     scope: Scope,
     /// As records have it.
     request: Option<Arc<str>>,
+    /// `None`: without limits, as the server itself.
+    account: Option<Arc<Account>>,
 }
 
 impl Role {
@@ -191,14 +194,22 @@ impl Caller {
     /// Whoever has a key that is kept in the database.
     pub fn with_key(key: KeyId, name: &str, role: Role, scope: Scope) -> Self {
         let permissions = role.permissions();
-        Self { name: name.into(), key: Some(key), role: Some(role), permissions, scope, request: None }
+        Self { name: name.into(), key: Some(key), role: Some(role), permissions, scope, request: None, account: None }
     }
 
     /// Whoever has the configured client key.
     pub fn client_key() -> Self {
         use Permission::{Ask, Change, Look, Manage};
         let permissions = &[Ask, Look, Change, Manage];
-        Self { name: Self::CLIENT_KEY.into(), key: None, role: None, permissions, scope: Scope::All, request: None }
+        Self {
+            name: Self::CLIENT_KEY.into(),
+            key: None,
+            role: None,
+            permissions,
+            scope: Scope::All,
+            request: None,
+            account: None,
+        }
     }
 
     /// Whoever has the configured admin key.
@@ -223,7 +234,7 @@ impl Caller {
 
     fn owner(name: &str) -> Self {
         let permissions = Role::Owner.permissions();
-        Self { name: name.into(), key: None, role: None, permissions, scope: Scope::All, request: None }
+        Self { name: name.into(), key: None, role: None, permissions, scope: Scope::All, request: None, account: None }
     }
 
     /// As they ask by a request, by its id.
@@ -259,6 +270,15 @@ impl Caller {
     /// Whether they have shown nothing at all.
     pub fn is_anyone(&self) -> bool {
         self.key.is_none() && self.name == Self::anyone().name
+    }
+
+    /// The same, whose requests are counted.
+    pub fn with_account(self, account: Arc<Account>) -> Self {
+        Self { account: Some(account), ..self }
+    }
+
+    pub fn account(&self) -> Option<&Arc<Account>> {
+        self.account.as_ref()
     }
 
     pub fn scope(&self) -> &Scope {

@@ -35,6 +35,7 @@ mod jobs;
 mod keys;
 mod layers;
 mod lifecycle;
+mod limits;
 #[path = "../made/mod.rs"]
 mod made;
 mod models;

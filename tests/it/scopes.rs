@@ -132,7 +132,7 @@ fn of_collections() -> Vec<(&'static str, Ask)> {
     questions! {
         get_gallery: |to, it| told(to.enrolment.get_gallery(&it.gallery).await);
         change_gallery: |to, it| {
-            let change = GalleryChange { name: None, policy: Some(Some(Policy::Threshold(0.5))) };
+            let change = GalleryChange { policy: Some(Some(Policy::Threshold(0.5))), ..GalleryChange::default() };
             told(to.enrolment.change_gallery(&it.gallery, &change, &Expected::Any).await)
         };
         create_subject: |to, it| {

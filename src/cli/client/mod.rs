@@ -72,8 +72,13 @@ impl Attempts {
         if is_last || !error.is_passing() {
             return Err(error);
         }
+        // Who has had what they may have is told when there is more. Nobody waits for that longer than for an answer.
+        let told = error.retry_after().map(Duration::from_secs).unwrap_or_default();
+        if told > self.patience.limit().saturating_sub(self.began.elapsed()) {
+            return Err(error);
+        }
         self.failed += 1;
-        tokio::time::sleep(RETRY * self.failed).await;
+        tokio::time::sleep(told.max(RETRY * self.failed)).await;
         Ok(())
     }
 }
@@ -264,7 +269,13 @@ impl Client {
 
 /// Whether a status says that somebody else should be asked, or the same one later.
 pub fn is_passing(status: StatusCode) -> bool {
-    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
 }
 
 /// The fields of a request as texts of a form; what is null is left out, and so are files.

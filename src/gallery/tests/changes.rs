@@ -63,7 +63,7 @@ async fn a_feed_tells_of_every_kind_of_change() {
 
     db.galleries.delete_face(bob.face_id).await.unwrap();
     db.galleries
-        .update_gallery("team", &GalleryChange { name: Some(name("crew")), policy: None }, &Expected::Any)
+        .update_gallery("team", &GalleryChange { name: Some(name("crew")), ..GalleryChange::default() }, &Expected::Any)
         .await
         .unwrap();
     memory.apply(feed.next().await.unwrap());

@@ -11,6 +11,7 @@ mod erasure_of_many;
 mod models;
 mod naming;
 mod paging;
+mod quota;
 mod receipts;
 mod revision;
 mod scope;

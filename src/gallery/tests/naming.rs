@@ -16,7 +16,7 @@ const ODD_NAMES: [&str; 10] = [
 ];
 
 fn renamed_to(new: &str) -> GalleryChange {
-    GalleryChange { name: Some(name(new)), policy: None }
+    GalleryChange { name: Some(name(new)), ..GalleryChange::default() }
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ fn metadata_that_postgres_cannot_hold_is_refused() {
 #[tokio::test]
 async fn a_gallery_has_a_policy_of_its_own_or_none() {
     let db = Fixture::new().await;
-    let change = |policy| GalleryChange { name: None, policy: Some(policy) };
+    let change = |policy| GalleryChange { policy: Some(policy), ..GalleryChange::default() };
     for policy in [Some(Policy::Fpir(0.003)), Some(Policy::Fmr(1e-4)), Some(Policy::Threshold(-0.2)), None] {
         let changed = db.galleries.update_gallery("default", &change(policy), &Expected::Any).await.unwrap();
         assert_eq!(changed.policy, policy);

@@ -115,7 +115,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
         gallery: |all, it| told(all.gallery(&it.gallery).await);
         snapshot: |all, it| told(all.snapshot(&it.gallery).await);
         update_gallery: |all, it| {
-            let change = GalleryChange { name: None, policy: Some(Some(Policy::Threshold(0.5))) };
+            let change = GalleryChange { policy: Some(Some(Policy::Threshold(0.5))), ..GalleryChange::default() };
             told(all.update_gallery(&it.gallery, &change, &Expected::Any).await)
         };
         begin_enrolment: |all, it| {
@@ -286,7 +286,7 @@ async fn who_sees_some_galleries_creates_none_and_learns_of_no_id() {
     assert_eq!(db.rows("galleries").await, 3);
 
     let rename = async |to: String| {
-        let change = GalleryChange { name: Some(name(&to)), policy: None };
+        let change = GalleryChange { name: Some(name(&to)), ..GalleryChange::default() };
         scoped.update_gallery(&own.id.to_string(), &change, &Expected::Any).await
     };
     for id in [other.id.0, Uuid::now_v7()] {

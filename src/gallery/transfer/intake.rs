@@ -9,6 +9,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::super::enroll::{OnDoubt, await_turn};
+use super::super::quota::check_quota;
 use super::super::{Galleries, GalleryError, Metadata, Policy, as_id, check_dimension};
 use super::copy::Rows;
 use super::{FaceRecord, Ids, IntakeError, Record, SubjectRecord};
@@ -80,6 +81,9 @@ impl Intake {
         await_other_batches(&mut transaction, gallery).await?;
         let skipped = self.choose_face_ids(&mut transaction, gallery, &mut records).await?;
         let (subjects, subjects_created) = self.find_or_create_subjects(&mut transaction, gallery, &records).await?;
+        if subjects_created > 0 {
+            check_quota(&mut transaction, gallery).await?;
+        }
         let placed: Vec<Placed> =
             records.into_iter().filter_map(|record| self.place(record, &subjects)).collect::<Result<_, _>>()?;
         let chips = placed.iter().filter(|placed| placed.face.chip.is_some()).count() as u64;

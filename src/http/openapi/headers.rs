@@ -38,6 +38,32 @@ fn add_parameter(operation: &mut Object, name: &str, description: &str, schema: 
     }
 }
 
+/// What is never limited.
+pub fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
+}
+
+/// Answers to callers who are limited say what is left.
+pub fn say_limits(operation: &mut Object) {
+    let Some(answers) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
+    for (status, answer) in answers {
+        answer["headers"]["ratelimit-policy"] = json!({
+            "description": "The limits of the caller, if there are any, as draft-ietf-httpapi-ratelimit-headers-10 writes them",
+            "schema": {"type": "string"},
+        });
+        answer["headers"]["ratelimit"] = json!({
+            "description": "What is left of them, and in how many seconds there is more",
+            "schema": {"type": "string"},
+        });
+        if status == "429" {
+            answer["headers"]["retry-after"] = json!({
+                "description": "In how many seconds to try again",
+                "schema": {"type": "integer", "minimum": 1},
+            });
+        }
+    }
+}
+
 /// Every answer that is kept says when it comes again.
 fn say_replayed(operation: &mut Object) {
     let Some(answers) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };

@@ -42,6 +42,9 @@ pub fn spread(mut document: Value) -> Result<Value, serde_json::Error> {
                 }
             }
             add_failures(operation, &codes);
+            if !headers::is_probe(path) {
+                headers::say_limits(operation);
+            }
             request.put(operation, method, &mut schemas);
             show_examples(operation, &examples);
         }
@@ -262,6 +265,9 @@ fn write_out(field: &mut Value, schemas: &Object) {
 fn codes(operation: &mut Object, path: &str, request: &Request) -> Result<Vec<Code>, serde_json::Error> {
     let own = operation.remove("x-problems").map(serde_json::from_value).transpose()?;
     let mut codes: Vec<Code> = own.unwrap_or_default();
+    if !headers::is_probe(path) {
+        codes.extend([Code::RateLimited, Code::TooManyConcurrent]);
+    }
     if operation.contains_key("security") {
         return Ok(codes);
     }
@@ -311,6 +317,7 @@ fn codes(operation: &mut Object, path: &str, request: &Request) -> Result<Vec<Co
     }
     if request.files.iter().any(|file| file.starts_with("image")) {
         codes.extend([Code::EmptyImage, Code::UnsupportedImage, Code::CorruptImage, Code::ImageTooLarge]);
+        codes.push(Code::PixelsBeyondLimit);
     }
     Ok(codes)
 }

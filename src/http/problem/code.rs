@@ -33,6 +33,7 @@ pub enum Code {
     NoFace,
     MultipleFaces,
     UnusableFace,
+    PixelsBeyondLimit,
     // An archive of it is wrong.
     InvalidDataset,
     // It does not fit what is stored.
@@ -43,6 +44,7 @@ pub enum Code {
     ErasureNotFound,
     DuplicateGallery,
     DuplicateSubject,
+    SubjectQuota,
     DuplicateFace,
     SubjectMismatch,
     DefaultGallery,
@@ -73,6 +75,8 @@ pub enum Code {
     KeyNotFound,
     DuplicateKey,
     KeyRevoked,
+    RateLimited,
+    TooManyConcurrent,
     RouteNotFound,
     MethodNotAllowed,
     // The server.
@@ -120,6 +124,7 @@ impl Code {
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::DuplicateGallery
             | Self::DuplicateSubject
+            | Self::SubjectQuota
             | Self::DuplicateFace
             | Self::SubjectMismatch
             | Self::DefaultGallery
@@ -138,7 +143,7 @@ impl Code {
             | Self::DuplicateKey
             | Self::KeyRevoked => StatusCode::CONFLICT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-            Self::BodyTooLarge | Self::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge | Self::ImageTooLarge | Self::PixelsBeyondLimit => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType | Self::UnsupportedEncoding | Self::UnsupportedImage => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
@@ -155,6 +160,7 @@ impl Code {
             | Self::InvalidDataset
             | Self::InvalidModel
             | Self::CodeRefused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RateLimited | Self::TooManyConcurrent => StatusCode::TOO_MANY_REQUESTS,
             Self::Starting | Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -1,12 +1,14 @@
 //! The keys of the database, as a server has them in memory.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use crate::access::{KeyHash, KnownKey, KnownKeys};
+use crate::limits::{Account, Limits};
 use crate::service::ServiceError;
-use crate::types::Caller;
+use crate::types::{Caller, KeyId};
 
 /// All keys that may be shown.
 #[derive(Default)]
@@ -18,6 +20,8 @@ pub(super) struct Known {
     /// Keys of another secret that were not revoked.
     pub foreign: usize,
     by_hash: HashMap<KeyHash, Entry>,
+    /// What those have used who are limited, and where they came from. As many as keys.
+    accounts: HashMap<KeyId, Arc<Account>>,
 }
 
 struct Entry {
@@ -30,11 +34,19 @@ struct Entry {
 }
 
 impl Known {
-    pub fn new(KnownKeys { any, keys }: KnownKeys) -> Self {
+    /// Keys as they are now. Whose limits are as they were `before` has used what they had used.
+    pub fn new(KnownKeys { any, keys }: KnownKeys, server: Limits, before: &Self) -> Self {
         let unrevoked = keys.iter().any(|key| !key.is_revoked);
         let foreign = keys.iter().filter(|key| !key.is_ours && !key.is_revoked).count();
-        let by_hash = keys.into_iter().flat_map(entries).map(|entry| (entry.hash, entry)).collect();
-        Self { any, unrevoked, foreign, by_hash }
+        let account = |key: &KnownKey| {
+            let same = before.accounts.get(&key.id).filter(|account| account.said() == key.limits);
+            same.cloned().unwrap_or_else(|| Arc::new(Account::new(key.limits, server)))
+        };
+        let accounts: HashMap<KeyId, Arc<Account>> = keys.iter().map(|key| (key.id, account(key))).collect();
+        let with_account = |key: KnownKey| accounts.get(&key.id).cloned().map(|account| entries(key, account));
+        let entries = keys.into_iter().filter_map(with_account).flatten();
+        let by_hash = entries.map(|entry| (entry.hash, entry)).collect();
+        Self { any, unrevoked, foreign, by_hash, accounts }
     }
 
     /// Whether keys are asked for. Of a server that something else guards only those count that were not revoked.
@@ -70,9 +82,9 @@ impl Entry {
 }
 
 /// A key, and the one that it took the place of.
-fn entries(key: KnownKey) -> impl Iterator<Item = Entry> {
-    let KnownKey { id, name, role, scope, hash, former, expires_at, is_revoked, is_ours } = key;
-    let caller = Caller::with_key(id, &name, role, scope);
+fn entries(key: KnownKey, account: Arc<Account>) -> impl Iterator<Item = Entry> {
+    let KnownKey { id, name, role, scope, hash, former, expires_at, is_revoked, is_ours, limits: _ } = key;
+    let caller = Caller::with_key(id, &name, role, scope).with_account(account);
     let both = [Some((hash, None)), former.map(|(hash, until)| (hash, Some(until)))];
     let entry = move |(hash, kept_until)| Entry { hash, caller: caller.clone(), expires_at, is_revoked, kept_until };
     both.into_iter().flatten().filter(move |_| is_ours).map(entry)
@@ -100,11 +112,12 @@ mod tests {
             expires_at: None,
             is_revoked: false,
             is_ours: true,
+            limits: Limits::default(),
         }
     }
 
     fn known(keys: Vec<KnownKey>) -> Known {
-        Known::new(KnownKeys { any: !keys.is_empty(), keys })
+        Known::new(KnownKeys { any: !keys.is_empty(), keys }, Limits::default(), &Known::default())
     }
 
     #[test]
@@ -146,6 +159,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_used_stays_used_while_limits_are_the_same() {
+        let limits =
+            |burst| Limits { requests_per_second: Some(0.001), request_burst: Some(burst), ..Limits::default() };
+        let (one, other) = (KnownKey { limits: limits(1), ..key(1) }, key(2));
+        let known = |one: &KnownKey, before: &Known| {
+            let keys = vec![one.clone(), other.clone()];
+            Known::new(KnownKeys { any: true, keys }, Limits::default(), before)
+        };
+        let enter =
+            |known: &Known, byte| known.recognise(&hash(byte), Utc::now()).unwrap().account().unwrap().enter().is_ok();
+        let first = known(&one, &Known::default());
+        assert!(enter(&first, 1) && !enter(&first, 1));
+        assert!((0..9).all(|_| enter(&first, 2)));
+        let rotated = KnownKey { hash: hash(9), ..one.clone() };
+        let second = known(&rotated, &first);
+        assert!(!enter(&second, 9));
+        let changed = KnownKey { limits: limits(2), ..one };
+        assert!(enter(&known(&changed, &second), 1));
+    }
+
+    #[test]
     fn one_key_closes_a_server_for_good_unless_something_else_guards_it() {
         let now = Utc::now();
         let expired = KnownKey { expires_at: Some(now), ..key(1) };
@@ -167,7 +201,7 @@ mod tests {
             );
         }
         // Of which nothing else is known any more.
-        let forgotten = Known::new(KnownKeys { any: true, keys: Vec::new() });
+        let forgotten = Known::new(KnownKeys { any: true, keys: Vec::new() }, Limits::default(), &Known::default());
         assert!(forgotten.closes(false) && !forgotten.closes(true));
     }
 }

@@ -10,15 +10,16 @@ use super::Access;
 use crate::access::{self, Key};
 use crate::db::PageRequest;
 use crate::gallery::GalleryError;
+use crate::limits::Limits;
 use crate::service::ServiceError;
 use crate::service::answers::{CreatedKey, KeyEntry, KeyGallery, KeyState, Page};
 use crate::service::requests::{Listed, NewKey, RotateKey};
-use crate::types::{Caller, GalleryId, KeyId, Name, Role, Scope, ShownKey};
+use crate::types::{Caller, GalleryId, KeyId, Name, Permission, Role, Scope, ShownKey};
 
 impl Access {
     /// Makes a key, which may do no more than whoever makes it.
     pub async fn create_key(&self, caller: &Caller, new: NewKey) -> Result<CreatedKey, ServiceError> {
-        let NewKey { name, role, galleries, expires_at } = new;
+        let NewKey { name, role, galleries, expires_at, limits } = new;
         check_name(&name)?;
         if expires_at.is_some_and(|time| time <= Utc::now()) {
             return Err(invalid("expires_at", "this time is past"));
@@ -32,7 +33,8 @@ impl Access {
         let galleries = self.galleries_of(caller, galleries).await?;
         let scope = galleries.as_deref().map_or(Scope::All, |galleries| Scope::Galleries(galleries.into()));
         may_all_of(caller, &Caller::with_key(KeyId::new(), name.as_str(), role, scope))?;
-        let new = access::NewKey { name: &name, role, galleries: galleries.as_deref(), expires_at };
+        let limits = self.limits_of(caller, limits.unwrap_or_default())?;
+        let new = access::NewKey { name: &name, role, galleries: galleries.as_deref(), expires_at, limits };
         let created = self.0.keys.by(caller).create(&new).await?;
         info!(key = %created.0.id, %role, by = caller.name(), "a key was made");
         Ok(self.shown(created).await)
@@ -54,6 +56,21 @@ impl Access {
             ids.push(id);
         }
         Ok(Some(ids))
+    }
+
+    /// The limits of a key that somebody makes: theirs, unless they say others. Whoever may not do everything gives no more than they
+    /// have.
+    fn limits_of(&self, caller: &Caller, said: Limits) -> Result<Limits, ServiceError> {
+        let said = said.checked().map_err(|(member, expected)| {
+            invalid("limits", &format!("{member}: {expected} is expected, this is {}", said.value_of(member)))
+        })?;
+        let Some(account) = caller.account().filter(|_| !caller.may(Permission::Own)) else { return Ok(said) };
+        let limits = said.or(account.said());
+        if limits.or(self.0.config.limits).allowed().is_within(&account.allowed()) {
+            return Ok(limits);
+        }
+        let more = "this key gives no other one more than it may have itself, see `limits`";
+        Err(ServiceError::Forbidden(more.to_owned()))
     }
 
     /// Keys, oldest first: those for galleries of the caller alone.
@@ -157,5 +174,6 @@ fn entry(key: Key) -> KeyEntry {
         last_used_at: key.last_used_at,
         uses: key.uses,
         former_until: key.former_until.filter(|until| *until > now && state == KeyState::Active),
+        limits: key.limits,
     }
 }

@@ -16,6 +16,7 @@ use crate::access::Keys;
 use crate::config::{self, AccessConfig};
 use crate::db::Pools;
 use crate::gallery::Galleries;
+use crate::limits::{Account, Limits};
 use crate::service::ServiceError;
 use crate::types::{Caller, Permission, ShownKey};
 use known::Known;
@@ -36,9 +37,29 @@ struct Parts {
     galleries: Galleries,
     config: AccessConfig,
     known: RwLock<Arc<Known>>,
+    without_keys: WithoutKeys,
     /// Held while keys are read, so that what was read later is known in the end.
     reading: Mutex<()>,
     uses: UseCounts,
+}
+
+/// Who has no key in the database.
+struct WithoutKeys {
+    anyone: Caller,
+    client: Caller,
+    admin: Caller,
+}
+
+impl WithoutKeys {
+    /// Whoever has the admin key set the limits, and has none.
+    fn new(config: &AccessConfig) -> Self {
+        let limited = |caller: Caller, limits| caller.with_account(Arc::new(Account::new(Limits::default(), limits)));
+        Self {
+            anyone: limited(Caller::anyone(), config.limits),
+            client: limited(Caller::client_key(), config.limits),
+            admin: limited(Caller::admin_key(), Limits::default()),
+        }
+    }
 }
 
 impl Access {
@@ -50,6 +71,7 @@ impl Access {
             galleries: Galleries::new(pools),
             config: config.clone(),
             known: RwLock::default(),
+            without_keys: WithoutKeys::new(config),
             reading: Mutex::default(),
             uses: UseCounts::default(),
         }));
@@ -75,29 +97,30 @@ impl Access {
         config.keys.is_none() && config.may_be_open && !self.known().closes(config.insecure)
     }
 
-    /// Who shows a key, if they may do what they are about to.
-    pub fn admit(&self, shown: Option<&[u8]>, needed: Permission) -> Result<Caller, ServiceError> {
-        let caller = if self.is_open() { Caller::anyone() } else { self.recognise(shown)? };
-        if caller.may(needed) { Ok(caller) } else { Err(forbidden(&caller, needed)) }
-    }
-
-    fn recognise(&self, shown: Option<&[u8]>) -> Result<Caller, ServiceError> {
+    /// Who shows a key. It counts as used when it is looked what it allows ([`Self::check`]).
+    pub fn recognise(&self, shown: Option<&[u8]>) -> Result<Caller, ServiceError> {
+        if self.is_open() {
+            return Ok(self.0.without_keys.anyone.clone());
+        }
         let shown = shown.ok_or(ServiceError::NoKey)?;
         if let Some(keys) = &self.0.config.keys {
             let [client, admin] = [&keys.client, &keys.admin].map(|key| same(shown, key.expose()));
             match (client, admin) {
-                (true, _) => return Ok(Caller::client_key()),
-                (_, true) => return Ok(Caller::admin_key()),
+                (true, _) => return Ok(self.0.without_keys.client.clone()),
+                (_, true) => return Ok(self.0.without_keys.admin.clone()),
                 _ => {}
             }
         }
         let shown = ShownKey::read(shown).ok_or(ServiceError::UnknownKey)?;
-        let now = Utc::now();
-        let caller = self.known().recognise(&self.0.keys.hash(&shown), now)?;
+        self.known().recognise(&self.0.keys.hash(&shown), Utc::now())
+    }
+
+    /// Fails if somebody may not do what they are about to.
+    pub fn check(&self, caller: &Caller, needed: Permission) -> Result<(), ServiceError> {
         if let Some(key) = caller.key() {
-            self.0.uses.count(key, now);
+            self.0.uses.count(key, Utc::now());
         }
-        Ok(caller)
+        if caller.may(needed) { Ok(()) } else { Err(forbidden(caller, needed)) }
     }
 
     fn known(&self) -> Arc<Known> {
@@ -107,7 +130,7 @@ impl Access {
     /// Reads the database's keys.
     async fn read(&self) -> Result<(), ServiceError> {
         let _only_one = self.0.reading.lock().await;
-        let known = Known::new(self.0.keys.known().await?);
+        let known = Known::new(self.0.keys.known().await?, self.0.config.limits, &self.known());
         let mut place = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.foreign > place.foreign {
             warn!(keys = known.foreign, "there are keys that were made with another secret; they are of no use here");

@@ -24,6 +24,10 @@ pub struct GalleryEntry {
     /// By what a face is called known here; null: as the server is configured.
     #[schema(required)]
     pub policy: Option<Policy>,
+    /// How many subjects it may have; null: any number.
+    #[serde(default)]
+    #[schema(required)]
+    pub max_subjects: Option<u64>,
     pub created_at: DateTime<Utc>,
 }
 

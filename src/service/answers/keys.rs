@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::limits::Limits;
 use crate::types::{GalleryId, KeyId, Role, ShownKey};
 
 /// A key of a caller, without the key itself.
@@ -32,6 +33,10 @@ pub struct KeyEntry {
     /// Until when the key works that this one took the place of; null if it does not.
     #[schema(required)]
     pub former_until: Option<DateTime<Utc>>,
+    /// What it may have, as was said when it was made; elsewhere as the server says.
+    #[serde(default)]
+    #[schema(required)]
+    pub limits: Limits,
 }
 
 /// A gallery that a key is for.

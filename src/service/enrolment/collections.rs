@@ -10,7 +10,7 @@ use crate::service::answers::{
 use crate::service::once::{Once, keep, once};
 use crate::service::recognition::Serving;
 use crate::service::requests::NewSubject;
-use crate::types::{FaceId, GalleryId, Name, RequestKey};
+use crate::types::{FaceId, GalleryId, Name, Permission, RequestKey};
 
 impl Enrolment {
     pub async fn create_gallery(&self, name: &Name) -> Result<Revised<GalleryEntry>, ServiceError> {
@@ -55,13 +55,17 @@ impl Enrolment {
         Ok(GallerySearch { place, templates, ef_search, recall })
     }
 
-    /// Renames a gallery and/or changes its policy, if it is as expected.
+    /// Changes a gallery, if it is as expected. How large it may become is not for those to say who see but some galleries.
     pub async fn change_gallery(
         &self,
         gallery: &str,
         change: &GalleryChange,
         expected: &Expected,
     ) -> Result<Revised<GalleryEntry>, ServiceError> {
+        if change.max_subjects.is_some() && !self.caller.may(Permission::Create) {
+            let reason = "this key may not say how many subjects a gallery may have; it is not for all galleries";
+            return Err(ServiceError::Forbidden(reason.to_owned()));
+        }
         if let Some(policy) = change.policy.flatten() {
             // What would be refused at every request is refused now.
             let (serving, gallery) = (self.recognition().serving(), self.galleries().gallery_id(gallery).await?);
@@ -169,7 +173,8 @@ impl From<gallery::Subject> for Revised<Subject> {
 
 impl From<gallery::Gallery> for GalleryEntry {
     fn from(gallery: gallery::Gallery) -> Self {
-        Self { id: gallery.id, name: gallery.name, policy: gallery.policy, created_at: gallery.created_at }
+        let gallery::Gallery { id, name, policy, max_subjects, created_at, revision: _ } = gallery;
+        Self { id, name, policy, max_subjects, created_at }
     }
 }
 

@@ -127,10 +127,10 @@ impl Enrolment {
     async fn look(&self, image: Bytes, request: &EnrollRequest) -> Result<Sighting, ServiceError> {
         let bytes = image.clone();
         let (recognition, wanted) = (self.recognition(), request.wanted());
-        let photos = recognition.photos();
+        let (photos, bill) = (recognition.photos(), recognition.bill());
         let face = match request.face {
-            FaceChoice::Only => photos.read("image", image, wanted, usize::MAX).await?.only()?,
-            FaceChoice::Largest => photos.read("image", image, wanted, 1).await?.largest()?,
+            FaceChoice::Only => photos.read("image", image, wanted, usize::MAX, &bill).await?.only()?,
+            FaceChoice::Largest => photos.read("image", image, wanted, 1, &bill).await?.largest()?,
         };
         let pixels = face.chip.clone();
         let encoding = move || (vision::encode_chip(&pixels), Sha256::digest(&bytes).into());

@@ -99,7 +99,7 @@ impl Recognition {
         image: Bytes,
         wanted: Wanted,
     ) -> Result<Vec<Side>, ServiceError> {
-        let photo = self.parts.photos.read(field, image, wanted, wanted.faces).await?.not_empty()?;
+        let photo = self.parts.photos.read(field, image, wanted, wanted.faces, &self.bill()).await?.not_empty()?;
         let chips = photo.faces.iter().map(|face| face.chip.clone()).collect();
         let embeddings = self.embeddings(&by.serving.loaded, chips).await?;
         let sides = photo.faces.iter().zip(embeddings).map(|(face, embedding)| {

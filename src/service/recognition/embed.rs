@@ -16,7 +16,7 @@ impl Recognition {
     pub async fn detect(&self, request: DetectRequest) -> Result<Detected, ServiceError> {
         let _admitted = self.admit()?;
         let wanted = request.wanted();
-        let photo = self.parts.photos.read("image", request.image.0, wanted, wanted.faces).await?;
+        let photo = self.parts.photos.read("image", request.image.0, wanted, wanted.faces, &self.bill()).await?;
         let chips = self.shown_chips(&photo.faces, &request.returned).await?;
         let faces =
             photo.faces.iter().zip(chips).map(|(face, chip)| DetectedFace { face: face.found(), chip }).collect();
@@ -49,7 +49,7 @@ impl Recognition {
         wanted: Wanted,
         returned: &[Extra],
     ) -> Result<Embedded, ServiceError> {
-        let photo = self.parts.photos.read(field, image, wanted, wanted.faces).await?.not_empty()?;
+        let photo = self.parts.photos.read(field, image, wanted, wanted.faces, &self.bill()).await?.not_empty()?;
         let embeddings =
             self.embeddings(&serving.loaded, photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
         let chips = self.shown_chips(&photo.faces, returned).await?;

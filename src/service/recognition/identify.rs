@@ -116,7 +116,7 @@ impl Recognition {
         image: Bytes,
     ) -> Result<Identified, ServiceError> {
         let wanted = request.wanted();
-        let photo = self.parts.photos.read(field, image, wanted, wanted.faces).await?;
+        let photo = self.parts.photos.read(field, image, wanted, wanted.faces, &self.bill()).await?;
         let embeddings =
             self.embeddings(&serving.loaded, photo.faces.iter().map(|face| face.chip.clone()).collect()).await?;
 

@@ -24,6 +24,7 @@ use crate::audit::Audit;
 use crate::config::{Config, RecognitionConfig};
 use crate::engine::{Depth, Engine};
 use crate::gallery::Galleries;
+use crate::limits::Bill;
 use crate::service::ServiceError;
 use crate::types::Caller;
 pub(in crate::service) use decisions::{Authority, GalleryCurves, STRANGERS};
@@ -97,6 +98,11 @@ impl Recognition {
     /// The galleries that there are for the caller.
     fn galleries(&self) -> Galleries {
         self.parts.all_galleries.for_caller(&self.caller)
+    }
+
+    /// For the photos of a request of the caller.
+    pub(in crate::service) fn bill(&self) -> Bill {
+        Bill::of(self.caller.account())
     }
 
     /// What answers a request that begins now.

@@ -8,6 +8,7 @@ use tracing::{Instrument, debug, debug_span, instrument};
 
 use crate::config::RecognitionConfig;
 use crate::engine::{DetectorInput, Engine, Held, MemoryBudget, Step};
+use crate::limits::Bill;
 use crate::service::ServiceError;
 use crate::service::answers::FoundFace;
 use crate::types::{Chip, DetectorOutput, Quality};
@@ -136,21 +137,23 @@ impl PhotoReader {
     }
 
     /// Finds the faces of a photo that are wanted, and aligns the largest of them, `most` at most; of a chip takes the one that it
-    /// is. `field` names the photo in errors.
-    #[instrument(skip(self, bytes, wanted, most))]
+    /// is. `field` names the photo in errors, and its pixels go on the `bill`.
+    #[instrument(skip(self, bytes, wanted, most, bill))]
     pub async fn read(
         &self,
         field: &'static str,
         bytes: Bytes,
         wanted: Wanted,
         most: usize,
+        bill: &Bill,
     ) -> Result<Photo, ServiceError> {
         if wanted.aligned {
-            let limits = self.decoder.limits;
-            let reading = move || read_chip(&bytes, &limits, field);
+            let (limits, bill) = (self.decoder.limits, bill.clone());
+            let reading = move || read_chip(&bytes, &limits, field, &bill);
             return self.engine.on_cpu(Step::Decode, reading).instrument(debug_span!("decode")).await?;
         }
-        let (mut decoded, mut drawn) = self.decode(field, bytes, wanted).instrument(debug_span!("decode")).await?;
+        let (mut decoded, mut drawn) =
+            self.decode(field, bytes, wanted, bill).instrument(debug_span!("decode")).await?;
         loop {
             let (looks, outputs) = self.detect(drawn, &decoded.looks_held).instrument(debug_span!("detect")).await?;
             let step = move || decoded.go_on(&looks, &outputs, most, field);
@@ -179,12 +182,20 @@ impl PhotoReader {
         field: &'static str,
         bytes: Bytes,
         wanted: Wanted,
+        bill: &Bill,
     ) -> Result<(Decoded, Drawn), ServiceError> {
         let mut held = None;
         loop {
             let (decoder, own, options) = (self.decoder.clone(), bytes.clone(), self.options);
-            let decoded = self.engine.on_cpu(Step::Decode, move || decoder.decode(&own, held, options, wanted));
-            match decoded.await?.map_err(|source| ServiceError::Image { field, source })? {
+            // It is paid before it waits for room.
+            let bill = if held.is_none() { bill.clone() } else { Bill::none() };
+            let decoding = move || {
+                let unreadable = |source| ServiceError::Image { field, source };
+                let opened = vision::open(&own, &decoder.limits).map_err(unreadable)?;
+                bill.pay(opened.upright_size())?;
+                decoder.decode(&own, opened, held, options, wanted).map_err(unreadable)
+            };
+            match self.engine.on_cpu(Step::Decode, decoding).await?? {
                 DecodeStep::Decoded(decoded, drawn) => return Ok((decoded, drawn)),
                 DecodeStep::Waits(needed) => held = Some(self.decoder.budget.take(needed).await?),
             }
@@ -198,11 +209,11 @@ impl Decoder {
     fn decode(
         &self,
         file: &Bytes,
+        opened: vision::Opened<'_>,
         held: Option<Held>,
         options: DetectOptions,
         wanted: Wanted,
     ) -> Result<DecodeStep, DecodeError> {
-        let opened = vision::open(file, &self.limits)?;
         let mut finder = Box::new(Finder::new(opened.upright_size(), self.detector_side, options, wanted));
         let for_looks = finder.memory();
         let for_photo = opened.memory();
@@ -271,7 +282,7 @@ impl Decoded {
 }
 
 /// The face of an image that is said to be a chip. Others of a chip's shape were aligned otherwise, so no other size is taken.
-fn read_chip(file: &Bytes, limits: &DecodeLimits, field: &'static str) -> Result<Photo, ServiceError> {
+fn read_chip(file: &Bytes, limits: &DecodeLimits, field: &'static str, bill: &Bill) -> Result<Photo, ServiceError> {
     let unreadable = |source| ServiceError::Image { field, source };
     let (width, height) = vision::open(file, limits).map_err(unreadable)?.upright_size();
     if (width, height) != (Chip::SIDE, Chip::SIDE) {
@@ -279,6 +290,7 @@ fn read_chip(file: &Bytes, limits: &DecodeLimits, field: &'static str) -> Result
         let reason = format!("an aligned face has {side}x{side} pixels, this image has {width}x{height}");
         return Err(ServiceError::InvalidField { field, reason });
     }
+    bill.pay((width, height))?;
     let chip = vision::decode_chip(file).map_err(|error| match error {
         ChipError::Decode(source) => unreadable(source),
         other => ServiceError::Internal(other.to_string()),

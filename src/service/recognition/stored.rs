@@ -32,7 +32,7 @@ impl Recognition {
         let wanted = request.wanted();
         let (embedding, face) = match request.probe()? {
             Given::Photo(image) => {
-                let face = self.parts.photos.read("image", image.0, wanted, 1).await?.largest()?;
+                let face = self.parts.photos.read("image", image.0, wanted, 1, &self.bill()).await?.largest()?;
                 let embedding = self.embedding(&serving.loaded, face.chip.clone()).await?;
                 let usability = serving.usability(&face, &embedding, decision.threshold);
                 (embedding, Some(ComparedFace { face: face.found(), usability }))

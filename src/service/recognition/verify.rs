@@ -12,9 +12,10 @@ impl Recognition {
         let _admitted = self.admit()?;
         let serving = self.serving();
         let decision = decide_pair(&serving, request.policy()?)?;
-        let (photos, wanted) = (&self.parts.photos, request.wanted());
+        let (photos, wanted, bill) = (&self.parts.photos, request.wanted(), self.bill());
         let (a, b) = (request.image_a.0, request.image_b.0);
-        let (a, b) = tokio::try_join!(photos.read("image_a", a, wanted, 1), photos.read("image_b", b, wanted, 1))?;
+        let (a, b) =
+            tokio::try_join!(photos.read("image_a", a, wanted, 1, &bill), photos.read("image_b", b, wanted, 1, &bill))?;
         let (a, b) = (a.largest()?, b.largest()?);
         let embeddings = self.embeddings(&serving.loaded, vec![a.chip.clone(), b.chip.clone()]).await?;
         let [of_a, of_b] = embeddings.as_slice() else {

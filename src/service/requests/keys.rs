@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::{KeepFor, Listed};
+use crate::limits::Limits;
 use crate::types::{Name, Role};
 
 /// A new key.
@@ -22,6 +23,8 @@ pub struct NewKey {
     /// From when on it is of no use, such as `2030-01-31T12:00:00Z`. Defaults to never.
     #[serde(default, deserialize_with = "time")]
     pub expires_at: Option<DateTime<Utc>>,
+    /// What it may have, where that differs from what the server says. A key that is limited itself gives no more than it has.
+    pub limits: Option<Limits>,
 }
 
 /// How a key gives way to another.

@@ -27,6 +27,9 @@ pub struct ChangeGallery {
     /// server says.
     #[schema(example = json!({"fpir": 0.003}))]
     pub policy: Option<GalleryPolicy>,
+    /// How many subjects it may have, from now on; 0: any number. Only whoever may create galleries says so.
+    #[schema(example = 1000)]
+    pub max_subjects: Option<u64>,
 }
 
 /// A policy of a gallery's own, or none.
@@ -51,7 +54,8 @@ impl From<ChangeGallery> for gallery::GalleryChange {
             GalleryPolicy::Fpir(rate) => Some(Policy::Fpir(rate.get())),
             GalleryPolicy::Default => None,
         };
-        Self { name: change.name, policy: change.policy.map(own) }
+        let max_subjects = change.max_subjects.map(|most| (most > 0).then_some(most));
+        Self { name: change.name, policy: change.policy.map(own), max_subjects }
     }
 }
 

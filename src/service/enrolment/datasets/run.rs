@@ -16,7 +16,7 @@ use super::ImportSettings;
 use super::archive::{Archive, Unreadable};
 use crate::blobs::{BlobError, Upload};
 use crate::engine::EngineError;
-use crate::gallery::OnDoubt;
+use crate::gallery::{GalleryError, OnDoubt};
 use crate::jobs::Lease;
 use crate::service::ServiceError;
 use crate::service::enrolment::Enrolment;
@@ -70,6 +70,8 @@ enum RefusalCode {
     ImageTooLarge,
     NoFace,
     UnusableFace,
+    /// The gallery has as many subjects as it may have.
+    SubjectQuota,
     /// It lies in a folder within a person's.
     NestedFolder,
     /// It lies beside the folders of people.
@@ -300,6 +302,7 @@ fn refusal(error: ServiceError) -> Result<RefusalCode, Failure> {
     match error {
         ServiceError::NoFace { .. } => Ok(RefusalCode::NoFace),
         ServiceError::UnusableFace { .. } => Ok(RefusalCode::UnusableFace),
+        ServiceError::Gallery(GalleryError::SubjectQuota { .. }) => Ok(RefusalCode::SubjectQuota),
         ServiceError::Image { source, .. } => Ok(match source {
             DecodeError::Empty => RefusalCode::EmptyImage,
             DecodeError::Unsupported { .. } => RefusalCode::UnsupportedImage,
