@@ -17,6 +17,7 @@ mod keys;
 mod models;
 mod openapi;
 mod people;
+mod person;
 mod photos;
 mod retrain;
 mod serve;
@@ -70,6 +71,8 @@ enum Command {
     Train(train::Train),
     Datasets(datasets::Datasets),
     Retrain(retrain::Retrain),
+    #[command(name = "people")]
+    Persons(person::Persons),
     Jobs(jobs::Jobs),
     Keys(keys::Keys),
     Health(health::Health),
@@ -236,6 +239,7 @@ impl Command {
             Self::Train(command) => command.run().await,
             Self::Datasets(command) => command.run().await,
             Self::Retrain(command) => command.run().await,
+            Self::Persons(command) => command.run().await,
             Self::Jobs(command) => command.run().await,
             Self::Keys(command) => command.run().await,
             Self::Health(command) => command.run().await,

@@ -1,11 +1,14 @@
 //! Galleries themselves.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, PgExecutor, Row};
 use uuid::Uuid;
 
+use super::retention::{Expired, Kept, Retention};
 use super::revision::as_expected;
 use super::{Expected, Galleries, GalleryError, Policy, Revision, as_id, as_name, ids_of};
 use crate::db::{OnConstraint, Page, PageRequest};
@@ -17,6 +20,9 @@ pub const DEFAULT_GALLERY: GalleryId = GalleryId(Uuid::from_u128(0x0000_0000_000
 /// Its name.
 pub const DEFAULT_GALLERY_NAME: &str = "default";
 
+/// How long after a change of a gallery's retention nothing is erased for it: time to take back what was a mistake.
+const NOTICE: Duration = Duration::from_secs(3600);
+
 /// A named, isolated collection of subjects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gallery {
@@ -24,8 +30,11 @@ pub struct Gallery {
     pub name: String,
     /// When a face counts as known here; `None`: as the server says.
     pub policy: Option<Policy>,
+    /// How long what is in it is kept; `None`: until it is deleted.
+    pub kept: Option<Kept>,
+    pub expired: Expired,
     pub created_at: DateTime<Utc>,
-    /// Of name and policy.
+    /// Of name, policy and retention.
     pub revision: Revision,
 }
 
@@ -35,12 +44,14 @@ pub struct GalleryChange {
     pub name: Option<Name>,
     /// `Some(None)`: back to what the server says.
     pub policy: Option<Option<Policy>>,
+    /// `Some(None)`: what is in it does not expire by itself.
+    pub retention: Option<Option<Retention>>,
 }
 
 /// What is read of a [`Gallery`].
 macro_rules! gallery_columns {
     () => {
-        "id, name, policy, created_at, revision"
+        "id, name, policy, created_at, revision, retention, retention_from, expired_subjects, expired_faces, expired_at"
     };
 }
 pub(super) use gallery_columns;
@@ -60,10 +71,19 @@ macro_rules! by_id_or_name {
 impl FromRow<'_, PgRow> for Gallery {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let id: Uuid = row.try_get("id")?;
+        let retention = row.try_get::<Option<Json<Retention>>, _>("retention")?;
+        let kept = retention.zip(row.try_get("retention_from")?);
+        let count = |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
         Ok(Self {
             id: GalleryId(id),
             name: row.try_get("name")?,
             policy: row.try_get::<Option<Json<Policy>>, _>("policy")?.map(|policy| policy.0),
+            kept: kept.map(|(retention, from)| Kept { retention: retention.0, from }),
+            expired: Expired {
+                subjects: count("expired_subjects")?,
+                faces: count("expired_faces")?,
+                last_at: row.try_get("expired_at")?,
+            },
             created_at: row.try_get("created_at")?,
             revision: Revision(row.try_get::<Option<Uuid>, _>("revision")?.unwrap_or(id)),
         })
@@ -123,7 +143,8 @@ impl Galleries {
     pub async fn gallery(&self, gallery: &str) -> Result<GalleryContents, GalleryError> {
         let gallery = self.find_gallery(gallery).await?;
         let (subjects, faces): (i64, i64) = sqlx::query_as(
-            "select (select count(*) from subjects where gallery_id = $1 and erased_at is null), \
+            "select (select count(*) from subjects where gallery_id = $1 and erased_at is null \
+               and (expires_at is null or expires_at > now())), \
              (select count(*) from present_faces where gallery_id = $1)",
         )
         .bind(gallery.id.0)
@@ -137,7 +158,8 @@ impl Galleries {
         gallery_of(&self.pool, &self.scope, gallery).await
     }
 
-    /// Renames a gallery and/or changes its policy, if it is as expected. The default gallery keeps its name.
+    /// Renames a gallery and/or changes its policy and its retention, if it is as expected. The default gallery keeps its name. Another
+    /// retention holds only after [`NOTICE`].
     pub async fn update_gallery(
         &self,
         gallery: &str,
@@ -152,10 +174,12 @@ impl Galleries {
             self.refuse_other_id(id, name).await?;
         }
         let policy = change.policy.map(|policy| policy.map(Policy::checked).transpose()).transpose()?;
+        let retention = change.retention.map(|retention| retention.map(Retention::checked).transpose()).transpose()?;
         let name = change.name.as_ref().map(Name::as_str);
         let updated: Option<Gallery> = sqlx::query_as(concat!(
-            "update galleries set name = coalesce($2, name), policy = case when $3 then $4 else policy end \
-             where id = $1 and erased_at is null and ",
+            "update galleries set name = coalesce($2, name), policy = case when $3 then $4 else policy end, \
+             retention_from = case when $6 and retention is distinct from $7 then now() + $8 else retention_from end, \
+             retention = case when $6 then $7 else retention end where id = $1 and erased_at is null and ",
             as_expected!("$5"),
             " returning ",
             gallery_columns!()
@@ -165,6 +189,9 @@ impl Galleries {
         .bind(policy.is_some())
         .bind(policy.flatten().map(Json))
         .bind(expected.revisions())
+        .bind(retention.is_some())
+        .bind(retention.flatten().map(Json))
+        .bind(NOTICE)
         .fetch_optional(&self.pool)
         .await
         .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.unwrap_or_default().to_owned()))?;

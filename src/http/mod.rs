@@ -27,6 +27,7 @@ mod models;
 mod multipart;
 pub mod openapi;
 mod pages;
+mod person;
 mod prefix;
 mod problem;
 mod quarantine;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::events::{EventKind, add};
 use super::{Job, JobError, JobKind, JobState, Jobs, Lane, Lease};
 use crate::db::{Page, PageRequest, Transaction, violates};
-use crate::types::{GalleryId, JobId};
+use crate::types::{GalleryId, JobId, SubjectId};
 
 /// A job fails after as many attempts in a row that ended badly and got nowhere.
 pub const MOST_SETBACKS: u32 = 5;
@@ -79,6 +79,18 @@ impl Jobs {
             .fetch_optional(&self.pool)
             .await?;
         job.ok_or(JobError::JobNotFound(id))
+    }
+
+    /// Those that name a subject: what erases it, or gives faces to or from it. The latest thousand, newest first.
+    pub async fn about(&self, subject: SubjectId) -> Result<Vec<Job>, JobError> {
+        Ok(sqlx::query_as(
+            "select * from jobs where $1 in (settings ->> 'subject', settings ->> 'into') \
+             and ($2::uuid[] is null or galleries <@ $2) order by id desc limit 1000",
+        )
+        .bind(subject.to_string())
+        .bind(self.scope())
+        .fetch_all(&self.pool)
+        .await?)
     }
 
     /// Newest first.

@@ -8,6 +8,7 @@ mod info;
 mod jobs;
 mod keys;
 mod models;
+mod person;
 mod shadow;
 
 use serde::{Deserialize, Serialize};
@@ -17,12 +18,16 @@ pub use compare::{CandidateMatch, Compared, ComparedFace, ProbeMatches, Verified
 pub use decision::{Basis, Decision, DecisionIn, FpirThreshold, Strangers};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
 pub use galleries::{
-    EnrolledFace, Erased, ErasedMany, Gallery, GalleryEntry, GallerySearch, ReviewState, Revised, SearchPlace, Subject,
+    ChangedGallery, DueNow, EnrolledFace, Erased, ErasedMany, Expired, Gallery, GalleryEntry, GallerySearch, KeptFor,
+    ReviewState, Revised, SearchPlace, Subject,
 };
 pub use info::{Info, ModelInfo, RequestLimits, ThresholdAt, Version};
 pub use jobs::{Job, SetAside};
 pub use keys::{CreatedKey, KeyEntry, KeyGallery, KeyState};
 pub use models::{AuditEntry, ModelDetails, ModelEntry, Retired, Verdict};
+pub use person::{
+    Person, PersonDisagreement, PersonEmbedding, PersonFace, PersonFinding, PersonJob, PersonSetAside, PersonTemplate,
+};
 pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
 
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};

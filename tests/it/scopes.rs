@@ -127,7 +127,7 @@ fn of_collections() -> Vec<(&'static str, Ask)> {
     questions! {
         get_gallery: |to, it| told(to.enrolment.get_gallery(&it.gallery).await);
         change_gallery: |to, it| {
-            let change = GalleryChange { name: None, policy: Some(Some(Policy::Threshold(0.5))) };
+            let change = GalleryChange { policy: Some(Some(Policy::Threshold(0.5))), ..GalleryChange::default() };
             told(to.enrolment.change_gallery(&it.gallery, &change, &Expected::Any).await)
         };
         create_subject: |to, it| {
@@ -139,7 +139,7 @@ fn of_collections() -> Vec<(&'static str, Ask)> {
         };
         get_subject: |to, it| told(to.enrolment.get_subject(&name(&it.gallery), &it.subject).await);
         change_subject: |to, it| {
-            let change = SubjectChange { name: Some(name("Eve")), metadata: None };
+            let change = SubjectChange { name: Some(name("Eve")), ..SubjectChange::default() };
             told(to.enrolment.change_subject(&name(&it.gallery), &it.other, &change, &Expected::Any).await)
         };
         list_faces: |to, it| told(to.enrolment.list_faces(&name(&it.gallery), PageRequest::default()).await);
@@ -147,6 +147,7 @@ fn of_collections() -> Vec<(&'static str, Ask)> {
             told(to.enrolment.list_faces_of(&name(&it.gallery), &it.subject, PageRequest::default()).await)
         };
         get_face: |to, it| told(to.enrolment.get_face(it.face).await);
+        export_person: |to, it| told(to.enrolment.export_person(&name(&it.gallery), &it.subject).await.map(drop));
         get_chip: |to, it| told(to.enrolment.get_chip(it.face).await);
         move_face: |to, it| told(to.enrolment.move_face(it.face, &name("Cyd")).await);
         duplicates: |to, it| {

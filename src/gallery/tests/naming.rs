@@ -16,7 +16,7 @@ const ODD_NAMES: [&str; 10] = [
 ];
 
 fn renamed_to(new: &str) -> GalleryChange {
-    GalleryChange { name: Some(name(new)), policy: None }
+    GalleryChange { name: Some(name(new)), ..GalleryChange::default() }
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn an_id_wins_over_a_name() {
     let created = db.galleries.create_subject("default", &shadow, &Metadata::default()).await;
     assert!(matches!(created, Err(GalleryError::DuplicateSubject(_))));
     let bob = db.galleries.create_subject("default", &name("Bob"), &Metadata::default()).await.unwrap();
-    let change = SubjectChange { name: Some(shadow), metadata: None };
+    let change = SubjectChange { name: Some(shadow), ..SubjectChange::default() };
     let renamed = db.galleries.update_subject("default", &bob.id.to_string(), &change, &Expected::Any).await;
     assert!(matches!(renamed, Err(GalleryError::DuplicateSubject(_))));
     // A subject's id is good in its own gallery only.
@@ -155,7 +155,7 @@ async fn names_are_unique() {
         galleries.create_subject(gallery, &name("Bob"), &Metadata::default()).await.unwrap();
         let again = galleries.create_subject(gallery, &name("Ada"), &Metadata::default()).await;
         assert!(matches!(again, Err(GalleryError::DuplicateSubject(name)) if name == "Ada"));
-        let change = SubjectChange { name: Some(name("Ada")), metadata: None };
+        let change = SubjectChange { name: Some(name("Ada")), ..SubjectChange::default() };
         let renamed = galleries.update_subject(gallery, "Bob", &change, &Expected::Any).await;
         assert!(matches!(renamed, Err(GalleryError::DuplicateSubject(_))));
     }
@@ -180,7 +180,7 @@ async fn renaming_keeps_everything_else() {
     let gallery = db.galleries.create_gallery(&name("old")).await.unwrap();
     let enrolled = db.enroll("old", "Ada", &axis(0)).await;
     assert_eq!(db.galleries.update_gallery("old", &renamed_to("new"), &Expected::Any).await.unwrap().id, gallery.id);
-    let change = SubjectChange { name: Some(name("Ada Lovelace")), metadata: None };
+    let change = SubjectChange { name: Some(name("Ada Lovelace")), ..SubjectChange::default() };
     let renamed = db.galleries.update_subject("new", "Ada", &change, &Expected::Any).await.unwrap();
     assert_eq!((renamed.id, renamed.faces), (enrolled.subject_id, 1));
     let contents = db.galleries.gallery("new").await.unwrap();
@@ -199,7 +199,7 @@ async fn metadata_is_replaced_as_a_whole() {
         db.galleries.update_subject("default", "Ada", &SubjectChange::default(), &Expected::Any).await.unwrap();
     assert_eq!(unchanged, subject);
     let second = Metadata::try_from(json!({ "floor": 4 })).unwrap();
-    let change = SubjectChange { name: None, metadata: Some(second.clone()) };
+    let change = SubjectChange { metadata: Some(second.clone()), ..SubjectChange::default() };
     let changed = db.galleries.update_subject("default", "Ada", &change, &Expected::Any).await.unwrap();
     assert_eq!(changed.metadata, second.into_object());
 }
@@ -219,7 +219,7 @@ fn metadata_that_postgres_cannot_hold_is_refused() {
 #[tokio::test]
 async fn a_gallery_has_a_policy_of_its_own_or_none() {
     let db = Fixture::new().await;
-    let change = |policy| GalleryChange { name: None, policy: Some(policy) };
+    let change = |policy| GalleryChange { policy: Some(policy), ..GalleryChange::default() };
     for policy in [Some(Policy::Fpir(0.003)), Some(Policy::Fmr(1e-4)), Some(Policy::Threshold(-0.2)), None] {
         let changed = db.galleries.update_gallery("default", &change(policy), &Expected::Any).await.unwrap();
         assert_eq!(changed.policy, policy);

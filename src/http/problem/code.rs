@@ -44,6 +44,7 @@ pub enum Code {
     DuplicateSubject,
     DuplicateFace,
     SubjectMismatch,
+    SubjectExpired,
     DefaultGallery,
     SameSubject,
     PreconditionFailed,
@@ -111,6 +112,7 @@ impl Code {
             | Self::DuplicateSubject
             | Self::DuplicateFace
             | Self::SubjectMismatch
+            | Self::SubjectExpired
             | Self::DefaultGallery
             | Self::SameSubject
             | Self::NotEmbedded

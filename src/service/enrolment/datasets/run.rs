@@ -10,13 +10,14 @@ use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::ImportSettings;
 use super::archive::{Archive, Unreadable};
 use crate::blobs::{BlobError, Upload};
 use crate::engine::EngineError;
-use crate::gallery::OnDoubt;
+use crate::gallery::{GalleryError, OnDoubt};
 use crate::jobs::Lease;
 use crate::service::ServiceError;
 use crate::service::enrolment::Enrolment;
@@ -37,6 +38,9 @@ const DONE: &str = "accounted";
 
 /// How often they do so.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long to wait for somebody who has expired to be erased.
+const EXPIRED_PAUSE: Duration = Duration::from_secs(1);
 
 /// What attempts did, with the first photos of the archive.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -259,6 +263,8 @@ impl Enrolment {
                 Ok(_) => return Ok(Imported::Enrolled),
                 // Requests come first, and models change.
                 Err(ServiceError::Engine(EngineError::Overloaded) | ServiceError::ModelChanges) => breathe().await,
+                // The name is free when the one who expired is erased.
+                Err(ServiceError::Gallery(GalleryError::SubjectExpired(_))) => sleep(EXPIRED_PAUSE).await,
                 Err(error) => return refusal(error).map(Imported::Refused),
             }
         }
