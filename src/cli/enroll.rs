@@ -28,10 +28,10 @@ pub struct Enroll {
     #[arg(long, default_value = DEFAULT_GALLERY_NAME, value_parser = super::parse_name)]
     gallery: Name,
     /// When the people expire, and are erased with all their faces, such as 2030-01-31T12:00:00Z; also of those who are there already
-    #[arg(long, value_parser = parse_expiry, value_name = "TIME")]
+    #[arg(long, value_parser = super::parse_expiry, value_name = "TIME")]
     expires_at: Option<Expiry>,
     /// When the faces that are enrolled expire, and are erased
-    #[arg(long, value_parser = parse_expiry, value_name = "TIME")]
+    #[arg(long, value_parser = super::parse_expiry, value_name = "TIME")]
     face_expires_at: Option<Expiry>,
     /// Photos in work at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64), value_name = "N")]
@@ -86,10 +86,6 @@ impl Enroll {
         let is_whole = outcome.failed.is_empty() && !outcome.left_out.iter().any(|file| file.may_be_meant);
         Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
-}
-
-fn parse_expiry(text: &str) -> Result<Expiry, String> {
-    Expiry::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 async fn enroll_all(backend: &Arc<Backend>, usual: &Usual, photos: Vec<(Name, PathBuf)>, jobs: usize) -> Tally {

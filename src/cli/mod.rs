@@ -44,6 +44,7 @@ use crate::engine::EngineError;
 use crate::evaluation::EvaluationError;
 use crate::http::Problem;
 use crate::nn::NetworkError;
+use crate::service::requests::Expiry;
 use crate::service::{ServiceError, training_exit};
 use crate::training::TrainingError;
 use crate::transfer::TransferError;
@@ -296,6 +297,11 @@ fn configure(args: ConfigArgs) -> Result<Config, CliError> {
 /// For clap: a name of a gallery or subject.
 fn parse_name(text: &str) -> Result<Name, String> {
     Name::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// For clap: when something expires.
+fn parse_expiry(text: &str) -> Result<Expiry, String> {
+    Expiry::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// For clap: a similarity.

@@ -86,7 +86,7 @@ macro_rules! cutoff {
 
 /// Subjects that have expired by a time of their own, and those that have been in their gallery for too long. Each gallery is
 /// looked at by an index, in which what is due comes first.
-const SUBJECTS_DUE: [&str; 2] = [
+pub(super) const SUBJECTS_DUE: [&str; 2] = [
     "select s.gallery_id, s.id from subjects s join galleries g on g.id = s.gallery_id and g.erased_at is null \
      where s.expires_at <= now() and s.erased_at is null order by s.expires_at limit $1",
     concat!(
@@ -99,7 +99,7 @@ const SUBJECTS_DUE: [&str; 2] = [
 ];
 
 /// The same of faces. Those of subjects that are erased go with them.
-const FACES_DUE: [&str; 2] = [
+pub(super) const FACES_DUE: [&str; 2] = [
     "select f.gallery_id, f.id from faces f join galleries g on g.id = f.gallery_id and g.erased_at is null \
      join subjects s on s.id = f.subject_id and s.erased_at is null \
      where f.expires_at <= now() order by f.expires_at limit $1",

@@ -319,3 +319,24 @@ async fn a_folder_is_enrolled_for_a_while() {
     assert_eq!(person.subject.expires_at.unwrap().to_rfc3339(), "2099-01-01T00:00:00+00:00");
     assert_eq!(person.faces[0].face.expires_at.unwrap().to_rfc3339(), "2098-01-01T00:00:00+00:00");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the test photos"]
+async fn people_of_a_data_set_expire_as_well() {
+    let app = TestApp::start().await;
+    let archive = crate::datasets::zipped(&crate::datasets::people(0..1, 1));
+    let send = async |query: &str| {
+        let path = format!("/admin/datasets?gallery={}&{query}", app.gallery);
+        app.send(app.request(Method::POST, &path).header("content-type", "application/zip").body(archive.clone())).await
+    };
+    let problem = send("expires_at=2001-01-01T00:00:00Z").await.expect_problem(422, Code::InvalidField);
+    assert_eq!(problem.field.as_deref(), Some("expires_at"));
+    let job = send("expires_at=2099-01-01T00:00:00Z&face_expires_at=2098-01-01T00:00:00Z").await;
+    job.expect(StatusCode::ACCEPTED);
+    let job = app.finished(job.json()).await;
+    assert_eq!(job.result.unwrap()["faces"], 1);
+    let page: Page<Subject> = app.get(&app.of_gallery("/subjects")).await.json();
+    assert_eq!(page.items[0].expires_at.unwrap().to_rfc3339(), "2099-01-01T00:00:00+00:00");
+    let page: Page<EnrolledFace> = app.get(&app.of_gallery("/faces")).await.json();
+    assert_eq!(page.items[0].expires_at.unwrap().to_rfc3339(), "2098-01-01T00:00:00+00:00");
+}

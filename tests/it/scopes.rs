@@ -101,7 +101,7 @@ fn enrolment(photo: &[u8], subject: &str, gallery: &str) -> EnrollRequest {
 async fn import(services: &Services, gallery: &str) -> Result<Job, ServiceError> {
     let mut dataset = services.enrolment.begin_dataset().await?;
     dataset.write(zipped(&people(0..1, 1)).into()).await?;
-    Ok(services.enrolment.submit_dataset(dataset, name(gallery), None).await?.answer.0)
+    Ok(services.enrolment.submit_dataset(dataset, request(json!({"gallery": gallery})), None).await?.answer.0)
 }
 
 type Ask = for<'a> fn(&'a Services, &'a About) -> BoxFuture<'a, String>;

@@ -1,6 +1,7 @@
 //! Subjects and faces that expire, by a time of their own or by their gallery.
 
 use super::*;
+use crate::gallery::retention::{FACES_DUE, SUBJECTS_DUE, SWEPT};
 use crate::gallery::transfer::{FaceRecord, Ids, Record, SubjectRecord};
 
 impl Fixture {
@@ -60,6 +61,8 @@ async fn who_has_expired_is_found_by_nobody_and_then_erased() {
     }
     assert!(matches!(db.galleries.face(ada.face_id).await, Err(GalleryError::FaceNotFound(_))));
     assert!(matches!(db.galleries.chip(ada.face_id).await, Err(GalleryError::FaceNotFound(_))));
+    assert!(matches!(db.galleries.known_face(ada.face_id, db.model).await, Err(GalleryError::FaceNotFound(_))));
+    assert!(db.galleries.known_subject("team", "Ada", db.model).await.is_err());
     assert_eq!(db.names("team").await, ["Bob"]);
     assert_eq!(db.galleries.gallery("team").await.unwrap().subjects, 1);
     // Nobody is enrolled only to be erased.
@@ -262,4 +265,76 @@ async fn many_who_expire_go_in_pieces() {
     for table in ["faces", "embeddings", "templates"] {
         assert_eq!(db.rows(table).await, 1, "{table}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_expire_while_others_enroll_merge_and_delete_without_a_deadlock() {
+    let db = std::sync::Arc::new(Fixture::new().await);
+    db.galleries.create_gallery(&name("team")).await.unwrap();
+    for round in 0..10 {
+        for n in 0..16 {
+            db.enroll("team", &format!("subject {n}"), &axis(n)).await;
+        }
+        db.sql("update subjects set expires_at = now() where name in ('subject 1', 'subject 3', 'subject 5', 'subject 7'); \
+            update faces set expires_at = now() \
+            where subject_id in (select id from subjects where name in ('subject 8', 'subject 9', 'subject 10', 'subject 11'))")
+            .await;
+        let mut tasks = Vec::new();
+        for _ in 0..2 {
+            let db = db.clone();
+            tasks.push(tokio::spawn(async move {
+                for _ in 0..2 {
+                    if let Some((gallery, due)) = db.galleries.subjects_due().await.unwrap() {
+                        let mut transaction = db.galleries.begin().await.unwrap();
+                        let many = Many::Expired(&due);
+                        db.galleries.hide_subjects(&mut transaction, gallery, many).await.unwrap();
+                        transaction.commit().await.unwrap();
+                    }
+                    db.galleries.erase_faces_due().await.unwrap();
+                }
+            }));
+        }
+        for n in 0..16 {
+            let db = db.clone();
+            tasks.push(tokio::spawn(async move {
+                let subject = format!("subject {n}");
+                let again = db.enroll_as(OnDoubt::Allow, "team", &subject, &axis(n + 16)).await;
+                assert!(matches!(again, Ok(_) | Err(GalleryError::SubjectExpired(_))), "{again:?}");
+                let into = format!("subject {}", 15 - n);
+                let merged = db.galleries.merge_small_subject("team", &into, &subject, &Expected::Any).await;
+                assert!(matches!(merged, Ok(_) | Err(GalleryError::SubjectNotFound(_))), "{merged:?}");
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+        db.sql("update subjects set expires_at = now()").await;
+        db.sweep().await;
+        for table in ["subjects", "faces", "embeddings", "templates"] {
+            assert_eq!(db.rows(table).await, 0, "{table}");
+        }
+    }
+}
+
+/// What one looks at to find that nothing is due does not grow with what there is.
+#[tokio::test]
+async fn nothing_is_read_when_nothing_is_due() {
+    let db = Fixture::new().await;
+    db.sql("insert into subjects (id, gallery_id, name) select gen_random_uuid(), id, 'subject ' || n \
+          from galleries, generate_series(1, 20000) n; \
+        insert into faces (id, gallery_id, subject_id) select gen_random_uuid(), gallery_id, id from subjects; \
+        update subjects set expires_at = now() + interval '1 day'; update faces set expires_at = now() + interval '1 day'; \
+        update galleries set retention = '{\"faces_days\": 3, \"subjects_days\": 3}', retention_from = now(); \
+        analyze")
+        .await;
+    let indexes = ["subject_expiry_idx", "subject_age_idx", "face_expiry_idx", "face_age_idx"];
+    for (sql, index) in SUBJECTS_DUE.into_iter().chain(FACES_DUE).zip(indexes) {
+        let explain = sqlx::AssertSqlSafe(format!("explain (analyze, costs off, timing off) {sql}"));
+        let plan: Vec<String> = sqlx::query_scalar(explain).bind(SWEPT).fetch_all(&db.pool).await.unwrap();
+        let plan = plan.join("\n");
+        let of_index = plan.lines().find(|line| line.contains(index)).unwrap_or_else(|| panic!("{plan}"));
+        assert!(of_index.contains("rows=0"), "{plan}");
+        assert!(!plan.contains("Seq Scan on faces") && !plan.contains("Seq Scan on subjects"), "{plan}");
+    }
+    assert_eq!(db.sweep().await, Erased::default());
 }

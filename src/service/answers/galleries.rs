@@ -41,7 +41,8 @@ pub struct KeptFor {
     pub holds_from: DateTime<Utc>,
 }
 
-/// What has been in a gallery for longer than its `retention` says: the sweep erases it as soon as that holds.
+/// What has been in a gallery for longer than its `retention` says: subjects by `subjects_days`, who go with all their faces, and faces
+/// by `faces_days`. It is erased as soon as that holds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 pub struct DueNow {
     pub subjects: u64,
@@ -49,7 +50,7 @@ pub struct DueNow {
 }
 
 /// What has expired in a gallery and was erased, so far.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 pub struct Expired {
     pub subjects: u64,
     /// Those of subjects that had expired as well.
@@ -82,6 +83,8 @@ pub struct Gallery {
     /// Of one that has a `retention`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub due_now: Option<DueNow>,
+    #[serde(default)]
+    #[schema(required)]
     pub expired: Expired,
 }
 

@@ -340,4 +340,11 @@ pub struct DatasetRequest {
     /// The gallery to enroll into: name or id. One that does not exist is created.
     #[schema(example = "gate-3")]
     pub gallery: Name,
+    /// When the people of it expire, and are erased with all their faces; also of those who are there already and of whom a photo is
+    /// enrolled. Defaults to never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Expiry>,
+    /// When the faces that are enrolled expire, and are erased. Defaults to never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub face_expires_at: Option<Expiry>,
 }
