@@ -12,7 +12,7 @@ use crate::db::DbError;
 use crate::gallery::{GalleryError, OnDoubt};
 use crate::http::Code;
 use crate::service::answers::{Duplicate, Enrolled, Gallery, Identified, Verified};
-use crate::service::requests::{EnrollRequest, FaceChoice, FileBytes, IdentifyRequest, VerifyRequest};
+use crate::service::requests::{EnrollRequest, Expiry, FaceChoice, FileBytes, IdentifyRequest, VerifyRequest};
 use crate::service::{ServiceError, StartProgress};
 use crate::types::Name;
 
@@ -69,6 +69,15 @@ impl BackendArgs {
     }
 }
 
+/// What is said of all photos of a folder.
+#[derive(Clone)]
+pub struct Usual {
+    pub gallery: Name,
+    /// Of the people.
+    pub expires_at: Option<Expiry>,
+    pub face_expires_at: Option<Expiry>,
+}
+
 impl Backend {
     /// Fails, once and clearly, when there is no such gallery or nobody to ask.
     pub async fn check_gallery(&self, gallery: &Name) -> Result<(), CliError> {
@@ -79,11 +88,13 @@ impl Backend {
     }
 
     /// Enrolls the largest face of a photo, unless the very same photo was enrolled for this subject before.
-    pub async fn enroll(&self, gallery: &Name, subject: &Name, photo: Bytes) -> Result<EnrolledPhoto, CliError> {
+    pub async fn enroll(&self, usual: &Usual, subject: &Name, photo: Bytes) -> Result<EnrolledPhoto, CliError> {
         let request = |on_duplicate| EnrollRequest {
             face: FaceChoice::Largest,
             on_duplicate,
-            ..EnrollRequest::new(FileBytes(photo.clone()), subject.clone(), gallery.clone())
+            expires_at: usual.expires_at,
+            face_expires_at: usual.face_expires_at,
+            ..EnrollRequest::new(FileBytes(photo.clone()), subject.clone(), usual.gallery.clone())
         };
         let is_own = |other: &Duplicate| {
             other.subject == subject.as_str() || other.subject_id.to_string() == subject.as_str().to_lowercase()

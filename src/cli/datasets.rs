@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use super::client::ServerArgs;
 use super::{CliError, jobs};
 use crate::service::answers::Job;
-use crate::service::requests::DatasetRequest;
+use crate::service::requests::{DatasetRequest, Expiry};
 use crate::types::Name;
 
 /// Bring a server photos of many people at once
@@ -32,6 +32,12 @@ struct Upload {
     /// Gallery to enroll into; created if there is none
     #[arg(long, value_parser = super::parse_name)]
     gallery: Name,
+    /// When the people expire, and are erased with all their faces, such as 2030-01-31T12:00:00Z
+    #[arg(long, value_parser = super::parse_expiry, value_name = "TIME")]
+    expires_at: Option<Expiry>,
+    /// When the faces that are enrolled expire, and are erased
+    #[arg(long, value_parser = super::parse_expiry, value_name = "TIME")]
+    face_expires_at: Option<Expiry>,
     /// Print the job as JSON
     #[arg(long)]
     json: bool,
@@ -50,7 +56,8 @@ impl Datasets {
 impl Upload {
     async fn run(self) -> Result<ExitCode, CliError> {
         let server = self.server.open()?;
-        let query = DatasetRequest { gallery: self.gallery };
+        let (expires_at, face_expires_at) = (self.expires_at, self.face_expires_at);
+        let query = DatasetRequest { gallery: self.gallery, expires_at, face_expires_at };
         let job: Job = server.upload(&["admin", "datasets"], &query, &self.file, "application/zip").await?;
         jobs::follow(&server, job.id, self.json).await
     }

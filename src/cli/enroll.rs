@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::backend::{Backend, BackendArgs, EnrolledPhoto, read_photo};
+use super::backend::{Backend, BackendArgs, EnrolledPhoto, Usual, read_photo};
 use super::people::{self, People};
 use super::{CliError, print_json, progress_bar};
 use crate::service::DEFAULT_GALLERY_NAME;
+use crate::service::requests::Expiry;
 use crate::types::Name;
 use crate::walk::LeftOut;
 
@@ -26,6 +27,12 @@ pub struct Enroll {
     /// Gallery to enroll into; it must exist
     #[arg(long, default_value = DEFAULT_GALLERY_NAME, value_parser = super::parse_name)]
     gallery: Name,
+    /// When the people expire, and are erased with all their faces, such as 2030-01-31T12:00:00Z; also of those who are there already
+    #[arg(long, value_parser = super::parse_expiry, value_name = "TIME")]
+    expires_at: Option<Expiry>,
+    /// When the faces that are enrolled expire, and are erased
+    #[arg(long, value_parser = super::parse_expiry, value_name = "TIME")]
+    face_expires_at: Option<Expiry>,
     /// Photos in work at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64), value_name = "N")]
     jobs: u8,
@@ -65,7 +72,8 @@ impl Enroll {
         let subjects = subjects.len();
         let backend = Arc::new(self.backend.open().await?);
         backend.check_gallery(&self.gallery).await?;
-        let mut outcome = enroll_all(&backend, &self.gallery, photos, self.jobs.into()).await;
+        let usual = Usual { gallery: self.gallery, expires_at: self.expires_at, face_expires_at: self.face_expires_at };
+        let mut outcome = enroll_all(&backend, &usual, photos, self.jobs.into()).await;
         (outcome.subjects, outcome.left_out) = (subjects, left_out);
         if let Ok(backend) = Arc::try_unwrap(backend) {
             backend.close().await;
@@ -80,7 +88,7 @@ impl Enroll {
     }
 }
 
-async fn enroll_all(backend: &Arc<Backend>, gallery: &Name, photos: Vec<(Name, PathBuf)>, jobs: usize) -> Tally {
+async fn enroll_all(backend: &Arc<Backend>, usual: &Usual, photos: Vec<(Name, PathBuf)>, jobs: usize) -> Tally {
     let bar = progress_bar(Some(photos.len() as u64), "{bar:30} {pos}/{len} photos  {per_sec}  {eta} left");
     let mut outcome = Tally::default();
     let mut running = JoinSet::new();
@@ -88,10 +96,10 @@ async fn enroll_all(backend: &Arc<Backend>, gallery: &Name, photos: Vec<(Name, P
     loop {
         while running.len() < jobs {
             let Some((subject, path)) = waiting.next() else { break };
-            let (backend, gallery) = (Arc::clone(backend), gallery.clone());
+            let (backend, usual) = (Arc::clone(backend), usual.clone());
             running.spawn(async move {
                 let answer = match read_photo(&path).await {
-                    Ok(photo) => backend.enroll(&gallery, &subject, photo).await,
+                    Ok(photo) => backend.enroll(&usual, &subject, photo).await,
                     Err(error) => Err(error),
                 };
                 (subject, path, answer)

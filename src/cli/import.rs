@@ -101,11 +101,14 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), CliError>
 }
 
 fn describe(imported: &Imported) {
-    let Imported { gallery, faces, subjects_created, skipped, to_embed, not_found, .. } = imported;
+    let Imported { gallery, faces, subjects_created, skipped, expired, to_embed, not_found, .. } = imported;
     let new = if imported.gallery_created { "new " } else { "" };
     say(format_args!("imported {faces} faces and {subjects_created} new subjects into the {new}gallery {gallery}"));
     if *skipped > 0 {
         say(format_args!("  left out {skipped} faces that exist already"));
+    }
+    if *expired > 0 {
+        say(format_args!("  left out {expired} faces and subjects that have expired"));
     }
     if let Some(model) = &imported.retired_model {
         say(format_args!("  the embeddings are of {model}, which is retired, and were left out"));

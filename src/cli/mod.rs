@@ -18,6 +18,7 @@ mod keys;
 mod models;
 mod openapi;
 mod people;
+mod person;
 mod photos;
 mod retrain;
 mod serve;
@@ -44,6 +45,7 @@ use crate::engine::EngineError;
 use crate::evaluation::EvaluationError;
 use crate::http::{Problem, TlsError};
 use crate::nn::NetworkError;
+use crate::service::requests::Expiry;
 use crate::service::{ServiceError, training_exit};
 use crate::training::TrainingError;
 use crate::transfer::TransferError;
@@ -72,6 +74,8 @@ enum Command {
     Train(train::Train),
     Datasets(datasets::Datasets),
     Retrain(retrain::Retrain),
+    #[command(name = "people")]
+    Persons(person::Persons),
     Jobs(jobs::Jobs),
     Keys(keys::Keys),
     Health(health::Health),
@@ -249,6 +253,7 @@ impl Command {
             Self::Train(command) => command.run().await,
             Self::Datasets(command) => command.run().await,
             Self::Retrain(command) => command.run().await,
+            Self::Persons(command) => command.run().await,
             Self::Jobs(command) => command.run().await,
             Self::Keys(command) => command.run().await,
             Self::Health(command) => command.run().await,
@@ -305,6 +310,11 @@ fn configure(args: ConfigArgs) -> Result<Config, CliError> {
 /// For clap: a name of a gallery or subject.
 fn parse_name(text: &str) -> Result<Name, String> {
     Name::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// For clap: when something expires.
+fn parse_expiry(text: &str) -> Result<Expiry, String> {
+    Expiry::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// For clap: a similarity.

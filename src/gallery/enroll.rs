@@ -1,5 +1,6 @@
 //! Enrolment: a face of a subject, all of it or nothing.
 
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use pgvector::HalfVector;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,10 @@ pub struct NewFace<'a> {
     pub subject: &'a Name,
     /// Of the face; a subject's own is set on the subject.
     pub metadata: &'a Metadata,
+    /// When the subject expires, if that is said: also of one that is there already.
+    pub subject_expires_at: Option<DateTime<Utc>>,
+    /// When the face expires.
+    pub expires_at: Option<DateTime<Utc>>,
     /// The aligned crop as JPEG.
     pub chip: &'a [u8],
     /// Of the bytes that were sent.
@@ -216,6 +221,14 @@ impl Enrolment<'_> {
         }
         let face_id = FaceId::new();
         insert_face(&mut self.transaction, face_id, self.held.gallery_id, self.held.subject_id, face).await?;
+        if let Some(expires_at) = face.subject_expires_at {
+            // Its lock is held.
+            sqlx::query("update subjects set expires_at = $2 where id = $1")
+                .bind(self.held.subject_id.0)
+                .bind(expires_at)
+                .execute(&mut *self.transaction)
+                .await?;
+        }
         let others = face.others.iter().filter(|(model, _)| self.held.wanted.contains(&model.0));
         for (model, embedding) in others.map(|(model, embedding)| (*model, embedding)) {
             let expected = self.galleries.known_dimension(&mut self.transaction, model).await?;
@@ -340,7 +353,7 @@ async fn insert_face(
 ) -> Result<(), GalleryError> {
     sqlx::query(
         "insert into faces (id, gallery_id, subject_id, chip, image_sha256, bounding_box, landmarks, \
-         detection_score, quality, metadata) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+         detection_score, quality, metadata, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(id.0)
     .bind(gallery.0)
@@ -352,6 +365,7 @@ async fn insert_face(
     .bind(face.detection_score)
     .bind(Json(face.quality))
     .bind(Json(face.metadata))
+    .bind(face.expires_at)
     .execute(&mut *connection)
     .await?;
     insert_embedding(connection, (id, gallery, subject), face.model, face.embedding).await

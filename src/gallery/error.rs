@@ -49,6 +49,11 @@ pub enum GalleryError {
     OtherRevision,
     #[error("{0}")]
     InvalidPolicy(String),
+    #[error("{0}")]
+    InvalidRetention(&'static str),
+    /// It is there for nobody any more, and its name is not free yet.
+    #[error("the subject {0:?} has expired and is just being erased; send this again in a few seconds")]
+    SubjectExpired(String),
     /// The database holds what it cannot hold.
     #[error("the database is inconsistent: {0}")]
     Inconsistent(&'static str),

@@ -29,6 +29,8 @@ pub struct Face {
     pub image_sha256: Option<Vec<u8>>,
     pub metadata: serde_json::Map<String, serde_json::Value>,
     pub created_at: DateTime<Utc>,
+    /// When it expires by itself; `None`: never. Its gallery may say that it does so earlier.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// What was found out about a face in its image.
@@ -54,15 +56,18 @@ struct FaceRow {
     image_sha256: Option<Vec<u8>>,
     metadata: Json<serde_json::Map<String, serde_json::Value>>,
     created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
 }
 
 /// Selects [`FaceRow`]s of `f`, a face.
 const SELECT: &str = "select f.id, f.subject_id, s.name as subject, f.gallery_id, g.name as gallery, f.bounding_box, \
-    f.landmarks, f.detection_score, f.quality, f.image_sha256, f.metadata, f.created_at \
+    f.landmarks, f.detection_score, f.quality, f.image_sha256, f.metadata, f.created_at, \
+    f.expires_at \
     from present_faces f join subjects s on s.id = f.subject_id join galleries g on g.id = f.gallery_id";
 
-/// Whether `f` is of the scope, which is the second parameter.
-const WITHIN: &str = "($2::uuid[] is null or f.gallery_id = any($2))";
+/// Whether `f` is of the scope, which is the second parameter, and of a subject that has not expired.
+const WITHIN: &str =
+    "($2::uuid[] is null or f.gallery_id = any($2)) and (s.expires_at is null or s.expires_at > now())";
 
 impl From<FaceRow> for Face {
     fn from(row: FaceRow) -> Self {
@@ -85,6 +90,7 @@ impl From<FaceRow> for Face {
             image_sha256: row.image_sha256,
             metadata: row.metadata.0,
             created_at: row.created_at,
+            expires_at: row.expires_at,
         }
     }
 }

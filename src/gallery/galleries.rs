@@ -1,5 +1,7 @@
 //! Galleries themselves.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::postgres::PgRow;
@@ -7,6 +9,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, PgExecutor, Row};
 use uuid::Uuid;
 
+use super::retention::{Expired, Kept, Retention};
 use super::revision::as_expected;
 use super::{Expected, Galleries, GalleryError, Policy, Revision, as_id, as_name, ids_of};
 use crate::audit::Action;
@@ -19,6 +22,9 @@ pub const DEFAULT_GALLERY: GalleryId = GalleryId(Uuid::from_u128(0x0000_0000_000
 /// Its name.
 pub const DEFAULT_GALLERY_NAME: &str = "default";
 
+/// How long after a change of a gallery's retention nothing is erased for it: time to take back what was a mistake.
+const NOTICE: Duration = Duration::from_secs(3600);
+
 /// A named, isolated collection of subjects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gallery {
@@ -28,6 +34,9 @@ pub struct Gallery {
     pub policy: Option<Policy>,
     /// How many subjects it may have; `None`: any number.
     pub max_subjects: Option<u64>,
+    /// How long what is in it is kept; `None`: until it is deleted.
+    pub kept: Option<Kept>,
+    pub expired: Expired,
     pub created_at: DateTime<Utc>,
     /// Of what can be changed.
     pub revision: Revision,
@@ -41,12 +50,15 @@ pub struct GalleryChange {
     pub policy: Option<Option<Policy>>,
     /// `Some(None)`: any number.
     pub max_subjects: Option<Option<u64>>,
+    /// `Some(None)`: what is in it does not expire by itself.
+    pub retention: Option<Option<Retention>>,
 }
 
 /// What is read of a [`Gallery`].
 macro_rules! gallery_columns {
     () => {
-        "id, name, policy, max_subjects, created_at, revision"
+        "id, name, policy, max_subjects, created_at, revision, retention, retention_from, expired_subjects, expired_faces, \
+         expired_at"
     };
 }
 pub(super) use gallery_columns;
@@ -66,11 +78,20 @@ macro_rules! by_id_or_name {
 impl FromRow<'_, PgRow> for Gallery {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let id: Uuid = row.try_get("id")?;
+        let retention = row.try_get::<Option<Json<Retention>>, _>("retention")?;
+        let kept = retention.zip(row.try_get("retention_from")?);
+        let count = |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
         Ok(Self {
             id: GalleryId(id),
             name: row.try_get("name")?,
             policy: row.try_get::<Option<Json<Policy>>, _>("policy")?.map(|policy| policy.0),
             max_subjects: row.try_get::<Option<i64>, _>("max_subjects")?.map(i64::unsigned_abs),
+            kept: kept.map(|(retention, from)| Kept { retention: retention.0, from }),
+            expired: Expired {
+                subjects: count("expired_subjects")?,
+                faces: count("expired_faces")?,
+                last_at: row.try_get("expired_at")?,
+            },
             created_at: row.try_get("created_at")?,
             revision: Revision(row.try_get::<Option<Uuid>, _>("revision")?.unwrap_or(id)),
         })
@@ -135,7 +156,8 @@ impl Galleries {
     pub async fn gallery(&self, gallery: &str) -> Result<GalleryContents, GalleryError> {
         let gallery = self.find_gallery(gallery).await?;
         let (subjects, faces): (i64, i64) = sqlx::query_as(
-            "select (select count(*) from subjects where gallery_id = $1 and erased_at is null), \
+            "select (select count(*) from subjects where gallery_id = $1 and erased_at is null \
+               and (expires_at is null or expires_at > now())), \
              (select count(*) from present_faces where gallery_id = $1)",
         )
         .bind(gallery.id.0)
@@ -149,7 +171,7 @@ impl Galleries {
         gallery_of(&self.pool, &self.scope, gallery).await
     }
 
-    /// Changes a gallery, if it is as expected. The default gallery keeps its name.
+    /// Changes a gallery, if it is as expected. The default gallery keeps its name. Another retention holds only after [`NOTICE`].
     pub async fn update_gallery(
         &self,
         gallery: &str,
@@ -164,11 +186,14 @@ impl Galleries {
             self.refuse_other_id(id, name).await?;
         }
         let policy = change.policy.map(|policy| policy.map(Policy::checked).transpose()).transpose()?;
+        let retention = change.retention.map(|retention| retention.map(Retention::checked).transpose()).transpose()?;
         let name = change.name.as_ref().map(Name::as_str);
         let mut transaction = self.pool.begin().await?;
         let updated: Option<Gallery> = sqlx::query_as(concat!(
             "update galleries set name = coalesce($2, name), policy = case when $3 then $4 else policy end, \
-             max_subjects = case when $6 then $7 else max_subjects end \
+             max_subjects = case when $6 then $7 else max_subjects end, \
+             retention_from = case when $8 and retention is distinct from $9 then now() + $10 else retention_from end, \
+             retention = case when $8 then $9 else retention end \
              where id = $1 and erased_at is null and ",
             as_expected!("$5"),
             " returning ",
@@ -181,14 +206,17 @@ impl Galleries {
         .bind(expected.revisions())
         .bind(change.max_subjects.is_some())
         .bind(change.max_subjects.flatten().map(|most| i64::try_from(most).unwrap_or(i64::MAX)))
+        .bind(retention.is_some())
+        .bind(retention.flatten().map(Json))
+        .bind(NOTICE)
         .fetch_optional(&mut *transaction)
         .await
         .on_constraint("gallery_name_key", || GalleryError::DuplicateGallery(name.unwrap_or_default().to_owned()))?;
         let Some(updated) = updated else {
             return Err(gallery_not_as_expected(&mut *transaction, id, gallery).await?);
         };
-        let details =
-            json!({"renamed": change.name.is_some(), "policy": change.policy, "max_subjects": change.max_subjects});
+        let details = json!({"renamed": change.name.is_some(), "policy": change.policy, "max_subjects": change.max_subjects,
+                "retention": change.retention});
         self.note(&mut transaction, Action::GalleryChange, (id, &[]), details).await?;
         transaction.commit().await?;
         Ok(updated)

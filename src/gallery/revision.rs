@@ -1,7 +1,7 @@
 //! States of galleries and subjects. Whoever changes one can say in which state it was seen, and changes nothing if somebody else
 //! was faster.
 //!
-//! A revision is of what a PATCH can change: name and policy, or name and metadata. The table keeps it by a trigger. What is
+//! A revision is of what a PATCH can change: name, policy and retention, or name, metadata and expiry. The table keeps it by a trigger. What is
 //! enrolled, moved or deleted below changes none.
 
 use serde::{Deserialize, Serialize};

@@ -47,7 +47,8 @@ impl Galleries {
         let found: Option<(Uuid, Uuid, String, Option<HalfVector>)> = sqlx::query_as(
             "select f.gallery_id, s.id, s.name, e.embedding from present_faces f join subjects s on s.id = f.subject_id \
              left join embeddings e on e.face_id = f.id and e.model_id = $2 \
-             where f.id = $1 and ($3::uuid[] is null or f.gallery_id = any($3))",
+             where f.id = $1 and ($3::uuid[] is null or f.gallery_id = any($3)) \
+             and (s.expires_at is null or s.expires_at > now())",
         )
         .bind(id.0)
         .bind(model.0)

@@ -28,9 +28,11 @@ pub struct Subject {
     pub gallery: String,
     pub metadata: serde_json::Map<String, serde_json::Value>,
     pub created_at: DateTime<Utc>,
+    /// When it expires by itself; `None`: never. Its gallery may say that it does so earlier.
+    pub expires_at: Option<DateTime<Utc>>,
     /// How many faces are enrolled; 0 after the last was deleted.
     pub faces: u64,
-    /// Of name and metadata.
+    /// Of name, metadata and expiry.
     pub revision: Revision,
 }
 
@@ -40,6 +42,8 @@ pub struct SubjectChange {
     pub name: Option<Name>,
     /// Replaces all of the former metadata.
     pub metadata: Option<Metadata>,
+    /// `Some(None)`: never.
+    pub expires_at: Option<Option<DateTime<Utc>>>,
 }
 
 /// Which subjects are wanted.
@@ -59,12 +63,14 @@ struct SubjectRow {
     gallery: String,
     metadata: Json<serde_json::Map<String, serde_json::Value>>,
     created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
     faces: i64,
     revision: Uuid,
 }
 
 /// Selects [`SubjectRow`]s of `s`, subjects.
 const SELECT: &str = "select s.id, s.name, s.gallery_id, g.name as gallery, s.metadata, s.created_at, \
+    s.expires_at, \
     (select count(*) from faces f where f.gallery_id = s.gallery_id and f.subject_id = s.id) as faces, \
     coalesce(s.revision, s.id) as revision from subjects s join galleries g on g.id = s.gallery_id";
 
@@ -77,6 +83,7 @@ impl From<SubjectRow> for Subject {
             gallery: row.gallery,
             metadata: row.metadata.0,
             created_at: row.created_at,
+            expires_at: row.expires_at,
             faces: row.faces.unsigned_abs(),
             revision: Revision(row.revision),
         }
@@ -90,18 +97,22 @@ impl Galleries {
         gallery: &str,
         name: &Name,
         metadata: &Metadata,
+        expires_at: Option<DateTime<Utc>>,
     ) -> Result<(Subject, Transaction), GalleryError> {
         let gallery_id = self.gallery_id(gallery).await?;
         self.refuse_id_as_name(gallery_id, name).await?;
         let id = SubjectId::new();
         let mut transaction = self.pool.begin().await?;
-        let inserted = sqlx::query("insert into subjects (id, gallery_id, name, metadata) values ($1, $2, $3, $4)")
-            .bind(id.0)
-            .bind(gallery_id.0)
-            .bind(name.as_str())
-            .bind(Json(metadata))
-            .execute(&mut *transaction)
-            .await;
+        let inserted = sqlx::query(
+            "insert into subjects (id, gallery_id, name, metadata, expires_at) values ($1, $2, $3, $4, $5)",
+        )
+        .bind(id.0)
+        .bind(gallery_id.0)
+        .bind(name.as_str())
+        .bind(Json(metadata))
+        .bind(expires_at)
+        .execute(&mut *transaction)
+        .await;
         if inserted.as_ref().is_err_and(|error| violates(error, "subject_gallery_fkey")) {
             // Deleted since we looked.
             return Err(GalleryError::GalleryNotFound(gallery.to_owned()));
@@ -134,7 +145,7 @@ impl Galleries {
         let sql = format!(
             "{SELECT} where s.gallery_id = $1 and s.id > $2 and s.erased_at is null \
              and ($4::text is null or starts_with(s.name, $4)) and ($5::jsonb is null or s.metadata @> $5) \
-             order by s.id limit $3"
+             and (s.expires_at is null or s.expires_at > now()) order by s.id limit $3"
         );
         let rows: Vec<SubjectRow> = sqlx::query_as(AssertSqlSafe(sql))
             .bind(gallery.0)
@@ -152,7 +163,7 @@ impl Galleries {
         self.subject_by_id(id).await
     }
 
-    /// Renames a subject and/or replaces its metadata, if it is as expected.
+    /// Renames a subject, replaces its metadata and/or says when it expires, if it is as expected.
     pub async fn update_subject(
         &self,
         gallery: &str,
@@ -167,14 +178,16 @@ impl Galleries {
         let name = change.name.as_ref().map(Name::as_str);
         let mut transaction = self.pool.begin().await?;
         let updated = sqlx::query(concat!(
-            "update subjects set name = coalesce($2, name), metadata = coalesce($3, metadata) \
-             where id = $1 and erased_at is null and ",
+            "update subjects set name = coalesce($2, name), metadata = coalesce($3, metadata), \
+             expires_at = case when $5 then $6 else expires_at end where id = $1 and erased_at is null and ",
             as_expected!("$4")
         ))
         .bind(id.0)
         .bind(name)
         .bind(change.metadata.as_ref().map(Json))
         .bind(expected.revisions())
+        .bind(change.expires_at.is_some())
+        .bind(change.expires_at.flatten())
         .execute(&mut *transaction)
         .await
         .on_constraint("subject_name_key", || GalleryError::DuplicateSubject(name.unwrap_or_default().to_owned()))?;
@@ -204,7 +217,7 @@ impl Galleries {
 macro_rules! by_id_or_name {
     () => {
         "select id from subjects where gallery_id = $1 and (id = $2 or name = $3) and erased_at is null \
-         order by id = $2 desc nulls last limit 1"
+         and (expires_at is null or expires_at > now()) order by id = $2 desc nulls last limit 1"
     };
 }
 
@@ -245,7 +258,8 @@ async fn find(
 
 async fn subject_of(executor: impl PgExecutor<'_>, id: SubjectId) -> Result<Subject, GalleryError> {
     let row: Option<SubjectRow> = sqlx::query_as(AssertSqlSafe(format!(
-        "{SELECT} where s.id = $1 and s.erased_at is null and g.erased_at is null"
+        "{SELECT} where s.id = $1 and s.erased_at is null and g.erased_at is null \
+         and (s.expires_at is null or s.expires_at > now())"
     )))
     .bind(id.0)
     .fetch_optional(executor)
@@ -274,27 +288,35 @@ pub(super) async fn find_or_create_subject(
     name: &Name,
 ) -> Result<(SubjectId, String, bool), GalleryError> {
     if let Some(id) = as_id(name.as_str()) {
-        let found: Option<String> = sqlx::query_scalar(
-            "select name from subjects where gallery_id = $1 and id = $2 and erased_at is null for no key update",
+        let found: Option<(String, bool)> = sqlx::query_as(
+            "select name, coalesce(expires_at <= now(), false) from subjects where gallery_id = $1 and id = $2 \
+             and erased_at is null for no key update",
         )
         .bind(gallery.0)
         .bind(id)
         .fetch_optional(&mut *connection)
         .await?;
-        if let Some(name) = found {
+        if let Some((name, expired)) = found {
+            if expired {
+                return Err(GalleryError::SubjectExpired(name));
+            }
             return Ok((SubjectId(id), name, false));
         }
     }
     for _ in 0..ATTEMPTS {
         // No stronger lock than this: the review, which keeps many subjects from being deleted, goes on beside it.
-        let found: Option<Uuid> = sqlx::query_scalar(
-            "select id from subjects where gallery_id = $1 and name = $2 and erased_at is null for no key update",
+        let found: Option<(Uuid, bool)> = sqlx::query_as(
+            "select id, coalesce(expires_at <= now(), false) from subjects where gallery_id = $1 and name = $2 \
+             and erased_at is null for no key update",
         )
         .bind(gallery.0)
         .bind(name.as_str())
         .fetch_optional(&mut *connection)
         .await?;
-        if let Some(id) = found {
+        if let Some((id, expired)) = found {
+            if expired {
+                return Err(GalleryError::SubjectExpired(name.to_string()));
+            }
             return Ok((SubjectId(id), name.to_string(), false));
         }
         let new = SubjectId::new();

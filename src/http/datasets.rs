@@ -15,7 +15,6 @@ use super::state::AppState;
 use crate::service::answers::Job;
 use crate::service::requests::DatasetRequest;
 use crate::service::{Enrolment, NewDataset, ServiceError};
-use crate::types::Name;
 
 /// The field of the archive.
 const FILE: &str = "file";
@@ -44,9 +43,9 @@ pub async fn upload_dataset(
         return Err(ServiceError::Overloaded.into());
     };
     let mut fingerprint = Fingerprint::of(&request)?;
-    let (dataset, gallery) = receive(&state, &enrolment, request, fingerprint.as_mut()).await?;
+    let (dataset, asked) = receive(&state, &enrolment, request, fingerprint.as_mut()).await?;
     let key = fingerprint.map(Fingerprint::finish).transpose()?;
-    Ok(submitted(enrolment.submit_dataset(dataset, gallery, key).await?))
+    Ok(submitted(enrolment.submit_dataset(dataset, asked, key).await?))
 }
 
 /// Stores an archive as it arrives. What it is goes into the fingerprint.
@@ -55,7 +54,7 @@ async fn receive(
     enrolment: &Enrolment,
     request: Request,
     mut fingerprint: Option<&mut Fingerprint>,
-) -> Result<(NewDataset, Name), Problem> {
+) -> Result<(NewDataset, DatasetRequest), Problem> {
     let (mut parts, body) = request.into_parts();
     let mut form = Form::of::<DatasetRequest>();
     let query = form::query(&mut parts).await?;
@@ -65,14 +64,14 @@ async fn receive(
         "multipart/form-data" => {
             let parts = Multipart::new(&parts.headers, body)?;
             let dataset = receive_form(enrolment, parts, &mut form, fingerprint.as_deref_mut()).await?;
-            let gallery = gallery(form, query, fingerprint)?;
-            Ok((dataset.ok_or_else(|| missing(FILE))?, gallery))
+            let asked = asked(form, query, fingerprint)?;
+            Ok((dataset.ok_or_else(|| missing(FILE))?, asked))
         }
         "application/zip" | "application/x-zip-compressed" | "application/octet-stream" => {
             // It need not be sent in vain.
-            let gallery = gallery(form, query, fingerprint.as_deref_mut())?;
+            let asked = asked(form, query, fingerprint.as_deref_mut())?;
             let chunks = body.into_data_stream().map_err(|error| body::broken_off(&error));
-            Ok((store(enrolment, chunks, fingerprint).await?, gallery))
+            Ok((store(enrolment, chunks, fingerprint).await?, asked))
         }
         other => Err(form::unsupported_media_type(other, "application/zip, multipart/form-data")),
     }
@@ -103,17 +102,17 @@ async fn receive_form(
     Ok(dataset)
 }
 
-fn gallery(
+fn asked(
     mut form: Form,
     query: Vec<(String, String)>,
     fingerprint: Option<&mut Fingerprint>,
-) -> Result<Name, Problem> {
+) -> Result<DatasetRequest, Problem> {
     form.add_query(query)?;
     let mut request: DatasetRequest = form.into_request()?;
     if let Some(fingerprint) = fingerprint {
         fingerprint.add_request(&mut request)?;
     }
-    Ok(request.gallery)
+    Ok(request)
 }
 
 async fn store(

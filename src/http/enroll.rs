@@ -25,7 +25,7 @@ impl FromForm for EnrollRequest {
 #[utoipa::path(
     post, path = "/enroll", tag = "recognition", request_body = EnrollRequest,
     responses((status = 201, description = "Enrolled", body = Enrolled)),
-    extensions(("x-problems" = json!(["no_face", "multiple_faces", "unusable_face", "duplicate_face", "subject_quota", "subject_mismatch", "idempotency_key_reused"]))),
+    extensions(("x-problems" = json!(["no_face", "multiple_faces", "unusable_face", "duplicate_face", "subject_quota", "subject_mismatch", "subject_expired", "idempotency_key_reused"]))),
 )]
 pub async fn enroll_face(
     enrolment: Enrolment,

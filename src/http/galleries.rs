@@ -10,7 +10,7 @@ use super::form::Fields;
 use super::jobs::deleted;
 use super::problem::Problem;
 use crate::service::Enrolment;
-use crate::service::answers::{Erased, Gallery, GalleryEntry, Job, Page};
+use crate::service::answers::{ChangedGallery, Erased, Gallery, GalleryEntry, Job, Page};
 use crate::service::requests::{ChangeGallery, ListRequest, NewGallery};
 
 /// Create a gallery
@@ -57,12 +57,13 @@ pub async fn get_gallery(
 
 /// Change a gallery
 ///
-/// Renames it, says by what a face is called known in it, or how many subjects it may have. The gallery `default` keeps its name.
+/// Renames it, says by what a face is called known in it, how many subjects it may have, or how long what is in it is kept. The gallery
+/// `default` keeps its name. Another retention holds an hour later; the answer says what it would erase now.
 #[utoipa::path(
     patch, path = "/galleries/{gallery}", tag = "galleries",
     params(("gallery" = String, Path, description = "Its name or id")),
     request_body = ChangeGallery,
-    responses((status = 200, description = "Changed", body = GalleryEntry, headers(("etag" = String, description = "Of the gallery as it is now")))),
+    responses((status = 200, description = "Changed", body = ChangedGallery, headers(("etag" = String, description = "Of the gallery as it is now")))),
     extensions(("x-problems" = json!(["duplicate_gallery", "default_gallery", "precondition_failed"]))),
 )]
 pub async fn change_gallery(

@@ -32,6 +32,7 @@ mod multipart;
 pub mod openapi;
 mod pages;
 mod peer;
+mod person;
 mod prefix;
 mod problem;
 mod quarantine;

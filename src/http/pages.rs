@@ -50,6 +50,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/security.md",
     "docs/erasure.md",
     "docs/audit.md",
+    "docs/retention.md",
     "docs/performance.md",
     "docs/development.md",
     "docs/architecture.md",

@@ -229,6 +229,8 @@ impl From<GalleryError> for Problem {
                 duplicates: matches.into_iter().map(Into::into).collect(),
                 ..Self::new(Code::DuplicateFace, detail)
             },
+            GalleryError::InvalidRetention(_) => Self::new(Code::InvalidField, detail).with_field("retention"),
+            GalleryError::SubjectExpired(_) => Self::new(Code::SubjectExpired, detail),
             GalleryError::SubjectMismatch { .. } => Self::new(Code::SubjectMismatch, detail),
             GalleryError::Page(error) => error.into(),
             GalleryError::MetadataNotObject | GalleryError::MetadataNul | GalleryError::MetadataTooLarge(_) => {

@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 use super::state::AppState;
 use super::{
     audit, batch, compare, datasets, deletions, detect, enroll, erasures, faces, findings, galleries, health, identify,
-    jobs, keys, metrics, models, quarantine, retrain, shadow, stored, subjects, verify,
+    jobs, keys, metrics, models, person, quarantine, retrain, shadow, stored, subjects, verify,
 };
 use crate::types::Permission;
 
@@ -91,6 +91,7 @@ fn looking() -> OpenApiRouter<AppState> {
         .routes(routes!(galleries::get_gallery))
         .routes(routes!(subjects::list_subjects))
         .routes(routes!(subjects::get_subject))
+        .routes(routes!(person::export_person))
         .routes(routes!(subjects::list_subject_faces))
         .routes(routes!(faces::list_faces))
         .routes(routes!(faces::get_face))

@@ -12,7 +12,9 @@ use super::problem::Problem;
 use super::repeat::{Repeatable, marked};
 use crate::gallery::SubjectChange;
 use crate::service::answers::{EnrolledFace, Erased, Job, Page, Subject};
-use crate::service::requests::{ChangeSubject, InGallery, ListInGallery, ListSubjects, MergeRequest, NewSubject};
+use crate::service::requests::{
+    ChangeSubject, InGallery, ListInGallery, ListSubjects, MergeRequest, NewExpiry, NewSubject,
+};
 use crate::service::{Deleted, Enrolment, Once};
 
 /// Create a subject
@@ -67,7 +69,7 @@ pub async fn get_subject(
 
 /// Change a subject
 ///
-/// Renames it, replaces its metadata, or both. Its faces stay.
+/// Renames it, replaces its metadata, says when it expires, or several of these. Its faces stay.
 #[utoipa::path(
     patch, path = "/subjects/{subject}", tag = "subjects",
     params(("subject" = String, Path, description = "Its name or id")),
@@ -79,9 +81,9 @@ pub async fn change_subject(
     enrolment: Enrolment,
     Path(subject): Path<String>,
     IfMatch(expected): IfMatch,
-    Fields(ChangeSubject { gallery, name, metadata }): Fields<ChangeSubject>,
+    Fields(ChangeSubject { gallery, name, metadata, expires_at }): Fields<ChangeSubject>,
 ) -> Result<Response, Problem> {
-    let change = SubjectChange { name, metadata };
+    let change = SubjectChange { name, metadata, expires_at: expires_at.map(NewExpiry::get) };
     tagged(StatusCode::OK, &enrolment.change_subject(&gallery, &subject, &change, &expected).await?)
 }
 

@@ -61,6 +61,8 @@ pub enum JobKind {
     Index,
     /// Makes the bytes of what was erased go from the files of the database. Never ends.
     Reclaim,
+    /// Erases what has expired. Never ends.
+    Expire,
 }
 
 /// What may run side by side: one job of each lane at a time in a database, but for those that erase.
@@ -75,10 +77,11 @@ pub enum Lane {
     Review,
     Measuring,
     Reclaiming,
+    Retention,
 }
 
 impl Lane {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Training,
         Self::Models,
         Self::Data,
@@ -88,6 +91,7 @@ impl Lane {
         Self::Review,
         Self::Measuring,
         Self::Reclaiming,
+        Self::Retention,
     ];
 
     fn name(self) -> &'static str {
@@ -101,6 +105,7 @@ impl Lane {
             Self::Review => "review",
             Self::Measuring => "measuring",
             Self::Reclaiming => "reclaiming",
+            Self::Retention => "retention",
         }
     }
 
@@ -111,7 +116,7 @@ impl Lane {
 
     /// Whether its jobs are short steps, which take turns with those of other such lanes.
     pub fn is_stepped(self) -> bool {
-        matches!(self, Self::Erasure | Self::Embedding | Self::Review | Self::Measuring)
+        matches!(self, Self::Erasure | Self::Embedding | Self::Review | Self::Measuring | Self::Retention)
     }
 
     /// Attempts in a row that may end badly before a job fails. What is to be erased, and what never ends, is tried for ever.
@@ -124,7 +129,7 @@ impl Lane {
 }
 
 impl JobKind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Retrain,
         Self::Evaluate,
         Self::Promote,
@@ -138,6 +143,7 @@ impl JobKind {
         Self::Measure,
         Self::Index,
         Self::Reclaim,
+        Self::Expire,
     ];
 
     pub fn name(self) -> &'static str {
@@ -155,6 +161,7 @@ impl JobKind {
             Self::Measure => "measure",
             Self::Index => "index",
             Self::Reclaim => "reclaim",
+            Self::Expire => "expire",
         }
     }
 
@@ -169,12 +176,13 @@ impl JobKind {
             Self::Measure => Lane::Measuring,
             Self::Index => Lane::Indexes,
             Self::Reclaim => Lane::Reclaiming,
+            Self::Expire => Lane::Retention,
         }
     }
 
     /// Whether there is always one such job, which works whenever something is due.
     pub fn is_recurring(self) -> bool {
-        matches!(self, Self::Embed | Self::Review | Self::Measure | Self::Index | Self::Reclaim)
+        matches!(self, Self::Embed | Self::Review | Self::Measure | Self::Index | Self::Reclaim | Self::Expire)
     }
 
     /// The kinds of which there is always one job.

@@ -12,7 +12,7 @@ use super::noting::note;
 use super::{Job, JobError, JobKind, JobState, Jobs, Lane, Lease};
 use crate::audit::Action;
 use crate::db::{Page, PageRequest, Transaction, violates};
-use crate::types::{Actor, GalleryId, JobId};
+use crate::types::{Actor, GalleryId, JobId, SubjectId};
 
 /// A job fails after as many attempts in a row that ended badly and got nowhere.
 pub const MOST_SETBACKS: u32 = 5;
@@ -96,6 +96,18 @@ impl Jobs {
             .fetch_optional(&self.pool)
             .await?;
         job.ok_or(JobError::JobNotFound(id))
+    }
+
+    /// Those that name a subject: what erases it, or gives faces to or from it. The latest thousand, newest first.
+    pub async fn about(&self, subject: SubjectId) -> Result<Vec<Job>, JobError> {
+        Ok(sqlx::query_as(
+            "select * from jobs where $1 in (settings ->> 'subject', settings ->> 'into') \
+             and ($2::uuid[] is null or galleries <@ $2) order by id desc limit 1000",
+        )
+        .bind(subject.to_string())
+        .bind(self.scope())
+        .fetch_all(&self.pool)
+        .await?)
     }
 
     /// Newest first.

@@ -28,7 +28,7 @@ pub use files::Unneeded;
 pub use lifecycle::{Lineup, Purpose};
 pub use manifest::{ChannelOrder, Manifest, ManifestError};
 pub use model::{GateVerdict, Model, ModelFormat, ModelSource, ModelState};
-pub use shadow::{Comparison, Disagreement, DisagreementKind, NamedOpinion, Opinion, ShadowTally};
+pub use shadow::{Comparison, Disagreement, DisagreementAbout, DisagreementKind, NamedOpinion, Opinion, ShadowTally};
 
 #[derive(Debug, Error)]
 pub enum RegistryError {

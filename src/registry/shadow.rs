@@ -112,6 +112,19 @@ pub struct Disagreement {
     pub by_candidate: NamedOpinion,
 }
 
+/// A disagreement, as far as it is about one subject.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DisagreementAbout {
+    pub at: DateTime<Utc>,
+    /// The names of the candidate, and of the model that was active.
+    pub model: String,
+    pub against: String,
+    pub kind: DisagreementKind,
+    /// By whom the subject was nearest to the probe, and how near.
+    pub active_similarity: Option<f32>,
+    pub candidate_similarity: Option<f32>,
+}
+
 /// An [`Opinion`] with the name that the subject has now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedOpinion {
@@ -202,6 +215,25 @@ impl Registry {
         Ok(tallies.bind(id.0).fetch_all(&self.pool).await?)
     }
 
+    /// The probes about which two models differed and which at least one of them took for a subject, latest first.
+    pub async fn disagreements_about(&self, subject: SubjectId) -> Result<Vec<DisagreementAbout>, RegistryError> {
+        let rows: Vec<(DateTime<Utc>, String, String, String, Option<f32>, Option<f32>)> = sqlx::query_as(
+            "select d.at, m.name, a.name, d.kind, \
+               case when d.active_subject_id = $1 then d.active_similarity end, \
+               case when d.candidate_subject_id = $1 then d.candidate_similarity end \
+             from shadow_disagreements d join models m on m.id = d.model_id join models a on a.id = d.against_id \
+             where d.active_subject_id = $1 or d.candidate_subject_id = $1 order by d.id desc",
+        )
+        .bind(subject.0)
+        .fetch_all(&self.pool)
+        .await?;
+        let about = |(at, model, against, kind, active_similarity, candidate_similarity): (_, _, _, String, _, _)| {
+            let kind = DisagreementKind::parse(&kind).ok_or_else(|| unknown_kind(&kind))?;
+            Ok(DisagreementAbout { at, model, against, kind, active_similarity, candidate_similarity })
+        };
+        rows.into_iter().map(about).collect()
+    }
+
     /// The probes about which a candidate and the active model differed, latest first.
     pub async fn disagreements(&self, id: ModelId, page: PageRequest) -> Result<Page<Disagreement>, RegistryError> {
         let rows: Vec<DisagreementRow> = sqlx::query_as(
@@ -264,6 +296,10 @@ async fn keep(
     Ok(())
 }
 
+fn unknown_kind(kind: &str) -> DbError {
+    sqlx::Error::Decode(format!("the kind {kind:?} is unknown").into()).into()
+}
+
 /// Deletes what was noted of a model.
 pub(super) async fn forget(connection: &mut PgConnection, id: ModelId) -> Result<(), RegistryError> {
     for rest in
@@ -295,13 +331,12 @@ impl TryFrom<DisagreementRow> for Disagreement {
     type Error = RegistryError;
 
     fn try_from(row: DisagreementRow) -> Result<Self, RegistryError> {
-        let unknown = || DbError::from(sqlx::Error::Decode(format!("the kind {:?} is unknown", row.kind).into()));
         Ok(Self {
             id: row.id,
             at: row.at,
             gallery: row.gallery,
             against: row.against,
-            kind: DisagreementKind::parse(&row.kind).ok_or_else(unknown)?,
+            kind: DisagreementKind::parse(&row.kind).ok_or_else(|| unknown_kind(&row.kind))?,
             by_active: NamedOpinion {
                 subject: row.active_subject_id.map(SubjectId).zip(row.active_subject),
                 similarity: row.active_similarity,

@@ -10,6 +10,7 @@ mod info;
 mod jobs;
 mod keys;
 mod models;
+mod person;
 mod shadow;
 
 use serde::{Deserialize, Serialize};
@@ -21,12 +22,16 @@ pub use decision::{Basis, Decision, DecisionIn, FpirThreshold, Strangers};
 pub use erasures::{ErasedCounts, Erasure, ErasureState};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
 pub use galleries::{
-    EnrolledFace, Erased, ErasedMany, Gallery, GalleryEntry, GallerySearch, ReviewState, Revised, SearchPlace, Subject,
+    ChangedGallery, DueNow, EnrolledFace, Erased, ErasedMany, Expired, Gallery, GalleryEntry, GallerySearch, KeptFor,
+    ReviewState, Revised, SearchPlace, Subject,
 };
 pub use info::{Info, ModelInfo, RequestLimits, ThresholdAt, Version};
 pub use jobs::{Job, SetAside};
 pub use keys::{CreatedKey, KeyEntry, KeyGallery, KeyState};
 pub use models::{ModelDetails, ModelEntry, Retired, Verdict};
+pub use person::{
+    Person, PersonDisagreement, PersonEmbedding, PersonFace, PersonFinding, PersonJob, PersonSetAside, PersonTemplate,
+};
 pub use shadow::{Disagreement, ShadowOpinion, ShadowReport, ShadowTally};
 
 use crate::types::{BoundingBox, FaceId, GalleryId, Landmarks, Quality, SubjectId};

@@ -57,6 +57,15 @@ fn install() -> Result<PrometheusHandle, BuildError> {
         "Answers that could not be noted, as the database was away for too long."
     );
     describe_gauge!("faceid_audit_unsealed", "Entries of the audit that have no place in the chain yet.");
+    describe_counter!(
+        "faceid_retention_erased_total",
+        "Subjects and faces that had expired and were erased, by which."
+    );
+    describe_gauge!(
+        "faceid_retention_swept_timestamp_seconds",
+        Unit::Seconds,
+        "When this server last found nothing more that has expired, as Unix time; absent while another one looks."
+    );
     describe_counter!("faceid_follow_failures_total", "Times that this server could not follow the active model.");
     describe_gauge!(
         "faceid_tls_certificate_expires_timestamp_seconds",

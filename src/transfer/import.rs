@@ -42,6 +42,8 @@ pub struct Imported {
     pub faces: u64,
     /// Faces that were left out because they exist.
     pub skipped: u64,
+    /// Faces, and subjects without one, that were left out because they have expired.
+    pub expired: u64,
     /// Faces that a server embeds by their chips.
     pub to_embed: u64,
     /// Faces that are not found, having neither an embedding of the active model nor a chip.
@@ -143,6 +145,7 @@ impl Import {
         imported.subjects_created += stored.subjects_created;
         imported.faces += stored.faces;
         imported.skipped += stored.skipped;
+        imported.expired += stored.expired;
         // A face has an embedding, a chip or both.
         imported.to_embed += if searched { stored.faces - stored.embeddings } else { stored.chips };
         imported.not_found += if searched { 0 } else { stored.faces - stored.chips };

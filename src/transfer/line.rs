@@ -91,11 +91,15 @@ struct RawLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     subject_created_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    subject_expires_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     face_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     created_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     image_sha256: Option<String>,
     #[serde(rename = "box", skip_serializing_if = "Option::is_none")]
@@ -159,6 +163,7 @@ pub fn parse(line: &[u8], dimension: Option<usize>) -> Result<Record, LineError>
         name: name("subject", std::mem::take(&mut raw.subject))?,
         metadata: metadata("subject_metadata", raw.subject_metadata.take())?,
         created_at: time("subject_created_at", raw.subject_created_at.take())?,
+        expires_at: time("subject_expires_at", raw.subject_expires_at.take())?,
     };
     let face = if raw.has_face() { Some(face(raw, dimension)?) } else { None };
     Ok(Record { subject, face })
@@ -174,9 +179,11 @@ pub fn write(out: &mut impl Write, record: &Record) -> std::io::Result<()> {
         subject_id: subject.id.map(|id| id.0),
         subject_metadata: Some(metadata(&subject.metadata)),
         subject_created_at: subject.created_at,
+        subject_expires_at: subject.expires_at,
         face_id: face.and_then(|face| face.id).map(|id| id.0),
         metadata: face.map(|face| metadata(&face.metadata)),
         created_at: face.and_then(|face| face.created_at),
+        expires_at: face.and_then(|face| face.expires_at),
         image_sha256: face.and_then(|face| face.image_sha256).map(|sha256| hex(&sha256)),
         bounding_box: face.and_then(|face| face.bounding_box),
         landmarks: face.and_then(|face| face.landmarks),
@@ -193,10 +200,11 @@ impl RawLine {
     /// Whether it says anything about a face.
     fn has_face(&self) -> bool {
         let Self { face_id, metadata, created_at, image_sha256, bounding_box, landmarks, .. } = self;
-        let Self { detection_score, quality, embedding, norm, chip, .. } = self;
+        let Self { expires_at, detection_score, quality, embedding, norm, chip, .. } = self;
         let found = bounding_box.is_some() || landmarks.is_some() || detection_score.is_some() || quality.is_some();
         let matched = embedding.is_some() || norm.is_some() || chip.is_some();
-        found || matched || face_id.is_some() || metadata.is_some() || created_at.is_some() || image_sha256.is_some()
+        let timed = created_at.is_some() || expires_at.is_some();
+        found || matched || timed || face_id.is_some() || metadata.is_some() || image_sha256.is_some()
     }
 }
 
@@ -211,6 +219,7 @@ fn face(raw: RawLine, dimension: Option<usize>) -> Result<FaceRecord, LineError>
         id: id("face_id", raw.face_id)?.map(FaceId),
         metadata: metadata("metadata", raw.metadata)?,
         created_at: time("created_at", raw.created_at)?,
+        expires_at: time("expires_at", raw.expires_at)?,
         image_sha256: sha256.transpose()?,
         bounding_box: checked("box", "its numbers must be finite", raw.bounding_box, is_finite_box)?,
         landmarks: checked("landmarks", "their numbers must be finite", raw.landmarks, |landmarks| {

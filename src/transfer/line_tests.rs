@@ -49,12 +49,13 @@ fn face() -> impl Strategy<Value = FaceRecord> {
     let matched =
         (option(embedding()), option(bytes)).prop_filter("a face has one", |(e, c)| e.is_some() || c.is_some());
     let found = (option(numbers::<4>()), option(numbers::<10>()), option(0.0_f32..1.0), option(numbers::<7>()));
-    let about = (option(1..u128::MAX), metadata(), time(), any::<Option<[u8; 32]>>(), option(0.0_f32..1e6));
+    let about = (option(1..u128::MAX), metadata(), (time(), time()), any::<Option<[u8; 32]>>(), option(0.0_f32..1e6));
     (matched, found, about).prop_map(
-        |((embedding, chip), (b, l, score, q), (id, metadata, created_at, sha256, norm))| FaceRecord {
+        |((embedding, chip), (b, l, score, q), (id, metadata, (created_at, expires_at), sha256, norm))| FaceRecord {
             id: id.map(|id| FaceId(Uuid::from_u128(id))),
             metadata,
             created_at,
+            expires_at,
             image_sha256: sha256,
             bounding_box: b.map(|[x, y, width, height]| BoundingBox { x, y, width, height }),
             landmarks: l.map(landmarks),
@@ -72,10 +73,10 @@ fn name() -> impl Strategy<Value = Name> {
 }
 
 fn record() -> impl Strategy<Value = Record> {
-    let subject = (option(1..u128::MAX), name(), metadata(), time());
-    (subject, option(face())).prop_map(|((id, name, metadata, created_at), face)| {
+    let subject = (option(1..u128::MAX), name(), metadata(), (time(), time()));
+    (subject, option(face())).prop_map(|((id, name, metadata, (created_at, expires_at)), face)| {
         let id = id.map(|id| SubjectId(Uuid::from_u128(id)));
-        Record { subject: SubjectRecord { id, name, metadata, created_at }, face }
+        Record { subject: SubjectRecord { id, name, metadata, created_at, expires_at }, face }
     })
 }
 

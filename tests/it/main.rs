@@ -48,6 +48,7 @@ mod recognition;
 mod repeat;
 mod replicas;
 mod resting;
+mod retention;
 mod review;
 mod revisions;
 mod scopes;

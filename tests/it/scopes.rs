@@ -106,7 +106,7 @@ fn enrolment(photo: &[u8], subject: &str, gallery: &str) -> EnrollRequest {
 async fn import(services: &Services, gallery: &str) -> Result<Job, ServiceError> {
     let mut dataset = services.enrolment.begin_dataset().await?;
     dataset.write(zipped(&people(0..1, 1)).into()).await?;
-    Ok(services.enrolment.submit_dataset(dataset, name(gallery), None).await?.answer.0)
+    Ok(services.enrolment.submit_dataset(dataset, request(json!({"gallery": gallery})), None).await?.answer.0)
 }
 
 type Ask = for<'a> fn(&'a Services, &'a About) -> BoxFuture<'a, String>;
@@ -144,7 +144,7 @@ fn of_collections() -> Vec<(&'static str, Ask)> {
         };
         get_subject: |to, it| told(to.enrolment.get_subject(&name(&it.gallery), &it.subject).await);
         change_subject: |to, it| {
-            let change = SubjectChange { name: Some(name("Eve")), metadata: None };
+            let change = SubjectChange { name: Some(name("Eve")), ..SubjectChange::default() };
             told(to.enrolment.change_subject(&name(&it.gallery), &it.other, &change, &Expected::Any).await)
         };
         list_faces: |to, it| told(to.enrolment.list_faces(&name(&it.gallery), PageRequest::default()).await);
@@ -152,6 +152,7 @@ fn of_collections() -> Vec<(&'static str, Ask)> {
             told(to.enrolment.list_faces_of(&name(&it.gallery), &it.subject, PageRequest::default()).await)
         };
         get_face: |to, it| told(to.enrolment.get_face(it.face).await);
+        export_person: |to, it| told(to.enrolment.export_person(&name(&it.gallery), &it.subject).await.map(drop));
         get_chip: |to, it| told(to.enrolment.get_chip(it.face).await);
         move_face: |to, it| told(to.enrolment.move_face(it.face, &name("Cyd")).await);
         duplicates: |to, it| {

@@ -167,6 +167,31 @@ impl Client {
         self.read(self.request(Method::POST, path)?.json(body)).await
     }
 
+    /// Reads what is at a path as it comes, however much that is.
+    pub async fn download(
+        &self,
+        path: &[&str],
+        query: &impl Serialize,
+        mut take: impl FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let mut attempts = Attempts::new(self.patience);
+        let mut response = loop {
+            let sent = self.request(Method::GET, path)?.query(query).send().await;
+            let answer = match sent {
+                Ok(response) => self.check(response).await,
+                Err(error) => Err(self.unreachable(&error)),
+            };
+            match answer {
+                Ok(response) => break response,
+                Err(error) => attempts.wait_after(error).await?,
+            }
+        };
+        while let Some(piece) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            take(&piece)?;
+        }
+        Ok(())
+    }
+
     pub async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, CliError> {
         self.read(self.request(Method::DELETE, path)?).await
     }

@@ -117,6 +117,7 @@ mod tests {
                 name: Name::try_from(name.to_owned()).unwrap(),
                 metadata: Metadata::try_from(metadata).unwrap(),
                 created_at: None,
+                expires_at: None,
             };
             let embedding = embedded.then(|| StoredEmbedding::new(vec![f16::from_f32(0.6), f16::from_f32(0.8)]));
             let image_sha256 = Some([image; 32]).filter(|_| image > 0);

@@ -8,6 +8,7 @@ use sqlx::PgExecutor;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::super::retention::{hold_cutoffs, note_expired};
 use super::super::{Expected, Galleries, GalleryError, SubjectFilter, as_id};
 use super::receipts::{Doomed, add_piece, finish};
 use super::rows::{
@@ -29,6 +30,8 @@ pub enum Many<'a> {
     These(&'a [SubjectId]),
     /// The first thousand of these.
     Matching(Matching<'a>),
+    /// Those of these that have expired.
+    Expired(&'a [SubjectId]),
 }
 
 /// Subjects that match, and were there at some time.
@@ -107,7 +110,8 @@ impl Galleries {
         many: Many<'_>,
     ) -> Result<Option<HiddenSubjects>, GalleryError> {
         let held = match many {
-            Many::These(ids) => hold_subjects(transaction, &ids.iter().map(|id| id.0).collect::<Vec<_>>()).await?,
+            Many::These(ids) => hold_subjects(transaction, &raw(ids)).await?,
+            Many::Expired(ids) => hold_expired(transaction, gallery, &raw(ids)).await?,
             // What is looked for is looked at again once a lock is had.
             Many::Matching(matching) => {
                 find(concat!(matching!(), " for update"), &mut **transaction, gallery, matching, MANY).await?
@@ -138,6 +142,9 @@ impl Galleries {
                 erased
             }
         };
+        if matches!(many, Many::Expired(_)) {
+            note_expired(transaction, gallery, erased).await?;
+        }
         let subjects: Vec<SubjectId> = held.into_iter().map(SubjectId).collect();
         self.note(transaction, Action::SubjectErase, (gallery, &subjects), json!(erased)).await?;
         Ok(Some(HiddenSubjects { subjects, erased, rest, transaction: number, erasure }))
@@ -234,6 +241,39 @@ impl Galleries {
         Ok(())
     }
 
+    /// Erases faces of a gallery that have expired. What was erased, and by which transaction.
+    pub(in super::super) async fn erase_expired_faces(
+        &self,
+        gallery: GalleryId,
+        faces: &[Uuid],
+    ) -> Result<(Erased, u64), GalleryError> {
+        let mut transaction = self.beside.begin().await?;
+        set_patience(&mut transaction, PIECE_PATIENCE).await?;
+        let cutoffs = hold_cutoffs(&mut transaction, gallery).await?;
+        let subjects: Vec<Uuid> = sqlx::query_scalar("select distinct subject_id from faces where id = any($1)")
+            .bind(faces)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let held = hold_subjects(&mut transaction, &subjects).await?;
+        // One may have gone to another subject while the locks were waited for; that one's turn comes later.
+        let expired: Vec<Uuid> = sqlx::query_scalar(
+            "select id from faces where id = any($1) and subject_id = any($2) and (expires_at <= now() or created_at <= $3)",
+        )
+        .bind(faces)
+        .bind(held)
+        .bind(cutoffs.and_then(|cutoffs| cutoffs.faces))
+        .fetch_all(&mut *transaction)
+        .await?;
+        let (erased, _) = erase_faces_of_lasting(&mut transaction, &expired).await?;
+        if !expired.is_empty() {
+            self.note(&mut transaction, Action::FaceErase, (gallery, &[]), json!({"faces": expired})).await?;
+        }
+        note_expired(&mut transaction, gallery, erased).await?;
+        let number = transaction_id(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok((erased, number))
+    }
+
     /// Begins a transaction that holds the subjects of faces, which keeps these from going elsewhere; says which there are.
     async fn begin_with_subjects_of(&self, faces: &[Uuid]) -> Result<(Transaction, Vec<Owned>), GalleryError> {
         for _ in 0..ATTEMPTS {
@@ -250,6 +290,27 @@ impl Galleries {
         }
         Err(GalleryError::Inconsistent("faces go from one subject to another"))
     }
+}
+
+fn raw(ids: &[SubjectId]) -> Vec<Uuid> {
+    ids.iter().map(|id| id.0).collect()
+}
+
+/// Locks a gallery, and those of its subjects that have expired, in the order of ids: somebody may have changed that meanwhile.
+async fn hold_expired(
+    transaction: &mut Transaction,
+    gallery: GalleryId,
+    ids: &[Uuid],
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    let Some(cutoffs) = hold_cutoffs(transaction, gallery).await? else { return Ok(Vec::new()) };
+    sqlx::query_scalar(
+        "select id from subjects where id = any($1) and erased_at is null \
+         and (expires_at <= now() or coalesce(enrolled_at, created_at) <= $2) order by id for update",
+    )
+    .bind(ids)
+    .bind(cutoffs.subjects)
+    .fetch_all(&mut **transaction)
+    .await
 }
 
 async fn find(

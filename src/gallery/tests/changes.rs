@@ -55,7 +55,7 @@ async fn a_feed_tells_of_every_kind_of_change() {
 
     let bob = db.enroll("team", "Bob", &axis(1)).await;
     db.enroll("default", "Ada", &axis(2)).await;
-    let rename = SubjectChange { name: Some(name("Ada L.")), metadata: None };
+    let rename = SubjectChange { name: Some(name("Ada L.")), ..SubjectChange::default() };
     db.galleries.update_subject("default", "Ada", &rename, &Expected::Any).await.unwrap();
     memory.apply(feed.next().await.unwrap());
     let (_, about, _) = &memory.templates[&ada.subject_id];

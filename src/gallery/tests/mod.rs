@@ -13,6 +13,7 @@ mod naming;
 mod paging;
 mod quota;
 mod receipts;
+mod retention;
 mod revision;
 mod scope;
 mod search;
@@ -44,7 +45,7 @@ struct Fixture {
 
 impl Galleries {
     async fn create_subject(&self, gallery: &str, name: &Name, metadata: &Metadata) -> Result<Subject, GalleryError> {
-        let (subject, transaction) = self.begin_subject(gallery, name, metadata).await?;
+        let (subject, transaction) = self.begin_subject(gallery, name, metadata, None).await?;
         transaction.commit().await?;
         Ok(subject)
     }
@@ -164,6 +165,8 @@ fn face<'a>(
         gallery,
         subject,
         metadata,
+        subject_expires_at: None,
+        expires_at: None,
         chip: b"\xff\xd8 not really a JPEG \xff\xd9",
         image_sha256: sha2::Sha256::digest(uuid::Uuid::now_v7()).into(),
         bounding_box: BoundingBox { x: -0.1, y: 20.5, width: 112.3, height: 140.0 },

@@ -62,7 +62,7 @@ async fn an_id_wins_over_a_name() {
     let created = db.galleries.create_subject("default", &shadow, &Metadata::default()).await;
     assert!(matches!(created, Err(GalleryError::DuplicateSubject(_))));
     let bob = db.galleries.create_subject("default", &name("Bob"), &Metadata::default()).await.unwrap();
-    let change = SubjectChange { name: Some(shadow), metadata: None };
+    let change = SubjectChange { name: Some(shadow), ..SubjectChange::default() };
     let renamed = db.galleries.update_subject("default", &bob.id.to_string(), &change, &Expected::Any).await;
     assert!(matches!(renamed, Err(GalleryError::DuplicateSubject(_))));
     // A subject's id is good in its own gallery only.
@@ -155,7 +155,7 @@ async fn names_are_unique() {
         galleries.create_subject(gallery, &name("Bob"), &Metadata::default()).await.unwrap();
         let again = galleries.create_subject(gallery, &name("Ada"), &Metadata::default()).await;
         assert!(matches!(again, Err(GalleryError::DuplicateSubject(name)) if name == "Ada"));
-        let change = SubjectChange { name: Some(name("Ada")), metadata: None };
+        let change = SubjectChange { name: Some(name("Ada")), ..SubjectChange::default() };
         let renamed = galleries.update_subject(gallery, "Bob", &change, &Expected::Any).await;
         assert!(matches!(renamed, Err(GalleryError::DuplicateSubject(_))));
     }
@@ -180,7 +180,7 @@ async fn renaming_keeps_everything_else() {
     let gallery = db.galleries.create_gallery(&name("old")).await.unwrap();
     let enrolled = db.enroll("old", "Ada", &axis(0)).await;
     assert_eq!(db.galleries.update_gallery("old", &renamed_to("new"), &Expected::Any).await.unwrap().id, gallery.id);
-    let change = SubjectChange { name: Some(name("Ada Lovelace")), metadata: None };
+    let change = SubjectChange { name: Some(name("Ada Lovelace")), ..SubjectChange::default() };
     let renamed = db.galleries.update_subject("new", "Ada", &change, &Expected::Any).await.unwrap();
     assert_eq!((renamed.id, renamed.faces), (enrolled.subject_id, 1));
     let contents = db.galleries.gallery("new").await.unwrap();
@@ -199,7 +199,7 @@ async fn metadata_is_replaced_as_a_whole() {
         db.galleries.update_subject("default", "Ada", &SubjectChange::default(), &Expected::Any).await.unwrap();
     assert_eq!(unchanged, subject);
     let second = Metadata::try_from(json!({ "floor": 4 })).unwrap();
-    let change = SubjectChange { name: None, metadata: Some(second.clone()) };
+    let change = SubjectChange { metadata: Some(second.clone()), ..SubjectChange::default() };
     let changed = db.galleries.update_subject("default", "Ada", &change, &Expected::Any).await.unwrap();
     assert_eq!(changed.metadata, second.into_object());
 }

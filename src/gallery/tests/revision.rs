@@ -18,7 +18,7 @@ async fn what_was_there_before_goes_by_its_id_until_it_is_changed() {
     assert_eq!(db.galleries.subject("default", "Ada").await.unwrap().revision, ada);
     assert_eq!(db.galleries.find_gallery("team").await.unwrap().revision, team);
 
-    let change = SubjectChange { name: Some(name("Ada L.")), metadata: None };
+    let change = SubjectChange { name: Some(name("Ada L.")), ..SubjectChange::default() };
     let changed = db.galleries.update_subject("default", "Ada", &change, &one_of(&[team, ada])).await.unwrap();
     assert_ne!(changed.revision, ada);
     let policy = GalleryChange { policy: Some(Some(Policy::Threshold(0.5))), ..GalleryChange::default() };

@@ -123,18 +123,18 @@ fn questions() -> Vec<(&'static str, Ask)> {
             told(all.begin_enrolment(&face(it.model, &it.gallery, &subject, &metadata, &embedding)).await)
         };
         intake: |all, it| {
-            let subject = SubjectRecord { id: None, name: name("Cyd"), metadata: Metadata::default(), created_at: None };
+            let subject = SubjectRecord { id: None, name: name("Cyd"), metadata: Metadata::default(), created_at: None, expires_at: None };
             let record = Record { subject, face: None };
             told(all.intake(name(&it.gallery), None, None, Ids::New).store(vec![record]).await)
         };
-        begin_subject: |all, it| told(all.begin_subject(&it.gallery, &name("Cyd"), &Metadata::default()).await);
+        begin_subject: |all, it| told(all.begin_subject(&it.gallery, &name("Cyd"), &Metadata::default(), None).await);
         list_subjects: |all, it| {
             told(all.list_subjects(&it.gallery, &SubjectFilter::default(), PageRequest::default()).await)
         };
         subject: |all, it| told(all.subject(&it.gallery, &it.subject).await);
         subject_by_id: |all, it| told(all.subject_by_id(it.subject_id).await);
         update_subject: |all, it| {
-            let change = SubjectChange { name: Some(name("Cyd")), metadata: None };
+            let change = SubjectChange { name: Some(name("Cyd")), ..SubjectChange::default() };
             told(all.update_subject(&it.gallery, &it.subject, &change, &Expected::Any).await)
         };
         known_subject: |all, it| told(all.known_subject(&it.gallery, &it.subject, it.model).await);
@@ -172,20 +172,24 @@ fn questions() -> Vec<(&'static str, Ask)> {
 }
 
 /// Methods that take names or ids of work that goes on for all galleries, or of what was found before in the scope.
-const OF_WHAT_WAS_FOUND: [&str; 14] = [
+const OF_WHAT_WAS_FOUND: [&str; 18] = [
     "chips_of",
     "chips_to_embed",
     "count_hidden",
     "count_hidden_together",
+    "embeddings_of",
     "erase_piece_together",
     "erase_subject_piece",
     "faces_to_review",
     "find_subjects",
+    "findings_about",
     "has_image",
     "missing_embeddings",
     "recheck_near",
     "set_aside",
+    "set_aside_about",
     "store_embeddings",
+    "templates_of",
     // Refuses whoever sees but some.
     "create_gallery",
 ];

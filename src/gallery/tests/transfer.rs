@@ -3,7 +3,13 @@ use crate::gallery::transfer::{FaceRecord, Ids, IntakeError, Record, Stored, Sub
 use crate::types::SubjectId;
 
 fn subject(name_: &str) -> SubjectRecord {
-    SubjectRecord { id: Some(SubjectId::new()), name: name(name_), metadata: Metadata::default(), created_at: None }
+    SubjectRecord {
+        id: Some(SubjectId::new()),
+        name: name(name_),
+        metadata: Metadata::default(),
+        created_at: None,
+        expires_at: None,
+    }
 }
 
 fn record(subject: &SubjectRecord, embedding: &Embedding) -> Record {

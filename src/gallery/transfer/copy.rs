@@ -60,6 +60,13 @@ impl Rows {
         self.value(&(time.timestamp_micros() - POSTGRES_EPOCH).to_be_bytes());
     }
 
+    pub fn time(&mut self, time: Option<DateTime<Utc>>) {
+        match time {
+            Some(time) => self.timestamptz(time),
+            None => self.null(),
+        }
+    }
+
     pub fn jsonb(&mut self, value: Option<&impl Serialize>) -> Result<(), GalleryError> {
         let Some(value) = value else {
             self.null();

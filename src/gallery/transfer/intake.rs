@@ -51,6 +51,8 @@ pub struct Stored {
     pub chips: u64,
     /// Faces that were left out because they exist.
     pub skipped: u64,
+    /// Faces, and subjects without one, that were left out because they have expired.
+    pub expired: u64,
 }
 
 /// A face with the ids that it will have.
@@ -71,6 +73,7 @@ impl Galleries {
 impl Intake {
     /// Stores a batch. Faces are added to the subjects of the gallery that have their subject's name, or to new ones.
     pub async fn store(&mut self, mut records: Vec<Record>) -> Result<Stored, IntakeError> {
+        let expired = leave_out_expired(&mut records);
         // A batch may be large, and others of this gallery are waited for. Only few imports go on at a time.
         let mut transaction = self.galleries.pool.without_limits().begin().await?;
         self.check_embeddings(&mut transaction, &records).await?;
@@ -99,7 +102,7 @@ impl Intake {
         transaction.commit().await?;
         self.into = Some(gallery);
         self.faces += faces;
-        Ok(Stored { gallery_created, subjects_created, faces, embeddings, chips, skipped })
+        Ok(Stored { gallery_created, subjects_created, faces, embeddings, chips, skipped, expired })
     }
 
     /// Notes a batch, as part of it.
@@ -238,7 +241,10 @@ impl Intake {
         let mut subjects = HashMap::with_capacity(wanted.len());
         let mut created = 0;
         for _ in 0..ATTEMPTS {
-            for (id, name) in subjects_named(connection, gallery, wanted.keys().copied()).await? {
+            for (id, name, expired) in subjects_named(connection, gallery, wanted.keys().copied()).await? {
+                if expired {
+                    return Err(IntakeError::BeingErased);
+                }
                 if let Some(subject) = wanted.remove(name.as_str()) {
                     subjects.insert(subject.name.clone(), SubjectId(id));
                 }
@@ -277,15 +283,29 @@ async fn await_other_batches(transaction: &mut Transaction, gallery: GalleryId) 
     Ok(transaction.lock(key).await?)
 }
 
-/// The subjects of a gallery that have one of the names, locked in the order of their ids, as elsewhere.
+/// What has expired by a time of its own would be erased again at once.
+fn leave_out_expired(records: &mut Vec<Record>) -> u64 {
+    let now = Utc::now();
+    let is_over = |time: Option<DateTime<Utc>>| time.is_some_and(|time| time <= now);
+    let before = records.len();
+    records.retain(|record| !is_over(record.subject.expires_at));
+    let mut left_out = (before - records.len()) as u64;
+    for record in records {
+        left_out += u64::from(record.face.take_if(|face| is_over(face.expires_at)).is_some());
+    }
+    left_out
+}
+
+/// The subjects of a gallery that have one of the names, locked in the order of their ids, as elsewhere, and whether they have
+/// expired.
 async fn subjects_named(
     connection: &mut PgConnection,
     gallery: GalleryId,
     names: impl Iterator<Item = &str>,
-) -> Result<Vec<(Uuid, String)>, GalleryError> {
+) -> Result<Vec<(Uuid, String, bool)>, GalleryError> {
     let names: Vec<&str> = names.collect();
     Ok(sqlx::query_as(
-        "select id, name from subjects where gallery_id = $1 and name = any($2) and erased_at is null \
+        "select id, name, coalesce(expires_at <= now(), false) from subjects where gallery_id = $1 and name = any($2) and erased_at is null \
          order by id for no key update",
     )
     .bind(gallery.0)
@@ -343,10 +363,12 @@ async fn insert_subjects(
     let names: Vec<&str> = new.iter().map(|(_, subject)| subject.name.as_str()).collect();
     let metadata: Vec<Json<&Metadata>> = new.iter().map(|(_, subject)| Json(&subject.metadata)).collect();
     let created: Vec<Option<DateTime<Utc>>> = new.iter().map(|(_, subject)| subject.created_at).collect();
+    let expires: Vec<Option<DateTime<Utc>>> = new.iter().map(|(_, subject)| subject.expires_at).collect();
     Ok(sqlx::query(
-        "insert into subjects (id, gallery_id, name, metadata, created_at) \
-         select n.id, $1, n.name, n.metadata, coalesce(n.created_at, now()) \
-         from unnest($2::uuid[], $3::text[], $4::jsonb[], $5::timestamptz[]) as n (id, name, metadata, created_at) \
+        "insert into subjects (id, gallery_id, name, metadata, created_at, expires_at) \
+         select n.id, $1, n.name, n.metadata, coalesce(n.created_at, now()), n.expires_at \
+         from unnest($2::uuid[], $3::text[], $4::jsonb[], $5::timestamptz[], $6::timestamptz[]) \
+           as n (id, name, metadata, created_at, expires_at) \
          on conflict on constraint subject_name_key do nothing",
     )
     .bind(gallery.0)
@@ -354,6 +376,7 @@ async fn insert_subjects(
     .bind(names)
     .bind(metadata)
     .bind(created)
+    .bind(expires)
     .execute(connection)
     .await?
     .rows_affected())
@@ -364,7 +387,7 @@ async fn copy_faces(connection: &mut PgConnection, gallery: GalleryId, placed: &
         return Ok(0);
     }
     let now = Utc::now();
-    let mut rows = Rows::new(11);
+    let mut rows = Rows::new(12);
     for Placed { id, subject, face } in placed {
         rows.begin();
         rows.uuid(id.0);
@@ -378,11 +401,12 @@ async fn copy_faces(connection: &mut PgConnection, gallery: GalleryId, placed: &
         rows.jsonb(face.quality.as_ref())?;
         rows.jsonb(Some(&face.metadata))?;
         rows.timestamptz(face.created_at.unwrap_or(now));
+        rows.time(face.expires_at);
     }
     rows.send(
         connection,
         "copy faces (id, gallery_id, subject_id, chip, image_sha256, bounding_box, landmarks, detection_score, \
-         quality, metadata, created_at) from stdin (format binary)",
+         quality, metadata, created_at, expires_at) from stdin (format binary)",
     )
     .await
 }

@@ -27,6 +27,7 @@ pub struct SubjectRecord {
     pub name: Name,
     pub metadata: Metadata,
     pub created_at: Option<DateTime<Utc>>,
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// What is stored of a face, with its embedding of one model.
@@ -35,6 +36,7 @@ pub struct FaceRecord {
     pub id: Option<FaceId>,
     pub metadata: Metadata,
     pub created_at: Option<DateTime<Utc>>,
+    pub expires_at: Option<DateTime<Utc>>,
     /// Of the image that was sent.
     pub image_sha256: Option<[u8; 32]>,
     pub bounding_box: Option<BoundingBox>,

@@ -46,6 +46,7 @@ struct SubjectRow {
     name: String,
     metadata: Json<serde_json::Value>,
     created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
 }
 
 #[derive(FromRow)]
@@ -54,6 +55,7 @@ struct FaceRow {
     subject_id: Uuid,
     metadata: Json<serde_json::Value>,
     created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
     image_sha256: Option<Vec<u8>>,
     bounding_box: Option<Json<BoundingBox>>,
     landmarks: Option<Json<Landmarks>>,
@@ -70,7 +72,8 @@ impl Galleries {
         let mut transaction = self.pool.without_limits().begin_snapshot().await?;
         let gallery = gallery_of(&mut *transaction, &self.scope, gallery).await?;
         let (subjects, faces): (i64, i64) = sqlx::query_as(
-            "select (select count(*) from subjects where gallery_id = $1 and erased_at is null), \
+            "select (select count(*) from subjects where gallery_id = $1 and erased_at is null \
+               and (expires_at is null or expires_at > now())), \
              (select count(*) from present_faces where gallery_id = $1)",
         )
         .bind(gallery.id.0)
@@ -103,8 +106,8 @@ impl Snapshot {
 
     async fn read_subjects(&mut self) -> Result<(), GalleryError> {
         let rows: Vec<SubjectRow> = sqlx::query_as(
-            "select id, name, metadata, created_at from subjects \
-             where gallery_id = $1 and id > $2 and erased_at is null \
+            "select id, name, metadata, created_at, expires_at from subjects \
+             where gallery_id = $1 and id > $2 and erased_at is null and (expires_at is null or expires_at > now()) \
              order by id limit $3",
         )
         .bind(self.gallery.id.0)
@@ -124,10 +127,11 @@ impl Snapshot {
 
     async fn read_faces(&mut self, model: Option<ModelId>, chips: bool) -> Result<(), GalleryError> {
         let rows: Vec<FaceRow> = sqlx::query_as(
-            "select f.id, f.subject_id, f.metadata, f.created_at, f.image_sha256, f.bounding_box, f.landmarks, \
+            "select f.id, f.subject_id, f.metadata, f.created_at, f.expires_at, f.image_sha256, f.bounding_box, f.landmarks, \
              f.detection_score, f.quality, e.embedding, e.norm, case when $4 then f.chip end as chip \
              from present_faces f left join embeddings e on e.face_id = f.id and e.model_id = $5 \
              where f.gallery_id = $1 and (f.subject_id, f.id) > ($2, $3) \
+             and not exists (select from subjects s where s.id = f.subject_id and s.expires_at <= now()) \
              order by f.subject_id, f.id limit $6",
         )
         .bind(self.gallery.id.0)
@@ -180,6 +184,7 @@ impl TryFrom<SubjectRow> for SubjectRecord {
             name: Name::stored(row.name),
             metadata: Metadata::try_from(row.metadata.0)?,
             created_at: Some(row.created_at),
+            expires_at: row.expires_at,
         })
     }
 }
@@ -193,6 +198,7 @@ impl TryFrom<FaceRow> for FaceRecord {
             id: Some(FaceId(row.id)),
             metadata: Metadata::try_from(row.metadata.0)?,
             created_at: Some(row.created_at),
+            expires_at: row.expires_at,
             image_sha256: sha256.map_err(|_| GalleryError::Inconsistent("a sha256 is not 32 bytes long"))?,
             bounding_box: row.bounding_box.map(|json| json.0),
             landmarks: row.landmarks.map(|json| json.0),

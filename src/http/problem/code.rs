@@ -47,6 +47,7 @@ pub enum Code {
     SubjectQuota,
     DuplicateFace,
     SubjectMismatch,
+    SubjectExpired,
     DefaultGallery,
     SameSubject,
     PreconditionFailed,
@@ -127,6 +128,7 @@ impl Code {
             | Self::SubjectQuota
             | Self::DuplicateFace
             | Self::SubjectMismatch
+            | Self::SubjectExpired
             | Self::DefaultGallery
             | Self::SameSubject
             | Self::NotEmbedded

@@ -28,7 +28,50 @@ pub struct GalleryEntry {
     #[serde(default)]
     #[schema(required)]
     pub max_subjects: Option<u64>,
+    /// How long what is in it is kept; null: until it is deleted.
+    #[schema(required)]
+    pub retention: Option<KeptFor>,
     pub created_at: DateTime<Utc>,
+}
+
+/// How long a gallery keeps what is in it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct KeptFor {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub faces_days: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub subjects_days: Option<u32>,
+    /// An hour after it was changed last. Until then nothing is erased for it.
+    pub holds_from: DateTime<Utc>,
+}
+
+/// What has been in a gallery for longer than its `retention` says: subjects by `subjects_days`, who go with all their faces, and faces
+/// by `faces_days`. It is erased as soon as that holds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct DueNow {
+    pub subjects: u64,
+    pub faces: u64,
+}
+
+/// What has expired in a gallery and was erased, so far.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+pub struct Expired {
+    pub subjects: u64,
+    /// Those of subjects that had expired as well.
+    pub faces: u64,
+    /// When something last was; null: never.
+    #[schema(required)]
+    pub last_at: Option<DateTime<Utc>>,
+}
+
+/// A gallery that was changed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ChangedGallery {
+    #[serde(flatten)]
+    pub entry: GalleryEntry,
+    /// Of one that has a `retention`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub due_now: Option<DueNow>,
 }
 
 /// A gallery, its size and how it is searched.
@@ -41,6 +84,12 @@ pub struct Gallery {
     pub search: GallerySearch,
     pub review: ReviewState,
     pub strangers: Strangers,
+    /// Of one that has a `retention`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub due_now: Option<DueNow>,
+    #[serde(default)]
+    #[schema(required)]
+    pub expired: Expired,
 }
 
 /// How a gallery is searched.
@@ -86,6 +135,10 @@ pub struct Subject {
     #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
     pub created_at: DateTime<Utc>,
+    /// When it is erased by itself, unless its gallery's `retention` does it earlier; null: not by a time of its own.
+    #[serde(default)]
+    #[schema(required)]
+    pub expires_at: Option<DateTime<Utc>>,
     pub faces: u64,
 }
 
@@ -102,6 +155,10 @@ pub struct EnrolledFace {
     #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
     pub created_at: DateTime<Utc>,
+    /// When it is erased by itself, unless its subject, or its gallery's `retention`, does it earlier; null: not by a time of its own.
+    #[serde(default)]
+    #[schema(required)]
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// What a deletion erased, for good.

@@ -5,11 +5,12 @@ use crate::db::{self, PageRequest};
 use crate::gallery::{self, Expected, GalleryChange, GalleryError, SubjectChange, SubjectFilter};
 use crate::service::ServiceError;
 use crate::service::answers::{
-    Duplicate, EnrolledFace, FoundFace, Gallery, GalleryEntry, GallerySearch, Page, Revised, SearchPlace, Subject,
+    ChangedGallery, DueNow, Duplicate, EnrolledFace, Expired, FoundFace, Gallery, GalleryEntry, GallerySearch, KeptFor,
+    Page, Revised, SearchPlace, Subject,
 };
 use crate::service::once::{Once, keep, once};
 use crate::service::recognition::Serving;
-use crate::service::requests::NewSubject;
+use crate::service::requests::{Expiry, NewSubject};
 use crate::types::{FaceId, GalleryId, Name, Permission, RequestKey};
 
 impl Enrolment {
@@ -30,8 +31,20 @@ impl Enrolment {
         let search = self.search_of(&serving, gallery.id, review.total).await?;
         let strangers = self.recognition().authority(&serving, gallery.id).await?.strangers();
         let revision = gallery.revision;
-        let answer = Gallery { entry: gallery.into(), subjects, faces, search, review, strangers };
+        let due_now = self.due_now(&gallery).await?;
+        let gallery::Expired { subjects: expired, faces: expired_faces, last_at } = gallery.expired;
+        let expired = Expired { subjects: expired, faces: expired_faces, last_at };
+        let answer = Gallery { entry: gallery.into(), due_now, expired, subjects, faces, search, review, strangers };
         Ok(Revised { revision, answer })
+    }
+
+    /// What a gallery's retention would erase now, if it has one.
+    async fn due_now(&self, gallery: &gallery::Gallery) -> Result<Option<DueNow>, ServiceError> {
+        if gallery.kept.is_none() {
+            return Ok(None);
+        }
+        let gallery::Overdue { subjects, faces } = self.galleries().overdue(gallery.id).await?;
+        Ok(Some(DueNow { subjects, faces }))
     }
 
     async fn search_of(
@@ -61,7 +74,7 @@ impl Enrolment {
         gallery: &str,
         change: &GalleryChange,
         expected: &Expected,
-    ) -> Result<Revised<GalleryEntry>, ServiceError> {
+    ) -> Result<Revised<ChangedGallery>, ServiceError> {
         if change.max_subjects.is_some() && !self.caller.may(Permission::Create) {
             let reason = "this key may not say how many subjects a gallery may have; it is not for all galleries";
             return Err(ServiceError::Forbidden(reason.to_owned()));
@@ -73,7 +86,8 @@ impl Enrolment {
         }
         let changed = self.galleries().update_gallery(gallery, change, expected).await?;
         self.recognition().catch_up().await;
-        Ok(changed.into())
+        let (revision, due_now) = (changed.revision, self.due_now(&changed).await?);
+        Ok(Revised { revision, answer: ChangedGallery { entry: changed.into(), due_now } })
     }
 
     pub async fn create_subject(
@@ -82,8 +96,9 @@ impl Enrolment {
         key: Option<&RequestKey>,
     ) -> Result<Once<Revised<Subject>>, ServiceError> {
         once(&self.parts.answers, key, async {
-            let NewSubject { gallery, name, metadata } = new;
-            let created = self.galleries().begin_subject(gallery.as_str(), &name, &metadata).await?;
+            let NewSubject { gallery, name, metadata, expires_at } = new;
+            let expires_at = expires_at.map(Expiry::get);
+            let created = self.galleries().begin_subject(gallery.as_str(), &name, &metadata, expires_at).await?;
             let (subject, mut transaction): (Revised<Subject>, _) = (created.0.into(), created.1);
             keep(&mut transaction, key, &subject, &[subject.answer.id]).await?;
             transaction.commit().await.map_err(GalleryError::from)?;
@@ -173,8 +188,13 @@ impl From<gallery::Subject> for Revised<Subject> {
 
 impl From<gallery::Gallery> for GalleryEntry {
     fn from(gallery: gallery::Gallery) -> Self {
-        let gallery::Gallery { id, name, policy, max_subjects, created_at, revision: _ } = gallery;
-        Self { id, name, policy, max_subjects, created_at }
+        let retention = gallery.kept.map(|gallery::Kept { retention, from }| KeptFor {
+            faces_days: retention.faces_days,
+            subjects_days: retention.subjects_days,
+            holds_from: from,
+        });
+        let gallery::Gallery { id, name, policy, max_subjects, created_at, .. } = gallery;
+        Self { id, name, policy, max_subjects, retention, created_at }
     }
 }
 
@@ -186,6 +206,7 @@ impl From<gallery::Subject> for Subject {
             gallery: subject.gallery,
             metadata: subject.metadata,
             created_at: subject.created_at,
+            expires_at: subject.expires_at,
             faces: subject.faces,
         }
     }
@@ -203,6 +224,7 @@ impl From<gallery::Face> for EnrolledFace {
                 .map(|found| FoundFace::new(found.bounding_box, found.landmarks, found.detection_score, found.quality)),
             metadata: face.metadata,
             created_at: face.created_at,
+            expires_at: face.expires_at,
         }
     }
 }

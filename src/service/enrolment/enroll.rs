@@ -14,7 +14,7 @@ use crate::service::ServiceError;
 use crate::service::answers::{Enrolled, Mismatch, Usability};
 use crate::service::once::{Once, keep, once};
 use crate::service::recognition::{PhotoFace, Serving};
-use crate::service::requests::{EnrollRequest, FaceChoice, QualityDemand};
+use crate::service::requests::{EnrollRequest, Expiry, FaceChoice, QualityDemand};
 use crate::types::{Chip, Embedding, ModelId, RequestKey};
 use crate::vision;
 
@@ -46,6 +46,8 @@ impl Embedded<'_> {
             gallery: request.gallery.as_str(),
             subject: &request.subject,
             metadata: &request.metadata,
+            subject_expires_at: request.expires_at.map(Expiry::get),
+            expires_at: request.face_expires_at.map(Expiry::get),
             chip: &self.sighting.chip,
             image_sha256: self.sighting.image_sha256,
             bounding_box: found.bounding_box,

@@ -1,6 +1,7 @@
 //! Erasing galleries and subjects, and giving the faces of one subject to another: at once where that is short, else as a job. The
 //! answer comes when nobody can find what is to go, at any server.
 
+mod due;
 mod many;
 mod receipts;
 

@@ -5,6 +5,7 @@ mod datasets;
 mod enroll;
 mod erasure;
 mod findings;
+mod person;
 
 use std::sync::Arc;
 

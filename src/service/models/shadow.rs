@@ -8,15 +8,15 @@ use tracing::warn;
 use crate::db::PageRequest;
 use crate::gallery::GalleryError;
 use crate::jobs::{JobKind, Lease, NewJob};
-use crate::registry::{self, Comparison, Model, Purpose};
+use crate::registry::{self, Comparison, DisagreementAbout, Model, Purpose};
 use crate::service::ServiceError;
-use crate::service::answers::{Disagreement, Job, Page, ShadowOpinion, ShadowReport, ShadowTally};
+use crate::service::answers::{Disagreement, Job, Page, PersonDisagreement, ShadowOpinion, ShadowReport, ShadowTally};
 use crate::service::models::{EmbeddedFaces, Models};
 use crate::service::once::{Once, once};
 use crate::service::recognition::{Answered, Probes, Serving, count_shadow, opinion};
 use crate::service::requests::ShadowRequest;
 use crate::service::work::{Failure, new_job, patiently, settings_of, submit};
-use crate::types::{Actor, ModelId, RequestKey, StoredEmbedding};
+use crate::types::{Actor, ModelId, RequestKey, StoredEmbedding, SubjectId};
 
 /// The settings of a job, as the database keeps them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,6 +29,23 @@ struct ShadowSettings {
 }
 
 impl Models {
+    /// Photos that one model of two took for a subject.
+    pub(in crate::service) async fn disagreements_about(
+        &self,
+        subject: SubjectId,
+    ) -> Result<Vec<PersonDisagreement>, ServiceError> {
+        let found = self.registry().disagreements_about(subject).await?;
+        let about = |found: DisagreementAbout| PersonDisagreement {
+            at: found.at,
+            model: found.model,
+            against: found.against,
+            kind: found.kind,
+            active_similarity: found.active_similarity,
+            candidate_similarity: found.candidate_similarity,
+        };
+        Ok(found.into_iter().map(about).collect())
+    }
+
     /// Submits a job that embeds all enrolled faces by a model and then lets it answer in the shadow, until that is ended
     /// or another model is promoted. `false`: there is such a job already.
     pub async fn submit_shadow(

@@ -17,12 +17,13 @@ pub use keys::{NewKey, RotateKey};
 pub use recognition::{DetectRequest, EmbedBatchRequest, EnrollRequest, FaceChoice, QualityDemand};
 pub use stored::{
     AnomaliesRequest, ChangeGallery, ChangeSubject, DatasetRequest, DeleteFaces, DeleteSubjects, Doomed,
-    DuplicatesRequest, GalleryPolicy, InGallery, ListInGallery, ListRequest, ListSubjects, MergeRequest, MoveRequest,
-    NewGallery, NewSubject,
+    DuplicatesRequest, GalleryPolicy, GalleryRetention, InGallery, ListInGallery, ListRequest, ListSubjects,
+    MergeRequest, MoveRequest, NewGallery, NewSubject,
 };
 pub use training::{EvaluateRequest, ForceRequest, ModelUpload, RetrainBase, RetrainRequest, ShadowRequest};
 pub use values::{
-    Batch, Count, EmbeddingList, Extra, FileBytes, GalleryList, KeepFor, Listed, OutOfRange, PageLimit, Rate, TopK,
+    Batch, Count, EmbeddingList, Expiry, Extra, FileBytes, GalleryList, KeepFor, Listed, NewExpiry, OutOfRange,
+    PageLimit, Rate, TopK,
 };
 
 use crate::gallery::{DEFAULT_GALLERY_NAME, Policy};

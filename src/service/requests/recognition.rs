@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Batch, Count, Extra, FileBytes, default_gallery, wanted};
+use super::{Batch, Count, Expiry, Extra, FileBytes, default_gallery, wanted};
 use crate::gallery::{Metadata, OnDoubt};
 use crate::types::Name;
 use crate::vision::{Detail, MinFace, Wanted};
@@ -24,6 +24,11 @@ pub struct EnrollRequest {
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     #[schema(default = json!({}))]
     pub metadata: Metadata,
+    /// When the subject expires, and is erased with all its faces: also of one that is there already. Without it the subject's
+    /// own stays as it is.
+    pub expires_at: Option<Expiry>,
+    /// When this face expires, and is erased. Defaults to never.
+    pub face_expires_at: Option<Expiry>,
     /// What to do when another subject looks like the same person: enroll and do not look, enroll and say so, or refuse with
     /// `duplicate_face`.
     #[serde(default)]
@@ -64,6 +69,8 @@ impl EnrollRequest {
             subject,
             gallery,
             metadata: Metadata::default(),
+            expires_at: None,
+            face_expires_at: None,
             on_duplicate: OnDoubt::default(),
             on_mismatch: OnDoubt::default(),
             face: FaceChoice::default(),

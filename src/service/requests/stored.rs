@@ -1,11 +1,12 @@
 //! Requests about what is stored: galleries, subjects, faces and what the review found.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{Listed, PageLimit, Rate, default_gallery};
+use super::{Expiry, Listed, NewExpiry, PageLimit, Rate, default_gallery};
 use crate::db::{PageError, PageRequest};
-use crate::gallery::{self, FindingsRequest, Metadata, Policy};
+use crate::gallery::{self, FindingsRequest, Metadata, Policy, Retention};
 use crate::service::ServiceError;
 use crate::service::answers::AnomalyKind;
 use crate::types::{FaceId, Name, NamePrefix, Threshold};
@@ -30,6 +31,39 @@ pub struct ChangeGallery {
     /// How many subjects it may have, from now on; 0: any number. Only whoever may create galleries says so.
     #[schema(example = 1000)]
     pub max_subjects: Option<u64>,
+    /// How long what is in it is kept, such as `{"faces_days": 90, "subjects_days": 365}` or one of the two, or `"none"`: until it is
+    /// deleted. It replaces what was said before, and holds an hour after the change.
+    pub retention: Option<GalleryRetention>,
+}
+
+/// A retention of a gallery, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Value", into = "Value")]
+#[schema(value_type = Object, example = json!({"faces_days": 90, "subjects_days": 365}))]
+pub struct GalleryRetention(Option<Retention>);
+
+impl TryFrom<Value> for GalleryRetention {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let value = match value {
+            Value::String(text) if text == "none" => return Ok(Self(None)),
+            // As a form or a query string has it.
+            Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+            value => value,
+        };
+        if !value.is_object() {
+            return Err("\"none\", or an object such as {\"faces_days\": 90}, is expected".to_owned());
+        }
+        let retention: Retention = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        retention.checked().map(|retention| Self(Some(retention))).map_err(|error| error.to_string())
+    }
+}
+
+impl From<GalleryRetention> for Value {
+    fn from(GalleryRetention(retention): GalleryRetention) -> Self {
+        retention.map_or_else(|| json!("none"), |retention| json!(retention))
+    }
 }
 
 /// A policy of a gallery's own, or none.
@@ -55,7 +89,8 @@ impl From<ChangeGallery> for gallery::GalleryChange {
             GalleryPolicy::Default => None,
         };
         let max_subjects = change.max_subjects.map(|most| (most > 0).then_some(most));
-        Self { name: change.name, policy: change.policy.map(own), max_subjects }
+        let retention = change.retention.map(|GalleryRetention(retention)| retention);
+        Self { name: change.name, policy: change.policy.map(own), max_subjects, retention }
     }
 }
 
@@ -210,6 +245,8 @@ pub struct NewSubject {
     #[serde(default)]
     #[schema(default = json!({}))]
     pub metadata: Metadata,
+    /// When it expires, and is erased with all its faces. Defaults to never.
+    pub expires_at: Option<Expiry>,
 }
 
 /// What to change of a subject.
@@ -223,6 +260,8 @@ pub struct ChangeSubject {
     pub name: Option<Name>,
     /// The new metadata; it replaces the old.
     pub metadata: Option<Metadata>,
+    /// When it expires, and is erased with all its faces: a time to come, or `never`.
+    pub expires_at: Option<NewExpiry>,
 }
 
 /// Who is merged into a subject.
@@ -305,4 +344,11 @@ pub struct DatasetRequest {
     /// The gallery to enroll into: name or id. One that does not exist is created.
     #[schema(example = "gate-3")]
     pub gallery: Name,
+    /// When the people of it expire, and are erased with all their faces; also of those who are there already and of whom a photo is
+    /// enrolled. Defaults to never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Expiry>,
+    /// When the faces that are enrolled expire, and are erased. Defaults to never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub face_expires_at: Option<Expiry>,
 }

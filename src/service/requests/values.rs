@@ -1,6 +1,7 @@
 //! The values that fields of requests have. Each is valid by construction, and its schema says what that is.
 
 use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Ref, RefOr, Schema, Type};
@@ -246,6 +247,61 @@ impl TryFrom<u32> for PageLimit {
 
     fn try_from(limit: u32) -> Result<Self, PageError> {
         PageRequest::check_limit(Some(limit)).map(Self)
+    }
+}
+
+/// When something expires: a time to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, format = DateTime, example = "2030-01-31T12:00:00Z")]
+pub struct Expiry(DateTime<Utc>);
+
+impl Expiry {
+    pub fn get(self) -> DateTime<Utc> {
+        self.0
+    }
+}
+
+impl TryFrom<String> for Expiry {
+    type Error = OutOfRange;
+
+    fn try_from(text: String) -> Result<Self, OutOfRange> {
+        let time =
+            DateTime::parse_from_rfc3339(&text).map_err(|_| OutOfRange("a time such as 2030-01-31T12:00:00Z"))?;
+        if time > Utc::now() { Ok(Self(time.to_utc())) } else { Err(OutOfRange("a time that is still to come")) }
+    }
+}
+
+impl From<Expiry> for String {
+    fn from(expiry: Expiry) -> Self {
+        expiry.0.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+    }
+}
+
+/// When something expires from now on: a time to come, or `never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, example = "2030-01-31T12:00:00Z")]
+pub struct NewExpiry(Option<Expiry>);
+
+impl NewExpiry {
+    /// `None`: never.
+    pub fn get(self) -> Option<DateTime<Utc>> {
+        self.0.map(Expiry::get)
+    }
+}
+
+impl TryFrom<String> for NewExpiry {
+    type Error = OutOfRange;
+
+    fn try_from(text: String) -> Result<Self, OutOfRange> {
+        if text == "never" { Ok(Self(None)) } else { Expiry::try_from(text).map(|expiry| Self(Some(expiry))) }
+    }
+}
+
+impl From<NewExpiry> for String {
+    fn from(NewExpiry(expiry): NewExpiry) -> Self {
+        expiry.map_or_else(|| "never".to_owned(), Self::from)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod embed;
 mod erase;
+mod expire;
 mod indexes;
 mod jobs;
 mod measure;

@@ -18,6 +18,7 @@ use crate::service::ServiceError;
 use crate::service::answers::Job;
 use crate::service::enrolment::Enrolment;
 use crate::service::once::{Once, once};
+use crate::service::requests::{DatasetRequest, Expiry};
 use crate::service::work::{new_job, submit};
 use crate::types::{GalleryId, JobId, Name, RequestKey, UploadId};
 
@@ -42,6 +43,11 @@ struct ImportSettings {
     archive: UploadId,
     /// Files of the archive: photos, and what is left out.
     photos: usize,
+    /// When people, and faces, expire. A job that is gone on with later than that fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Expiry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    face_expires_at: Option<Expiry>,
 }
 
 impl Enrolment {
@@ -55,14 +61,14 @@ impl Enrolment {
     pub async fn submit_dataset(
         &self,
         dataset: NewDataset,
-        gallery: Name,
+        asked: DatasetRequest,
         key: Option<RequestKey>,
     ) -> Result<Once<(Job, bool)>, ServiceError> {
         let enrolment = self.clone();
         // Whoever sent it may be gone before the end, and still there must be a job, or no archive.
         let submitting = tokio::spawn(async move {
             let archive = dataset.0.finish().await.map_err(unstored)?;
-            let submitting = enrolment.submit_archive(archive, &gallery, key.as_ref());
+            let submitting = enrolment.submit_archive(archive, &asked, key.as_ref());
             let submitted = once(&enrolment.parts.answers, key.as_ref(), submitting).await;
             if !matches!(submitted, Ok(Once { repeated: false, .. })) {
                 enrolment.forget_unused(archive).await;
@@ -84,12 +90,19 @@ impl Enrolment {
     async fn submit_archive(
         &self,
         archive: UploadId,
-        gallery: &Name,
+        asked: &DatasetRequest,
         key: Option<&RequestKey>,
     ) -> Result<(Job, bool), ServiceError> {
         let photos = self.check_archive(archive).await?;
-        let gallery = self.find_or_create_gallery(gallery).await?;
-        let settings = ImportSettings { gallery: gallery.id, gallery_name: gallery.name, archive, photos };
+        let gallery = self.find_or_create_gallery(&asked.gallery).await?;
+        let settings = ImportSettings {
+            gallery: gallery.id,
+            gallery_name: gallery.name,
+            archive,
+            photos,
+            expires_at: asked.expires_at,
+            face_expires_at: asked.face_expires_at,
+        };
         let galleries = Some(vec![settings.gallery]);
         let new = new_job(JobKind::Import, archive.to_string(), &settings, self.caller.name())?;
         let new = NewJob { galleries, ..new };

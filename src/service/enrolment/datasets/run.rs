@@ -10,6 +10,7 @@ use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::ImportSettings;
@@ -22,7 +23,7 @@ use crate::service::ServiceError;
 use crate::service::enrolment::Enrolment;
 use crate::service::requests::{EnrollRequest, FaceChoice, FileBytes};
 use crate::service::work::{Failure, JobReporter, breathe, rest, settings_of};
-use crate::types::{GalleryId, Name};
+use crate::types::Name;
 use crate::vision::DecodeError;
 use crate::walk::{Found, Why};
 
@@ -37,6 +38,9 @@ const DONE: &str = "accounted";
 
 /// How often they do so.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long to wait for somebody who has expired to be erased.
+const EXPIRED_PAUSE: Duration = Duration::from_secs(1);
 
 /// What attempts did, with the first photos of the archive.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -181,7 +185,7 @@ impl Enrolment {
             tokio::select! {
                 biased;
                 _ = lease.stopped() => return Err(Failure::Stopped),
-                enrolled = self.import_piece(archive, settings.gallery, done.photos) => {
+                enrolled = self.import_piece(archive, settings, done.photos) => {
                     let enrolled = enrolled?;
                     if enrolled.is_empty() {
                         break;
@@ -211,7 +215,7 @@ impl Enrolment {
     async fn import_piece(
         &self,
         archive: &Arc<Mutex<Archive<Upload>>>,
-        gallery: GalleryId,
+        settings: &ImportSettings,
         from: usize,
     ) -> Result<Vec<(Read, Imported)>, Failure> {
         let (archive, most) = (Arc::clone(archive), self.recognition().config().max_image_bytes);
@@ -231,7 +235,7 @@ impl Enrolment {
             let is_first = sha256.is_none_or(|sha256| seen.insert((photo.person.clone(), sha256)));
             async move {
                 let outcome = match is_first {
-                    true => self.import_photo(gallery, &photo).await?,
+                    true => self.import_photo(settings, &photo).await?,
                     false => Imported::AlreadyThere,
                 };
                 Ok::<_, Failure>((photo, outcome))
@@ -240,7 +244,8 @@ impl Enrolment {
         try_join_all(enrolling.collect::<Vec<_>>()).await
     }
 
-    async fn import_photo(&self, gallery: GalleryId, photo: &Read) -> Result<Imported, Failure> {
+    async fn import_photo(&self, settings: &ImportSettings, photo: &Read) -> Result<Imported, Failure> {
+        let gallery = settings.gallery;
         let (bytes, sha256) = match &photo.content {
             Ok(content) => content,
             Err(code) => return Ok(Imported::Refused(*code)),
@@ -255,12 +260,16 @@ impl Enrolment {
                 on_duplicate: OnDoubt::Allow,
                 on_mismatch: OnDoubt::Allow,
                 face: FaceChoice::Largest,
+                expires_at: settings.expires_at,
+                face_expires_at: settings.face_expires_at,
                 ..EnrollRequest::new(FileBytes(bytes.clone()), subject.clone(), by_id.clone())
             };
             match self.enroll_admitted(request, None).await {
                 Ok(_) => return Ok(Imported::Enrolled),
                 // Requests come first, and models change.
                 Err(ServiceError::Engine(EngineError::Overloaded) | ServiceError::ModelChanges) => breathe().await,
+                // The name is free when the one who expired is erased.
+                Err(ServiceError::Gallery(GalleryError::SubjectExpired(_))) => sleep(EXPIRED_PAUSE).await,
                 Err(error) => return refusal(error).map(Imported::Refused),
             }
         }

@@ -15,7 +15,7 @@ const MOST_PARTS: usize = 10;
 
 /// What was done so far.
 #[derive(Default)]
-struct Done {
+pub(super) struct Done {
     erased: ErasedMany,
     /// The last transaction.
     transaction: Option<u64>,
@@ -74,7 +74,7 @@ impl Enrolment {
     }
 
     /// Hides some subjects, commits that together with the job that does the rest, if there is any, and takes them out of memory.
-    async fn hide_part(
+    pub(super) async fn hide_part(
         &self,
         gallery: GalleryId,
         many: Many<'_>,
@@ -100,7 +100,7 @@ impl Enrolment {
     }
 
     /// Answers when nobody finds any of it any more. Who has seen the last transaction has seen those before it.
-    async fn answer(&self, done: Done) -> Result<ErasedMany, ServiceError> {
+    pub(super) async fn answer(&self, done: Done) -> Result<ErasedMany, ServiceError> {
         if let Some(transaction) = done.transaction {
             self.await_servers(transaction, MANY_ERASED_WITHIN).await?;
         }

@@ -17,6 +17,7 @@ use crate::jobs::{JobError, JobKind, Lane, Lease};
 use crate::service::upkeep::Upkeep;
 use crate::service::upkeep::embed::Embedding;
 use crate::service::upkeep::erase::Erasing;
+use crate::service::upkeep::expire::Expiring;
 use crate::service::upkeep::measure::Measuring;
 use crate::service::upkeep::retire::Retiring;
 use crate::service::upkeep::review::Reviewing;
@@ -74,6 +75,7 @@ enum Task {
     Embed(Box<Embedding>),
     Review(Reviewing),
     Measure(Measuring),
+    Expire(Expiring),
 }
 
 impl Task {
@@ -84,6 +86,7 @@ impl Task {
             JobKind::Embed => Self::Embed(Box::default()),
             JobKind::Review => Self::Review(Reviewing::new()),
             JobKind::Measure => Self::Measure(Measuring::default()),
+            JobKind::Expire => Self::Expire(Expiring::default()),
             kind => return Err(Failure::Final(format!("a job of kind {} has no steps", kind.name()))),
         })
     }
@@ -95,6 +98,7 @@ impl Task {
             Self::Embed(embedding) => Ok(embedding.step(upkeep).await?),
             Self::Review(reviewing) => Ok(reviewing.step(upkeep).await?),
             Self::Measure(measuring) => Ok(measuring.step(upkeep).await?),
+            Self::Expire(expiring) => Ok(expiring.step(upkeep).await?),
         }
     }
 }
