@@ -23,6 +23,7 @@ use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
 use crate::service::{
     Access, ChainError, ModelFiles, ServiceError, Services, StartProgress, StartStage, Stores, normalisation,
 };
+use crate::signing::PrivateKey;
 use crate::telemetry::metrics;
 use crate::types::{Caller, hex};
 
@@ -41,6 +42,8 @@ pub enum AppError {
          something else guards this port"
     )]
     OpenToEveryone { bind: SocketAddr },
+    #[error("cannot sign by {}: {reason}", path.display())]
+    SigningKey { path: PathBuf, reason: String },
     #[error("the detector {} cannot be used: {source}", path.display())]
     Detector { path: PathBuf, source: ServiceError },
     #[error(transparent)]
@@ -221,12 +224,22 @@ async fn serve_model(
     let audit = Audit::new(database.pools(), config.audit.answers);
     let stores = Stores { galleries, registry, jobs, answers, audit };
     let services = Services::new(access, &engine, search_device, &stores, files, active, config);
+    if let Some(path) = &config.audit.signing_key {
+        services.enrolment.sign_receipts_by(signing_key(path)?);
+    }
     progress.reach(StartStage::SelfTest);
     match services.upkeep.try_chain().await {
         Ok(()) => Ok(services),
         Err(ChainError::Detector(source)) => Err(AppError::Detector { path: config.engine.detector.clone(), source }),
         Err(ChainError::Other(error)) => Err(error.into()),
     }
+}
+
+/// Reads the key of an operator.
+fn signing_key(path: &Path) -> Result<PrivateKey, AppError> {
+    let failed = |reason: String| AppError::SigningKey { path: path.to_owned(), reason };
+    let pem = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    PrivateKey::read(&pem).map_err(|error| failed(error.to_string()))
 }
 
 /// What is known of an embedder file.

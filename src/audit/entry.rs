@@ -44,6 +44,11 @@ impl Entry {
         self.action
     }
 
+    /// Called so, in place of an id of its own.
+    pub fn called(self, id: Uuid) -> Self {
+        Self { id, ..self }
+    }
+
     /// What came of it: a word, or the code of a problem.
     pub fn outcome(self, outcome: impl Into<Cow<'static, str>>) -> Self {
         Self { outcome: Some(outcome.into()), ..self }

@@ -154,7 +154,7 @@ impl FilterArgs {
 /// The record of a database, for a command.
 fn of_command(database: &Database) -> (audit::Audit, service::Audit) {
     let audit = audit::Audit::new(database.pools(), true);
-    let config = AuditConfig { answers: true, retention: None };
+    let config = AuditConfig { answers: true, retention: None, signing_key: None };
     let (galleries, registry) = (Galleries::new(database.pools()), Registry::new(database.pools()));
     let service = service::Audit::new(&audit, &galleries, &registry, &config).for_caller(Caller::command());
     (audit, service)

@@ -77,6 +77,7 @@ impl Settings {
                     0 => None,
                     days => Some(TimeDelta::days(i64::from(days))),
                 },
+                signing_key: s.signing_key,
             },
             database: DatabaseConfig {
                 session_url: session_url(&s.database_url, s.database_session_url)?,

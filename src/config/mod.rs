@@ -269,6 +269,8 @@ pub struct AuditConfig {
     pub answers: bool,
     /// How long entries are kept; `None`: for ever.
     pub retention: Option<TimeDelta>,
+    /// The file of the key by which receipts are signed.
+    pub signing_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]

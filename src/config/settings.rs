@@ -276,6 +276,9 @@ settings! {
     #[arg(long, env = "FACEID_AUDIT_ANSWERS", num_args = 0..=1, default_missing_value = "true",
         value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     audit_answers: bool,
+    /// Ed25519 key of an operator (PEM, PKCS#8) by which receipts of erasures are signed [default: none]
+    #[arg(long, env = "FACEID_SIGNING_KEY", value_name = "FILE")]
+    signing_key: PathBuf,
     /// Days after which entries of the audit are dropped; 0: never [default: 0]
     #[arg(long, env = "FACEID_AUDIT_RETENTION", value_name = "DAYS")]
     audit_retention: u32,
@@ -455,6 +458,7 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         train_memory: Some(4 << 30),
         train_device: Some(DeviceChoice::Cpu),
         audit_answers: Some(true),
+        signing_key: None,
         audit_retention: Some(0),
         log_format: Some(LogFormat::Pretty),
         log: Some("info".to_owned()),

@@ -118,7 +118,8 @@ impl Galleries {
         match erase_rest_of_gallery(&mut transaction, id, PATIENCE).await {
             Ok(erased) => {
                 close(&mut transaction, &hidden, erased).await?;
-                self.note(&mut transaction, Action::GalleryErase, (id, &[]), json!(erased)).await?;
+                let action = Action::GalleryErase;
+                self.note_erasure(&mut transaction, hidden.erasure, action, (id, &[]), json!(erased)).await?;
                 transaction.commit().await?;
                 Ok(Some((hidden, erased)))
             }
@@ -140,7 +141,8 @@ impl Galleries {
         let id = erasable_gallery(transaction, &self.scope, gallery).await?;
         match hide_gallery(transaction, id, expected).await? {
             Some(hidden) => {
-                self.note(transaction, Action::GalleryErase, (id, &[]), json!({"by": "job"})).await?;
+                let details = json!({"by": "job"});
+                self.note_erasure(transaction, hidden.erasure, Action::GalleryErase, (id, &[]), details).await?;
                 Ok(hidden)
             }
             None => Err(gallery_not_as_expected(&mut **transaction, id, gallery).await?),
@@ -208,7 +210,8 @@ impl Galleries {
         let mut erased = erase_faces(&mut transaction, &[id.0], &faces).await?;
         erased.subjects = erase_subjects(&mut transaction, &[id.0]).await?;
         close(&mut transaction, &hidden, erased).await?;
-        self.note(&mut transaction, Action::SubjectErase, (gallery, &[id]), json!(erased)).await?;
+        let action = Action::SubjectErase;
+        self.note_erasure(&mut transaction, hidden.erasure, action, (gallery, &[id]), json!(erased)).await?;
         transaction.commit().await?;
         Ok(Some((hidden, erased)))
     }
@@ -224,7 +227,8 @@ impl Galleries {
         let (gallery, id) = hold_subject(transaction, &self.scope, (gallery, subject)).await?;
         match hide_subject(transaction, (gallery, id), None, expected).await? {
             Some(hidden) => {
-                self.note(transaction, Action::SubjectErase, (gallery, &[id]), json!({"by": "job"})).await?;
+                let details = json!({"by": "job"});
+                self.note_erasure(transaction, hidden.erasure, Action::SubjectErase, (gallery, &[id]), details).await?;
                 Ok(hidden)
             }
             None => Err(subject_not_as_expected(&mut **transaction, id, subject).await?),
@@ -325,7 +329,8 @@ impl Galleries {
         if erased.faces == 0 {
             return Err(GalleryError::FaceNotFound(id));
         }
-        self.note(&mut transaction, Action::FaceErase, (gallery, &[subject]), json!({"faces": [id]})).await?;
+        let (erasure, details) = (erasures.first().copied(), json!({"faces": [id]}));
+        self.note_erasure(&mut transaction, erasure, Action::FaceErase, (gallery, &[subject]), details).await?;
         let number = transaction_id(&mut transaction).await?;
         transaction.commit().await?;
         Ok(ErasedFaces { found: [id].into(), erased, erasures, transaction: Some(number) })

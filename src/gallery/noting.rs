@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{Enrolled, Galleries, GalleryError, NewFace};
 use crate::audit::{Action, Entry, append};
-use crate::types::{GalleryId, SubjectId};
+use crate::types::{ErasureId, GalleryId, SubjectId};
 
 impl Galleries {
     /// Notes it as part of what the connection is doing.
@@ -17,6 +17,23 @@ impl Galleries {
         details: Value,
     ) -> Result<(), sqlx::Error> {
         let entry = Entry::new(&self.actor, action).galleries([gallery]).subjects(subjects.iter().copied());
+        append(connection, &entry.details(details)).await
+    }
+
+    /// Notes an erasure, by the id of its receipt.
+    pub(super) async fn note_erasure(
+        &self,
+        connection: &mut PgConnection,
+        erasure: Option<ErasureId>,
+        action: Action,
+        (gallery, subjects): (GalleryId, &[SubjectId]),
+        details: Value,
+    ) -> Result<(), sqlx::Error> {
+        let entry = Entry::new(&self.actor, action).galleries([gallery]).subjects(subjects.iter().copied());
+        let entry = match erasure {
+            Some(erasure) => entry.called(erasure.0),
+            None => entry,
+        };
         append(connection, &entry.details(details)).await
     }
 

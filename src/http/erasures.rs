@@ -6,7 +6,7 @@ use super::extract::Path;
 use super::form::Fields;
 use super::problem::Problem;
 use crate::service::Enrolment;
-use crate::service::answers::{Erasure, Page};
+use crate::service::answers::{Erasure, ErasureReceipt, Page};
 use crate::service::requests::ListRequest;
 use crate::types::ErasureId;
 
@@ -26,17 +26,17 @@ pub async fn list_erasures(
 
 /// Get the receipt of an erasure
 ///
-/// Whether the rows are deleted, and whether the bytes are gone from the files of the database.
+/// Signed if the server has a key for that (`--signing-key`). It says whether the rows are deleted, and whether the bytes are gone from the files of the database.
 #[utoipa::path(
     get, path = "/erasures/{erasure}", tag = "galleries",
     params(("erasure" = ErasureId, Path, description = "`erasure` of the answer to a deletion")),
-    responses((status = 200, description = "The receipt", body = Erasure)),
+    responses((status = 200, description = "The receipt", body = ErasureReceipt)),
     extensions(("x-problems" = json!(["erasure_not_found"]))),
 )]
 pub async fn get_erasure(
     enrolment: Enrolment,
     Path(erasure): Path<ErasureId>,
     Fields(()): Fields<()>,
-) -> Result<Json<Erasure>, Problem> {
+) -> Result<Json<ErasureReceipt>, Problem> {
     Ok(Json(enrolment.get_erasure(erasure).await?))
 }

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 pub use audit::{AuditEntry, AuditHead};
 pub use compare::{CandidateMatch, Compared, ComparedFace, ProbeMatches, Verified, VerifiedStored};
 pub use decision::{Basis, Decision, DecisionIn, FpirThreshold, Strangers};
-pub use erasures::{ErasedCounts, Erasure, ErasureState};
+pub use erasures::{ErasedCounts, Erasure, ErasureReceipt, ErasureState, Signed};
 pub use findings::{Anomalies, Anomaly, AnomalyKind, DuplicatePair, DuplicatePairs};
 pub use galleries::{
     ChangedGallery, DueNow, EnrolledFace, Erased, ErasedMany, Expired, Gallery, GalleryEntry, GallerySearch, KeptFor,

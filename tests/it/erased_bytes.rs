@@ -1,6 +1,6 @@
 //! Whoever is erased is gone from the files, too: no byte sequence of an embedding, a template or a chip is left in the data directory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use faceid::evaluation::Random;
-use faceid::service::answers::{Erased, ErasedMany, Erasure, ErasureState};
+use faceid::service::answers::{Erased, ErasedMany, ErasureReceipt, ErasureState};
+use faceid::signing::PublicKey;
 use faceid::types::ErasureId;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -23,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 const PEOPLE: usize = 1000;
 const ERASED: usize = 200;
+
+/// By `openssl genpkey -algorithm ed25519`, and `openssl pkey -pubout` of it.
+const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDKEw/o8wi630rGkgsdc7MuoXIk10n4fZd5NYjolMOj/\n-----END PRIVATE KEY-----\n";
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA1YVA2//PVAVB6b3iNTNYCKpe+GPPC8EBJYy+qaQoLus=\n-----END PUBLIC KEY-----\n";
 
 /// Bytes of a piece that is looked for.
 const PIECE: usize = 48;
@@ -132,7 +137,7 @@ async fn pieces(database: &mut PgConnection, app: &TestApp, subjects: &[String])
 }
 
 impl TestApp {
-    async fn receipt(&self, id: ErasureId) -> Erasure {
+    async fn receipt(&self, id: ErasureId) -> ErasureReceipt {
         self.get(&format!("/erasures/{id}")).await.json()
     }
 }
@@ -141,7 +146,9 @@ impl TestApp {
 #[ignore = "takes a minute"]
 async fn no_byte_of_who_was_erased_is_left_and_everybody_else_is_found() {
     let (data, files) = (data_dir(), data_dir());
-    let arguments = ["--job-lease", "1"];
+    let key = files.path().join("signing.pem");
+    std::fs::write(&key, PRIVATE_KEY).unwrap();
+    let arguments = ["--job-lease", "1", "--signing-key", key.to_str().unwrap()];
     let mut server = Server::start(data.path(), &arguments).await;
     let app = TestApp { gallery: "made".to_owned(), ..TestApp::at(server.url.clone()).await };
     let model = app.get("/info").await.value()["model"].clone();
@@ -187,16 +194,25 @@ async fn no_byte_of_who_was_erased_is_left_and_everybody_else_is_found() {
 
     let server = Server::start(data.path(), &arguments).await;
     let app = TestApp { url: server.url.clone(), ..app };
-    let mut gone_at = Vec::new();
-    for id in receipts {
+    let mut positions = BTreeSet::new();
+    let public = PublicKey::read(PUBLIC_KEY).unwrap();
+    for id in &receipts {
         let receipt = eventually(PATIENCE, "the bytes are gone", async || {
-            let receipt = app.receipt(id).await;
-            (receipt.state == ErasureState::Gone).then_some(receipt)
+            let receipt = app.receipt(*id).await;
+            (receipt.receipt.state == ErasureState::Gone).then_some(receipt)
         })
         .await;
+        let ErasureReceipt { receipt, signed } = receipt;
         assert!(receipt.elsewhere.is_empty() && receipt.rows_gone_at <= receipt.bytes_gone_at, "{receipt:?}");
-        gone_at.push(receipt.bytes_gone_at.unwrap());
+        let signed = signed.unwrap();
+        public.check(&signed.text, &signed.signature).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&signed.text).unwrap(), serde_json::to_value(&receipt).unwrap());
+        positions.insert(receipt.audit_position.unwrap());
     }
+    assert_eq!(positions.len(), receipts.len());
+    let mut verify = faceid();
+    let verify = verify.args(["audit", "verify", "--data-dir"]).arg(data.path()).output().unwrap();
+    assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
     assert_eq!(vectors.found_in(data.path()), HashMap::new());
     assert_eq!(chips.found_in(data.path()), HashMap::new());
     assert!(others.found_in(data.path()).values().sum::<usize>() >= 60);

@@ -42,6 +42,7 @@ mod models;
 mod openapi;
 mod permissions;
 mod places;
+mod planted;
 mod proxies;
 mod real_photos;
 mod recognition;

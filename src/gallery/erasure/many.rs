@@ -146,7 +146,7 @@ impl Galleries {
             note_expired(transaction, gallery, erased).await?;
         }
         let subjects: Vec<SubjectId> = held.into_iter().map(SubjectId).collect();
-        self.note(transaction, Action::SubjectErase, (gallery, &subjects), json!(erased)).await?;
+        self.note_erasure(transaction, erasure, Action::SubjectErase, (gallery, &subjects), json!(erased)).await?;
         Ok(Some(HiddenSubjects { subjects, erased, rest, transaction: number, erasure }))
     }
 
@@ -216,27 +216,33 @@ impl Galleries {
             if present.is_empty() {
                 continue;
             }
-            self.note_faces(&mut transaction, &present).await?;
-            let present: Vec<Uuid> = present.into_iter().map(|owned| owned.face).collect();
-            let (erased, erasures) = erase_faces_of_lasting(&mut transaction, &present).await?;
+            let faces: Vec<Uuid> = present.iter().map(|owned| owned.face).collect();
+            let (erased, erasures) = erase_faces_of_lasting(&mut transaction, &faces).await?;
+            self.note_faces(&mut transaction, &present, &erasures).await?;
             done.transaction = Some(transaction_id(&mut transaction).await?);
             transaction.commit().await?;
             done.erased += erased;
             done.erasures.extend(erasures);
-            done.found.extend(present.into_iter().map(FaceId));
+            done.found.extend(faces.into_iter().map(FaceId));
         }
         Ok(done)
     }
 
-    /// Notes that faces are erased, gallery by gallery.
-    async fn note_faces(&self, transaction: &mut Transaction, faces: &[Owned]) -> Result<(), GalleryError> {
+    /// Notes that faces are erased, gallery by gallery in the order of ids, as the receipts are.
+    async fn note_faces(
+        &self,
+        transaction: &mut Transaction,
+        faces: &[Owned],
+        erasures: &[ErasureId],
+    ) -> Result<(), GalleryError> {
         let galleries: BTreeSet<Uuid> = faces.iter().map(|owned| owned.gallery).collect();
-        for gallery in galleries {
+        for (gallery, erasure) in galleries.into_iter().zip(erasures) {
             let own = || faces.iter().filter(|owned| owned.gallery == gallery);
             let subjects: BTreeSet<SubjectId> = own().map(|owned| SubjectId(owned.subject)).collect();
             let subjects: Vec<SubjectId> = subjects.into_iter().collect();
             let details = json!({"faces": own().map(|owned| owned.face).collect::<Vec<_>>()});
-            self.note(transaction, Action::FaceErase, (GalleryId(gallery), &subjects), details).await?;
+            let gallery = GalleryId(gallery);
+            self.note_erasure(transaction, Some(*erasure), Action::FaceErase, (gallery, &subjects), details).await?;
         }
         Ok(())
     }
@@ -264,9 +270,10 @@ impl Galleries {
         .bind(cutoffs.and_then(|cutoffs| cutoffs.faces))
         .fetch_all(&mut *transaction)
         .await?;
-        let (erased, _) = erase_faces_of_lasting(&mut transaction, &expired).await?;
-        if !expired.is_empty() {
-            self.note(&mut transaction, Action::FaceErase, (gallery, &[]), json!({"faces": expired})).await?;
+        let (erased, erasures) = erase_faces_of_lasting(&mut transaction, &expired).await?;
+        if let Some(erasure) = erasures.first() {
+            let details = json!({"faces": expired});
+            self.note_erasure(&mut transaction, Some(*erasure), Action::FaceErase, (gallery, &[]), details).await?;
         }
         note_expired(&mut transaction, gallery, erased).await?;
         let number = transaction_id(&mut transaction).await?;

@@ -29,6 +29,8 @@ pub struct Erasure {
     pub bytes_gone_at: Option<DateTime<Utc>>,
     /// Where bytes are left that this server cannot reach.
     pub elsewhere: Vec<String>,
+    /// Of its entry in the audit, which has the same id, once it is sealed.
+    pub audit_position: Option<i64>,
 }
 
 /// What is about to be erased.
@@ -126,8 +128,8 @@ impl Galleries {
     /// What was erased, latest first.
     pub async fn list_erasures(&self, request: PageRequest) -> Result<Page<Erasure>, GalleryError> {
         let erasures: Vec<Erasure> = sqlx::query_as(
-            "select * from erasures where id < $1 and ($3::uuid[] is null or gallery_id = any($3)) \
-             order by id desc limit $2",
+            "select e.*, a.position from erasures e left join audit a on a.id = e.id \
+             where e.id < $1 and ($3::uuid[] is null or e.gallery_id = any($3)) order by e.id desc limit $2",
         )
         .bind(request.before())
         .bind(request.rows_to_fetch())
@@ -138,12 +140,14 @@ impl Galleries {
     }
 
     pub async fn erasure(&self, id: ErasureId) -> Result<Erasure, GalleryError> {
-        let erasure =
-            sqlx::query_as("select * from erasures where id = $1 and ($2::uuid[] is null or gallery_id = any($2))")
-                .bind(id.0)
-                .bind(self.scope())
-                .fetch_optional(&self.pool)
-                .await?;
+        let erasure = sqlx::query_as(
+            "select e.*, a.position from erasures e left join audit a on a.id = e.id \
+             where e.id = $1 and ($2::uuid[] is null or e.gallery_id = any($2))",
+        )
+        .bind(id.0)
+        .bind(self.scope())
+        .fetch_optional(&self.pool)
+        .await?;
         erasure.ok_or(GalleryError::ErasureNotFound(id))
     }
 }
@@ -167,6 +171,7 @@ impl FromRow<'_, sqlx::postgres::PgRow> for Erasure {
             rows_gone_at: row.try_get("rows_gone_at")?,
             bytes_gone_at: row.try_get("bytes_gone_at")?,
             elsewhere: row.try_get("elsewhere")?,
+            audit_position: row.try_get("position")?,
         })
     }
 }

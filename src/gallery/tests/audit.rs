@@ -40,8 +40,10 @@ impl Noted {
 /// A batch of an import.
 async fn import(galleries: &Galleries, gallery: &str, subject: &str) {
     let metadata = Metadata::default();
-    let record =
-        Record { subject: SubjectRecord { id: None, name: name(subject), metadata, created_at: None }, face: None };
+    let record = Record {
+        subject: SubjectRecord { id: None, name: name(subject), metadata, created_at: None, expires_at: None },
+        face: None,
+    };
     galleries.intake(name(gallery), None, None, Ids::New).store(vec![record]).await.unwrap();
 }
 
@@ -76,12 +78,18 @@ async fn every_change_is_noted_with_it_and_names_nobody() {
     let gallery_name = format!("staff {SECRET}");
     let gallery =
         noted!(["gallery.create"], galleries.create_gallery(&name(&gallery_name)).await.unwrap()).id.to_string();
-    let change = GalleryChange { name: Some(name(&subject("gallery"))), policy: Some(Some(Policy::Threshold(0.5))) };
+    let change = GalleryChange {
+        name: Some(name(&subject("gallery"))),
+        policy: Some(Some(Policy::Threshold(0.5))),
+        max_subjects: None,
+        retention: None,
+    };
     noted!(["gallery.change"], galleries.update_gallery(&gallery, &change, any).await.unwrap());
     let first = noted!(["face.enroll"], db.enroll(&gallery, &ada, &axis(0)).await);
     let second = noted!(["face.enroll"], db.enroll(&gallery, &bob, &axis(1)).await);
     noted!(["subject.create"], galleries.create_subject(&gallery, &name(&cyd), &metadata).await.unwrap());
-    let renamed = SubjectChange { name: Some(name(&subject("Eve"))), metadata: Some(metadata.clone()) };
+    let renamed =
+        SubjectChange { name: Some(name(&subject("Eve"))), metadata: Some(metadata.clone()), expires_at: None };
     noted!(["subject.change"], galleries.update_subject(&gallery, &ada, &renamed, any).await.unwrap());
     noted!(["face.move"], galleries.move_face(first.face_id, &name(&cyd)).await.unwrap());
     noted!(["face.erase"], galleries.delete_face(second.face_id).await.unwrap());

@@ -20,6 +20,7 @@ async fn import(db: &Fixture, names: &[&str]) -> Result<u64, IntakeError> {
             name: name(subject),
             metadata: Metadata::default(),
             created_at: None,
+            expires_at: None,
         };
         Record { subject, face: Some(FaceRecord { id: Some(FaceId::new()), ..FaceRecord::default() }) }
     };
@@ -42,8 +43,10 @@ async fn whatever_creates_subjects_keeps_to_the_number_at_once() {
     let begin = |number: usize| {
         let db = Arc::clone(&db);
         tokio::spawn(async move {
-            let begun =
-                db.galleries.begin_subject("default", &name(&format!("alone {number}")), &Metadata::default()).await;
+            let begun = db
+                .galleries
+                .begin_subject("default", &name(&format!("alone {number}")), &Metadata::default(), None)
+                .await;
             match begun {
                 Ok((_, transaction)) => transaction.commit().await.is_ok(),
                 Err(GalleryError::SubjectQuota { most: 5 }) => false,

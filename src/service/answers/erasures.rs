@@ -32,8 +32,30 @@ pub struct Erasure {
     /// Where bytes may be left that the server cannot reach: `log`, `log_archive` and `standbys` of your own PostgreSQL. Backups and
     /// exports that you made are not known to it.
     pub elsewhere: Vec<String>,
+    /// Of its entry in the audit, which has the same id; null: it has none yet, or was erased before there was an audit.
+    #[schema(required)]
+    pub audit_position: Option<i64>,
     /// Models that were trained in the gallery while some of it was enrolled, and so may have been trained on it.
     pub models: Vec<ModelId>,
+}
+
+/// A receipt, signed if the server has a key for it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ErasureReceipt {
+    #[serde(flatten)]
+    pub receipt: Erasure,
+    /// By the server's `--signing-key`, as the receipt is now; null: it has none.
+    #[schema(required)]
+    pub signed: Option<Signed>,
+}
+
+/// A text, and by whose key it was signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Signed {
+    /// The receipt as JSON, byte by byte as it was signed.
+    pub text: String,
+    /// Ed25519, of the bytes of `text`, in base64.
+    pub signature: String,
 }
 
 /// How far an erasure is.
@@ -74,6 +96,7 @@ impl Erasure {
             rows_gone_at: erasure.rows_gone_at,
             bytes_gone_at: erasure.bytes_gone_at,
             elsewhere: erasure.elsewhere,
+            audit_position: erasure.audit_position,
             models,
         }
     }

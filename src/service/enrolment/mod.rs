@@ -7,7 +7,7 @@ mod erasure;
 mod findings;
 mod person;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::blobs::Blobs;
 use crate::config::JobsConfig;
@@ -17,6 +17,7 @@ use crate::gallery::Galleries;
 use crate::jobs::Jobs;
 use crate::service::models::Models;
 use crate::service::recognition::Recognition;
+use crate::signing::PrivateKey;
 use crate::types::Caller;
 pub use datasets::NewDataset;
 pub use erasure::Deleted;
@@ -38,6 +39,8 @@ struct Parts {
     all_jobs: Jobs,
     answers: Answers,
     config: JobsConfig,
+    /// By what receipts are signed.
+    signing_key: OnceLock<PrivateKey>,
 }
 
 impl Enrolment {
@@ -56,6 +59,7 @@ impl Enrolment {
             all_jobs: jobs.clone(),
             answers: answers.clone(),
             config: config.clone(),
+            signing_key: OnceLock::new(),
         };
         Self { parts: Arc::new(parts), caller: Caller::server() }
     }
