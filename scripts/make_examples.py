@@ -196,6 +196,7 @@ def tell_of_keys(story: Story) -> None:
     owner = story.ask("POST", "/admin/keys", {"name": "boss", "role": "owner"})[1]
     story.key = owner["key"]
     new = {"name": "gate 3", "role": "identify", "galleries": ["gate-3"], "expires_at": "2099-12-31T00:00:00Z"}
+    new["limits"] = {"requests_per_second": 5, "request_burst": 20, "concurrent_requests": 4}
     story.tell("POST", "/admin/keys", new)
     story.tell("GET", "/admin/keys")
     story.tell("GET", "/admin/keys/{key}", key="gate 3")

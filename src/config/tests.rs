@@ -91,10 +91,28 @@ fn secrets_do_not_show() {
 }
 
 #[test]
+fn addresses_are_limited_where_there_are_keys_to_guess_and_callers_if_it_is_said() {
+    let of = |settings: Settings| settings.into_config().map(|config| (config.access.limits, config.http.addresses));
+    let (callers, addresses) = of(Settings::default()).unwrap();
+    let rate = addresses.requests.map(|rate| (rate.per_second, rate.burst));
+    assert!(callers.says_nothing());
+    assert_eq!((rate, addresses.at_open_servers, addresses.concurrent), (Some((20.0, 100)), false, None));
+    let (_, none) = of(settings(|s| s.address_requests_per_second = Some(0.0))).unwrap();
+    assert_eq!(none.requests, None);
+    let said = settings(|s| (s.address_requests_per_second, s.requests_per_second) = (Some(5.0), Some(2.0)));
+    let (callers, addresses) = of(said).unwrap();
+    assert!(addresses.at_open_servers && callers.allowed().requests.is_some_and(|rate| rate.burst == 20));
+    let wrong = of(settings(|s| s.address_request_burst = Some(0))).unwrap_err().to_string();
+    assert!(wrong.contains("address_request_burst = 0") && wrong.contains("1 to 1000000"), "{wrong}");
+}
+
+#[test]
 fn values_out_of_range_are_refused() {
     for bad in [
         settings(|s| s.threads = Some(0)),
         settings(|s| s.threshold = Some(1.5)),
+        settings(|s| s.requests_per_second = Some(-1.0)),
+        settings(|s| s.megapixel_burst = Some(0)),
         settings(|s| s.decode_budget = Some(1)),
         settings(|s| s.min_detection_score = Some(f32::NAN)),
         settings(|s| s.train_device = Some(DeviceChoice::Auto)),

@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use governor::RateLimiter;
-use governor::clock::{Clock, MonotonicClock};
+use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::StateInformationMiddleware;
-use governor::state::keyed::DashMapStateStore;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::state::keyed::{DashMapStateStore, ShrinkableKeyedStateStore};
 
 use super::account::tell;
 use super::bucket::quota;
@@ -55,7 +57,36 @@ impl From<IpAddr> for Key {
     }
 }
 
-type Limiter<C> = RateLimiter<Key, DashMapStateStore<Key>, C, StateInformationMiddleware>;
+type Limiter<C> = RateLimiter<Key, Watched, C, StateInformationMiddleware>;
+
+/// The states of all addresses, which can be looked at without counting.
+#[derive(Clone, Default)]
+struct Watched(Arc<DashMapStateStore<Key>>);
+
+impl StateStore for Watched {
+    type Key = Key;
+
+    fn measure_and_replace<T, F, E>(&self, key: &Key, change: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.measure_and_replace(key, change)
+    }
+}
+
+impl ShrinkableKeyedStateStore<Key> for Watched {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.0.retain_recent(drop_below);
+    }
+
+    fn len(&self) -> usize {
+        ShrinkableKeyedStateStore::len(&*self.0)
+    }
+
+    fn is_empty(&self) -> bool {
+        ShrinkableKeyedStateStore::is_empty(&*self.0)
+    }
+}
 
 /// All addresses of a server.
 pub struct Addresses<C: Clock = MonotonicClock> {
@@ -67,9 +98,11 @@ pub struct Addresses<C: Clock = MonotonicClock> {
 struct Requests<C: Clock> {
     rate: Rate,
     limiter: Limiter<C>,
+    states: Watched,
     clock: C,
+    start: C::Instant,
     hasher: RandomState,
-    checked: AtomicU64,
+    looked_up: AtomicU64,
     is_full: AtomicBool,
     remembered: usize,
 }
@@ -91,12 +124,15 @@ impl<C: Clock + Clone> Addresses<C> {
     fn by_clock(limits: AddressLimits, clock: C, remembered: usize) -> Self {
         let requests = limits.requests.map(|rate| {
             let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
+            let states = Watched::default();
             Requests {
                 rate,
-                limiter: RateLimiter::new(quota(rate.per_second, burst), DashMapStateStore::default(), clock.clone()),
+                start: clock.now(),
+                limiter: RateLimiter::new(quota(rate.per_second, burst), states.clone(), clock.clone()),
+                states,
                 clock: clock.clone(),
                 hasher: RandomState::new(),
-                checked: AtomicU64::new(0),
+                looked_up: AtomicU64::new(0),
                 is_full: AtomicBool::new(false),
                 remembered,
             }
@@ -128,13 +164,13 @@ impl<C: Clock + Clone> Addresses<C> {
         Some(AddressState { policy: requests.policy(), state })
     }
 
-    /// Lets in who shows a valid key. From where nobody showed it before it could be a guess at last, and counts like one; who was there
-    /// before is not held up by what others do at their address.
+    /// Lets in who shows a valid key. While an address has sent more wrong ones than it may, one that is right could be a guess as well;
+    /// but not if it was shown from there before: nobody is held up by what others do at their address.
     pub fn recognise<D: Clock + Clone>(&self, address: IpAddr, account: &Account<D>) -> Result<(), Refusal> {
         let Some(requests) = &self.requests else { return Ok(()) };
         let mark = requests.hasher.hash_one(Key::from(address));
         if !account.was_seen_from(mark) {
-            requests.count(address)?;
+            requests.refuse_guess(address)?;
             account.see_from(mark);
         }
         Ok(())
@@ -147,15 +183,20 @@ impl<C: Clock + Clone> Addresses<C> {
 }
 
 impl<C: Clock> Requests<C> {
-    fn count(&self, address: IpAddr) -> Result<AddressState, Refusal> {
-        if self.checked.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKED_AFTER.min(self.remembered as u64)) {
+    /// What an address is counted by now. It is looked after the memory from time to time, whoever comes.
+    fn key(&self, address: IpAddr) -> Key {
+        if self.looked_up.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKED_AFTER.min(self.remembered as u64)) {
             self.tidy();
         }
         let own = Key::from(address);
-        let key = match self.is_full.load(Ordering::Relaxed) {
+        match self.is_full.load(Ordering::Relaxed) {
             true => Key::Shared(self.hasher.hash_one(own) % SHARED),
             false => own,
-        };
+        }
+    }
+
+    fn count(&self, address: IpAddr) -> Result<AddressState, Refusal> {
+        let key = self.key(address);
         match self.limiter.check_key(&key) {
             Ok(snapshot) => {
                 let mut state = String::new();
@@ -164,6 +205,25 @@ impl<C: Clock> Requests<C> {
                 Ok(AddressState { policy: self.policy(), state })
             }
             Err(not_until) => Err(Refusal::Address { wait: not_until.wait_time_from(self.clock.now()) }),
+        }
+    }
+
+    /// Refuses while the address has nothing left, and counts nothing. Whoever has as many addresses as fill the memory is not held up
+    /// by this.
+    fn refuse_guess(&self, address: IpAddr) -> Result<(), Refusal> {
+        let key = self.key(address);
+        if matches!(key, Key::Shared(_)) {
+            return Ok(());
+        }
+        let look = |full_at: Option<Nanos>| Err::<((), Nanos), _>(full_at);
+        let full_at = self.states.measure_and_replace(&key, look).err().flatten();
+        let full_at = Duration::from_nanos(full_at.map_or(0, |full_at| full_at.as_u64()));
+        // There is one as long before it is full as all others take to come.
+        let others = Duration::from_secs_f64(1.0 / self.rate.per_second) * self.rate.burst.saturating_sub(1);
+        let now = Duration::from_nanos(self.clock.now().duration_since(self.start).as_u64());
+        match full_at.saturating_sub(others).saturating_sub(now) {
+            Duration::ZERO => Ok(()),
+            wait => Err(Refusal::Address { wait }),
         }
     }
 
@@ -258,18 +318,23 @@ mod tests {
 
     #[test]
     fn a_key_is_known_where_it_was_shown_before_whatever_others_do_there() {
-        let (addresses, _) = addresses(1.0, 2, REMEMBERED);
+        let (addresses, clock) = addresses(1.0, 2, REMEMBERED);
         let (here, key, other) = (
             ip("192.0.2.1"),
             Account::new(Limits::default(), Limits::default()),
             Account::new(Limits::default(), Limits::default()),
         );
         assert!(addresses.recognise(here, &key).is_ok());
-        assert!(addresses.count(here).is_ok() && addresses.count(here).is_err());
+        assert!(addresses.count(here).is_ok() && addresses.count(here).is_ok() && addresses.count(here).is_err());
         assert!((0..100).all(|_| addresses.recognise(here, &key).is_ok()));
         // It would tell that the guess was right.
-        assert!(addresses.recognise(here, &other).is_err());
+        let refusal = addresses.recognise(here, &other).unwrap_err();
+        assert_eq!(refusal, Refusal::Address { wait: Duration::from_secs(1) });
+        assert_eq!(addresses.count(here), Err(refusal));
         assert!(addresses.recognise(ip("192.0.2.2"), &other).is_ok());
+        clock.advance(Duration::from_secs(1));
+        assert!(addresses.recognise(here, &other).is_ok());
+        assert!(addresses.count(here).is_ok(), "a valid key is not counted");
     }
 
     #[test]
