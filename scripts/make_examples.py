@@ -123,7 +123,7 @@ def tell_all(story: Story) -> None:
     for path in ("/version", "/info", "/readyz"):
         tell("GET", path)
     tell("POST", "/galleries", {"name": "staff"})
-    tell("PATCH", "/galleries/{gallery}", {"policy": {"fpir": 0.003}}, gallery="staff")
+    tell("PATCH", "/galleries/{gallery}", {"policy": {"fpir": 0.003}, "retention": {"subjects_days": 365}}, gallery="staff")
     staff = {"gallery": "staff"}
     ada = tell("POST", "/enroll", {"image": photo("ada.jpg"), "subject": "Ada", "metadata": {"badge": 7}, **staff})
     story.ask("POST", "/enroll", {"image": photo("bob.jpg"), "subject": "Bob", **staff})
@@ -150,6 +150,7 @@ def tell_all(story: Story) -> None:
     tell("GET", "/subjects", query="?gallery=staff&limit=2")
     tell("GET", "/subjects/{subject}", query="?gallery=staff", subject="Ada")
     tell("GET", "/subjects/{subject}/faces", query="?gallery=staff", subject="Ada")
+    tell("GET", "/subjects/{subject}/export", query="?gallery=staff", subject="Ada")
     tell("GET", "/faces", query="?gallery=staff&limit=2")
     tell("GET", "/faces/{face}", face=ada["face_id"])
     tell("DELETE", "/faces/{face}", face=again["face_id"])
