@@ -281,6 +281,42 @@ async fn what_is_no_data_set_is_refused_and_leaves_nothing() {
     assert_eq!(app.jobs().await.len(), 1);
 }
 
+/// A list of a million entries, all of them one empty file, as ZIP64 has it.
+fn a_million_entries() -> Vec<u8> {
+    const ENTRIES: u64 = 1_000_000;
+    let local = [&b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0"[..], &[0; 12], &[9, 0, 0, 0], b"ada/1.jpg"].concat();
+    let entry = [&b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0"[..], &[0; 12], &[9, 0], &[0; 16], b"ada/1.jpg"].concat();
+    let size = entry.len() as u64 * ENTRIES;
+    let (start, end) = (local.len() as u64, local.len() as u64 + size);
+    let mut archive = local;
+    archive.extend(entry.iter().copied().cycle().take(size as usize));
+    archive.extend(b"PK\x06\x06");
+    archive.extend(44_u64.to_le_bytes());
+    archive.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for number in [ENTRIES, ENTRIES, size, start] {
+        archive.extend(number.to_le_bytes());
+    }
+    archive.extend(b"PK\x06\x07\0\0\0\0");
+    archive.extend(end.to_le_bytes());
+    archive.extend([1, 0, 0, 0]);
+    archive.extend(b"PK\x05\x06\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\0");
+    archive
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_of_a_million_entries_is_refused_and_costs_no_memory() {
+    let data = data_dir();
+    let server = Server::start(data.path(), &[]).await;
+    let app = TestApp { client: reqwest::Client::new(), url: server.url.clone(), gallery: "bomb".to_owned() };
+    let before = server.peak_memory();
+    let problem = app.upload(a_million_entries()).await.expect_problem(422, Code::InvalidDataset);
+    assert!(problem.detail.contains("200000 entries"), "{problem:?}");
+    let more = server.peak_memory() - before;
+    assert!(more < 256 << 20, "{more} bytes more");
+    app.get("/galleries").await.expect(StatusCode::OK);
+    until_forgotten(data.path()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_large_upload_takes_no_memory() {
     let data = data_dir();

@@ -38,9 +38,10 @@ mod lifecycle;
 mod limits;
 #[path = "../made/mod.rs"]
 mod made;
+mod metacharacters;
 mod models;
 mod openapi;
-mod permissions;
+pub mod permissions;
 mod places;
 mod planted;
 mod proxies;
