@@ -65,7 +65,7 @@ TRY_REFERENCE = f"""{LOADED}.then(async () => {{
     }};
     const operation = "[id$=-version].opblock";
     for (const button of [".opblock-summary-control", ".try-out__btn", ".execute"]) (await found(`${{operation}} ${{button}}`)).click();
-    const status = await found(`${{operation}} .live-responses-table .response-col_status`);
+    const status = await found(`${{operation}} .live-responses-table tbody .response-col_status`);
     return {{forbidden, status: status.innerText.trim(), color: getComputedStyle(await found(`${{operation}} .opblock-summary-method`)).backgroundColor}};
 }})"""
 

@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
     use crate::config::{HttpConfig, Settings};
-    use crate::http::guarded;
+    use crate::http::{guarded, problem};
 
     async fn answered(config: &HttpConfig, request: Request<Body>) -> (StatusCode, HeaderMap) {
         let fails = || async {
@@ -74,7 +74,8 @@ mod tests {
             .route("/", get(|| async { "here" }))
             .route("/fails", get(fails))
             .route("/kept", get(kept))
-            .route("/page", get(|| async { "page" }).route_layer(of_pages(PAGE)));
+            .route("/page", get(|| async { "page" }).route_layer(of_pages(PAGE)))
+            .method_not_allowed_fallback(problem::method_not_allowed);
         let Ok(answer) = TowerToHyperService::new(guarded(routes, config)).call(request).await;
         (answer.status(), answer.headers().clone())
     }

@@ -113,13 +113,9 @@ pub fn router(state: AppState) -> Router {
         document.servers = Some(vec![Server::new(config.base_path.as_str())]);
     }
     // Its page is two levels down, wherever the server is reached.
-    let reference = SwaggerUi::new("/docs/api")
-        .external_url_unchecked(
-            "/openapi.json",
-            openapi::finish(&document).expect("the document is made of what is compiled in"),
-        )
-        .config(Config::from("../../openapi.json"));
-    let reference = Router::from(reference).route_layer(headers::of_pages(headers::REFERENCE));
+    let reference = Router::from(SwaggerUi::new("/docs/api").config(Config::from("../../openapi.json")));
+    let reference = reference.route("/openapi.json", openapi::route(&document));
+    let reference = reference.route_layer(headers::of_pages(headers::REFERENCE));
     let routes = routes
         .merge(reference)
         .merge(pages::routes().route_layer(headers::of_pages(headers::PAGE)))

@@ -3,6 +3,9 @@
 mod headers;
 mod spread;
 
+use axum::body::Bytes;
+use axum::http::header;
+use axum::routing::{MethodRouter, get};
 use serde_json::Value;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -47,6 +50,16 @@ impl Modify for Keys {
 /// The document, of what was collected from the handlers.
 pub fn finish(collected: &utoipa::openapi::OpenApi) -> Result<Value, serde_json::Error> {
     spread::spread(serde_json::to_value(collected)?)
+}
+
+/// Answers with the document, which is written once: anybody may ask for it.
+pub fn route<S: Clone + Send + Sync + 'static>(collected: &utoipa::openapi::OpenApi) -> MethodRouter<S> {
+    let document = finish(collected).expect("the document is made of what is compiled in");
+    let document = Bytes::from(document.to_string());
+    get(move || {
+        let document = document.clone();
+        async { ([(header::CONTENT_TYPE, "application/json")], document) }
+    })
 }
 
 /// The document as YAML, as `openapi.yaml` holds it.
