@@ -217,21 +217,17 @@ impl Registry {
 
     /// The probes about which two models differed and which at least one of them took for a subject, latest first.
     pub async fn disagreements_about(&self, subject: SubjectId) -> Result<Vec<DisagreementAbout>, RegistryError> {
-        let rows: Vec<(DateTime<Utc>, String, String, String, Option<f32>, Option<f32>)> = sqlx::query_as(
-            "select d.at, m.name, a.name, d.kind, \
-               case when d.active_subject_id = $1 then d.active_similarity end, \
-               case when d.candidate_subject_id = $1 then d.candidate_similarity end \
+        let rows: Vec<AboutRow> = sqlx::query_as(
+            "select d.at, m.name as model, a.name as against, d.kind, \
+               case when d.active_subject_id = $1 then d.active_similarity end as active_similarity, \
+               case when d.candidate_subject_id = $1 then d.candidate_similarity end as candidate_similarity \
              from shadow_disagreements d join models m on m.id = d.model_id join models a on a.id = d.against_id \
              where d.active_subject_id = $1 or d.candidate_subject_id = $1 order by d.id desc",
         )
         .bind(subject.0)
         .fetch_all(&self.pool)
         .await?;
-        let about = |(at, model, against, kind, active_similarity, candidate_similarity): (_, _, _, String, _, _)| {
-            let kind = DisagreementKind::parse(&kind).ok_or_else(|| unknown_kind(&kind))?;
-            Ok(DisagreementAbout { at, model, against, kind, active_similarity, candidate_similarity })
-        };
-        rows.into_iter().map(about).collect()
+        rows.into_iter().map(DisagreementAbout::try_from).collect()
     }
 
     /// The probes about which a candidate and the active model differed, latest first.
@@ -294,6 +290,26 @@ async fn keep(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+#[derive(FromRow)]
+struct AboutRow {
+    at: DateTime<Utc>,
+    model: String,
+    against: String,
+    kind: String,
+    active_similarity: Option<f32>,
+    candidate_similarity: Option<f32>,
+}
+
+impl TryFrom<AboutRow> for DisagreementAbout {
+    type Error = RegistryError;
+
+    fn try_from(row: AboutRow) -> Result<Self, RegistryError> {
+        let AboutRow { at, model, against, kind, active_similarity, candidate_similarity } = row;
+        let kind = DisagreementKind::parse(&kind).ok_or_else(|| unknown_kind(&kind))?;
+        Ok(Self { at, model, against, kind, active_similarity, candidate_similarity })
+    }
 }
 
 fn unknown_kind(kind: &str) -> DbError {
