@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use crate::support::process::{Server, data_dir, faceid};
-use crate::support::{TestApp, eventually, photos};
+use crate::support::{TestApp, eventually};
 use crate::upkeep::database;
 
 /// How long bytes are waited for to go, on a machine that does other things as well.

@@ -84,11 +84,11 @@ impl World {
 pub struct Route {
     pub method: Method,
     pub path: String,
-    id: String,
+    pub id: String,
     /// `None`: it needs no key.
     permission: Option<String>,
-    fields: BTreeSet<String>,
-    in_query: bool,
+    pub fields: BTreeSet<String>,
+    pub in_query: bool,
 }
 
 pub struct Keys {
