@@ -117,7 +117,8 @@ impl Galleries {
     ) -> Result<Vec<Gallery>, GalleryError> {
         // Faces by subject, as their index has them: of those that are looked at, all but the last subject are whole.
         let query = format!(
-            "select g.id, g.name, g.policy, g.max_subjects, g.created_at, g.revision from ({candidates}) c join lateral ( \
+            "select g.id, g.name, g.policy, g.max_subjects, g.created_at, g.revision \
+             from ({candidates}) c join lateral ( \
                select * from galleries where id = c.id and erased_at is null and ($5::uuid[] is null or id = any($5)) \
                and $1 <= (select count(*) from (select from ( \
                  select subject_id, image_sha256, chip from present_faces where gallery_id = c.id \
