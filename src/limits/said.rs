@@ -17,7 +17,8 @@ pub struct Limits {
     /// Megapixels of photos a second: 0, or 0.001 to 100,000.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub megapixels_per_second: Option<f64>,
-    /// Megapixels at once after a pause, 1 to 4,000,000; a request with more is refused for good. Defaults to what comes in ten seconds.
+    /// Megapixels at once after a pause, 1 to 4,000,000; a request with more is refused for good. Defaults to what comes in ten
+    /// seconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub megapixel_burst: Option<u32>,
     /// Requests in work at a time, up to 1,000,000.
