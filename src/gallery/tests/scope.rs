@@ -165,7 +165,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
 }
 
 /// Methods that take names or ids of work that goes on for all galleries, or of what was found before in the scope.
-const OF_WHAT_WAS_FOUND: [&str; 14] = [
+const OF_WHAT_WAS_FOUND: [&str; 15] = [
     "chips_of",
     "chips_to_embed",
     "count_hidden",
@@ -176,6 +176,7 @@ const OF_WHAT_WAS_FOUND: [&str; 14] = [
     "find_subjects",
     "has_image",
     "missing_embeddings",
+    "note_export",
     "recheck_near",
     "set_aside",
     "store_embeddings",
