@@ -71,11 +71,4 @@ impl Fixture {
     async fn all(&self, filter: &Filter) -> Vec<Listed> {
         self.audit.list(filter, PageRequest::new(Some(200), None).unwrap()).await.unwrap().items
     }
-
-    async fn actions(&self) -> Vec<String> {
-        let mut actions: Vec<String> =
-            self.all(&Filter::default()).await.into_iter().map(|entry| entry.record.action).collect();
-        actions.reverse();
-        actions
-    }
 }

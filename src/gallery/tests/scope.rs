@@ -173,6 +173,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
 
 /// Methods that take names or ids of work that goes on for all galleries, or of what was found before in the scope.
 const OF_WHAT_WAS_FOUND: [&str; 18] = [
+const OF_WHAT_WAS_FOUND: [&str; 15] = [
     "chips_of",
     "chips_to_embed",
     "count_hidden",
@@ -185,6 +186,7 @@ const OF_WHAT_WAS_FOUND: [&str; 18] = [
     "findings_about",
     "has_image",
     "missing_embeddings",
+    "note_export",
     "recheck_near",
     "set_aside",
     "set_aside_about",
