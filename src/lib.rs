@@ -20,6 +20,7 @@ pub mod jobs;
 pub mod nn;
 pub mod registry;
 pub mod resident;
+pub mod sealing;
 pub mod service;
 pub mod telemetry;
 pub mod training;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::settings::{defaults, embedder_file};
 use super::{
-    AccessConfig, Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig, JobsConfig, Keys,
-    LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig, SearchConfig, Secret, Settings, THIS_PROGRAM,
-    TrialConfig,
+    AccessConfig, ChipKeySource, Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig,
+    JobsConfig, Keys, LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig, SearchConfig, Secret, Settings,
+    THIS_PROGRAM, TrialConfig,
 };
 use crate::types::Threshold;
 use crate::vision::Finder;
@@ -39,6 +39,7 @@ impl Settings {
                 may_be_open: bind.ip().is_loopback() || insecure,
                 insecure,
             },
+            chip_key: ChipKeySource::new(s.chip_key, s.chip_key_file, s.chip_key_command)?,
             http: HttpConfig {
                 bind,
                 cors_origins: s.cors_origins,

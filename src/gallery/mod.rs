@@ -4,6 +4,8 @@
 
 mod approximate;
 mod changes;
+mod chip_keys;
+mod chips;
 mod embeddings;
 mod enroll;
 mod erasure;
@@ -34,10 +36,12 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::db::{Notifications, Pool, Pools};
+use crate::sealing::Keyring;
 use crate::types::{GalleryId, ModelId, Scope, SubjectId, nfc};
 
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{CHANGES_KEPT, Changes, Feed, Template};
+pub use chip_keys::{ChipsDone, KeysUnder};
 pub use enroll::{Duplicate, Enrolled, Enrolment, Mismatch, NewFace, OnDoubt};
 pub use erasure::{Erased, Hidden, HiddenSubjects, Many, Matching, Piece, Place};
 pub use error::GalleryError;
@@ -69,12 +73,16 @@ pub struct Galleries {
     notifications: Notifications,
     /// Of the models that were asked for; a model never changes its dimension.
     dimensions: Arc<Mutex<HashMap<ModelId, usize>>>,
+    /// The master keys that wrap the keys of chips.
+    keyring: Keyring,
 }
 
 impl Galleries {
+    /// Without a master key: for what neither reads nor stores chips. Whatever does is given them by [`Self::open`].
     pub fn new(pools: &Pools) -> Self {
         let Pools { requests: pool, beside, notifications } = pools.clone();
-        Self { scope: Scope::All, pool, beside, notifications, dimensions: Arc::default() }
+        let (dimensions, keyring) = (Arc::default(), Keyring::default());
+        Self { scope: Scope::All, pool, beside, notifications, dimensions, keyring }
     }
 
     /// As somebody sees them who has a scope.

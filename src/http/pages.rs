@@ -46,6 +46,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/training-and-retraining.md",
     "docs/gpu.md",
     "docs/security.md",
+    "docs/encryption.md",
     "docs/performance.md",
     "docs/development.md",
     "docs/architecture.md",

@@ -58,6 +58,8 @@ pub enum JobKind {
     Measure,
     /// Builds and measures the search indexes of large galleries. Never ends.
     Index,
+    /// Encrypts chips of before there were keys, and wraps the keys of chips by the newest master key. Never ends.
+    Encrypt,
 }
 
 /// What may run side by side: one job of each lane at a time in a database, but for those that erase.
@@ -71,10 +73,11 @@ pub enum Lane {
     Embedding,
     Review,
     Measuring,
+    Encryption,
 }
 
 impl Lane {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Training,
         Self::Models,
         Self::Data,
@@ -83,6 +86,7 @@ impl Lane {
         Self::Embedding,
         Self::Review,
         Self::Measuring,
+        Self::Encryption,
     ];
 
     fn name(self) -> &'static str {
@@ -95,6 +99,7 @@ impl Lane {
             Self::Embedding => "embedding",
             Self::Review => "review",
             Self::Measuring => "measuring",
+            Self::Encryption => "encryption",
         }
     }
 
@@ -105,7 +110,7 @@ impl Lane {
 
     /// Whether its jobs are short steps, which take turns with those of other such lanes.
     pub fn is_stepped(self) -> bool {
-        matches!(self, Self::Erasure | Self::Embedding | Self::Review | Self::Measuring)
+        matches!(self, Self::Erasure | Self::Embedding | Self::Review | Self::Measuring | Self::Encryption)
     }
 
     /// Attempts in a row that may end badly before a job fails. What is to be erased, and what never ends, is tried for ever.
@@ -118,7 +123,7 @@ impl Lane {
 }
 
 impl JobKind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Retrain,
         Self::Evaluate,
         Self::Promote,
@@ -131,6 +136,7 @@ impl JobKind {
         Self::Review,
         Self::Measure,
         Self::Index,
+        Self::Encrypt,
     ];
 
     pub fn name(self) -> &'static str {
@@ -147,6 +153,7 @@ impl JobKind {
             Self::Review => "review",
             Self::Measure => "measure",
             Self::Index => "index",
+            Self::Encrypt => "encrypt",
         }
     }
 
@@ -160,12 +167,13 @@ impl JobKind {
             Self::Review => Lane::Review,
             Self::Measure => Lane::Measuring,
             Self::Index => Lane::Indexes,
+            Self::Encrypt => Lane::Encryption,
         }
     }
 
     /// Whether there is always one such job, which works whenever something is due.
     pub fn is_recurring(self) -> bool {
-        matches!(self, Self::Embed | Self::Review | Self::Measure | Self::Index)
+        matches!(self, Self::Embed | Self::Review | Self::Measure | Self::Index | Self::Encrypt)
     }
 
     /// The kinds of which there is always one job.

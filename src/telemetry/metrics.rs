@@ -50,6 +50,11 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("faceid_shadow_faces_total", "Faces that a candidate in the shadow was asked about, by outcome.");
     describe_gauge!("faceid_engine_info", "1, labelled with the device, precision and kernels in use.");
     describe_counter!("faceid_jobs_total", "Jobs that ended at this server, by kind and how they ended.");
+    describe_gauge!(
+        "faceid_chip_keys",
+        "Keys of chips, by the master key that wraps them, where the job encrypt runs."
+    );
+    describe_gauge!("faceid_plain_chips", "Chips that are not encrypted yet, where the job encrypt runs.");
     describe_counter!("faceid_follow_failures_total", "Times that this server could not follow the active model.");
     describe_gauge!("faceid_async_tasks", "Tasks of the async runtime that are alive.");
     describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory of the server process.");

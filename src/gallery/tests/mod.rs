@@ -2,6 +2,7 @@
 
 mod approximate;
 mod changes;
+mod chips;
 mod databases;
 mod embeddings;
 mod enrolment;

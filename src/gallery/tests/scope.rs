@@ -161,20 +161,23 @@ fn questions() -> Vec<(&'static str, Ask)> {
 }
 
 /// Methods that take names or ids of work that goes on for all galleries, or of what was found before in the scope.
-const OF_WHAT_WAS_FOUND: [&str; 14] = [
+const OF_WHAT_WAS_FOUND: [&str; 17] = [
     "chips_of",
     "chips_to_embed",
     "count_hidden",
     "count_hidden_together",
+    "encrypt_chips",
     "erase_piece_together",
     "erase_subject_piece",
     "faces_to_review",
     "find_subjects",
     "has_image",
     "missing_embeddings",
+    "plain_chips",
     "recheck_near",
     "set_aside",
     "store_embeddings",
+    "wrap_keys",
     // Refuses whoever sees but some.
     "create_gallery",
 ];

@@ -48,6 +48,7 @@ pub enum Code {
     SameSubject,
     PreconditionFailed,
     NoChip,
+    ChipUnreadable,
     NotEmbedded,
     TooFewSubjects,
     JobNotFound,
@@ -147,7 +148,7 @@ impl Code {
             Self::Starting | Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ChipUnreadable | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
