@@ -6,7 +6,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::chips::{seal_all, stored_key, work};
+use super::chips::{Spoiled, seal_all, stored_key, work};
 use super::{Galleries, GalleryError};
 use crate::db::Pools;
 use crate::sealing::{Keyring, MasterId, SealingError, StoredKey, is_sealed};
@@ -166,27 +166,7 @@ impl Galleries {
             rows.into_iter().map(anew).collect::<Vec<_>>()
         })
         .await?;
-        let (mut faces, mut keys, mut masters, mut spoiled) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (face, key) in wrapped {
-            match key {
-                Ok(key) => {
-                    faces.push(face.0);
-                    keys.push(key.bytes);
-                    masters.push(key.master.map(|id| id.as_bytes().to_vec()));
-                }
-                Err(error) => spoiled.push((face, error)),
-            }
-        }
-        let done = sqlx::query(
-            "update chip_keys k set key = n.key, master_id = n.master_id \
-             from unnest($1::uuid[], $2::bytea[], $3::bytea[]) as n (face_id, key, master_id) where k.face_id = n.face_id",
-        )
-        .bind(faces)
-        .bind(keys)
-        .bind(masters)
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
+        let (done, spoiled) = store_wrapped(&mut transaction, wrapped).await?;
         transaction.commit().await?;
         self.set_chips_aside(&spoiled).await?;
         Ok(Some(ChipsDone { done, set_aside: spoiled.len() as u64 }))
@@ -219,6 +199,34 @@ async fn keys_under(
         .bind(KEYS_OF_PIECE)
         .fetch_all(connection)
         .await?)
+}
+
+/// Puts keys in the place of the same ones, which are locked: how many, and those that cannot be read.
+async fn store_wrapped(
+    connection: &mut PgConnection,
+    wrapped: Vec<(FaceId, Result<StoredKey, SealingError>)>,
+) -> Result<(u64, Spoiled), GalleryError> {
+    let (mut faces, mut keys, mut masters, mut spoiled) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (face, key) in wrapped {
+        match key {
+            Ok(key) => {
+                faces.push(face.0);
+                keys.push(key.bytes);
+                masters.push(key.master.map(|id| id.as_bytes().to_vec()));
+            }
+            Err(error) => spoiled.push((face, error)),
+        }
+    }
+    let stored = sqlx::query(
+        "update chip_keys k set key = n.key, master_id = n.master_id \
+         from unnest($1::uuid[], $2::bytea[], $3::bytea[]) as n (face_id, key, master_id) where k.face_id = n.face_id",
+    )
+    .bind(faces)
+    .bind(keys)
+    .bind(masters)
+    .execute(connection)
+    .await?;
+    Ok((stored.rows_affected(), spoiled))
 }
 
 /// Puts sealed chips in the place of plain ones, which are locked.

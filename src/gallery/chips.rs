@@ -9,7 +9,7 @@ use super::{Galleries, GalleryError, SetAsideFrom, SetAsideItem};
 use crate::sealing::{Keyring, MasterId, SealedChip, SealingError, StoredKey};
 use crate::types::{FaceId, ModelId};
 
-/// From this many chips on, they are sealed and opened off the async threads: those of a batch, at some microseconds each.
+/// From this many chips on, they are sealed and opened off the async threads: those of a batch, at some ten microseconds each.
 const MANY: usize = 32;
 
 /// The photo that a face is of, of which it has a chip: its sha256, or that of the chip where it is not known. The chip is read
@@ -36,6 +36,18 @@ pub(super) struct ChipRow {
     pub chip: Vec<u8>,
     pub key: Option<Vec<u8>>,
     pub master_id: Option<Vec<u8>>,
+}
+
+/// Faces whose chips, or their keys, cannot be read, and why.
+pub(super) type Spoiled = Vec<(FaceId, SealingError)>;
+
+/// Chips of some faces, in no order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReadChips {
+    /// As JPEG.
+    pub chips: Vec<(FaceId, Vec<u8>)>,
+    /// Those that are damaged, or their keys.
+    pub unreadable: Vec<(FaceId, SealingError)>,
 }
 
 /// A face's chip, or why it cannot be read.
@@ -81,18 +93,16 @@ pub(super) async fn work<T: Send + 'static>(
 
 /// Those that can be read, and those that cannot. Fails if one is for want of a master key: then nothing is wrong with it, and
 /// another server, or this one with that key, can do the work.
-pub(super) fn readable(
-    opened: Vec<Opened>,
-) -> Result<(Vec<(FaceId, Vec<u8>)>, Vec<(FaceId, SealingError)>), GalleryError> {
-    let (mut chips, mut spoiled) = (Vec::with_capacity(opened.len()), Vec::new());
+pub(super) fn readable(opened: Vec<Opened>) -> Result<ReadChips, GalleryError> {
+    let mut read = ReadChips::default();
     for (face, chip) in opened {
         match chip {
-            Ok(chip) => chips.push((face, chip)),
+            Ok(chip) => read.chips.push((face, chip)),
             Err(source) if source.is_of_master() => return Err(GalleryError::UnreadableChip { face, source }),
-            Err(error) => spoiled.push((face, error)),
+            Err(error) => read.unreadable.push((face, error)),
         }
     }
-    Ok((chips, spoiled))
+    Ok(read)
 }
 
 impl Galleries {

@@ -4,10 +4,9 @@ use pgvector::HalfVector;
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
-use super::chips::{ChipRow, open_all, photo, readable};
+use super::chips::{ChipRow, ReadChips, open_all, photo, readable};
 use super::{Galleries, GalleryError, PhotoId, check_dimension};
 use crate::db::Transaction;
-use crate::sealing::SealingError;
 use crate::types::{Embedding, FaceId, GalleryId, ModelId, StoredEmbedding};
 
 /// Faces that are looked at in one go.
@@ -36,11 +35,8 @@ impl Galleries {
         Ok((missing.into_iter().map(FaceId).collect(), last.map(FaceId)))
     }
 
-    /// The chips (JPEG) of some faces, and those that cannot be read; those that are gone, or are being erased, are missing.
-    pub async fn chips_to_embed(
-        &self,
-        faces: &[FaceId],
-    ) -> Result<(Vec<(FaceId, Vec<u8>)>, Vec<(FaceId, SealingError)>), GalleryError> {
+    /// The chips of some faces; those that are gone, or are being erased, are missing.
+    pub async fn chips_to_embed(&self, faces: &[FaceId]) -> Result<ReadChips, GalleryError> {
         let ids: Vec<Uuid> = faces.iter().map(|face| face.0).collect();
         let rows: Vec<ChipRow> = sqlx::query_as(
             "select f.id, f.chip, k.key, k.master_id from lasting_faces f left join chip_keys k on k.face_id = f.id \

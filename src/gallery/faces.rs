@@ -54,6 +54,14 @@ struct FaceRow {
     created_at: DateTime<Utc>,
 }
 
+/// The chip of a face that is there, if it has one.
+#[derive(FromRow)]
+struct FaceChipRow {
+    chip: Option<Vec<u8>>,
+    key: Option<Vec<u8>>,
+    master_id: Option<Vec<u8>>,
+}
+
 /// Selects [`FaceRow`]s of `f`, a face.
 const SELECT: &str = "select f.id, f.subject_id, s.name as subject, f.gallery_id, g.name as gallery, f.bounding_box, \
     f.landmarks, f.detection_score, f.quality, f.image_sha256, f.metadata, f.created_at \
@@ -150,7 +158,7 @@ impl Galleries {
 
     /// The chip of a face, in the bytes that it was enrolled with.
     pub async fn chip(&self, id: FaceId) -> Result<Vec<u8>, GalleryError> {
-        let row: Option<(Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>)> = sqlx::query_as(AssertSqlSafe(format!(
+        let row: Option<FaceChipRow> = sqlx::query_as(AssertSqlSafe(format!(
             "select faces.chip, k.key, k.master_id from ({SELECT} where f.id = $1 and {WITHIN}) f join faces using (id) \
              left join chip_keys k on k.face_id = f.id"
         )))
@@ -158,7 +166,7 @@ impl Galleries {
         .bind(self.scope())
         .fetch_optional(&self.pool)
         .await?;
-        let (chip, key, master_id) = row.ok_or(GalleryError::FaceNotFound(id))?;
+        let FaceChipRow { chip, key, master_id } = row.ok_or(GalleryError::FaceNotFound(id))?;
         let chip = ChipRow { id: id.0, chip: chip.ok_or(GalleryError::NoChip(id))?, key, master_id };
         let (face, chip) = chip.open(&self.keyring);
         chip.map_err(|source| GalleryError::UnreadableChip { face, source })

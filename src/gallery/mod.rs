@@ -42,6 +42,7 @@ use crate::types::{GalleryId, ModelId, Scope, SubjectId, nfc};
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{CHANGES_KEPT, Changes, Feed, Template};
 pub use chip_keys::{ChipsDone, KeysUnder};
+pub use chips::ReadChips;
 pub use enroll::{Duplicate, Enrolled, Enrolment, Mismatch, NewFace, OnDoubt};
 pub use erasure::{Erased, Hidden, HiddenSubjects, Many, Matching, Piece, Place};
 pub use error::GalleryError;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::chips::{ChipRow, open_all, photo, readable};
+use super::chips::{ChipRow, ReadChips, open_all, photo, readable};
 use super::{Galleries, Gallery, GalleryError};
 use crate::types::{FaceId, GalleryId, SubjectId};
 
@@ -217,8 +217,8 @@ impl Galleries {
             photos.insert(FaceId(row.chip.id), PhotoId::new(row.photo)?);
             chips.push(row.chip);
         }
-        let (chips, spoiled) = readable(open_all(&self.keyring, chips).await?)?;
-        self.set_chips_aside(&spoiled).await?;
+        let ReadChips { chips, unreadable } = readable(open_all(&self.keyring, chips).await?)?;
+        self.set_chips_aside(&unreadable).await?;
         let stored = |(face, jpeg)| Some(StoredChip { face, photo: *photos.get(&face)?, jpeg });
         Ok(chips.into_iter().filter_map(stored).collect())
     }

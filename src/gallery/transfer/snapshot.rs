@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::super::chips::{ChipRow, open_all, readable};
+use super::super::chips::{ChipRow, ReadChips, open_all, readable};
 use super::super::galleries::gallery_of;
 use super::super::{Galleries, Gallery, GalleryError, Metadata};
 use super::{FaceRecord, Record, SubjectRecord};
@@ -165,10 +165,10 @@ impl Snapshot {
             row.chip.take().map(|chip| ChipRow { id, chip, key, master_id })
         };
         let stored = rows.iter_mut().filter_map(stored).collect();
-        let (chips, spoiled) = readable(open_all(&self.keyring, stored).await?)?;
+        let ReadChips { chips, unreadable } = readable(open_all(&self.keyring, stored).await?)?;
         let mut chips: HashMap<FaceId, Vec<u8>> = chips.into_iter().collect();
         rows.iter_mut().for_each(|row| row.chip = chips.remove(&FaceId(row.id)));
-        self.unreadable.extend(spoiled.into_iter().map(|(face, _)| face));
+        self.unreadable.extend(unreadable.into_iter().map(|(face, _)| face));
         Ok(())
     }
 }

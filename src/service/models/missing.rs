@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::Models;
 use crate::engine::{EngineError, Step};
-use crate::gallery::{SetAsideFrom, SetAsideItem};
+use crate::gallery::{ReadChips, SetAsideFrom, SetAsideItem};
 use crate::service::ServiceError;
 use crate::service::recognition::Loaded;
 use crate::service::work::{PIECE, patiently, rest};
@@ -105,7 +105,7 @@ impl Models {
 
     /// Embeds faces by their chips. What cannot be embedded is set aside.
     async fn embed_faces(&self, loaded: &Loaded, faces: &[FaceId]) -> Result<EmbeddedPiece, ServiceError> {
-        let (jpegs, unreadable) = self.galleries().chips_to_embed(faces).await?;
+        let ReadChips { chips: jpegs, unreadable } = self.galleries().chips_to_embed(faces).await?;
         let jpegs = Arc::new(jpegs);
         let decoded: Vec<(FaceId, Result<Chip, vision::ChipError>)> = patiently(|| {
             let jpegs = Arc::clone(&jpegs);

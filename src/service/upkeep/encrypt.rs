@@ -170,9 +170,8 @@ struct Shown(BTreeSet<String>);
 
 impl Shown {
     fn show(&mut self, keys: &[KeysUnder], plain: Option<u64>) {
-        let gone: Vec<&String> =
-            self.0.iter().filter(|known| !keys.iter().any(|under| name(under) == **known)).collect();
-        gone.into_iter().for_each(|master| gauge!("faceid_chip_keys", "master" => master.clone()).set(0.0));
+        let gone = self.0.iter().filter(|known| !keys.iter().any(|under| name(under) == **known));
+        gone.for_each(|master| gauge!("faceid_chip_keys", "master" => master.clone()).set(0.0));
         for under in keys {
             gauge!("faceid_chip_keys", "master" => name(under)).set(under.keys as f64);
             self.0.insert(name(under));
