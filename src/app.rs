@@ -13,13 +13,14 @@ use tracing::{info, warn};
 
 use crate::audit::Audit;
 use crate::blobs::{BlobError, Blobs};
-use crate::config::{Config, DatabaseConfig};
+use crate::config::{ChipKeySource, Config, ConfigError, DatabaseConfig};
 use crate::db::{Answers, Database, DbError};
 use crate::engine::{Engine, EngineError, EngineThreads, InputNormalisation, search_device};
 use crate::gallery::Galleries;
 use crate::jobs::{Jobs, Lane};
 use crate::nn::NetworkError;
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
+use crate::sealing::{Keyring, KeyringError};
 use crate::service::{
     Access, ChainError, ModelFiles, ServiceError, Services, StartProgress, StartStage, Stores, normalisation,
 };
@@ -44,6 +45,10 @@ pub enum AppError {
     OpenToEveryone { bind: SocketAddr },
     #[error("cannot sign by {}: {reason}", path.display())]
     SigningKey { path: PathBuf, reason: String },
+    #[error("there is no master key of chips in {from}: {error}")]
+    ChipKey { from: ChipKeySource, error: KeyringError },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("the detector {} cannot be used: {source}", path.display())]
     Detector { path: PathBuf, source: ServiceError },
     #[error(transparent)]
@@ -205,6 +210,23 @@ async fn migrated(database: Database) -> Result<Database, DbError> {
     }
 }
 
+/// The galleries, with the master keys of chips that the configuration gives.
+pub async fn open_galleries(database: &Database, config: &Config) -> Result<Galleries, AppError> {
+    let keyring = match &config.chip_key {
+        None => Keyring::default(),
+        Some(source) => {
+            let keys = source.read().await?;
+            let read = Keyring::read(keys.expose());
+            read.map_err(|error| AppError::ChipKey { from: source.clone(), error })?
+        }
+    };
+    if let Some(newest) = keyring.newest() {
+        let former: Vec<String> = keyring.ids().skip(1).map(|id| id.to_string()).collect();
+        info!(%newest, former = former.join(", "), "the keys of chips are encrypted by a master key");
+    }
+    Ok(Galleries::open(database.pools(), keyring).await.map_err(ServiceError::from)?)
+}
+
 /// Loads the active model, then tries all that a photo needs.
 async fn serve_model(
     config: &Config,
@@ -216,7 +238,7 @@ async fn serve_model(
     progress.reach(StartStage::Model);
     let search_device = search_device(config.engine.clone()).await?;
     let registry = Registry::new(database.pools());
-    let galleries = Galleries::new(database.pools());
+    let galleries = open_galleries(database, config).await?;
     let files = ModelFiles::new(engine.clone(), Blobs::open(&config.models.store)?, registry.clone(), &config.models);
     let active = models::active(config, &registry, &files).await?;
     let jobs = Jobs::new(database.pools(), config.jobs.lease);

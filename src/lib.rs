@@ -22,6 +22,7 @@ pub mod limits;
 pub mod nn;
 pub mod registry;
 pub mod resident;
+pub mod sealing;
 pub mod service;
 pub mod signing;
 pub mod telemetry;

@@ -4,7 +4,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{CliError, progress_bar, reach_database};
+use super::{CliError, progress_bar, reach_galleries};
 use crate::config::ConfigArgs;
 use crate::gallery::Galleries;
 use crate::registry::Registry;
@@ -43,9 +43,8 @@ pub struct Export {
 
 impl Export {
     pub async fn run(self) -> Result<ExitCode, CliError> {
-        let database = reach_database(self.config).await?;
-        let (galleries, registry) =
-            (Galleries::new(database.pools()).for_caller(&Caller::command()), Registry::new(database.pools()));
+        let (database, galleries) = reach_galleries(self.config).await?;
+        let registry = Registry::new(database.pools());
         let request = ExportRequest { gallery: self.gallery, model: self.model, chips: !self.no_chips };
         let exported = write_to(&self.file, &galleries, &registry, &request).await;
         database.close().await;
@@ -118,10 +117,14 @@ async fn run_export(
 }
 
 fn describe(exported: &Exported) -> String {
-    let Exported { gallery, subjects, faces, left_out, .. } = exported;
+    let Exported { gallery, subjects, faces, left_out, unreadable_chips, .. } = exported;
     let mut text = format!("exported {faces} faces of {subjects} subjects of the gallery {gallery}");
     if *left_out > 0 {
         text += &format!("\n  left out {left_out} faces that have neither an embedding of this model nor a chip here");
+    }
+    if *unreadable_chips > 0 {
+        text +=
+            &format!("\n  {unreadable_chips} chips cannot be read and are not in it: they or their keys are damaged");
     }
     text
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::export::is_standard;
-use super::{CliError, print_json, progress_bar, reach_database, say};
+use super::{CliError, print_json, progress_bar, reach_galleries, say};
 use crate::config::ConfigArgs;
-use crate::gallery::{Galleries, Ids};
+use crate::gallery::Ids;
 use crate::registry::Registry;
 use crate::transfer::{self, ImportRequest, Imported};
 use crate::types::{Caller, Name};
@@ -46,11 +46,8 @@ pub struct Import {
 impl Import {
     pub async fn run(self) -> Result<ExitCode, CliError> {
         let (reader, length) = open(&self.file)?;
-        let database = reach_database(self.config).await?;
-        let (galleries, registry) = (
-            Galleries::new(database.pools()).for_caller(&Caller::command()),
-            Registry::new(database.pools()).by(Caller::command().actor()),
-        );
+        let (database, galleries) = reach_galleries(self.config).await?;
+        let registry = Registry::new(database.pools()).by(Caller::command().actor());
         let ids = match (self.new_ids, self.skip_existing) {
             (true, _) => Ids::New,
             (_, true) => Ids::SkipExisting,

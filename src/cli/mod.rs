@@ -43,6 +43,7 @@ use crate::config::{Config, ConfigArgs, ConfigError, ignore_empty_variables};
 use crate::db::{Database, DbError, PageError};
 use crate::engine::EngineError;
 use crate::evaluation::EvaluationError;
+use crate::gallery::Galleries;
 use crate::http::{Problem, TlsError};
 use crate::nn::NetworkError;
 use crate::service::requests::Expiry;
@@ -286,12 +287,20 @@ impl MigrateArgs {
     }
 }
 
-/// The database of the configuration, also while a server uses it.
-async fn reach_database(mut args: ConfigArgs) -> Result<Database, CliError> {
+/// The database of the configuration with its galleries, also while a server uses it.
+async fn reach_galleries(mut args: ConfigArgs) -> Result<(Database, Galleries), CliError> {
     // A progress bar and a log do not go well together, unless the log was asked for. That statements are slow is no
     // news here.
     args.settings.log.get_or_insert_with(|| "warn,sqlx=error".to_owned());
-    Ok(crate::app::reach_database(&configure(args)?.database).await?)
+    let config = configure(args)?;
+    let database = crate::app::reach_database(&config.database).await?;
+    match crate::app::open_galleries(&database, &config).await {
+        Ok(galleries) => Ok((database, galleries)),
+        Err(error) => {
+            database.close().await;
+            Err(error.into())
+        }
+    }
 }
 
 /// A progress bar on standard error, which a template describes.

@@ -9,9 +9,9 @@ use chrono::TimeDelta;
 
 use super::settings::{defaults, embedder_file};
 use super::{
-    AccessConfig, AuditConfig, ClientAuth, Config, ConfigError, DatabaseConfig, DeviceChoice, EngineConfig, HttpConfig,
-    JobsConfig, Keys, LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig, SearchConfig, Secret, Settings,
-    THIS_PROGRAM, TlsConfig, TrialConfig,
+    AccessConfig, AuditConfig, ChipKeySource, ClientAuth, Config, ConfigError, DatabaseConfig, DeviceChoice,
+    EngineConfig, HttpConfig, JobsConfig, Keys, LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig,
+    SearchConfig, Secret, Settings, THIS_PROGRAM, TlsConfig, TrialConfig,
 };
 use crate::limits::{AddressLimits, Limits, Rate};
 use crate::types::Threshold;
@@ -45,6 +45,7 @@ impl Settings {
                 insecure,
                 limits,
             },
+            chip_key: ChipKeySource::new(s.chip_key, s.chip_key_file, s.chip_key_command)?,
             http: HttpConfig {
                 bind,
                 tls: tls(s.tls_cert, s.tls_key, s.tls_client_ca, s.tls_client_auth)?,

@@ -4,6 +4,7 @@
 //! TOML file, the file over the defaults. [`Config`] is what the parts are given: complete and checked.
 
 mod checks;
+mod chip_key;
 mod choices;
 mod settings;
 mod store;
@@ -20,6 +21,7 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
+pub use chip_key::ChipKeySource;
 pub use choices::{DeviceChoice, KernelsChoice, PrecisionChoice, ReclaimChoice, SearchChoice};
 pub use settings::{ConfigArgs, LogFormat, Settings, ignore_empty_variables};
 pub use store::{ModelStoreConfig, secret_variables};
@@ -55,6 +57,14 @@ pub enum ConfigError {
     NoClientCa { auth: ClientAuth },
     #[error("key_secret (FACEID_KEY_SECRET) needs at least 32 characters, such as `openssl rand -hex 32` prints")]
     WeakKeySecret,
+    #[error(
+        "say once where the master key of chips is: by chip_key (FACEID_CHIP_KEY), chip_key_file or chip_key_command"
+    )]
+    SeveralChipKeys,
+    #[error("cannot read the master key of chips (chip_key_file), {path}: {source}")]
+    UnreadableChipKey { path: PathBuf, source: std::io::Error },
+    #[error("chip_key_command does not print the master key of chips: {reason}")]
+    ChipKeyCommand { reason: String },
     #[error(
         "the model store {url} is in S3, and the environment holds no credentials for it; {found} is not read: set \
          AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`aws configure export-credentials --format env` shows them), or, for \
@@ -100,6 +110,8 @@ impl Serialize for Secret {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub access: AccessConfig,
+    /// `None`: no master key wraps the keys of chips.
+    pub chip_key: Option<ChipKeySource>,
     pub http: HttpConfig,
     pub database: DatabaseConfig,
     pub engine: EngineConfig,

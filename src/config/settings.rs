@@ -63,6 +63,15 @@ settings! {
     /// [default: one that the database holds]
     #[arg(long, env = "FACEID_KEY_SECRET", hide_env_values = true, value_name = "SECRET")]
     key_secret: Secret,
+    /// The master key by which the keys of chips are encrypted: no flag, for a flag shows in the list of processes; FACEID_CHIP_KEY
+    #[arg(skip)]
+    chip_key: Secret,
+    /// File with that key, 32 bytes in hexadecimal or base64; former ones in the lines below it [default: no master key]
+    #[arg(long, env = "FACEID_CHIP_KEY_FILE", value_name = "FILE")]
+    chip_key_file: PathBuf,
+    /// Command of a shell that prints it, such as one of a key management service [default: none]
+    #[arg(long, env = "FACEID_CHIP_KEY_COMMAND", value_name = "COMMAND")]
+    chip_key_command: String,
     /// Listen beyond loopback without keys
     #[arg(long, env = "FACEID_INSECURE", num_args = 0..=1, default_missing_value = "true",
         value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
@@ -314,7 +323,10 @@ impl ConfigArgs {
             Some(path) => read_file(path)?,
             None => Settings::default(),
         };
-        Ok(self.settings.or(file))
+        let mut said = self.settings.or(file);
+        // As with other settings, the environment wins over the file.
+        said.chip_key = super::chip_key::variable().or(said.chip_key);
+        Ok(said)
     }
 
     /// Where a server of this configuration is reached from its own machine.
@@ -395,6 +407,9 @@ pub(super) fn defaults(said: &Settings) -> Result<Settings, ConfigError> {
         client_key: None,
         admin_key: None,
         key_secret: None,
+        chip_key: None,
+        chip_key_file: None,
+        chip_key_command: None,
         insecure: Some(false),
         tls_cert: None,
         tls_key: None,

@@ -66,7 +66,8 @@ fn aws_profile() -> Option<String> {
 /// Names of the variables that are set and hold secrets, or lead to some: what other programs need not inherit.
 pub fn secret_variables() -> Vec<String> {
     let own = ["FACEID_CONFIG", "FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL", "FACEID_DATABASE_SESSION_URL"];
-    own.map(str::to_owned).into_iter().chain(provider_variables().map(|(name, _)| name)).collect()
+    let of_chips = ["FACEID_CHIP_KEY", "FACEID_CHIP_KEY_FILE", "FACEID_CHIP_KEY_COMMAND"];
+    own.into_iter().chain(of_chips).map(str::to_owned).chain(provider_variables().map(|(name, _)| name)).collect()
 }
 
 fn provider_options() -> Vec<(String, Secret)> {

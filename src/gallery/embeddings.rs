@@ -4,6 +4,7 @@ use pgvector::HalfVector;
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
+use super::chips::{ChipRow, ReadChips, open_all, photo, readable};
 use super::{Galleries, GalleryError, PhotoId, check_dimension};
 use crate::db::Transaction;
 use crate::types::{Embedding, FaceId, GalleryId, ModelId, StoredEmbedding};
@@ -34,15 +35,17 @@ impl Galleries {
         Ok((missing.into_iter().map(FaceId).collect(), last.map(FaceId)))
     }
 
-    /// The chips (JPEG) of some faces; those that are gone, or are being erased, are missing.
-    pub async fn chips_to_embed(&self, faces: &[FaceId]) -> Result<Vec<(FaceId, Vec<u8>)>, GalleryError> {
+    /// The chips of some faces; those that are gone, or are being erased, are missing.
+    pub async fn chips_to_embed(&self, faces: &[FaceId]) -> Result<ReadChips, GalleryError> {
         let ids: Vec<Uuid> = faces.iter().map(|face| face.0).collect();
-        let rows: Vec<(Uuid, Vec<u8>)> =
-            sqlx::query_as("select id, chip from lasting_faces where id = any($1) and chip is not null")
-                .bind(ids)
-                .fetch_all(&self.beside)
-                .await?;
-        Ok(rows.into_iter().map(|(id, chip)| (FaceId(id), chip)).collect())
+        let rows: Vec<ChipRow> = sqlx::query_as(
+            "select f.id, f.chip, k.key, k.master_id from lasting_faces f left join chip_keys k on k.face_id = f.id \
+             where f.id = any($1) and f.chip is not null",
+        )
+        .bind(ids)
+        .fetch_all(&self.beside)
+        .await?;
+        readable(open_all(&self.keyring, rows).await?)
     }
 
     /// How many faces of all galleries have a chip but no embedding of the model, but for those that were set aside. Reads all
@@ -89,21 +92,21 @@ impl Galleries {
     ) -> Result<Vec<Vec<(PhotoId, StoredEmbedding)>>, GalleryError> {
         // Of a face without a photo nobody knows whether it is a copy.
         let rows: Vec<(Vec<Vec<u8>>, Vec<HalfVector>)> = sqlx::query_as(
-            "with known as materialized (select e.subject_id, e.face_id, \
-               coalesce(f.image_sha256, sha256(f.chip), sha256(uuid_send(f.id))) as photo \
+            concat!("with known as materialized (select e.subject_id, e.face_id, \
+               coalesce(", photo!("f"), ", sha256(uuid_send(f.id))) as photo \
                from embeddings e join present_faces f on f.id = e.face_id where e.model_id = $1 and e.gallery_id = $2), \
              chosen as (select subject_id from known group by subject_id \
                order by (count(distinct photo) > 1) desc, md5(subject_id::text) limit $3), \
              distinct_photos as (select distinct on (c.subject_id, k.photo) c.subject_id, k.* \
                from chosen c cross join lateral ( \
-                 select e.face_id, e.embedding, coalesce(f.image_sha256, sha256(f.chip), sha256(uuid_send(f.id))) as photo \
+                 select e.face_id, e.embedding, coalesce(", photo!("f"), ", sha256(uuid_send(f.id))) as photo \
                  from embeddings e join faces f on f.id = e.face_id \
                  where e.gallery_id = $2 and e.subject_id = c.subject_id and e.model_id = $1 \
                ) k order by c.subject_id, k.photo, k.face_id), \
              numbered as (select *, row_number() over (partition by subject_id order by face_id) as number \
                from distinct_photos) \
              select array_agg(photo order by face_id), array_agg(embedding order by face_id) \
-             from numbered where number <= $4 group by subject_id order by subject_id",
+             from numbered where number <= $4 group by subject_id order by subject_id"),
         )
         .bind(model.0)
         .bind(gallery.0)

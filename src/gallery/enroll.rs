@@ -14,6 +14,7 @@ use super::subjects::find_or_create_subject;
 use super::{Galleries, GalleryError, Metadata, as_id, as_name, check_dimension};
 use crate::db::{MODELS_LOCK, Transaction};
 use crate::index::{Hit, Query};
+use crate::sealing::{MasterId, SealedChip};
 use crate::types::{
     BoundingBox, Embedding, FaceId, GalleryId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId,
 };
@@ -220,7 +221,9 @@ impl Enrolment<'_> {
             return Err(GalleryError::SubjectMismatch { subject: self.held.subject, similarity, threshold });
         }
         let face_id = FaceId::new();
-        insert_face(&mut self.transaction, face_id, self.held.gallery_id, self.held.subject_id, face).await?;
+        let sealed = self.galleries.keyring.seal(face_id, face.chip);
+        let ids = (face_id, self.held.gallery_id, self.held.subject_id);
+        insert_face(&mut self.transaction, ids, face, &sealed).await?;
         if let Some(expires_at) = face.subject_expires_at {
             // Its lock is held.
             sqlx::query("update subjects set expires_at = $2 where id = $1")
@@ -233,7 +236,6 @@ impl Enrolment<'_> {
         for (model, embedding) in others.map(|(model, embedding)| (*model, embedding)) {
             let expected = self.galleries.known_dimension(&mut self.transaction, model).await?;
             check_dimension(expected, embedding.dimension())?;
-            let ids = (face_id, self.held.gallery_id, self.held.subject_id);
             insert_embedding(&mut self.transaction, ids, model, embedding).await?;
         }
         let enrolled = Enrolled {
@@ -346,19 +348,19 @@ pub(super) async fn await_turn(
 
 async fn insert_face(
     connection: &mut PgConnection,
-    id: FaceId,
-    gallery: GalleryId,
-    subject: SubjectId,
+    (id, gallery, subject): (FaceId, GalleryId, SubjectId),
     face: &NewFace<'_>,
+    sealed: &SealedChip,
 ) -> Result<(), GalleryError> {
     sqlx::query(
-        "insert into faces (id, gallery_id, subject_id, chip, image_sha256, bounding_box, landmarks, \
-         detection_score, quality, metadata, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "with face as (insert into faces (id, gallery_id, subject_id, chip, image_sha256, bounding_box, landmarks, \
+           detection_score, quality, metadata, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)) \
+         insert into chip_keys (face_id, key, master_id, chip_sha256) values ($1, $12, $13, $14)",
     )
     .bind(id.0)
     .bind(gallery.0)
     .bind(subject.0)
-    .bind(face.chip)
+    .bind(&sealed.chip)
     .bind(face.image_sha256.as_slice())
     .bind(Json(face.bounding_box))
     .bind(Json(face.landmarks))
@@ -366,6 +368,9 @@ async fn insert_face(
     .bind(Json(face.quality))
     .bind(Json(face.metadata))
     .bind(face.expires_at)
+    .bind(&sealed.key.bytes)
+    .bind(sealed.key.master.as_ref().map(MasterId::as_bytes))
+    .bind(sealed.sha256.as_slice())
     .execute(&mut *connection)
     .await?;
     insert_embedding(connection, (id, gallery, subject), face.model, face.embedding).await

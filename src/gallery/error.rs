@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::Duplicate;
 use crate::db::{DbError, MayBeLocked, PageError};
+use crate::sealing::SealingError;
 use crate::types::{ErasureId, FaceId, ModelId};
 
 #[derive(Debug, Error)]
@@ -42,6 +43,17 @@ pub enum GalleryError {
     SubjectMismatch { subject: String, similarity: f32, threshold: f32 },
     #[error("the face {0} was enrolled without its chip")]
     NoChip(FaceId),
+    #[error("the chip of the face {face} cannot be read: {source}")]
+    UnreadableChip { face: FaceId, source: SealingError },
+    #[error(
+        "chips of this database are under master keys that are not given here: {}; give them (chip_key_file, FACEID_CHIP_KEY or \
+         chip_key_command), after the newest one if there is another ({})",
+        missing.join(", "),
+        if given.is_empty() { "none is given".to_owned() } else { format!("given: {}", given.join(", ")) }
+    )]
+    OtherChipKeys { missing: Vec<String>, given: Vec<String> },
+    #[error("work on chips ended early: {0}")]
+    Thread(String),
     #[error("a subject cannot be merged into itself")]
     SameSubject,
     /// Nothing was changed: somebody else was faster.

@@ -6,6 +6,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
+use super::chips::ChipRow;
 use super::quota::check_quota;
 use super::subjects::find_or_create_subject;
 use super::{Galleries, GalleryError, as_id};
@@ -57,6 +58,14 @@ struct FaceRow {
     metadata: Json<serde_json::Map<String, serde_json::Value>>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
+}
+
+/// The chip of a face that is there, if it has one.
+#[derive(FromRow)]
+struct FaceChipRow {
+    chip: Option<Vec<u8>>,
+    key: Option<Vec<u8>>,
+    master_id: Option<Vec<u8>>,
 }
 
 /// Selects [`FaceRow`]s of `f`, a face.
@@ -158,14 +167,18 @@ impl Galleries {
 
     /// The chip of a face, in the bytes that it was enrolled with.
     pub async fn chip(&self, id: FaceId) -> Result<Vec<u8>, GalleryError> {
-        let chip: Option<Option<Vec<u8>>> = sqlx::query_scalar(AssertSqlSafe(format!(
-            "select chip from ({SELECT} where f.id = $1 and {WITHIN}) f join faces using (id)"
+        let row: Option<FaceChipRow> = sqlx::query_as(AssertSqlSafe(format!(
+            "select faces.chip, k.key, k.master_id from ({SELECT} where f.id = $1 and {WITHIN}) f join faces using (id) \
+             left join chip_keys k on k.face_id = f.id"
         )))
         .bind(id.0)
         .bind(self.scope())
         .fetch_optional(&self.pool)
         .await?;
-        chip.ok_or(GalleryError::FaceNotFound(id))?.ok_or(GalleryError::NoChip(id))
+        let FaceChipRow { chip, key, master_id } = row.ok_or(GalleryError::FaceNotFound(id))?;
+        let chip = ChipRow { id: id.0, chip: chip.ok_or(GalleryError::NoChip(id))?, key, master_id };
+        let (face, chip) = chip.open(&self.keyring);
+        chip.map_err(|source| GalleryError::UnreadableChip { face, source })
     }
 
     /// Gives the face to another subject of its gallery, who is made if there is none of that name. The former subject

@@ -4,6 +4,8 @@
 
 mod approximate;
 mod changes;
+mod chip_keys;
+mod chips;
 mod embeddings;
 mod enroll;
 mod erasure;
@@ -38,10 +40,13 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::db::{Notifications, Pool, Pools};
+use crate::sealing::Keyring;
 use crate::types::{Actor, Caller, GalleryId, ModelId, Scope, SubjectId, nfc};
 
 pub use approximate::{IndexDue, SearchIndex};
 pub use changes::{CHANGES_KEPT, Changes, Feed, Template};
+pub use chip_keys::{ChipsDone, KeysUnder};
+pub use chips::ReadChips;
 pub use enroll::{Duplicate, Enrolled, Enrolment, Mismatch, NewFace, OnDoubt};
 pub use erasure::{
     Erased, ErasedFaces, Erasure, Hidden, HiddenSubjects, LastReclaim, Many, Matching, Piece, Place, REWRITTEN,
@@ -80,13 +85,17 @@ pub struct Galleries {
     notifications: Notifications,
     /// Of the models that were asked for; a model never changes its dimension.
     dimensions: Arc<Mutex<HashMap<ModelId, usize>>>,
+    /// The master keys that wrap the keys of chips.
+    keyring: Keyring,
 }
 
 impl Galleries {
+    /// Without a master key: for what neither reads nor stores chips. Whatever does is given them by [`Self::open`].
     pub fn new(pools: &Pools) -> Self {
         let Pools { requests: pool, beside, notifications } = pools.clone();
         let actor = Caller::server().actor();
-        Self { scope: Scope::All, actor, pool, beside, notifications, dimensions: Arc::default() }
+        let (dimensions, keyring) = (Arc::default(), Keyring::default());
+        Self { scope: Scope::All, actor, pool, beside, notifications, dimensions, keyring }
     }
 
     /// As somebody sees and changes them.

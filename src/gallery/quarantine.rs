@@ -18,6 +18,8 @@ pub enum SetAsideFrom {
     Measure,
     /// The index of a gallery cannot be built.
     Index,
+    /// A chip, or its key, cannot be read.
+    Chips,
 }
 
 impl SetAsideFrom {
@@ -27,6 +29,7 @@ impl SetAsideFrom {
             Self::Review => "review",
             Self::Measure => "measure",
             Self::Index => "index",
+            Self::Chips => "chips",
         }
     }
 }

@@ -3,9 +3,12 @@
 //! A photo that was enrolled for a subject again tells nothing new, and counts once: the image that was sent decides, or the
 //! chip where that image is not known.
 
+use std::collections::HashMap;
+
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::chips::{ChipRow, ReadChips, open_all, photo, readable};
 use super::{Galleries, Gallery, GalleryError};
 use crate::types::{FaceId, GalleryId, SubjectId};
 
@@ -59,6 +62,14 @@ struct KnownFaceRow {
     id: Uuid,
 }
 
+/// A chip as it is stored, with the photo that it is of.
+#[derive(FromRow)]
+struct PhotoRow {
+    #[sqlx(flatten)]
+    chip: ChipRow,
+    photo: Vec<u8>,
+}
+
 impl From<KnownFaceRow> for KnownFace {
     fn from(row: KnownFaceRow) -> Self {
         Self { gallery: GalleryId(row.gallery_id), subject: SubjectId(row.subject_id), face: FaceId(row.id) }
@@ -67,13 +78,15 @@ impl From<KnownFaceRow> for KnownFace {
 
 impl Galleries {
     pub async fn training_stock(&self, gallery: GalleryId) -> Result<TrainingStock, GalleryError> {
-        let (mated, without_chip, copies): (i64, i64, i64) = sqlx::query_as(
+        let (mated, without_chip, copies): (i64, i64, i64) = sqlx::query_as(concat!(
             "select count(*) filter (where photos > 1), coalesce(sum(faces - chips), 0)::bigint, \
                coalesce(sum(chips - photos), 0)::bigint \
              from (select count(*) as faces, count(chip) as chips, \
-               count(distinct coalesce(image_sha256, sha256(chip))) filter (where chip is not null) as photos \
-               from present_faces where gallery_id = $1 group by subject_id) s",
-        )
+               count(distinct ",
+            photo!("f"),
+            ") filter (where chip is not null) as photos \
+               from present_faces f where gallery_id = $1 group by subject_id) s"
+        ))
         .bind(gallery.0)
         .fetch_one(&self.pool.without_limits())
         .await?;
@@ -120,11 +133,12 @@ impl Galleries {
             "select g.* from ({candidates}) c join lateral ( \
                select * from galleries where id = c.id and erased_at is null and ($5::uuid[] is null or id = any($5)) \
                and $1 <= (select count(*) from (select from ( \
-                 select subject_id, image_sha256, chip from present_faces where gallery_id = c.id \
+                 select id, subject_id, image_sha256, chip from present_faces where gallery_id = c.id \
                  order by gallery_id, subject_id, id limit $4) f \
                where chip is not null group by subject_id \
-               having count(distinct coalesce(image_sha256, sha256(chip))) > 1) s)) g on true \
-             order by c.lot limit $2"
+               having count(distinct {photo}) > 1) s)) g on true \
+             order by c.lot limit $2",
+            photo = photo!("f"),
         );
         let galleries = sqlx::query_as(sqlx::AssertSqlSafe(query))
             .bind(i64::from(subjects))
@@ -139,12 +153,14 @@ impl Galleries {
 
     /// All faces of a gallery that have a chip, by subject and face; of those that show one subject on one photo the first.
     pub async fn faces_with_chip(&self, gallery: GalleryId) -> Result<Vec<KnownFace>, GalleryError> {
-        let rows: Vec<KnownFaceRow> = sqlx::query_as(
+        let rows: Vec<KnownFaceRow> = sqlx::query_as(concat!(
             "select gallery_id, subject_id, id from (select distinct on (subject_id, photo) * from ( \
-               select gallery_id, subject_id, id, coalesce(image_sha256, sha256(chip)) as photo \
-               from present_faces where gallery_id = $1 and chip is not null) f order by subject_id, photo, id) d \
-             order by subject_id, id",
-        )
+               select gallery_id, subject_id, id, ",
+            photo!("f"),
+            " as photo \
+               from present_faces f where gallery_id = $1 and chip is not null) f order by subject_id, photo, id) d \
+             order by subject_id, id"
+        ))
         .bind(gallery.0)
         .fetch_all(&self.pool.without_limits())
         .await?;
@@ -159,18 +175,22 @@ impl Galleries {
         subjects: u32,
         each: u32,
     ) -> Result<Vec<KnownFace>, GalleryError> {
-        let rows: Vec<KnownFaceRow> = sqlx::query_as(
-            "with chosen as (select subject_id from present_faces where gallery_id = $1 and chip is not null \
-               group by subject_id having count(distinct coalesce(image_sha256, sha256(chip))) > 1 \
+        let rows: Vec<KnownFaceRow> = sqlx::query_as(concat!(
+            "with chosen as (select subject_id from present_faces f where gallery_id = $1 and chip is not null \
+               group by subject_id having count(distinct ",
+            photo!("f"),
+            ") > 1 \
                order by md5(subject_id::text) limit $2), \
-             distinct_photos as (select distinct on (f.subject_id, coalesce(f.image_sha256, sha256(f.chip))) \
-               f.gallery_id, f.subject_id, f.id from present_faces f join chosen using (subject_id) \
-               where f.gallery_id = $1 and f.chip is not null \
-               order by f.subject_id, coalesce(f.image_sha256, sha256(f.chip)), f.id) \
+             distinct_photos as (select distinct on (subject_id, photo) * from ( \
+               select f.gallery_id, f.subject_id, f.id, ",
+            photo!("f"),
+            " as photo \
+               from present_faces f join chosen using (subject_id) \
+               where f.gallery_id = $1 and f.chip is not null) p order by subject_id, photo, id) \
              select gallery_id, subject_id, id from (select *, \
                row_number() over (partition by subject_id order by id) as number from distinct_photos) numbered \
-             where number <= $3 order by subject_id, id",
-        )
+             where number <= $3 order by subject_id, id"
+        ))
         .bind(gallery.0)
         .bind(i64::from(subjects))
         .bind(i64::from(each))
@@ -179,18 +199,27 @@ impl Galleries {
         Ok(rows.into_iter().map(KnownFace::from).collect())
     }
 
-    /// The chips of some faces, in no order; those that are gone are missing.
+    /// The chips of some faces, in no order; those that are gone are missing, as are those that cannot be read, which are set
+    /// aside.
     pub async fn chips_of(&self, faces: &[FaceId]) -> Result<Vec<StoredChip>, GalleryError> {
         let ids: Vec<Uuid> = faces.iter().map(|face| face.0).collect();
-        let rows: Vec<(Uuid, Vec<u8>, Vec<u8>)> = sqlx::query_as(
-            "select id, coalesce(image_sha256, sha256(chip)), chip from present_faces \
-             where id = any($1) and chip is not null",
-        )
+        let rows: Vec<PhotoRow> = sqlx::query_as(concat!(
+            "select f.id, f.chip, k.key, k.master_id, ",
+            photo!("f"),
+            " as photo from present_faces f left join chip_keys k on k.face_id = f.id \
+             where f.id = any($1) and f.chip is not null"
+        ))
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
-            .map(|(id, photo, jpeg)| Ok(StoredChip { face: FaceId(id), photo: PhotoId::new(photo)?, jpeg }))
-            .collect()
+        let (mut photos, mut chips) = (HashMap::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        for row in rows {
+            photos.insert(FaceId(row.chip.id), PhotoId::new(row.photo)?);
+            chips.push(row.chip);
+        }
+        let ReadChips { chips, unreadable } = readable(open_all(&self.keyring, chips).await?)?;
+        self.set_chips_aside(&unreadable).await?;
+        let stored = |(face, jpeg)| Some(StoredChip { face, photo: *photos.get(&face)?, jpeg });
+        Ok(chips.into_iter().filter_map(stored).collect())
     }
 }

@@ -58,7 +58,7 @@ pub async fn get_face(
 #[utoipa::path(
     get, path = "/faces/{face}/chip", tag = "faces", params(("face" = Uuid, Path, description = "Its id")),
     responses((status = 200, description = "The chip", body = Jpeg, content_type = "image/jpeg")),
-    extensions(("x-problems" = json!(["face_not_found", "no_chip"]))),
+    extensions(("x-problems" = json!(["face_not_found", "no_chip", "chip_unreadable"]))),
 )]
 pub async fn get_chip(enrolment: Enrolment, Path(face): Path<Uuid>, Fields(()): Fields<()>) -> Result<Jpeg, Problem> {
     Ok(Jpeg(enrolment.get_chip(FaceId(face)).await?.into()))

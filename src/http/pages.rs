@@ -51,6 +51,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/erasure.md",
     "docs/audit.md",
     "docs/retention.md",
+    "docs/encryption.md",
     "docs/performance.md",
     "docs/development.md",
     "docs/architecture.md",

@@ -223,6 +223,10 @@ impl From<GalleryError> for Problem {
             GalleryError::SameSubject => Self::new(Code::SameSubject, detail),
             GalleryError::OtherRevision => Self::new(Code::PreconditionFailed, detail),
             GalleryError::NoChip(_) => Self::new(Code::NoChip, detail),
+            GalleryError::UnreadableChip { .. } => {
+                error!(%detail, "a chip cannot be read");
+                Self::new(Code::ChipUnreadable, detail)
+            }
             GalleryError::InvalidPolicy(_) => Self::new(Code::InvalidField, detail).with_field("policy"),
             GalleryError::DefaultGallery => Self::new(Code::DefaultGallery, detail),
             GalleryError::DuplicateFace { matches } => Self {
@@ -237,9 +241,11 @@ impl From<GalleryError> for Problem {
                 Self::new(Code::InvalidField, detail).with_field("metadata")
             }
             GalleryError::OtherModel { .. } => Self::new(Code::ModelUnavailable, detail),
-            GalleryError::ModelNotFound(_) | GalleryError::Dimension { .. } | GalleryError::Inconsistent(_) => {
-                Self::internal(detail)
-            }
+            GalleryError::ModelNotFound(_)
+            | GalleryError::Dimension { .. }
+            | GalleryError::Inconsistent(_)
+            | GalleryError::OtherChipKeys { .. }
+            | GalleryError::Thread(_) => Self::internal(detail),
             GalleryError::Db(error) => error.into(),
         }
     }

@@ -63,6 +63,8 @@ pub enum JobKind {
     Reclaim,
     /// Erases what has expired. Never ends.
     Expire,
+    /// Encrypts chips of before there were keys, and wraps the keys of chips by the newest master key. Never ends.
+    Encrypt,
 }
 
 /// What may run side by side: one job of each lane at a time in a database, but for those that erase.
@@ -78,10 +80,11 @@ pub enum Lane {
     Measuring,
     Reclaiming,
     Retention,
+    Encryption,
 }
 
 impl Lane {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Training,
         Self::Models,
         Self::Data,
@@ -92,6 +95,7 @@ impl Lane {
         Self::Measuring,
         Self::Reclaiming,
         Self::Retention,
+        Self::Encryption,
     ];
 
     fn name(self) -> &'static str {
@@ -106,6 +110,7 @@ impl Lane {
             Self::Measuring => "measuring",
             Self::Reclaiming => "reclaiming",
             Self::Retention => "retention",
+            Self::Encryption => "encryption",
         }
     }
 
@@ -116,7 +121,10 @@ impl Lane {
 
     /// Whether its jobs are short steps, which take turns with those of other such lanes.
     pub fn is_stepped(self) -> bool {
-        matches!(self, Self::Erasure | Self::Embedding | Self::Review | Self::Measuring | Self::Retention)
+        matches!(
+            self,
+            Self::Erasure | Self::Embedding | Self::Review | Self::Measuring | Self::Retention | Self::Encryption
+        )
     }
 
     /// Attempts in a row that may end badly before a job fails. What is to be erased, and what never ends, is tried for ever.
@@ -129,7 +137,7 @@ impl Lane {
 }
 
 impl JobKind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Retrain,
         Self::Evaluate,
         Self::Promote,
@@ -144,6 +152,7 @@ impl JobKind {
         Self::Index,
         Self::Reclaim,
         Self::Expire,
+        Self::Encrypt,
     ];
 
     pub fn name(self) -> &'static str {
@@ -162,6 +171,7 @@ impl JobKind {
             Self::Index => "index",
             Self::Reclaim => "reclaim",
             Self::Expire => "expire",
+            Self::Encrypt => "encrypt",
         }
     }
 
@@ -177,12 +187,16 @@ impl JobKind {
             Self::Index => Lane::Indexes,
             Self::Reclaim => Lane::Reclaiming,
             Self::Expire => Lane::Retention,
+            Self::Encrypt => Lane::Encryption,
         }
     }
 
     /// Whether there is always one such job, which works whenever something is due.
     pub fn is_recurring(self) -> bool {
-        matches!(self, Self::Embed | Self::Review | Self::Measure | Self::Index | Self::Reclaim | Self::Expire)
+        matches!(
+            self,
+            Self::Embed | Self::Review | Self::Measure | Self::Index | Self::Reclaim | Self::Expire | Self::Encrypt
+        )
     }
 
     /// The kinds of which there is always one job.

@@ -307,7 +307,7 @@ async fn there_is_one_of_each_job_that_never_ends() {
     let jobs = a.list(PageRequest::new(None, None).unwrap()).await.unwrap().items;
     let mut kinds: Vec<&str> = jobs.iter().map(|job| job.kind.name()).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, ["embed", "expire", "index", "measure", "review"]);
+    assert_eq!(kinds, ["embed", "encrypt", "expire", "index", "measure", "reclaim", "review"]);
     assert!(matches!(a.cancel(jobs[0].id).await, Err(JobError::NotCancellable { .. })));
     let lease = a.claim(Lane::Review).await.unwrap().unwrap();
     assert!(b.claim(Lane::Review).await.unwrap().is_none());

@@ -66,6 +66,11 @@ fn install() -> Result<PrometheusHandle, BuildError> {
         Unit::Seconds,
         "When this server last found nothing more that has expired, as Unix time; absent while another one looks."
     );
+    describe_gauge!(
+        "faceid_chip_keys",
+        "Keys of chips, by the master key that wraps them, where the job encrypt runs."
+    );
+    describe_gauge!("faceid_plain_chips", "Chips that are not encrypted yet, where the job encrypt runs.");
     describe_counter!("faceid_follow_failures_total", "Times that this server could not follow the active model.");
     describe_gauge!(
         "faceid_tls_certificate_expires_timestamp_seconds",

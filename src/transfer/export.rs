@@ -32,6 +32,8 @@ pub struct Exported {
     pub faces: u64,
     /// Faces with neither an embedding of the model nor a chip that was asked for.
     pub left_out: u64,
+    /// Chips that cannot be read, and are not in the file.
+    pub unreadable_chips: u64,
 }
 
 /// Writes a gallery as it is now, whatever is written to it meanwhile. `progress` hears of faces, and of how many there
@@ -75,6 +77,7 @@ pub async fn export(
             break;
         }
     }
+    exported.unreadable_chips = snapshot.unreadable.len() as u64;
     drop(read);
     let written = writing.await.map_err(|error| TransferError::Thread(error.to_string()))?;
     written.map_err(TransferError::Write)?;

@@ -10,6 +10,7 @@ mod browsers;
 mod buckets;
 mod camera;
 mod cases;
+mod chip_keys;
 mod chips;
 mod cli;
 mod compare;

@@ -185,7 +185,18 @@ async fn a_chip_that_cannot_be_embedded_is_set_aside_and_stops_nothing() {
     app.enroll_people(4, 2).await;
     let mut connection = database(data.path()).await;
     sqlx::query("delete from embeddings").execute(&mut connection).await.unwrap();
-    sqlx::query("update faces set chip = 'no image' where id in (select id from faces order by id limit 2)")
+    // One is no image, which is encrypted as any other; the other cannot be read.
+    let faces: Vec<uuid::Uuid> =
+        sqlx::query_scalar("select id from faces order by id limit 2").fetch_all(&mut connection).await.unwrap();
+    let jpeg = app.get(&format!("/faces/{}/chip", faces[0])).await.body.to_vec();
+    let store = async |connection: &mut PgConnection, face: uuid::Uuid, chip: &[u8]| {
+        sqlx::query("delete from chip_keys where face_id = $1").bind(face).execute(&mut *connection).await.unwrap();
+        let update = "update faces set chip = $2 where id = $1";
+        sqlx::query(update).bind(face).bind(chip).execute(connection).await.unwrap();
+    };
+    store(&mut connection, faces[0], b"no image").await;
+    sqlx::query("update chip_keys set key = 'no key' where face_id = $1")
+        .bind(faces[1])
         .execute(&mut connection)
         .await
         .unwrap();
@@ -211,8 +222,7 @@ async fn a_chip_that_cannot_be_embedded_is_set_aside_and_stops_nothing() {
     .await;
     // What is still spoiled is set aside again; what can be embedded by now is.
     let face = items[0].face_id.unwrap();
-    let chip = "update faces set chip = (select chip from faces where octet_length(chip) > 100 limit 1) where id = $1";
-    sqlx::query(chip).bind(face.0).execute(&mut connection).await.unwrap();
+    store(&mut connection, face.0, &jpeg).await;
     for item in &items {
         app.post_json(&format!("/admin/quarantine/{}/retry", item.id), json!({})).await.expect(StatusCode::NO_CONTENT);
     }
@@ -247,7 +257,7 @@ async fn jobs_that_never_end_are_shown_and_cannot_be_cancelled() {
     .await;
     let mut kinds: Vec<&str> = recurring.iter().filter_map(|job| job["kind"].as_str()).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, ["embed", "expire", "index", "measure", "review"]);
+    assert_eq!(kinds, ["embed", "encrypt", "expire", "index", "measure", "reclaim", "review"]);
     let path = format!("/admin/jobs/{}/cancel", recurring[0]["id"].as_str().unwrap());
     app.post_json(&path, json!({})).await.expect_problem(409, Code::JobNotCancellable);
 }

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::super::{Galleries, GalleryError};
 use crate::db::{begin_log_anew, is_lock_timeout};
 
-/// Tables that hold embeddings and templates.
-pub const REWRITTEN: [&str; 2] = ["embeddings", "templates"];
+/// Tables that hold embeddings, templates, and the keys of chips, without which these are unreadable.
+pub const REWRITTEN: [&str; 3] = ["embeddings", "templates", "chip_keys"];
 
 /// Erasures whose bytes are reclaimed at once, at most; the rest has its turn the next time.
 const MOST: i64 = 100_000;

@@ -16,7 +16,7 @@ async fn another_model_is_filled_in_steps() {
     assert_eq!(db.galleries.missing_embeddings(next, None).await.unwrap(), (faces.clone(), Some(faces[4])));
     assert_eq!(db.galleries.missing_embeddings(next, Some(faces[2])).await.unwrap().0, faces[3..]);
     assert_eq!(db.galleries.missing_embeddings(next, Some(faces[4])).await.unwrap(), (vec![], None));
-    let chips = db.galleries.chips_to_embed(&faces[..1]).await.unwrap();
+    let ReadChips { chips, .. } = db.galleries.chips_to_embed(&faces[..1]).await.unwrap();
     assert_eq!(chips, [(faces[0], db.galleries.chip(faces[0]).await.unwrap())]);
 
     // What is set aside is missed by nobody, until it is to be tried again.

@@ -303,7 +303,7 @@ async fn faces_on_their_way_to_somebody_who_is_merged_arrive_where_that_one_went
     let next = db.registry.register("next", [2; 32], 8).await.unwrap().id;
     let on_their_way = db.galleries.missing_embeddings(next, None).await.unwrap().0;
     assert_eq!((on_their_way.len(), db.galleries.count_missing_embeddings(next).await.unwrap()), (652, 652));
-    let chips = db.galleries.chips_to_embed(&on_their_way).await.unwrap();
+    let ReadChips { chips, .. } = db.galleries.chips_to_embed(&on_their_way).await.unwrap();
     assert_eq!(chips.len(), 652);
     let made: Vec<_> = on_their_way.iter().map(|face| (*face, Random(7).embedding_of(8))).collect();
     assert_eq!(db.galleries.store_embeddings(next, &made).await.unwrap(), 652);

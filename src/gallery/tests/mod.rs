@@ -3,6 +3,7 @@
 mod approximate;
 mod audit;
 mod changes;
+mod chips;
 mod databases;
 mod embeddings;
 mod enrolment;

@@ -172,13 +172,13 @@ fn questions() -> Vec<(&'static str, Ask)> {
 }
 
 /// Methods that take names or ids of work that goes on for all galleries, or of what was found before in the scope.
-const OF_WHAT_WAS_FOUND: [&str; 18] = [
-const OF_WHAT_WAS_FOUND: [&str; 15] = [
+const OF_WHAT_WAS_FOUND: [&str; 22] = [
     "chips_of",
     "chips_to_embed",
     "count_hidden",
     "count_hidden_together",
     "embeddings_of",
+    "encrypt_chips",
     "erase_piece_together",
     "erase_subject_piece",
     "faces_to_review",
@@ -187,11 +187,13 @@ const OF_WHAT_WAS_FOUND: [&str; 15] = [
     "has_image",
     "missing_embeddings",
     "note_export",
+    "plain_chips",
     "recheck_near",
     "set_aside",
     "set_aside_about",
     "store_embeddings",
     "templates_of",
+    "wrap_keys",
     // Refuses whoever sees but some.
     "create_gallery",
 ];

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::super::chips::seal_all;
 use super::super::enroll::{OnDoubt, await_turn};
 use super::super::quota::check_quota;
 use super::super::{Galleries, GalleryError, Metadata, Policy, as_id, check_dimension};
@@ -15,6 +16,7 @@ use super::copy::Rows;
 use super::{FaceRecord, Ids, IntakeError, Record, SubjectRecord};
 use crate::audit::Action;
 use crate::db::{MODELS_LOCK, Topic, Transaction, notify};
+use crate::sealing::{MasterId, SealedChip};
 use crate::types::{FaceId, GalleryId, ModelId, Name, Scope, SubjectId};
 
 /// From this many faces on, Postgres is asked to look anew at what its tables hold: plans made for an empty table
@@ -55,11 +57,12 @@ pub struct Stored {
     pub expired: u64,
 }
 
-/// A face with the ids that it will have.
+/// A face with the ids that it will have, whose chip is sealed.
 struct Placed {
     id: FaceId,
     subject: SubjectId,
     face: FaceRecord,
+    sealed: Option<SealedChip>,
 }
 
 impl Galleries {
@@ -87,10 +90,11 @@ impl Intake {
         if subjects_created > 0 {
             check_quota(&mut transaction, gallery).await?;
         }
-        let placed: Vec<Placed> =
+        let mut placed: Vec<Placed> =
             records.into_iter().filter_map(|record| self.place(record, &subjects)).collect::<Result<_, _>>()?;
-        let chips = placed.iter().filter(|placed| placed.face.chip.is_some()).count() as u64;
+        self.seal(&mut placed).await?;
         let faces = copy_faces(&mut transaction, gallery, &placed).await?;
+        let chips = copy_chip_keys(&mut transaction, &placed).await?;
         let embeddings = match self.model {
             Some(model) => copy_embeddings(&mut transaction, gallery, model, &placed).await?,
             None => 0,
@@ -130,7 +134,7 @@ impl Intake {
         }
         if self.faces >= ANALYZE_FROM {
             // A table whose index is being built would hold up the import for minutes; autovacuum comes to it later.
-            let analyze = "analyze (skip_locked) subjects, faces, embeddings, templates";
+            let analyze = "analyze (skip_locked) subjects, faces, chip_keys, embeddings, templates";
             sqlx::query(analyze).execute(&self.galleries.pool.without_limits()).await?;
         }
         Ok(())
@@ -270,7 +274,16 @@ impl Intake {
         let id = face.id.filter(|_| self.ids != Ids::New).unwrap_or_else(FaceId::new);
         let subject = subjects.get(&record.subject.name).copied();
         let subject = subject.ok_or(GalleryError::Inconsistent("a subject was not stored"));
-        Some(subject.map(|subject| Placed { id, subject, face }))
+        Some(subject.map(|subject| Placed { id, subject, face, sealed: None }))
+    }
+
+    /// Takes the chips and seals them.
+    async fn seal(&self, placed: &mut [Placed]) -> Result<(), GalleryError> {
+        let chips = placed.iter_mut().filter_map(|placed| Some((placed.id, placed.face.chip.take()?))).collect();
+        let mut sealed: HashMap<FaceId, SealedChip> =
+            seal_all(&self.galleries.keyring, chips).await?.into_iter().collect();
+        placed.iter_mut().for_each(|placed| placed.sealed = sealed.remove(&placed.id));
+        Ok(())
     }
 }
 
@@ -388,12 +401,12 @@ async fn copy_faces(connection: &mut PgConnection, gallery: GalleryId, placed: &
     }
     let now = Utc::now();
     let mut rows = Rows::new(12);
-    for Placed { id, subject, face } in placed {
+    for Placed { id, subject, face, sealed } in placed {
         rows.begin();
         rows.uuid(id.0);
         rows.uuid(gallery.0);
         rows.uuid(subject.0);
-        rows.bytea(face.chip.as_deref());
+        rows.bytea(sealed.as_ref().map(|sealed| sealed.chip.as_slice()));
         rows.bytea(face.image_sha256.as_ref().map(<[u8; 32]>::as_slice));
         rows.jsonb(face.bounding_box.as_ref())?;
         rows.jsonb(face.landmarks.as_ref())?;
@@ -411,6 +424,24 @@ async fn copy_faces(connection: &mut PgConnection, gallery: GalleryId, placed: &
     .await
 }
 
+/// Returns how many there were.
+async fn copy_chip_keys(connection: &mut PgConnection, placed: &[Placed]) -> Result<u64, GalleryError> {
+    let mut rows = Rows::new(4);
+    let mut any = false;
+    for (id, sealed) in placed.iter().filter_map(|placed| Some((placed.id, placed.sealed.as_ref()?))) {
+        any = true;
+        rows.begin();
+        rows.uuid(id.0);
+        rows.bytea(Some(&sealed.key.bytes));
+        rows.bytea(sealed.key.master.as_ref().map(MasterId::as_bytes));
+        rows.bytea(Some(&sealed.sha256));
+    }
+    if !any {
+        return Ok(0);
+    }
+    rows.send(connection, "copy chip_keys (face_id, key, master_id, chip_sha256) from stdin (format binary)").await
+}
+
 async fn copy_embeddings(
     connection: &mut PgConnection,
     gallery: GalleryId,
@@ -419,7 +450,7 @@ async fn copy_embeddings(
 ) -> Result<u64, GalleryError> {
     let mut rows = Rows::new(6);
     let mut any = false;
-    for Placed { id, subject, face } in placed {
+    for Placed { id, subject, face, .. } in placed {
         let Some(embedding) = &face.embedding else { continue };
         any = true;
         rows.begin();

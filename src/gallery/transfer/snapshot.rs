@@ -1,6 +1,6 @@
 //! Reads a whole gallery as it was at one moment, without ever holding much of it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 use pgvector::HalfVector;
@@ -8,10 +8,12 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::super::chips::{ChipRow, ReadChips, open_all, readable};
 use super::super::galleries::gallery_of;
 use super::super::{Galleries, Gallery, GalleryError, Metadata};
 use super::{FaceRecord, Record, SubjectRecord};
 use crate::db::Transaction;
+use crate::sealing::Keyring;
 use crate::types::{BoundingBox, FaceId, Landmarks, ModelId, Name, Quality, StoredEmbedding, SubjectId};
 
 /// Subjects, and faces, that are read at once.
@@ -24,7 +26,10 @@ pub struct Snapshot {
     pub gallery: Gallery,
     pub subjects: u64,
     pub faces: u64,
+    /// Faces so far whose chips cannot be read; their records have none.
+    pub unreadable: Vec<FaceId>,
     reading: Reading,
+    keyring: Keyring,
 }
 
 /// How far it was read: two lists in the order of the subjects' ids, each read a chunk ahead.
@@ -64,6 +69,8 @@ struct FaceRow {
     embedding: Option<HalfVector>,
     norm: Option<f32>,
     chip: Option<Vec<u8>>,
+    key: Option<Vec<u8>>,
+    master_id: Option<Vec<u8>>,
 }
 
 impl Galleries {
@@ -80,7 +87,8 @@ impl Galleries {
         .fetch_one(&mut *transaction)
         .await?;
         let (subjects, faces) = (subjects.unsigned_abs(), faces.unsigned_abs());
-        Ok(Snapshot { transaction, gallery, subjects, faces, reading: Reading::default() })
+        let (unreadable, reading, keyring) = (Vec::new(), Reading::default(), self.keyring.clone());
+        Ok(Snapshot { transaction, gallery, subjects, faces, unreadable, reading, keyring })
     }
 }
 
@@ -126,10 +134,11 @@ impl Snapshot {
     }
 
     async fn read_faces(&mut self, model: Option<ModelId>, chips: bool) -> Result<(), GalleryError> {
-        let rows: Vec<FaceRow> = sqlx::query_as(
+        let mut rows: Vec<FaceRow> = sqlx::query_as(
             "select f.id, f.subject_id, f.metadata, f.created_at, f.expires_at, f.image_sha256, f.bounding_box, f.landmarks, \
-             f.detection_score, f.quality, e.embedding, e.norm, case when $4 then f.chip end as chip \
+             f.detection_score, f.quality, e.embedding, e.norm, case when $4 then f.chip end as chip, k.key, k.master_id \
              from present_faces f left join embeddings e on e.face_id = f.id and e.model_id = $5 \
+             left join chip_keys k on $4 and k.face_id = f.id \
              where f.gallery_id = $1 and (f.subject_id, f.id) > ($2, $3) \
              and not exists (select from subjects s where s.id = f.subject_id and s.expires_at <= now()) \
              order by f.subject_id, f.id limit $6",
@@ -146,9 +155,24 @@ impl Snapshot {
             Some(last) => self.reading.last_face = (last.subject_id, last.id),
             None => self.reading.all_faces = true,
         }
+        self.open_chips(&mut rows).await?;
         for row in rows {
             self.reading.faces.push_back((row.subject_id, row.try_into()?));
         }
+        Ok(())
+    }
+
+    /// Opens the chips of rows. Fails for want of a master key; a chip with which something is wrong is left out.
+    async fn open_chips(&mut self, rows: &mut [FaceRow]) -> Result<(), GalleryError> {
+        let stored = |row: &mut FaceRow| {
+            let (id, key, master_id) = (row.id, row.key.take(), row.master_id.take());
+            row.chip.take().map(|chip| ChipRow { id, chip, key, master_id })
+        };
+        let stored = rows.iter_mut().filter_map(stored).collect();
+        let ReadChips { chips, unreadable } = readable(open_all(&self.keyring, stored).await?)?;
+        let mut chips: HashMap<FaceId, Vec<u8>> = chips.into_iter().collect();
+        rows.iter_mut().for_each(|row| row.chip = chips.remove(&FaceId(row.id)));
+        self.unreadable.extend(unreadable.into_iter().map(|(face, _)| face));
         Ok(())
     }
 }

@@ -52,6 +52,7 @@ pub enum Code {
     SameSubject,
     PreconditionFailed,
     NoChip,
+    ChipUnreadable,
     NotEmbedded,
     TooFewSubjects,
     JobNotFound,
@@ -166,7 +167,7 @@ impl Code {
             Self::Starting | Self::Overloaded | Self::DatabaseUnavailable | Self::ModelUnavailable | Self::Timeout => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ChipUnreadable | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -18,7 +18,8 @@ pub struct Job {
     /// As it was asked for, with the defaults that were taken.
     #[schema(value_type = Object)]
     pub settings: Value,
-    /// How far it is: `stage` and, where they are known, `done` of `total` and `seconds_left`.
+    /// How far it is: `stage` and, where they are known, `done` of `total` and `seconds_left`; of `encrypt` also `state`: how many
+    /// keys of chips are under which master key.
     #[schema(value_type = Option<Object>)]
     pub progress: Option<Value>,
     /// Of a job that succeeded.
@@ -42,7 +43,7 @@ pub struct Job {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SetAside {
     pub id: uuid::Uuid,
-    /// What was being done: `embed`, `review`, `measure` or `index`.
+    /// What was being done: `embed`, `review`, `measure` or `index`; `chips`: reading a chip or its key.
     pub work: String,
     /// The name of the model.
     pub model: String,

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::Models;
 use crate::engine::{EngineError, Step};
-use crate::gallery::{SetAsideFrom, SetAsideItem};
+use crate::gallery::{ReadChips, SetAsideFrom, SetAsideItem};
 use crate::service::ServiceError;
 use crate::service::recognition::Loaded;
 use crate::service::work::{PIECE, patiently, rest};
@@ -105,14 +105,17 @@ impl Models {
 
     /// Embeds faces by their chips. What cannot be embedded is set aside.
     async fn embed_faces(&self, loaded: &Loaded, faces: &[FaceId]) -> Result<EmbeddedPiece, ServiceError> {
-        let jpegs = Arc::new(self.galleries().chips_to_embed(faces).await?);
+        let ReadChips { chips: jpegs, unreadable } = self.galleries().chips_to_embed(faces).await?;
+        let jpegs = Arc::new(jpegs);
         let decoded: Vec<(FaceId, Result<Chip, vision::ChipError>)> = patiently(|| {
             let jpegs = Arc::clone(&jpegs);
             let decode = move || jpegs.iter().map(|(face, jpeg)| (*face, vision::decode_chip(jpeg))).collect();
             async { Ok(self.parts.engine.on_cpu(Step::Chips, decode).await?) }
         })
         .await?;
-        let (mut chips, mut spoiled) = (Vec::new(), Vec::new());
+        let unreadable =
+            unreadable.into_iter().map(|(face, error)| (face, format!("its chip cannot be read: {error}")));
+        let (mut chips, mut spoiled) = (Vec::new(), unreadable.collect::<Vec<_>>());
         for (face, chip) in decoded {
             match chip {
                 Ok(chip) => chips.push((face, chip)),

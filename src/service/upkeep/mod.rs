@@ -2,6 +2,7 @@
 //! in memory.
 
 mod embed;
+mod encrypt;
 mod erase;
 mod expire;
 mod indexes;

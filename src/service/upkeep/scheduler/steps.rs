@@ -16,6 +16,7 @@ use super::fairness::Fairness;
 use crate::jobs::{JobError, JobKind, Lane, Lease};
 use crate::service::upkeep::Upkeep;
 use crate::service::upkeep::embed::Embedding;
+use crate::service::upkeep::encrypt::Encrypting;
 use crate::service::upkeep::erase::Erasing;
 use crate::service::upkeep::expire::Expiring;
 use crate::service::upkeep::measure::Measuring;
@@ -76,6 +77,7 @@ enum Task {
     Review(Reviewing),
     Measure(Measuring),
     Expire(Expiring),
+    Encrypt(Encrypting),
 }
 
 impl Task {
@@ -87,6 +89,7 @@ impl Task {
             JobKind::Review => Self::Review(Reviewing::new()),
             JobKind::Measure => Self::Measure(Measuring::default()),
             JobKind::Expire => Self::Expire(Expiring::default()),
+            JobKind::Encrypt => Self::Encrypt(Encrypting::default()),
             kind => return Err(Failure::Final(format!("a job of kind {} has no steps", kind.name()))),
         })
     }
@@ -99,6 +102,15 @@ impl Task {
             Self::Review(reviewing) => Ok(reviewing.step(upkeep).await?),
             Self::Measure(measuring) => Ok(measuring.step(upkeep).await?),
             Self::Expire(expiring) => Ok(expiring.step(upkeep).await?),
+            Self::Encrypt(encrypting) => Ok(encrypting.step(upkeep).await?),
+        }
+    }
+
+    /// What its progress says beside how far it is, also while nothing is due.
+    fn state(&self) -> Option<Value> {
+        match self {
+            Self::Encrypt(encrypting) => Some(encrypting.state()),
+            _ => None,
         }
     }
 }
@@ -115,6 +127,8 @@ struct Held {
     /// When the work in hand began, and how far it was then.
     began: Option<(Instant, u64)>,
     reported: Option<Instant>,
+    /// [`Task::state`], as it was told when nothing was due.
+    state: Option<Value>,
     /// Steps in a row that failed.
     failures: u32,
 }
@@ -124,7 +138,8 @@ impl Held {
         let now = Instant::now();
         let keeping = lease.clone();
         let keeper = tokio::spawn(async move { keeping.keep().await }).abort_handle();
-        Self { lease, keeper, lane, task, stepped_at: now, ready_at: now, began: None, reported: None, failures: 0 }
+        let (stepped_at, ready_at) = (now, now);
+        Self { lease, keeper, lane, task, stepped_at, ready_at, began: None, reported: None, state: None, failures: 0 }
     }
 
     fn kind(&self) -> JobKind {
@@ -148,6 +163,9 @@ impl Held {
         });
         if let Some(totals) = &progress.totals {
             told["totals"] = totals.clone();
+        }
+        if let Some(state) = self.task.state() {
+            told["state"] = state;
         }
         self.lease.report(&told).await
     }
@@ -301,11 +319,17 @@ async fn conclude(held: &mut Held, outcome: Result<Step, Failure>) -> bool {
 
 /// Says once that nothing is due.
 async fn idle(held: &mut Held) -> Result<(), JobError> {
-    if held.began.take().is_none() && held.reported.is_some() {
+    let state = held.task.state();
+    if held.began.take().is_none() && held.reported.is_some() && state == held.state {
         return Ok(());
     }
     held.reported = Some(Instant::now());
-    held.lease.report(&json!({"stage": "idle"})).await
+    held.state = state;
+    let mut told = json!({"stage": "idle"});
+    if let Some(state) = &held.state {
+        told["state"] = state.clone();
+    }
+    held.lease.report(&told).await
 }
 
 fn ended(held: &Held, noted: Result<(), JobError>) -> bool {
