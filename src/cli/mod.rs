@@ -50,7 +50,7 @@ use crate::service::requests::Expiry;
 use crate::service::{ServiceError, training_exit};
 use crate::training::TrainingError;
 use crate::transfer::TransferError;
-use crate::types::{Name, Threshold};
+use crate::types::{Caller, Name, Threshold};
 
 /// Face recognition: enroll people with one photo, identify and verify them.
 #[derive(Parser)]
@@ -295,7 +295,7 @@ async fn reach_galleries(mut args: ConfigArgs) -> Result<(Database, Galleries), 
     let config = configure(args)?;
     let database = crate::app::reach_database(&config.database).await?;
     match crate::app::open_galleries(&database, &config).await {
-        Ok(galleries) => Ok((database, galleries)),
+        Ok(galleries) => Ok((database, galleries.for_caller(&Caller::command()))),
         Err(error) => {
             database.close().await;
             Err(error.into())

@@ -48,6 +48,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/training-and-retraining.md",
     "docs/gpu.md",
     "docs/security.md",
+    "docs/privacy.md",
     "docs/erasure.md",
     "docs/audit.md",
     "docs/retention.md",
