@@ -74,8 +74,11 @@ def form(name: str, files: list[bytes]) -> bytes:
     return parts + f"--{BOUNDARY}--\r\n".encode()
 
 
-def post(connection: http.client.HTTPConnection, path: str, body: bytes, media: str = f"multipart/form-data; boundary={BOUNDARY}") -> dict:
-    connection.request("POST", path, body, {"Content-Type": media})
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+
+
+def post(connection: http.client.HTTPConnection, path: str, body: bytes, media: str = FORM, key: str | None = None) -> dict:
+    connection.request("POST", path, body, {"Content-Type": media} | ({"x-api-key": key} if key else {}))
     answer = connection.getresponse()
     said = answer.read()
     if answer.status not in (200, 201):
@@ -89,7 +92,7 @@ def singly(at: Server, photos: list[bytes], connections: int) -> list[int]:
 
     def some(part: list[bytes]) -> list[int]:
         with at.connect() as connection:
-            return [len(post(connection, "/identify", body)["faces"]) for body in part]
+            return [len(post(connection, "/identify", body, key=at.key)["faces"]) for body in part]
 
     with ThreadPoolExecutor(connections) as clients:
         parts = list(clients.map(some, [bodies[first::connections] for first in range(connections)]))

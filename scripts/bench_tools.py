@@ -114,6 +114,8 @@ class Server:
 
     port: int
     layout: str
+    # That requests show, if it asks for one.
+    key: str | None = None
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
