@@ -10,7 +10,7 @@ use crate::gallery::Galleries;
 use crate::registry::Registry;
 use crate::service::DEFAULT_GALLERY_NAME;
 use crate::transfer::{ExportRequest, Exported, export};
-use crate::types::{Caller, Name};
+use crate::types::Name;
 
 /// Bytes that are written at once.
 const BUFFER: usize = 1 << 20;

@@ -288,11 +288,8 @@ impl MigrateArgs {
 }
 
 /// The database of the configuration with its galleries, also while a server uses it.
-async fn reach_galleries(mut args: ConfigArgs) -> Result<(Database, Galleries), CliError> {
-    // A progress bar and a log do not go well together, unless the log was asked for. That statements are slow is no
-    // news here.
-    args.settings.log.get_or_insert_with(|| "warn,sqlx=error".to_owned());
-    let config = configure(args)?;
+async fn reach_galleries(args: ConfigArgs) -> Result<(Database, Galleries), CliError> {
+    let config = configure_quietly(args)?;
     let database = crate::app::reach_database(&config.database).await?;
     match crate::app::open_galleries(&database, &config).await {
         Ok(galleries) => Ok((database, galleries.for_caller(&Caller::command()))),
@@ -301,6 +298,17 @@ async fn reach_galleries(mut args: ConfigArgs) -> Result<(Database, Galleries), 
             Err(error.into())
         }
     }
+}
+
+/// The database of the configuration, also while a server uses it; for what neither reads nor stores chips.
+async fn reach_database(args: ConfigArgs) -> Result<Database, CliError> {
+    Ok(crate::app::reach_database(&configure_quietly(args)?.database).await?)
+}
+
+/// A progress bar and a log do not go well together, unless the log was asked for. That statements are slow is no news here.
+fn configure_quietly(mut args: ConfigArgs) -> Result<Config, CliError> {
+    args.settings.log.get_or_insert_with(|| "warn,sqlx=error".to_owned());
+    configure(args)
 }
 
 /// A progress bar on standard error, which a template describes.

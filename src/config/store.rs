@@ -65,7 +65,16 @@ fn aws_profile() -> Option<String> {
 
 /// Names of the variables that are set and hold secrets, or lead to some: what other programs need not inherit.
 pub fn secret_variables() -> Vec<String> {
-    let own = ["FACEID_CONFIG", "FACEID_CLIENT_KEY", "FACEID_ADMIN_KEY", "DATABASE_URL", "FACEID_DATABASE_SESSION_URL"];
+    let own = [
+        "FACEID_CONFIG",
+        "FACEID_CLIENT_KEY",
+        "FACEID_ADMIN_KEY",
+        "FACEID_KEY_SECRET",
+        "FACEID_SIGNING_KEY",
+        "FACEID_TLS_KEY",
+        "DATABASE_URL",
+        "FACEID_DATABASE_SESSION_URL",
+    ];
     let of_chips = ["FACEID_CHIP_KEY", "FACEID_CHIP_KEY_FILE", "FACEID_CHIP_KEY_COMMAND"];
     own.into_iter().chain(of_chips).map(str::to_owned).chain(provider_variables().map(|(name, _)| name)).collect()
 }

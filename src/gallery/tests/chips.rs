@@ -248,6 +248,7 @@ async fn an_import_encrypts_and_an_export_does_not() {
             name: name(&format!("person {}", n / 2)),
             metadata: Metadata::default(),
             created_at: None,
+            expires_at: None,
         },
         face: Some(FaceRecord {
             embedding: Some(StoredEmbedding::from(&axis(n % DIMENSION))),
