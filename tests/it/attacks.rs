@@ -231,8 +231,7 @@ async fn heads_that_are_none_are_refused_and_their_connections_closed() {
         let heard = told(&target, format!("{say}{next}").as_bytes()).await;
         // What comes behind it is no request any more.
         assert_eq!(statuses(&heard), [status], "{what}: {heard}");
-        let after =
-            told(&target, format!("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await;
+        let after = told(&target, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
         assert_eq!(statuses(&after), ["200"], "after {what}: {after}");
     }
 }
