@@ -168,7 +168,7 @@ impl CliError {
     }
 
     /// After how many seconds a server says that it is worth another try.
-    fn retry_after(&self) -> Option<u64> {
+    fn retry_after(&self) -> Option<u32> {
         match self {
             Self::Problem(problem) => problem.retry_after,
             _ => None,

@@ -85,7 +85,7 @@ impl Gate {
     /// What an address is answered that has sent too much.
     fn at<T>(&self, counted: Result<T, Refusal>) -> Result<T, Problem> {
         counted.map_err(|refusal| {
-            let limits = self.addresses.refused(&refusal).map(|left| [left.policy, left.state]);
+            let limits = self.addresses.refused(&refusal).map(|left| Box::new([left.policy, left.state]));
             Problem { limits, ..Problem::from(refusal) }
         })
     }
@@ -103,7 +103,7 @@ impl Gate {
 impl Pass {
     /// The answer to a caller who has had what they may have.
     fn refuse(&self, refusal: Refusal) -> Problem {
-        Problem { limits: self.told(), ..Problem::from(refusal) }
+        Problem { limits: self.told().map(Box::new), ..Problem::from(refusal) }
     }
 
     /// The limits and what is left, if there are any.

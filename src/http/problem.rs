@@ -48,10 +48,10 @@ pub struct Problem {
     pub duplicates: Vec<crate::service::answers::Duplicate>,
     /// `rate_limited`, `too_many_concurrent`: after how many seconds to try again, as `Retry-After` says.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub retry_after: Option<u64>,
+    pub retry_after: Option<u32>,
     /// What the headers say of the limits of whoever is refused.
     #[serde(skip)]
-    pub(in crate::http) limits: Option<[String; 2]>,
+    pub(in crate::http) limits: Option<Box<[String; 2]>>,
 }
 
 impl Problem {
@@ -105,7 +105,7 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(told) = self.limits {
-            super::limits::tell(&mut response, told);
+            super::limits::tell(&mut response, *told);
         }
         response
     }

@@ -150,7 +150,7 @@ fn policies(allowed: &Allowed) -> String {
     [requests, pixels, concurrent].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-pub(super) fn tell(text: &mut String, name: &str, left: u32, next: Option<u64>) {
+pub(super) fn tell(text: &mut String, name: &str, left: u32, next: Option<u32>) {
     let comma = if text.is_empty() { "" } else { ", " };
     // Writing to a text does not fail.
     let _ = write!(text, "{comma}\"{name}\";r={left}");

@@ -49,7 +49,7 @@ impl Refusal {
     }
 
     /// After how many seconds it may be worth trying again.
-    pub fn retry_after(&self) -> Option<u64> {
+    pub fn retry_after(&self) -> Option<u32> {
         match self {
             Self::Requests { wait, .. } | Self::Pixels { wait, .. } | Self::Address { wait } => Some(seconds(*wait)),
             // Nobody knows how long the others take.
@@ -60,6 +60,6 @@ impl Refusal {
 }
 
 /// Whole seconds, rounded up, one at least: who comes too early comes in vain.
-fn seconds(wait: Duration) -> u64 {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+fn seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).unwrap_or(u32::MAX).max(1)
 }

@@ -47,13 +47,13 @@ fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
 
 /// The `r` and `t` of a policy in `RateLimit`.
 #[track_caller]
-fn left(answer: &Answer, policy: &str) -> (u64, Option<u64>) {
+fn left(answer: &Answer, policy: &str) -> (u32, Option<u32>) {
     let state = header(answer, "ratelimit");
     let own = state
         .split(", ")
         .find_map(|item| item.strip_prefix(&format!("\"{policy}\";")))
         .unwrap_or_else(|| panic!("{state}"));
-    let number = |name: &str| own.split(';').find_map(|part| part.strip_prefix(name)?.parse().ok());
+    let number = |name: &str| own.split(';').find_map(|part| part.strip_prefix(name)?.parse::<u32>().ok());
     (number("r=").unwrap(), number("t="))
 }
 
@@ -93,7 +93,7 @@ async fn a_key_has_what_it_was_given_and_others_what_the_server_says() {
         }
         let refused = app.get("/galleries").await;
         let problem = refused.expect_problem(429, Code::RateLimited);
-        let wait: u64 = header(&refused, "retry-after").parse().unwrap();
+        let wait: u32 = header(&refused, "retry-after").parse().unwrap();
         assert!((60..=100).contains(&wait), "{wait}");
         assert_eq!((problem.retry_after, left(&refused, "requests")), (Some(wait), (0, Some(wait))));
         assert_eq!(header(&refused, "ratelimit-policy"), "\"requests\";q=3;w=300");

@@ -73,7 +73,7 @@ impl Attempts {
             return Err(error);
         }
         // Who has had what they may have is told when there is more. Nobody waits for that longer than for an answer.
-        let told = error.retry_after().map(Duration::from_secs).unwrap_or_default();
+        let told = error.retry_after().map(|seconds| Duration::from_secs(seconds.into())).unwrap_or_default();
         if told > self.patience.limit().saturating_sub(self.began.elapsed()) {
             return Err(error);
         }

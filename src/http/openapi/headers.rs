@@ -43,10 +43,10 @@ pub fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-/// Answers to callers who are limited say what is left.
+/// Answers to callers who are limited say what is left. All do; it is written where somebody looks for it.
 pub fn say_limits(operation: &mut Object) {
     let Some(answers) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
-    for (status, answer) in answers {
+    for (status, answer) in answers.iter_mut().filter(|(status, _)| status.starts_with('2') || *status == "429") {
         answer["headers"]["ratelimit-policy"] = json!({
             "description": "The limits of the caller, if there are any, as draft-ietf-httpapi-ratelimit-headers-10 writes them",
             "schema": {"type": "string"},
