@@ -51,13 +51,6 @@ impl FromRow<'_, PgRow> for Listed {
 }
 
 impl Filter {
-    /// Whether it leaves nothing out.
-    pub fn is_empty(&self) -> bool {
-        let Self { actor, action, gallery, subject, model, from, to } = self;
-        let ids = gallery.is_none() && subject.is_none() && model.is_none();
-        actor.is_none() && action.is_none() && ids && from.is_none() && to.is_none()
-    }
-
     /// Only what is said is in the statement, so that each has a plan of its own.
     fn add_to(&self, query: &mut QueryBuilder<Postgres>) {
         let Self { actor, action, gallery, subject, model, from, to } = self;

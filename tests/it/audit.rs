@@ -1,6 +1,6 @@
 //! The audit from outside: what is in it, what is not, and that nobody changes it unseen.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::datasets::zipped;
 use crate::support::process::{Server, data_dir, faceid};
-use crate::support::{TestApp, eventually, part, photos};
+use crate::support::{Answer, TestApp, eventually, part, photos};
 
 /// In names and metadata of all that a test makes.
 const SECRET: &str = "Quetzalcoatl";
@@ -56,40 +56,89 @@ async fn noted(app: &TestApp, action: &str) -> AuditEntry {
     eventually(Duration::from_secs(20), action, async || listed(app, &query).await.into_iter().next()).await
 }
 
+/// A server, and what is in it.
+struct World {
+    app: TestApp,
+    /// Ends before its folder does.
+    _server: Server,
+    data: TempDir,
+    /// Of the gallery.
+    id: String,
+    people: Vec<(String, Vec<PathBuf>)>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let data = data_dir();
+        let server = Server::start(data.path(), &[]).await;
+        let mut app = TestApp::at(server.url.clone()).await;
+        let change = json!({"name": format!("staff {SECRET}")});
+        let path = format!("/galleries/{}", app.gallery);
+        let renamed = app.send(app.request(Method::PATCH, &path).json(&change)).await;
+        renamed.expect(StatusCode::OK);
+        app.gallery = format!("staff {SECRET}");
+        let id = renamed.value()["id"].as_str().unwrap().to_owned();
+        Self { app, _server: server, data, id, people: photos::people(&photos::folder("lfw100")) }
+    }
+
+    fn photo(&self, person: usize, number: usize) -> Vec<u8> {
+        photos::read(&self.people[person].1[number])
+    }
+
+    fn form(&self, photo: &[u8]) -> Form {
+        Form::new().text("gallery", self.app.gallery.clone()).part("image", part(photo))
+    }
+
+    async fn by(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let request = self.app.request(method, path).header("x-api-key", key);
+        self.app.send(body.iter().fold(request, |request, body| request.json(body))).await
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs the test photos"]
 async fn all_that_is_asked_and_changed_is_noted_without_a_name() {
-    let (data, files) = (data_dir(), data_dir());
-    let server = Server::start(data.path(), &[]).await;
-    let mut app = TestApp::at(server.url.clone()).await;
-    let made = app
-        .send(
-            app.request(Method::PATCH, &format!("/galleries/{}", app.gallery))
-                .json(&json!({"name": format!("staff {SECRET}")})),
-        )
-        .await;
-    made.expect(StatusCode::OK);
-    app.gallery = format!("staff {SECRET}");
-    let gallery = made.value()["id"].as_str().unwrap().to_owned();
-    let people = photos::people(&photos::folder("lfw100"));
-    let photo = |person: usize, number: usize| photos::read(&people[person].1[number]);
+    let (world, files) = (World::new().await, data_dir());
+    let ada = identified(&world).await;
+    let bob = asked(&world, &ada).await;
+    refused(&world).await;
+    changed(&world, &bob).await;
+    by_commands(&world, &files).await;
+    // Last, as the server is closed from then on.
+    by_keys(&world).await;
 
-    // Enrolled, and who is known.
+    // All of it, and nobody's name.
+    let lines = export(world.data.path(), &[]);
+    let text = serde_json::to_string(&lines).unwrap();
+    assert!(text.contains(&ada.subject_id.to_string()));
+    assert!(!text.contains(SECRET), "a name is in {:?}", lines.iter().find(|line| line.to_string().contains(SECRET)));
+    assert!(lines.iter().enumerate().all(|(at, line)| line["position"] == at + 1));
+    sound(world.data.path(), &files, &lines);
+    unsound(world.data.path(), &files, &lines);
+    heads(world.data.path(), &files, &lines);
+}
+
+/// Enrolled, and who is known; who is not.
+async fn identified(world: &World) -> Enrolled {
+    let (app, photo) = (&world.app, |person, number| world.photo(person, number));
     let ada: Enrolled = app.enroll_largest(&format!("Ada {SECRET}"), &photo(0, 0)).await;
-    let entry = noted(&app, "face.enroll").await;
+    let entry = noted(app, "face.enroll").await;
     assert_eq!((entry.actor.as_str(), entry.outcome.as_deref()), ("anyone", Some("enrolled")));
-    assert_eq!((entry.subjects.as_slice(), entry.galleries[0].to_string()), (&[ada.subject_id.0][..], gallery.clone()));
+    assert_eq!(
+        (entry.subjects.as_slice(), entry.galleries[0].to_string()),
+        (&[ada.subject_id.0][..], world.id.clone())
+    );
     assert_eq!(
         (entry.details["face"].as_str(), entry.model.as_deref()),
         (Some(&*ada.face_id.to_string()), Some(&*ada.model))
     );
 
     let asked = uuid::Uuid::now_v7().to_string();
-    let form = || Form::new().text("gallery", format!("staff {SECRET}")).part("image", part(&photo(0, 1)));
+    let form = || world.form(&photo(0, 1));
     let answer =
         app.send(app.request(Method::POST, "/identify").header("x-request-id", &asked).multipart(form())).await;
     answer.expect(StatusCode::OK);
-    let entry = noted(&app, "identify").await;
+    let entry = noted(app, "identify").await;
     assert_eq!((entry.outcome.as_deref(), entry.request_id.as_deref()), (Some("known"), Some(asked.as_str())));
     assert_eq!(entry.subjects, [ada.subject_id.0]);
     assert_eq!((&entry.details["faces"], &entry.details["known"]), (&1.into(), &1.into()));
@@ -100,20 +149,22 @@ async fn all_that_is_asked_and_changed_is_noted_without_a_name() {
         .await
         .expect(StatusCode::OK);
 
-    // Nobody, and no face.
-    let stranger = Form::new().text("gallery", app.gallery.clone()).part("image", part(&photo(5, 0)));
+    let stranger = world.form(&photo(5, 0));
     app.post_form("/identify", stranger).await.expect(StatusCode::OK);
-    let blank = blank();
-    app.post_photo("/identify", &blank).await;
+    app.post_form("/identify", world.form(&blank())).await.expect(StatusCode::OK);
     let outcomes = async || {
-        let all = listed(&app, "action=identify&limit=200").await;
+        let all = listed(app, "action=identify&limit=200").await;
         let outcomes: Vec<String> = all.into_iter().rev().filter_map(|entry| entry.outcome).collect();
         (outcomes.len() >= 4).then_some(outcomes)
     };
     let outcomes = eventually(Duration::from_secs(20), "four identifications", outcomes).await;
     assert_eq!(outcomes, ["known", "known", "unknown", "no_face"]);
+    ada
+}
 
-    // Every other kind of question.
+/// Every other kind of question.
+async fn asked(world: &World, ada: &Enrolled) -> Enrolled {
+    let (app, photo) = (&world.app, |person, number| world.photo(person, number));
     let two = Form::new()
         .text("gallery", app.gallery.clone())
         .part("images", part(&photo(0, 2)))
@@ -141,14 +192,18 @@ async fn all_that_is_asked_and_changed_is_noted_without_a_name() {
         ("verify", "match", vec![]),
         ("compare", "non_match", vec![]),
     ] {
-        let entry = noted(&app, action).await;
+        let entry = noted(app, action).await;
         assert_eq!((entry.outcome.as_deref(), &entry.subjects), (Some(outcome), &subjects), "{action}");
         assert!(entry.model.as_deref() == Some(&*ada.model) && entry.request_id.is_some(), "{entry:?}");
     }
-    let batch = noted(&app, "identify.batch").await;
+    let batch = noted(app, "identify.batch").await;
     assert_eq!((&batch.details["photos"], &batch.details["failed"]), (&2.into(), &1.into()));
+    bob
+}
 
-    // What is refused.
+async fn refused(world: &World) {
+    let (app, photo) = (&world.app, |person, number| world.photo(person, number));
+    let blank = blank();
     app.post_form("/verify", Form::new().part("image_a", part(&blank)).part("image_b", part(&blank)))
         .await
         .expect_problem(422, Code::NoFace);
@@ -157,7 +212,7 @@ async fn all_that_is_asked_and_changed_is_noted_without_a_name() {
     app.post_form("/enroll", app.enroll_form(&format!("Cyd {SECRET}"), &blank)).await.expect_problem(422, Code::NoFace);
     for (action, code) in [("verify", "no_face"), ("identify", "gallery_not_found"), ("face.enroll", "no_face")] {
         let refused = async || {
-            listed(&app, &format!("action={action}&limit=1"))
+            listed(app, &format!("action={action}&limit=1"))
                 .await
                 .into_iter()
                 .next()
@@ -165,8 +220,11 @@ async fn all_that_is_asked_and_changed_is_noted_without_a_name() {
         };
         eventually(Duration::from_secs(20), code, refused).await;
     }
+}
 
-    // Changes.
+async fn changed(world: &World, bob: &Enrolled) {
+    let (app, photo) = (&world.app, |person, number| world.photo(person, number));
+    let gallery = &world.id;
     let metadata = json!({"badge": SECRET});
     let cyd = json!({"name": format!("Cyd {SECRET}"), "gallery": app.gallery, "metadata": metadata});
     let cyd: Subject = app.post_json("/subjects", cyd).await.json();
@@ -183,7 +241,7 @@ async fn all_that_is_asked_and_changed_is_noted_without_a_name() {
     let job = app.post_form("/admin/datasets", form).await;
     job.expect(StatusCode::ACCEPTED);
     let ended = async || {
-        listed(&app, "action=job.end").await.into_iter().find(|entry| entry.details["job"] == job.value()["id"])
+        listed(app, "action=job.end").await.into_iter().find(|entry| entry.details["job"] == job.value()["id"])
     };
     let ended = eventually(Duration::from_secs(120), "the job ends", ended).await;
     assert_eq!(
@@ -200,9 +258,14 @@ async fn all_that_is_asked_and_changed_is_noted_without_a_name() {
         "job.submit",
         "gallery.change",
     ] {
-        let entry = noted(&app, action).await;
+        let entry = noted(app, action).await;
         assert_eq!(entry.galleries.iter().map(ToString::to_string).collect::<Vec<_>>(), [gallery.as_str()], "{action}");
     }
+}
+
+/// What commands on the database do; and the end of the gallery.
+async fn by_commands(world: &World, files: &TempDir) {
+    let (app, data, gallery) = (&world.app, &world.data, &world.id);
     let exported = files.path().join("staff.jsonl");
     let status =
         faceid().arg("export").arg(&exported).args(["--gallery", &app.gallery, "--data-dir"]).arg(data.path()).status();
@@ -215,75 +278,59 @@ async fn all_that_is_asked_and_changed_is_noted_without_a_name() {
         .status();
     assert!(into.unwrap().success());
     for action in ["gallery.export", "faces.import"] {
-        assert_eq!(noted(&app, action).await.actor, "command", "{action}");
+        assert_eq!(noted(app, action).await.actor, "command", "{action}");
     }
     app.send(app.request(Method::DELETE, &format!("/galleries/{gallery}"))).await;
-    noted(&app, "gallery.erase").await;
-    // Last, as the server is closed from then on.
-    let key = app.post_json("/admin/keys", json!({"name": "gate 3", "role": "owner"})).await;
-    key.expect(StatusCode::CREATED);
-    let key = key.value();
-    let rotating = app.request(Method::POST, "/admin/keys/gate%203/rotate").json(&json!({}));
-    let rotated = app.send(rotating.header("x-api-key", key["key"].as_str().unwrap())).await;
-    rotated.expect(StatusCode::OK);
-    let by_key = rotated.value()["key"].as_str().unwrap().to_owned();
-    let created = app
-        .send(app.request(Method::GET, "/admin/audit?action=key").header("x-api-key", &by_key))
-        .await
-        .json::<Page<AuditEntry>>()
-        .items;
-    let actors: Vec<(&str, &str)> = created.iter().map(|entry| (entry.action.as_str(), entry.actor.as_str())).collect();
-    assert_eq!(actors, [("key.rotate", "gate 3"), ("key.create", "anyone")]);
-    assert_eq!(created[0].key_id.unwrap().to_string(), key["id"].as_str().unwrap());
-    // Its own part of the galleries would not do: the record is of all.
-    let scoped = app
-        .send(
-            app.request(Method::POST, "/admin/keys")
-                .header("x-api-key", &by_key)
-                .json(&json!({"name": "part", "role": "admin", "galleries": ["default"]})),
-        )
-        .await;
-    let scoped = scoped.value()["key"].as_str().unwrap().to_owned();
-    for path in ["/admin/audit", "/admin/audit/head"] {
-        app.send(app.request(Method::GET, path).header("x-api-key", &scoped))
-            .await
-            .expect_problem(403, Code::Forbidden);
-    }
-    let head =
-        app.send(app.request(Method::GET, "/admin/audit/head").header("x-api-key", &by_key)).await.json::<AuditHead>();
-    assert!(head.position > 0 && head.hash.len() == 64, "{head:?}");
-
-    // All of it, and nobody's name.
-    let lines = export(data.path(), &[]);
-    let text = serde_json::to_string(&lines).unwrap();
-    assert!(text.contains(&ada.subject_id.to_string()));
-    assert!(!text.contains(SECRET), "a name is in {:?}", lines.iter().find(|line| line.to_string().contains(SECRET)));
-    assert!(lines.iter().enumerate().all(|(at, line)| line["position"] == at + 1));
-    checks(&data, &files, &lines);
+    noted(app, "gallery.erase").await;
 }
 
-/// What the commands say of a chain that is sound, and of exports that are not.
-fn checks(data: &TempDir, files: &TempDir, lines: &[Value]) {
-    let data = data.path();
-    let text = |lines: &[Value]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    assert!(out(&audit(data, &["verify"])).contains("as it was sealed"));
-    // Value sorts the fields of an object otherwise, which is no matter.
-    let whole = write(files, "whole.jsonl", &text(lines));
-    out(&audit(data, &["verify", &whole]));
+async fn by_keys(world: &World) {
+    let created = world.app.post_json("/admin/keys", json!({"name": "gate 3", "role": "owner"})).await.value();
+    let first = created["key"].as_str().unwrap();
+    let rotated = world.by(first, Method::POST, "/admin/keys/gate%203/rotate", Some(json!({}))).await.value();
+    let key = rotated["key"].as_str().unwrap();
+    let listed: Page<AuditEntry> = world.by(key, Method::GET, "/admin/audit?action=key", None).await.json();
+    let actors: Vec<_> = listed.items.iter().map(|entry| (entry.action.as_str(), entry.actor.as_str())).collect();
+    assert_eq!(actors, [("key.rotate", "gate 3"), ("key.create", "anyone")]);
+    assert_eq!(listed.items[0].key_id.unwrap().to_string(), created["id"].as_str().unwrap());
+    let head: AuditHead = world.by(key, Method::GET, "/admin/audit/head", None).await.json();
+    assert!(head.position > 0 && head.hash.len() == 64, "{head:?}");
 
-    // By the lines of the page.
+    // Who sees a part of the galleries does not see a record of all.
+    let part = json!({"name": "part", "role": "admin", "galleries": ["default"]});
+    let part = world.by(key, Method::POST, "/admin/keys", Some(part)).await.value();
+    for path in ["/admin/audit", "/admin/audit/head"] {
+        let answer = world.by(part["key"].as_str().unwrap(), Method::GET, path, None).await;
+        answer.expect_problem(403, Code::Forbidden);
+    }
+}
+
+/// As an export has them. The order of their fields is another one, which is no matter.
+fn text(lines: &[Value]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The lines of the page, which check a file.
+fn python(files: &TempDir, file: &str) -> Output {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/audit.md")).unwrap();
     let code = page.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
     assert!(code.lines().filter(|line| !line.is_empty()).count() <= 20, "the page promises little");
-    let script = write(files, "verify.py", code);
-    let python = |file: &str| Command::new("python3").args([&script, file]).output().unwrap();
-    let sound = python(&whole);
+    Command::new("python3").args([&write(files, "verify.py", code), file]).output().unwrap()
+}
+
+fn sound(data: &Path, files: &TempDir, lines: &[Value]) {
+    assert!(out(&audit(data, &["verify"])).contains("as it was sealed"));
+    let whole = write(files, "whole.jsonl", &text(lines));
+    out(&audit(data, &["verify", &whole]));
+    let sound = python(files, &whole);
     let last = lines.last().unwrap();
     assert_eq!(
         String::from_utf8_lossy(&sound.stdout).trim(),
         format!("sound up to position {}, {}", last["position"], last["hash"].as_str().unwrap())
     );
+}
 
+fn unsound(data: &Path, files: &TempDir, lines: &[Value]) {
     let mut changed = lines.to_vec();
     changed[4]["outcome"] = "nothing".into();
     let mut swapped = lines.to_vec();
@@ -300,10 +347,11 @@ fn checks(data: &TempDir, files: &TempDir, lines: &[Value]) {
         assert_eq!(found.status.code(), Some(1), "{name}");
         let verdict: Value = serde_json::from_slice(&found.stdout).unwrap();
         assert_eq!(verdict["faults"][0]["position"], position, "{name}: {verdict}");
-        assert_eq!(python(&file).status.code(), Some(1), "{name}");
+        assert_eq!(python(files, &file).status.code(), Some(1), "{name}");
     }
+}
 
-    // Heads.
+fn heads(data: &Path, files: &TempDir, lines: &[Value]) {
     let (key, public, other) = (
         write(files, "key.pem", PRIVATE_KEY),
         write(files, "public.pem", PUBLIC_KEY),
