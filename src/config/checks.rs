@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use super::settings::{defaults, embedder_file};
+use super::defaults::{defaults, embedder_file};
 use super::{
     AccessConfig, AuditConfig, ChipKeySource, ClientAuth, Config, ConfigError, DatabaseConfig, DeviceChoice,
     EngineConfig, HttpConfig, JobsConfig, Keys, LogConfig, ModelStoreConfig, ModelsConfig, RecognitionConfig,

@@ -6,6 +6,7 @@
 mod checks;
 mod chip_key;
 mod choices;
+mod defaults;
 mod settings;
 mod store;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::settings::home_folder;
+use super::defaults::home_folder;
 use super::{ConfigError, Secret};
 
 /// Variables of the environment that say how to reach a provider's store: credentials, region, endpoint.

@@ -52,9 +52,9 @@ fn a_file_fills_in_what_flags_leave_open() {
 fn without_a_home_folder_everything_is_in_the_data_directory() {
     let data_dir = Path::new("/data");
     let home = || Some(PathBuf::from("/home/ada"));
-    assert_eq!(settings::setup_folder(Some("/opt/faceid".into()), home(), data_dir), Path::new("/opt/faceid"));
-    assert_eq!(settings::setup_folder(Some("".into()), home(), data_dir), Path::new("/home/ada/.cache/faceid"));
-    assert_eq!(settings::setup_folder(None, None, data_dir), data_dir);
+    assert_eq!(defaults::setup_folder(Some("/opt/faceid".into()), home(), data_dir), Path::new("/opt/faceid"));
+    assert_eq!(defaults::setup_folder(Some("".into()), home(), data_dir), Path::new("/home/ada/.cache/faceid"));
+    assert_eq!(defaults::setup_folder(None, None, data_dir), data_dir);
 }
 
 #[test]
