@@ -38,6 +38,8 @@ actions! {
     FaceErase = "face.erase",
     SubjectCreate = "subject.create",
     SubjectChange = "subject.change",
+    /// All that is held about somebody.
+    SubjectExport = "subject.export",
     SubjectMerge = "subject.merge",
     SubjectErase = "subject.erase",
     GalleryCreate = "gallery.create",

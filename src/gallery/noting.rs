@@ -53,10 +53,11 @@ impl Galleries {
         append(connection, &entry.details(details)).await
     }
 
-    /// Notes that a gallery, or some of its subjects, are written to a file, before they are.
-    pub async fn note_export(&self, gallery: GalleryId, subjects: &[SubjectId]) -> Result<(), GalleryError> {
+    /// Notes that a gallery, or all that is held about a subject of it, is written out, before it is.
+    pub async fn note_export(&self, gallery: GalleryId, subject: Option<SubjectId>) -> Result<(), GalleryError> {
         let mut transaction = self.pool.begin().await?;
-        self.note(&mut transaction, Action::GalleryExport, (gallery, subjects), json!({})).await?;
+        let action = if subject.is_some() { Action::SubjectExport } else { Action::GalleryExport };
+        self.note(&mut transaction, action, (gallery, subject.as_slice()), json!({})).await?;
         Ok(transaction.commit().await?)
     }
 }

@@ -47,7 +47,7 @@ pub async fn export(
 ) -> Result<Exported, TransferError> {
     let model = model_of(registry, request.model.as_deref()).await?;
     let mut snapshot = galleries.snapshot(request.gallery.as_str()).await?;
-    galleries.note_export(snapshot.gallery.id, &[]).await?;
+    galleries.note_export(snapshot.gallery.id, None).await?;
     let mut exported = Exported {
         gallery: snapshot.gallery.name.clone(),
         model: model.as_ref().map(|model| model.name.clone()),

@@ -106,7 +106,8 @@ async fn every_change_is_noted_with_it_and_names_nobody() {
         galleries.hide_subjects(&mut transaction, first.gallery_id, Many::These(&ids)).await.unwrap();
         transaction.commit().await.unwrap();
     });
-    noted!(["gallery.export"], galleries.note_export(first.gallery_id, &[]).await.unwrap());
+    noted!(["gallery.export"], galleries.note_export(first.gallery_id, None).await.unwrap());
+    noted!(["subject.export"], galleries.note_export(first.gallery_id, Some(first.subject_id)).await.unwrap());
     noted!(["subject.erase"], {
         let mut transaction = galleries.begin().await.unwrap();
         galleries.hide_subject(&mut transaction, &gallery, &subject("Eve"), any).await.unwrap();

@@ -47,6 +47,7 @@ impl Enrolment {
     /// Begins the document about a subject, given by name or id.
     pub async fn export_person(&self, gallery: &Name, subject: &str) -> Result<PersonExport, ServiceError> {
         let subject = self.galleries().subject(gallery.as_str(), subject).await?;
+        self.galleries().note_export(subject.gallery_id, Some(subject.id)).await?;
         Ok(PersonExport { enrolment: self.clone(), subject, next: Part::Head })
     }
 }
