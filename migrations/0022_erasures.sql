@@ -14,7 +14,7 @@ create table erasures (
     subjects_erased bigint not null default 0,
     faces_erased bigint not null default 0,
     embeddings_erased bigint not null default 0,
-    -- By what a job finds it: the gallery, the subject, or what was marked together. Null: there is no job.
+    -- By what a job finds it: the gallery, the subject, or what was marked together. Null: there is no job, or it is done.
     mark uuid constraint erasure_mark_key unique,
     rows_gone_at timestamptz,
     bytes_gone_at timestamptz,
@@ -28,7 +28,16 @@ create index erasure_gallery_idx on erasures (gallery_id, id);
 -- When the tables were last written anew, and how long that took. One row.
 create table reclaims (
     one boolean constraint reclaim_pkey primary key default true,
-    finished_at timestamptz not null,
-    seconds double precision not null,
+    finished_at timestamptz,
+    seconds double precision,
+    -- Whether the files may hold chips of before these were encrypted.
+    plain_chips boolean not null,
     constraint reclaim_one check (one)
 );
+insert into reclaims (plain_chips) select exists (select from faces where chip is not null);
+
+-- PostgreSQL keeps samples of the values of columns, which an erasure would not reach.
+alter table embeddings alter column embedding set statistics 0;
+alter table templates alter column embedding set statistics 0;
+alter table chip_keys alter column key set statistics 0;
+alter table faces alter column chip set statistics 0;

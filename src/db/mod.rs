@@ -6,7 +6,6 @@ mod check;
 mod database;
 mod error;
 mod holding;
-mod log;
 mod notifications;
 mod page;
 mod pgvector;
@@ -19,6 +18,7 @@ mod scope;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod transaction;
 
 use sqlx::Connection;
@@ -30,13 +30,13 @@ pub use answers::Answers;
 pub use database::Database;
 pub use error::{DbError, NoPgvector, OnConstraint, is_lock_timeout, violates};
 pub use holding::MayBeLocked;
-pub use log::{Elsewhere, begin_log_anew};
 pub use notifications::{Notifications, Topic};
 pub use page::{ListTag, Page, PageError, PageRequest};
 pub use pgvector::has_sound_hnsw;
 pub use pool::Pool;
 pub use pools::{PoolSettings, Pools};
 pub use scope::{lock, lock_shared, notify, try_lock};
+pub use traces::{Elsewhere, begin_log_anew, forget_samples};
 pub use transaction::Transaction;
 
 /// Advisory lock that every enrolment shares and that whoever changes which model is active holds alone. Any constant of

@@ -185,13 +185,14 @@ impl Galleries {
         Ok(best)
     }
 
-    /// Drops indexes of galleries and models that are gone; all, if the database has a pgvector whose indexes lose
-    /// templates.
+    /// Drops all indexes: from here on galleries are searched exactly.
     pub async fn drop_indexes(&self) -> Result<(), GalleryError> {
         sqlx::query("delete from search_indexes").execute(&self.beside).await?;
         self.drop_stale_indexes().await
     }
 
+    /// Drops indexes of galleries and models that are gone; all, if the database has a pgvector whose indexes lose
+    /// templates.
     pub async fn drop_stale_indexes(&self) -> Result<(), GalleryError> {
         if !has_sound_hnsw(&self.beside).await? {
             // First: from here on galleries are searched exactly.

@@ -24,8 +24,8 @@ use crate::db::{Transaction, is_lock_timeout};
 use crate::types::{ErasureId, FaceId, GalleryId, Name, Scope, SubjectId};
 pub use many::{ErasedFaces, HiddenSubjects, Many, Matching};
 pub use receipts::Erasure;
-use receipts::{Doomed, add_piece, finish};
-pub use reclaim::{LastReclaim, REWRITTEN, Reclaim, ReclaimState};
+use receipts::{Doomed, add_piece, close_marked, find_or_note, finish};
+pub use reclaim::{LastReclaim, PlainChips, Reclaim, ReclaimState};
 use rows::{
     Heir, count, erase_faces, erase_faces_and_subjects, erase_faces_of_lasting, erase_rest_of_gallery, erase_subjects,
     erase_subjects_of, forget_findings, hide_gallery, hide_subject, hold_for_merge, hold_subjects, hold_with_heir,
@@ -161,6 +161,8 @@ impl Galleries {
         let mut transaction = self.beside.begin().await?;
         set_patience(&mut transaction, PIECE_PATIENCE).await?;
         if !is_hidden(&mut transaction, "select erased_at is not null from galleries where id = $1", gallery.0).await? {
+            close_marked(&mut transaction, gallery.0).await?;
+            transaction.commit().await?;
             return Ok(Piece { done: true, ..Piece::default() });
         }
         let faces: Vec<Uuid> = sqlx::query_scalar(
@@ -171,6 +173,8 @@ impl Galleries {
         .bind(PIECE)
         .fetch_all(&mut *transaction)
         .await?;
+        let doomed = Doomed { gallery, subjects: None, mark: Some(gallery.0) };
+        let erasure = find_or_note(&mut transaction, doomed).await?;
         let mut piece = Piece::default();
         let passed = place.0.is_some();
         place.0 = faces.last().copied().map(FaceId);
@@ -184,8 +188,7 @@ impl Galleries {
                 piece.done = true;
             }
         }
-        let doomed = Doomed { gallery, subjects: None, mark: Some(gallery.0) };
-        add_piece(&mut transaction, doomed, piece.erased, piece.done).await?;
+        add_piece(&mut transaction, erasure, piece.erased, piece.done).await?;
         transaction.commit().await?;
         Ok(piece)
     }
@@ -242,25 +245,30 @@ impl Galleries {
         set_patience(&mut transaction, PIECE_PATIENCE).await?;
         let sql = "select erased_at is not null from subjects where id = $1";
         if !is_hidden(&mut transaction, sql, subject.0).await? {
+            close_marked(&mut transaction, subject.0).await?;
+            transaction.commit().await?;
             return Ok(Piece { done: true, ..Piece::default() });
         }
         let heir = hold_with_heir(&mut transaction, subject).await?;
         forget_findings(&mut transaction, &[subject.0], &[]).await?;
         let faces = some_faces(&mut transaction, gallery, subject, PIECE).await?;
         let mut piece = Piece { done: faces.len() < PIECE as usize, ..Piece::default() };
-        let is_erased = matches!(heir, Heir::Nobody);
+        let mut erasure = None;
         match heir {
             Heir::Subject(into) => piece.moved = move_faces(&mut transaction, &faces, (subject, into)).await?,
-            Heir::Nobody => piece.erased = erase_faces(&mut transaction, &[subject.0], &faces).await?,
+            Heir::Nobody => {
+                let doomed = Doomed { gallery, subjects: Some(&[subject.0]), mark: Some(subject.0) };
+                erasure = Some(find_or_note(&mut transaction, doomed).await?);
+                piece.erased = erase_faces(&mut transaction, &[subject.0], &faces).await?;
+            }
             // The next piece asks again.
             Heir::Changed => return Ok(Piece::default()),
         }
         if piece.done {
             piece.erased.subjects = erase_subjects(&mut transaction, &[subject.0]).await?;
         }
-        if is_erased {
-            let doomed = Doomed { gallery, subjects: Some(&[subject.0]), mark: Some(subject.0) };
-            add_piece(&mut transaction, doomed, piece.erased, piece.done).await?;
+        if let Some(erasure) = erasure {
+            add_piece(&mut transaction, erasure, piece.erased, piece.done).await?;
         }
         transaction.commit().await?;
         Ok(piece)

@@ -49,7 +49,7 @@ pub use chip_keys::{ChipsDone, KeysUnder};
 pub use chips::ReadChips;
 pub use enroll::{Duplicate, Enrolled, Enrolment, Mismatch, NewFace, OnDoubt};
 pub use erasure::{
-    Erased, ErasedFaces, Erasure, Hidden, HiddenSubjects, LastReclaim, Many, Matching, Piece, Place, REWRITTEN,
+    Erased, ErasedFaces, Erasure, Hidden, HiddenSubjects, LastReclaim, Many, Matching, Piece, Place, PlainChips,
     Reclaim, ReclaimState,
 };
 pub use error::GalleryError;

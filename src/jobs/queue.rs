@@ -75,6 +75,12 @@ impl Jobs {
         Ok(running.bind(kind.name()).fetch_one(&self.beside).await?)
     }
 
+    /// What the running job of a kind that never ends is at.
+    pub async fn stage_of(&self, kind: JobKind) -> Result<Option<String>, JobError> {
+        let stage = sqlx::query_scalar("select progress ->> 'stage' from jobs where kind = $1 and state = 'running'");
+        Ok(stage.bind(kind.name()).fetch_optional(&self.beside).await?.flatten())
+    }
+
     /// The jobs of a kind that succeeded and concerned one of these galleries, whoever asks.
     pub async fn succeeded_on(&self, kind: JobKind, galleries: &[GalleryId]) -> Result<Vec<Job>, JobError> {
         let galleries: Vec<Uuid> = galleries.iter().map(|gallery| gallery.0).collect();

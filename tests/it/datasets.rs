@@ -281,19 +281,22 @@ async fn what_is_no_data_set_is_refused_and_leaves_nothing() {
     assert_eq!(app.jobs().await.len(), 1);
 }
 
-/// A list of a million entries, all of them one empty file, as ZIP64 has it.
+/// A list of a million files, all of them empty, as ZIP64 has it.
 fn a_million_entries() -> Vec<u8> {
     const ENTRIES: u64 = 1_000_000;
-    let local = [&b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0"[..], &[0; 12], &[9, 0, 0, 0], b"ada/1.jpg"].concat();
-    let entry = [&b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0"[..], &[0; 12], &[9, 0], &[0; 16], b"ada/1.jpg"].concat();
-    let size = entry.len() as u64 * ENTRIES;
-    let (start, end) = (local.len() as u64, local.len() as u64 + size);
+    let local = [&b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0"[..], &[0; 12], &[5, 0, 0, 0], b"a/jpg"].concat();
+    let start = local.len() as u64;
     let mut archive = local;
-    archive.extend(entry.iter().copied().cycle().take(size as usize));
+    for number in 0..ENTRIES {
+        archive.extend(b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0");
+        archive.extend([&[0; 12][..], &[9, 0], &[0; 16]].concat());
+        archive.extend(format!("a/{number:07}").bytes());
+    }
+    let end = archive.len() as u64;
     archive.extend(b"PK\x06\x06");
     archive.extend(44_u64.to_le_bytes());
     archive.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    for number in [ENTRIES, ENTRIES, size, start] {
+    for number in [ENTRIES, ENTRIES, end - start, start] {
         archive.extend(number.to_le_bytes());
     }
     archive.extend(b"PK\x06\x07\0\0\0\0");

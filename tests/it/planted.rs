@@ -64,6 +64,9 @@ async fn no_secret_shows_anywhere() {
     let rotate = app.request(Method::POST, "/admin/keys/planted/rotate").header("x-api-key", &first);
     let rotated = app.send(rotate.json(&json!({"keep_for": 600}))).await;
     let second = rotated.value()["key"].as_str().unwrap().to_owned();
+    let path = "/enroll?subject=Planted%20Person%20Quux&face=largest&quality=any";
+    let enroll = app.request(Method::POST, path).header("content-type", "image/jpeg").header("x-api-key", &first);
+    assert_eq!(app.send(enroll.body(photos::lfw("Tony_Blair", 1))).await.status, 201);
     // Whoever may ask, and who may not; keys where they belong, and where they do not.
     for key in [CLIENT, ADMIN, &first, &second, WRONG] {
         let photo = photos::lfw("Tony_Blair", 1);

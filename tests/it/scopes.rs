@@ -295,6 +295,7 @@ const OF_NO_GALLERY: [(&str, &[&str]); 6] = [
         "the server itself",
         &[
             "check_room",
+            "sign_receipts_by",
             "close",
             "describe_anew",
             "described",

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Public methods that change something without an entry of their own.
-const NOT_NOTED: [(&str, &[&str]); 5] = [
+const NOT_NOTED: [(&str, &[&str]); 6] = [
+    ("the same chip as before, encrypted by the server itself", &["encrypt_chips"]),
     ("noted when it is finished", &["begin_enrolment"]),
     (
         "goes on with what was noted when it was accepted",

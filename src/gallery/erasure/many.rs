@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::super::retention::{hold_cutoffs, note_expired};
 use super::super::{Expected, Galleries, GalleryError, SubjectFilter, as_id};
-use super::receipts::{Doomed, add_piece, finish};
+use super::receipts::{Doomed, add_piece, close_marked, find_or_note, finish};
 use super::rows::{
     Fate, Owned, count, erase_faces, erase_faces_of_lasting, erase_subjects, hide, hold_subjects, owners, set_patience,
     transaction_id,
@@ -185,8 +185,7 @@ impl Galleries {
                 .fetch_all(&mut *transaction)
                 .await?;
         if subjects.is_empty() {
-            let doomed = Doomed { gallery, subjects: Some(&[]), mark: Some(with) };
-            add_piece(&mut transaction, doomed, Erased::default(), true).await?;
+            close_marked(&mut transaction, with).await?;
             transaction.commit().await?;
             return Ok(Piece { done: true, ..Piece::default() });
         }
@@ -197,12 +196,13 @@ impl Galleries {
                 .bind(PIECE)
                 .fetch_all(&mut *transaction)
                 .await?;
+        let doomed = Doomed { gallery, subjects: Some(&subjects), mark: Some(with) };
+        let erasure = find_or_note(&mut transaction, doomed).await?;
         let mut erased = erase_faces(&mut transaction, &subjects, &faces).await?;
         if faces.len() < PIECE as usize {
             erased.subjects = erase_subjects(&mut transaction, &subjects).await?;
         }
-        let doomed = Doomed { gallery, subjects: Some(&subjects), mark: Some(with) };
-        add_piece(&mut transaction, doomed, erased, false).await?;
+        add_piece(&mut transaction, erasure, erased, false).await?;
         transaction.commit().await?;
         Ok(Piece { erased, ..Piece::default() })
     }

@@ -61,41 +61,54 @@ pub(super) async fn note(connection: &mut PgConnection, doomed: Doomed<'_>) -> R
     Ok(id)
 }
 
-/// Notes what was erased of something, and that it was the last of it.
+/// Notes what was erased at once, and that it was all.
 pub(super) async fn finish(connection: &mut PgConnection, id: ErasureId, erased: Erased) -> Result<(), sqlx::Error> {
+    add_piece(connection, id, erased, true).await
+}
+
+/// The receipt of what a job erases. What was hidden by a version that noted nothing is noted now, before anything of it is deleted.
+pub(super) async fn find_or_note(connection: &mut PgConnection, doomed: Doomed<'_>) -> Result<ErasureId, sqlx::Error> {
+    let known: Option<Uuid> = sqlx::query_scalar("select id from erasures where mark = $1")
+        .bind(doomed.mark)
+        .fetch_optional(&mut *connection)
+        .await?;
+    match known {
+        Some(id) => Ok(ErasureId(id)),
+        None => note(connection, doomed).await,
+    }
+}
+
+/// Notes a piece of what is erased. With the last, nothing finds the row by its mark any more: whoever comes back under the same id is
+/// somebody else to it.
+pub(super) async fn add_piece(
+    connection: &mut PgConnection,
+    id: ErasureId,
+    erased: Erased,
+    is_last: bool,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update erasures set subjects_erased = subjects_erased + $2, faces_erased = faces_erased + $3, \
-         embeddings_erased = embeddings_erased + $4, rows_gone_at = now() where id = $1",
+           embeddings_erased = embeddings_erased + $4, rows_gone_at = case when $5 then now() end, \
+           mark = case when not $5 then mark end \
+         where id = $1",
     )
     .bind(id.0)
     .bind(erased.subjects.cast_signed())
     .bind(erased.faces.cast_signed())
     .bind(erased.embeddings.cast_signed())
+    .bind(is_last)
     .execute(connection)
     .await
     .map(drop)
 }
 
-/// Notes a piece of what a job erases. What was hidden by a version that noted nothing is noted by its first piece.
-pub(super) async fn add_piece(
-    connection: &mut PgConnection,
-    doomed: Doomed<'_>,
-    erased: Erased,
-    is_last: bool,
-) -> Result<(), sqlx::Error> {
-    let known: Option<Uuid> = sqlx::query_scalar("select id from erasures where mark = $1")
-        .bind(doomed.mark)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let id = match known {
-        Some(id) => ErasureId(id),
-        None => note(connection, doomed).await?,
-    };
-    finish(connection, id, erased).await?;
-    if !is_last {
-        sqlx::query("update erasures set rows_gone_at = null where id = $1").bind(id.0).execute(connection).await?;
-    }
-    Ok(())
+/// Notes that nothing is left of what a job was to erase: it went with its gallery, or an earlier attempt was the last.
+pub(super) async fn close_marked(connection: &mut PgConnection, mark: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query("update erasures set rows_gone_at = now(), mark = null where mark = $1")
+        .bind(mark)
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// Notes faces that are about to be deleted and whose subjects stay: one erasure for each gallery.

@@ -9,14 +9,18 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Postgres};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres};
 use uuid::Uuid;
 
 use super::super::{Galleries, GalleryError};
-use crate::db::{begin_log_anew, is_lock_timeout};
+use crate::db::{Elsewhere, begin_log_anew, forget_samples, is_lock_timeout};
 
-/// Tables that hold embeddings, templates, and the keys of chips, without which these are unreadable.
-pub const REWRITTEN: [&str; 3] = ["embeddings", "templates", "chip_keys"];
+/// Tables that hold templates, embeddings, and the keys of chips, without which these are unreadable. Templates come first: an index by
+/// which they are searched is gone then, and not built again yet.
+const REWRITTEN: [&str; 3] = ["templates", "embeddings", "chip_keys"];
+
+/// Where chips lie.
+const OF_CHIPS: &str = "faces";
 
 /// Erasures whose bytes are reclaimed at once, at most; the rest has its turn the next time.
 const MOST: i64 = 100_000;
@@ -41,6 +45,19 @@ pub struct ReclaimState {
     pub last: Option<LastReclaim>,
     /// Whether templates have an index by which they are searched in Postgres, which would be built anew as well.
     pub has_index: bool,
+    /// Whether the files may hold chips of before these were encrypted.
+    pub plain_chips: PlainChips,
+}
+
+/// Chips of before they were encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlainChips {
+    /// Nowhere.
+    None,
+    /// All are encrypted, but the files may hold them as they were.
+    InFiles,
+    /// Some are still to be encrypted.
+    Stored,
 }
 
 /// The last time that the tables were written anew.
@@ -53,20 +70,32 @@ pub struct LastReclaim {
 impl Galleries {
     /// `None`: no bytes are left.
     pub async fn reclaim_state(&self) -> Result<Option<ReclaimState>, GalleryError> {
-        let (since, now, finished_at, seconds, has_index): (Option<_>, _, Option<_>, Option<f64>, bool) = sqlx::query_as(
-            "select (select min(rows_gone_at) from erasures where bytes_gone_at is null), now(), r.finished_at, r.seconds, \
-               exists (select from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam \
-                 where i.indrelid = 'templates'::regclass and a.amname = 'hnsw') \
-             from (select) one left join reclaims r on true",
-        )
-        .fetch_one(&self.beside)
-        .await?;
-        let last = finished_at.zip(seconds);
-        let last = last.map(|(finished_at, seconds)| LastReclaim {
+        let since: Option<DateTime<Utc>> =
+            sqlx::query_scalar("select min(rows_gone_at) from erasures where bytes_gone_at is null")
+                .fetch_one(&self.beside)
+                .await?;
+        let Some(since) = since else { return Ok(None) };
+        let (now, finished_at, seconds, has_index, in_files, stored): (_, Option<_>, Option<f64>, bool, bool, bool) =
+            sqlx::query_as(
+                "select now(), finished_at, seconds, \
+                   exists (select from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam \
+                     where i.indrelid = 'templates'::regclass and a.amname = 'hnsw'), \
+                   plain_chips, plain_chips and exists (select from faces f where chip is not null \
+                     and not exists (select from chip_keys k where k.face_id = f.id)) \
+                 from reclaims",
+            )
+            .fetch_one(&self.beside)
+            .await?;
+        let last = finished_at.zip(seconds).map(|(finished_at, seconds)| LastReclaim {
             finished_at,
             took: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
         });
-        Ok(since.map(|since| ReclaimState { since, now, last, has_index }))
+        let plain_chips = match (in_files, stored) {
+            (false, _) => PlainChips::None,
+            (true, false) => PlainChips::InFiles,
+            (true, true) => PlainChips::Stored,
+        };
+        Ok(Some(ReclaimState { since, now, last, has_index, plain_chips }))
     }
 
     /// What can be reclaimed now: all whose rows are deleted.
@@ -82,28 +111,38 @@ impl Galleries {
         Ok(Reclaim { erasures, horizon })
     }
 
-    /// Whether somebody may still need the rows: a reader whose snapshot is older, a transaction that was prepared, a replication
-    /// slot that holds back. Who may not see others' sessions sees those of their own role.
+    /// Whether the rows may still be needed, so that they would be written anew as well: by a transaction that writes, or was prepared, in
+    /// any database; by a reader of this one, or a standby, whose snapshot is older; by a replication slot.
     pub async fn is_held_back(&self, reclaim: &Reclaim) -> Result<bool, GalleryError> {
         Ok(sqlx::query_scalar(
-            "select exists (select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() \
-                and (age(backend_xmin) > age($1::text::xid8::xid) or age(backend_xid) > age($1::text::xid8::xid))) \
-             or exists (select from pg_prepared_xacts where database = current_database() \
-                and age(transaction) > age($1::text::xid8::xid)) \
-             or exists (select from pg_replication_slots where age(xmin) > age($1::text::xid8::xid))",
+            "select pg_snapshot_xmin(pg_current_snapshot()) <= $1::text::xid8 \
+             or exists (select from pg_stat_activity where (datname = current_database() or datname is null) \
+                and pid <> pg_backend_pid() and age(backend_xmin) >= age($1::text::xid8::xid)) \
+             or exists (select from pg_replication_slots where age(xmin) >= age($1::text::xid8::xid))",
         )
         .bind(&reclaim.horizon)
         .fetch_one(&self.beside)
         .await?)
     }
 
-    /// Writes one of [`REWRITTEN`] anew. False: others held it for too long.
+    /// The tables to be written anew.
+    pub fn tables_to_rewrite(state: &ReclaimState) -> Vec<&'static str> {
+        let of_chips = (state.plain_chips == PlainChips::InFiles).then_some(OF_CHIPS);
+        REWRITTEN.into_iter().chain(of_chips).collect()
+    }
+
+    /// Writes a table anew. False: others held it for too long.
     pub async fn rewrite(&self, table: &'static str) -> Result<bool, GalleryError> {
         let mut connection: PoolConnection<Postgres> = self.beside.acquire().await?;
         // What is set here, and a statement that goes on after nobody waits for it any more, are for nobody else.
         connection.close_on_drop();
         sqlx::raw_sql(AssertSqlSafe(format!("set lock_timeout = '{PATIENCE}'"))).execute(&mut *connection).await?;
+        let before = file_of(&mut connection, table).await?;
         match sqlx::raw_sql(AssertSqlSafe(format!("vacuum (full) {table}"))).execute(&mut *connection).await {
+            // Whoever may not is only warned.
+            Ok(_) if file_of(&mut connection, table).await? == before => {
+                Err(GalleryError::Inconsistent("a table was not written anew: its owner alone may do that"))
+            }
             Ok(_) => Ok(true),
             Err(error) if is_lock_timeout(&error) => Ok(false),
             Err(error) => Err(error.into()),
@@ -111,8 +150,16 @@ impl Galleries {
     }
 
     /// Begins the log anew, and notes that no bytes are left, but for where this server cannot reach them.
-    pub async fn finish_reclaim(&self, reclaim: &Reclaim, took: Duration) -> Result<u64, GalleryError> {
-        let elsewhere = begin_log_anew(&self.beside).await?;
+    pub async fn finish_reclaim(
+        &self,
+        reclaim: &Reclaim,
+        state: &ReclaimState,
+        took: Duration,
+    ) -> Result<u64, GalleryError> {
+        let samples = forget_samples(&self.beside, &["templates", "embeddings", "chip_keys", "faces"]).await?;
+        let mut elsewhere = begin_log_anew(&self.beside).await?;
+        elsewhere.extend((!samples).then_some(Elsewhere::Statistics));
+        elsewhere.extend((state.plain_chips == PlainChips::Stored).then_some(Elsewhere::PlainChips));
         let mut transaction = self.beside.begin().await?;
         let done = sqlx::query("update erasures set bytes_gone_at = now(), elsewhere = $2 where id = any($1)")
             .bind(&reclaim.erasures)
@@ -120,14 +167,19 @@ impl Galleries {
             .execute(&mut *transaction)
             .await?
             .rows_affected();
-        sqlx::query(
-            "insert into reclaims (finished_at, seconds) values (now(), $1) \
-             on conflict on constraint reclaim_pkey do update set finished_at = excluded.finished_at, seconds = excluded.seconds",
-        )
-        .bind(took.as_secs_f64())
-        .execute(&mut *transaction)
-        .await?;
+        sqlx::query("update reclaims set finished_at = now(), seconds = $1, plain_chips = $2")
+            .bind(took.as_secs_f64())
+            .bind(state.plain_chips == PlainChips::Stored)
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(done)
     }
+}
+
+async fn file_of(connection: &mut PgConnection, table: &str) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar("select pg_relation_filenode($1::text::regclass)::bigint")
+        .bind(table)
+        .fetch_one(connection)
+        .await
 }

@@ -21,9 +21,10 @@ use crate::types::{FaceId, Name, StoredEmbedding, SubjectId, hex};
 const FACES: u32 = 25;
 
 /// What nobody finds in the document, and why.
-const NOT_INCLUDED: [&str; 3] = [
+const NOT_INCLUDED: [&str; 4] = [
     "photos: they are never stored",
     "answers to requests that had an Idempotency-Key: they are kept for a day, and forgotten when the person is erased",
+    "who asked for the person and when, and what was erased of them, as ids: GET /admin/audit?subject=ID and GET /erasures",
     "backups of the database, log files, and what the operator keeps elsewhere",
 ];
 
@@ -94,6 +95,8 @@ impl PersonExport {
             let chip = match galleries.chip(id).await {
                 Ok(chip) => Some(STANDARD.encode(chip)),
                 Err(GalleryError::NoChip(_)) => None,
+                // It is lost, or damaged; what else there is of the face is not.
+                Err(GalleryError::UnreadableChip { source, .. }) if !source.is_of_master() => None,
                 // It went since the page was read.
                 Err(GalleryError::FaceNotFound(_)) => continue,
                 Err(error) => return Err(error.into()),

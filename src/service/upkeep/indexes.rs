@@ -7,14 +7,18 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::Upkeep;
+use super::reclaim::WRITING;
 use crate::db::DbError;
 use crate::evaluation::Random;
 use crate::gallery::{GalleryError, IndexDue, SetAsideFrom, SetAsideItem};
-use crate::jobs::Lease;
+use crate::jobs::{JobKind, Lease};
 use crate::service::ServiceError;
 use crate::service::recognition::Serving;
 use crate::service::work::Failure;
 use crate::types::{Embedding, StoredEmbedding};
+
+/// The stage of the job while it builds.
+pub(super) const BUILDING: &str = "building";
 
 /// How often galleries are looked at.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -42,13 +46,17 @@ impl Upkeep {
     }
 
     async fn build_indexes(&self, lease: &Lease) -> Result<(), ServiceError> {
+        // It would be in the way of a table that is written anew, and be built once more with it.
+        if self.jobs().stage_of(JobKind::Reclaim).await?.as_deref() == Some(WRITING) {
+            return Ok(());
+        }
         let (galleries, serving) = (&self.galleries(), self.recognition().serving());
         galleries.drop_stale_indexes().await?;
         for due in galleries.indexes_due(serving.id()).await? {
             if lease.stop().is_some() {
                 break;
             }
-            let progress = json!({"stage": "building", "gallery": due.gallery, "templates": due.templates});
+            let progress = json!({"stage": BUILDING, "gallery": due.gallery, "templates": due.templates});
             let told = lease.report(&progress).await;
             let probes = self.probes(&serving, &due).await?;
             match galleries.build_index(due, serving.id(), &probes).await {

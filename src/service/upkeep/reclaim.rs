@@ -2,15 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{TimeDelta, Timelike};
+use chrono::{TimeDelta, Timelike, Utc};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::Upkeep;
-use crate::gallery::{REWRITTEN, ReclaimState};
+use super::indexes::BUILDING;
+use crate::gallery::{Galleries, ReclaimState};
 use crate::jobs::{JobKind, Lease};
 use crate::service::ServiceError;
 use crate::service::work::Failure;
+
+/// The stage of the job while it writes tables anew.
+pub(super) const WRITING: &str = "writing";
 
 /// How often it is looked whether something is due.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -19,8 +23,15 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Enrolments wait while tables are written anew: for no more than this share of the time.
+/// Enrolments wait while tables are written anew, and while it is waited for a table: for no more than this share of the time.
 const SHARE: u32 = 20;
+
+/// How often a table is asked for that others hold, each time for two seconds, and the pause between; then all is begun again.
+const TRIES: u32 = 10;
+const BETWEEN_TRIES: Duration = Duration::from_secs(2 * SHARE as u64);
+
+/// How long after a failure it is tried again, at least; twice as long after each further one, up to 64 times.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// Where templates are searched by an index in Postgres, that is dropped and built again, which takes long: so it is done once in so
 /// many days.
@@ -28,12 +39,22 @@ const INDEXED_EVERY: TimeDelta = TimeDelta::days(7);
 
 impl Upkeep {
     pub(in crate::service) async fn run_reclaim(&self, lease: &Lease) -> Result<Value, Failure> {
+        let mut failures = 0;
         loop {
-            if let Err(error) = self.reclaim(lease).await {
-                warn!(%error, "cannot reclaim the bytes of what was erased; trying again");
-            }
+            let began = Instant::now();
+            let pause = match self.reclaim(lease).await {
+                Ok(()) => {
+                    failures = 0;
+                    INTERVAL
+                }
+                Err(error) => {
+                    failures = (failures + 1).min(6);
+                    warn!(%error, "cannot reclaim the bytes of what was erased; trying again later");
+                    (began.elapsed() * SHARE).max(RETRY * 2_u32.pow(failures - 1))
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => (),
+                () = tokio::time::sleep(pause) => (),
                 _ = lease.stopped() => return Err(Failure::Stopped),
             }
         }
@@ -42,12 +63,7 @@ impl Upkeep {
     async fn reclaim(&self, lease: &Lease) -> Result<(), ServiceError> {
         let galleries = &self.galleries();
         let Some(state) = galleries.reclaim_state().await? else { return Ok(()) };
-        let hour = state.now.hour();
-        // The chips of a training lie in a folder until it ends.
-        if !self.parts.config.reclaim.allows(hour)
-            || !is_due(&state)
-            || self.jobs().is_running(JobKind::Retrain).await?
-        {
+        if !self.may_rewrite() || !is_due(&state) || self.is_in_the_way().await? {
             return Ok(());
         }
         let reclaim = galleries.begin_reclaim().await?;
@@ -65,24 +81,52 @@ impl Upkeep {
                 _ = lease.stopped() => return Ok(()),
             }
         }
+        lease.report(&json!({"stage": WRITING})).await?;
         if state.has_index {
             galleries.drop_indexes().await?;
         }
-        let began = Instant::now();
-        for table in REWRITTEN {
-            lease.report(&json!({"stage": "writing", "table": table})).await?;
-            while !galleries.rewrite(table).await? {
-                tokio::select! {
-                    () = tokio::time::sleep(INTERVAL) => (),
-                    _ = lease.stopped() => return Ok(()),
-                }
+        let mut took = Duration::ZERO;
+        for table in Galleries::tables_to_rewrite(&state) {
+            lease.report(&json!({"stage": WRITING, "table": table})).await?;
+            match self.rewrite(table, lease).await? {
+                Some(time) => took += time,
+                None => return Ok(lease.report(&json!({"stage": "idle"})).await?),
             }
         }
-        let took = began.elapsed();
-        let erasures = galleries.finish_reclaim(&reclaim, took).await?;
+        let erasures = galleries.finish_reclaim(&reclaim, &state, took).await?;
         info!(erasures, ?took, "the bytes of what was erased are gone from the database");
         lease.report(&json!({"stage": "idle", "erasures": erasures, "seconds": took.as_secs_f64()})).await?;
         Ok(())
+    }
+
+    /// Writes a table anew, and says how long that took. `None`: it is not to be done now, or others hold the table.
+    async fn rewrite(&self, table: &'static str, lease: &Lease) -> Result<Option<Duration>, ServiceError> {
+        for _ in 0..TRIES {
+            if !self.may_rewrite() || lease.stop().is_some() {
+                return Ok(None);
+            }
+            let began = Instant::now();
+            if self.galleries().rewrite(table).await? {
+                return Ok(Some(began.elapsed()));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(BETWEEN_TRIES) => (),
+                _ = lease.stopped() => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether this is an hour for it.
+    fn may_rewrite(&self) -> bool {
+        self.parts.config.reclaim.allows(Utc::now().hour())
+    }
+
+    /// Whether a training goes on, whose folder holds chips, or an index is being built, which holds its table.
+    async fn is_in_the_way(&self) -> Result<bool, ServiceError> {
+        let jobs = self.jobs();
+        Ok(jobs.is_running(JobKind::Retrain).await?
+            || jobs.stage_of(JobKind::Index).await?.as_deref() == Some(BUILDING))
     }
 }
 
@@ -99,7 +143,7 @@ mod tests {
     use chrono::Utc;
 
     use super::*;
-    use crate::gallery::LastReclaim;
+    use crate::gallery::{LastReclaim, PlainChips};
 
     #[test]
     fn the_next_time_waits_for_twenty_times_as_long_as_the_last_took() {
@@ -107,7 +151,8 @@ mod tests {
         let last = |seconds| {
             Some(LastReclaim { finished_at: now - TimeDelta::seconds(seconds), took: Duration::from_secs(10) })
         };
-        let state = ReclaimState { since: now, now, last: None, has_index: false };
+        let plain_chips = PlainChips::None;
+        let state = ReclaimState { since: now, now, last: None, has_index: false, plain_chips };
         assert!(is_due(&state));
         assert!(!is_due(&ReclaimState { last: last(199), ..state }));
         assert!(is_due(&ReclaimState { last: last(200), ..state }));
