@@ -54,8 +54,12 @@ pub async fn begin_log_anew(pool: &PgPool) -> Result<Vec<Elsewhere>, DbError> {
     )
     .fetch_one(pool)
     .await?;
-    let found =
-        [(recycles || !may, Elsewhere::Log), (archives, Elsewhere::LogArchive), (standbys, Elsewhere::Standbys)];
+    let found = [
+        (recycles || !may, Elsewhere::Log),
+        (archives, Elsewhere::LogArchive),
+        (standbys, Elsewhere::Standbys),
+        (has_leftovers(pool).await?, Elsewhere::Leftovers),
+    ];
     Ok(found.into_iter().filter(|(is_left, _)| *is_left).map(|(_, place)| place).collect())
 }
 
