@@ -186,6 +186,12 @@ def tell_all(story: Story) -> None:
     job = tell("POST", "/admin/retrain", {"gallery": "gate-3", "base": "scratch", "steps": 20})
     tell("POST", "/admin/jobs/{job}/cancel", job=job["id"])
     tell("GET", "/admin/jobs", query="?limit=2")
+    erased = tell("GET", "/erasures", query="?limit=1")["items"][0]["id"]
+    for _ in range(300):
+        if story.ask("GET", f"/erasures/{erased}")[1]["state"] == "gone":
+            break
+        time.sleep(0.2)
+    tell("GET", "/erasures/{erasure}", erasure=erased)
     tell("GET", "/admin/audit", query="?action=model&limit=2")
     tell("GET", "/admin/audit/head")
     tell("GET", "/admin/quarantine")
