@@ -24,6 +24,9 @@ const PIECE: usize = 500;
 /// Entries that are kept at most while the database is away.
 const MOST: usize = 20_000;
 
+/// With so many waiting no refusal finds room any more: refusals, which cost little to make, leave the other half to answers.
+const MOST_FOR_REFUSALS: usize = MOST / 2;
+
 /// What was gathered and is not written yet.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -45,9 +48,9 @@ impl Gathered {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, entry: Entry) {
+    fn add(&self, entry: Entry, most: usize) {
         let mut waiting = self.waiting();
-        if waiting.entries.len() >= MOST {
+        if waiting.entries.len() >= most {
             waiting.lost += 1;
             metrics::counter!("faceid_audit_lost_total").increment(1);
             return;
@@ -78,7 +81,14 @@ impl Audit {
     /// Notes what was answered, soon. Questions are left out if the configuration says so.
     pub fn gather(&self, entry: Entry) {
         if self.questions || !entry.action().is_question() {
-            self.gathered.add(entry);
+            self.gathered.add(entry, MOST);
+        }
+    }
+
+    /// The same of what was refused.
+    pub fn gather_refusal(&self, entry: Entry) {
+        if self.questions || !entry.action().is_question() {
+            self.gathered.add(entry, MOST_FOR_REFUSALS);
         }
     }
 

@@ -17,9 +17,11 @@ impl Audit {
         if hold_head(&mut transaction, false).await?.is_none() {
             return Ok(false);
         }
+        // One of a clock that was wrong, of a day to come, keeps none that came after it, and goes with them.
         let last: Option<i64> = sqlx::query_scalar(
-            "select coalesce(min(position) filter (where at >= $1) - 1, max(position)) \
-             from (select position, at from audit where position is not null order by position limit $2) oldest",
+            "with oldest as (select position, at from audit where position is not null order by position limit $2) \
+             select max(position) from oldest where at < $1 and position < coalesce((select min(position) from oldest \
+                 where at >= $1 and at <= now() + interval '1 day'), 9223372036854775807)",
         )
         .bind(time)
         .bind(PIECE)

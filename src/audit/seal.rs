@@ -52,6 +52,12 @@ impl Audit {
             hashes.push(last.1.0.to_vec());
         }
         if !ids.is_empty() {
+            // The end first: no entry gets a place beyond it.
+            sqlx::query("update audit_chain set position = $1, hash = $2")
+                .bind(last.0)
+                .bind(last.1.0.as_slice())
+                .execute(&mut *transaction)
+                .await?;
             sqlx::query(
                 "update audit a set position = n.position, hash = n.hash \
                  from unnest($1::uuid[], $2::bigint[], $3::bytea[]) as n (id, position, hash) where a.id = n.id",
@@ -61,11 +67,6 @@ impl Audit {
             .bind(hashes)
             .execute(&mut *transaction)
             .await?;
-            sqlx::query("update audit_chain set position = $1, hash = $2")
-                .bind(last.0)
-                .bind(last.1.0.as_slice())
-                .execute(&mut *transaction)
-                .await?;
         }
         transaction.commit().await?;
         Ok(ids.len() as u64)

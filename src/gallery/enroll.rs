@@ -213,6 +213,7 @@ impl Enrolment<'_> {
         duplicates.truncate(MAX_DUPLICATES);
         if face.on_duplicate == OnDoubt::Reject && !duplicates.is_empty() {
             self.transaction.rollback().await?;
+            self.galleries.note_duplicate(self.held.gallery_id, face, &duplicates).await?;
             return Err(GalleryError::DuplicateFace { matches: duplicates });
         }
         let mismatch = self.mismatch(face).await?;

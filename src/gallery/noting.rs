@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use super::{Enrolled, Galleries, GalleryError, NewFace};
+use super::{Duplicate, Enrolled, Galleries, GalleryError, NewFace};
 use crate::audit::{Action, Entry, append};
 use crate::types::{ErasureId, GalleryId, SubjectId};
 
@@ -46,11 +46,24 @@ impl Galleries {
     ) -> Result<(), sqlx::Error> {
         let details = json!({
             "face": enrolled.face_id, "subject_created": enrolled.subject_created,
-            "duplicates": enrolled.duplicates.len(), "mismatch": enrolled.mismatch.is_some(),
+            "duplicates": ids_of(&enrolled.duplicates), "mismatch": enrolled.mismatch.is_some(),
         });
         let entry = Entry::new(&self.actor, Action::FaceEnroll).galleries([enrolled.gallery_id]);
         let entry = entry.subjects([enrolled.subject_id]).model(Some(face.model)).outcome("enrolled");
         append(connection, &entry.details(details)).await
+    }
+
+    /// Notes a face that is refused because of others, before whoever sent it learns who they are.
+    pub(super) async fn note_duplicate(
+        &self,
+        gallery: GalleryId,
+        face: &NewFace<'_>,
+        matches: &[Duplicate],
+    ) -> Result<(), GalleryError> {
+        let entry = Entry::new(&self.actor, Action::FaceEnroll).galleries([gallery]).subjects(ids_of(matches));
+        let mut transaction = self.pool.begin().await?;
+        append(&mut transaction, &entry.model(Some(face.model)).outcome("duplicate_face")).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Notes that a gallery, or all that is held about a subject of it, is written out, before it is.
@@ -60,4 +73,8 @@ impl Galleries {
         self.note(&mut transaction, action, (gallery, subject.as_slice()), json!({})).await?;
         Ok(transaction.commit().await?)
     }
+}
+
+fn ids_of(duplicates: &[Duplicate]) -> Vec<SubjectId> {
+    duplicates.iter().map(|duplicate| duplicate.subject_id).collect()
 }

@@ -23,7 +23,7 @@ pub(super) async fn check_quota(transaction: &mut Transaction, gallery: GalleryI
     transaction.lock((high ^ low).cast_signed() ^ QUOTA_LOCK).await?;
     // A statement of its own, so that it sees what whoever held the lock before has done.
     let is_over: bool = sqlx::query_scalar(
-        "select count(*) > $2 from (select from subjects where gallery_id = $1 and erased_at is null limit $2 + 1) s",
+        "select exists (select from subjects where gallery_id = $1 and erased_at is null offset $2 limit 1)",
     )
     .bind(gallery.0)
     .bind(most)

@@ -30,15 +30,25 @@ pub async fn require(State(guard): State<Guard>, mut request: Request, next: Nex
             if !connections::has_place(&request) {
                 return connections::refusal();
             }
-            let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-            let caller = match id {
-                Some(id) => caller.by_request(id),
-                None => caller,
-            };
+            let caller = asking_by(&request, caller);
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
         Err(refusal) => Problem::from(refusal).into_response(),
+    }
+}
+
+/// Who shows a key that counts, before it is looked whether they may do what they ask for.
+pub fn recognised(request: &Request) -> Option<Caller> {
+    let Recognised(caller) = request.extensions().get()?;
+    Some(asking_by(request, caller.clone()))
+}
+
+/// A caller, as they ask by this request.
+fn asking_by(request: &Request, caller: Caller) -> Caller {
+    match request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()) {
+        Some(id) => caller.by_request(id),
+        None => caller,
     }
 }
 

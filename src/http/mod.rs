@@ -96,7 +96,7 @@ pub fn router(state: AppState) -> Router {
     let guarded_by = |Group { needed, routes }: Group| {
         let guard = Guard { access: access.clone(), needed };
         let noted = from_fn_with_state(record.clone(), audit::note_refusals);
-        let layers = ServiceBuilder::new().layer(from_fn_with_state(guard, auth::require)).layer(noted);
+        let layers = ServiceBuilder::new().layer(noted).layer(from_fn_with_state(guard, auth::require));
         match needed {
             // They change nothing that a condition could name.
             Permission::Ask => routes.route_layer(layers),

@@ -16,7 +16,7 @@ const THOUSAND: u64 = 1000;
 const THOUSANDS_PER_MEGAPIXEL: u32 = 1000;
 
 /// Addresses of which a caller's account remembers that they came from there.
-const PLACES_SEEN: usize = 64;
+const PLACES_SEEN: usize = 256;
 
 /// The account of a caller. Without limits it costs next to nothing.
 pub struct Account<C: Clock = MonotonicClock> {
@@ -159,29 +159,39 @@ pub(super) fn tell(text: &mut String, name: &str, left: u32, next: Option<u32>) 
     }
 }
 
-/// The addresses that a caller came from lately, by their hashes: each has one place, which the next that falls on it takes over.
-struct Seen([AtomicU32; PLACES_SEEN]);
+/// The addresses that a caller came from lately, by their hashes. Each may be in one of two places; if others have both, it takes over
+/// one, by turns.
+struct Seen {
+    places: [AtomicU32; PLACES_SEEN],
+    taken_over: AtomicU32,
+}
 
 impl Default for Seen {
     fn default() -> Self {
-        Self([const { AtomicU32::new(0) }; PLACES_SEEN])
+        Self { places: [const { AtomicU32::new(0) }; PLACES_SEEN], taken_over: AtomicU32::new(0) }
     }
 }
 
 impl Seen {
-    fn place(&self, address: u64) -> (&AtomicU32, u32) {
+    fn places(&self, address: u64) -> ([&AtomicU32; 2], u32) {
         // Never 0, which is nobody's.
-        (&self.0[(address >> 32) as usize % PLACES_SEEN], address as u32 | 1)
+        let place = |shift: u32| &self.places[(address >> shift) as usize % PLACES_SEEN];
+        ([place(32), place(48)], address as u32 | 1)
     }
 
     fn has(&self, address: u64) -> bool {
-        let (place, mark) = self.place(address);
-        place.load(Ordering::Relaxed) == mark
+        let (places, mark) = self.places(address);
+        places.iter().any(|place| place.load(Ordering::Relaxed) == mark)
     }
 
     fn note(&self, address: u64) {
-        let (place, mark) = self.place(address);
-        place.store(mark, Ordering::Relaxed);
+        if self.has(address) {
+            return;
+        }
+        let (places, mark) = self.places(address);
+        let free = places.iter().find(|place| place.load(Ordering::Relaxed) == 0);
+        let turn = || self.taken_over.fetch_add(1, Ordering::Relaxed) as usize % 2;
+        free.copied().unwrap_or_else(|| places[turn()]).store(mark, Ordering::Relaxed);
     }
 }
 
@@ -223,6 +233,7 @@ fn thousands(width: u32, height: u32) -> NonZeroU32 {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
     use std::time::Duration;
 
     use governor::clock::FakeRelativeClock;
@@ -319,6 +330,24 @@ mod tests {
         account.see_from(here);
         assert!(account.was_seen_from(here) && !account.was_seen_from(there));
         account.see_from(there);
-        assert!(account.was_seen_from(there) && !account.was_seen_from(here));
+        // A third that falls on the two takes over one place.
+        let elsewhere = 7 << 32 | 201;
+        account.see_from(elsewhere);
+        let of_them = [here, there, elsewhere].map(|address| account.was_seen_from(address));
+        assert_eq!((of_them[2], of_them.iter().filter(|known| **known).count()), (true, 2), "{of_them:?}");
+    }
+
+    #[test]
+    fn some_addresses_of_a_key_do_not_drive_each_other_out() {
+        let hashes = BuildHasherDefault::<DefaultHasher>::default();
+        let lost = (0..200)
+            .filter(|key| {
+                let (account, _) = account(Limits::default());
+                let addresses: Vec<u64> = (0..10_u64).map(|address| hashes.hash_one((key, address))).collect();
+                addresses.iter().for_each(|address| account.see_from(*address));
+                !addresses.iter().all(|address| account.was_seen_from(*address))
+            })
+            .count();
+        assert!(lost <= 10, "{lost} of 200 keys");
     }
 }

@@ -97,7 +97,7 @@ impl Audit {
 
     /// Notes that a request of the caller was refused, soon.
     pub fn note_refusal(&self, action: audit::Action, code: String) {
-        self.parts.audit.gather(Entry::new(&self.caller.actor(), action).outcome(code));
+        self.parts.audit.gather_refusal(Entry::new(&self.caller.actor(), action).outcome(code));
     }
 
     /// Writes, seals and drops entries for as long as it is polled.

@@ -303,6 +303,17 @@ async fn by_keys(world: &World) {
         let answer = world.by(part["key"].as_str().unwrap(), Method::GET, path, None).await;
         answer.expect_problem(403, Code::Forbidden);
     }
+
+    // Who may not is noted, as well.
+    let gate = world.by(key, Method::POST, "/admin/keys", Some(json!({"name": "gate 4", "role": "identify"}))).await;
+    let answer = world.by(gate.value()["key"].as_str().unwrap(), Method::POST, "/enroll", Some(json!({}))).await;
+    answer.expect_problem(403, Code::Forbidden);
+    let refused = async || {
+        let path = "/admin/audit?action=face.enroll&actor=gate%204";
+        world.by(key, Method::GET, path, None).await.json::<Page<AuditEntry>>().items.into_iter().next()
+    };
+    let refused = eventually(Duration::from_secs(20), "a refusal", refused).await;
+    assert_eq!((refused.outcome.as_deref(), refused.request_id.is_some()), (Some("forbidden"), true));
 }
 
 /// As an export has them. The order of their fields is another one, which is no matter.

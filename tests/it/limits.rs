@@ -174,6 +174,19 @@ async fn whoever_is_limited_gives_no_more(server: &Server) {
     ] {
         make(more).await.expect_problem(403, Code::Forbidden);
     }
+    // Nor do they by another value of a key that may have more; their own, and one of less, they rotate.
+    let admin = caller(server, ADMIN);
+    for (name, limits, status) in [
+        ("free", json!({"requests_per_second": 0}), StatusCode::FORBIDDEN),
+        ("less", json!({"requests_per_second": 1, "concurrent_requests": 1}), StatusCode::OK),
+    ] {
+        let made = post(&admin, "/admin/keys", json!({"name": name, "role": "read", "limits": limits})).await;
+        made.expect(StatusCode::CREATED);
+        post(&tenant, &format!("/admin/keys/{name}/rotate"), json!({})).await.expect(status);
+    }
+    // Taking it back is no gain.
+    let revoked = tenant.send(tenant.request(Method::DELETE, "/admin/keys/free")).await;
+    revoked.expect(StatusCode::OK);
 }
 
 /// `faceid` asks again when there is more, and shows limits.

@@ -93,13 +93,85 @@ async fn an_entry_is_only_sealed_and_nothing_else() {
         "delete from audit where position = 1",
         "delete from audit where position is null",
         "truncate audit",
+        // No place beyond the end, whose ends go nowhere but on.
+        "update audit set position = 3, hash = decode(repeat('00', 32), 'hex') where position is null",
+        "update audit_chain set position = 1",
+        "update audit_chain set hash = decode(repeat('00', 32), 'hex')",
+        "update audit_chain set dropped_position = 1",
+        "update audit_chain set dropped_position = 9, dropped_hash = hash",
+        "delete from audit_chain",
+        "truncate audit_chain",
+        "with moved as (update audit_chain set dropped_position = 2, dropped_hash = hash returning 1) \
+         delete from audit where position = 2",
         "insert into audit (id, at, actor, action, position, hash) \
          values (gen_random_uuid(), now(), 'me', 'identify', 3, decode(repeat('00', 32), 'hex'))",
     ] {
         assert!(db.refused(sql).await, "{sql}");
     }
+    // Nor by tables that are taken for them.
+    let mut transaction = db.pools.requests.begin().await.unwrap();
+    let other = "create temp table audit_chain as select 9 as position, 9 as dropped_position; \
+                 delete from audit where position = 1";
+    assert!(sqlx::raw_sql(other).execute(&mut *transaction).await.is_err());
+    transaction.rollback().await.unwrap();
     assert_eq!(db.audit.seal().await.unwrap(), 1);
     assert_eq!(db.faults(Vec::new()).await.0, [0_i64; 0]);
+}
+
+#[tokio::test]
+async fn what_is_dropped_as_retention_does_it_needs_an_entry_that_says_so() {
+    let db = Fixture::new().await;
+    db.sealed(3).await;
+    let early = db.audit.head().await.unwrap();
+    db.sealed(5).await;
+    // Somebody who may write to the tables.
+    for sql in [
+        "update audit_chain set dropped_position = a.position, dropped_hash = a.hash from audit a where a.position = 5",
+        "delete from audit where position <= 5",
+    ] {
+        sqlx::query(sql).execute(&db.pools.beside).await.unwrap();
+    }
+    let (positions, what) = db.faults(Vec::new()).await;
+    assert_eq!(positions, [5]);
+    assert!(what.contains("audit.expire"), "{what}");
+    let said = json!({"entries": 5, "up_to": 5});
+    db.append(&Entry::new(&"a test".into(), Action::AuditExpire).details(said)).await;
+    assert_eq!(db.faults(Vec::new()).await.0, [0_i64; 0]);
+    // A head from before does not pass as if it had been looked at.
+    let (positions, what) = db.faults(vec![early]).await;
+    assert_eq!(positions, [3]);
+    assert!(what.contains("is gone"), "{what}");
+    let other = Head { position: 5, ..early };
+    let (positions, what) = db.faults(vec![other]).await;
+    assert_eq!(positions, [5]);
+    assert!(what.contains("written anew"), "{what}");
+}
+
+#[tokio::test]
+async fn what_is_dropped_during_a_walk_is_not_missed() {
+    let db = Fixture::new().await;
+    db.sealed(6).await;
+    let kept = db.audit.head().await.unwrap();
+    let mut dropping = db.pools.requests.begin().await.unwrap();
+    sqlx::query("lock table audit in access exclusive mode").execute(&mut *dropping).await.unwrap();
+    let audit = db.audit.clone();
+    let walking = tokio::spawn(async move { audit.verify(vec![kept]).await.unwrap() });
+    // It knows where the chain begins, and waits for the entries.
+    let waits = "select exists (select from pg_locks where relation = 'audit'::regclass and not granted)";
+    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *dropping).await.unwrap() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    for sql in [
+        "update audit_chain set dropped_position = a.position, dropped_hash = a.hash from audit a where a.position = 4",
+        "delete from audit where position <= 4",
+    ] {
+        sqlx::query(sql).execute(&mut *dropping).await.unwrap();
+    }
+    let said = json!({"entries": 4, "up_to": 4});
+    append(&mut dropping, &Entry::new(&"a test".into(), Action::AuditExpire).details(said)).await.unwrap();
+    dropping.commit().await.unwrap();
+    let verdict = walking.await.unwrap();
+    assert_eq!((verdict.faults, verdict.first, verdict.last), (Vec::new(), Some(5), Some(6)));
 }
 
 #[tokio::test]
@@ -218,6 +290,23 @@ async fn old_entries_are_dropped_and_the_rest_verifies() {
 }
 
 #[tokio::test]
+async fn an_entry_of_a_day_to_come_keeps_no_others() {
+    let db = Fixture::new().await;
+    let from_the_future = async |id: &str| {
+        let sql =
+            "insert into audit (id, at, actor, action) values ($1::uuid, now() + interval '9 years', 'me', 'identify')";
+        sqlx::query(sql).bind(id).execute(&db.pools.beside).await.unwrap();
+    };
+    from_the_future("00000000-0000-7000-8000-000000000001").await;
+    db.change(3).await;
+    from_the_future("ffffffff-ffff-7000-8000-000000000001").await;
+    db.audit.seal_waiting().await.unwrap();
+    db.audit.drop_before(Utc::now()).await.unwrap();
+    let left = db.audit.verify(Vec::new()).await.unwrap();
+    assert_eq!((left.first, left.faults), (Some(5), Vec::new()), "the last stays, as nothing old comes after it");
+}
+
+#[tokio::test]
 async fn many_are_dropped_in_pieces() {
     let db = Fixture::new().await;
     let entries: Vec<Entry> = (0..2500).map(|_| Entry::new(&"a test".into(), Action::Identify)).collect();
@@ -272,6 +361,22 @@ fn an_export_is_walked_as_well() {
     let mut swapped = records.clone();
     swapped.swap(1, 2);
     assert_eq!(walk(&swapped)[0], 2);
+    // Nor does the first of a part pass that does not let itself be checked, or a head that lies before it.
+    let mut unsaid = records[2..].to_vec();
+    unsaid[0].previous = None;
+    assert_eq!(walk(&unsaid), [3]);
+    let head = |position: i64, hash: Hash| Head { position, hash, at: Utc::now() };
+    let against = |records: &[Record], head: Head| {
+        let mut walk = Walk::new(vec![head]);
+        records.iter().for_each(|record| walk.step(record));
+        walk.end().faults.into_iter().map(|fault| (fault.position, fault.what)).collect::<Vec<_>>()
+    };
+    let faults = against(&records[2..], head(1, records[0].hash));
+    assert!(faults.len() == 1 && faults[0].0 == 1 && faults[0].1.contains("is gone"), "{faults:?}");
+    assert_eq!(against(&records[2..], head(2, records[1].hash)), []);
+    assert_eq!(against(&records[2..], head(2, records[0].hash))[0].0, 2);
+    assert_eq!(against(&unsaid, head(2, records[1].hash)).len(), 2);
+    assert_eq!(against(&records, head(0, Hash::BEGINNING)), []);
     let mut twice = records.clone();
     twice.insert(2, records[1].clone());
     assert_eq!(walk(&twice), [2]);

@@ -29,9 +29,9 @@ async fn answers_are_written_together_and_questions_only_if_wanted() {
 async fn what_finds_no_room_while_the_database_is_away_is_counted() {
     let db = Fixture::new().await;
     db.tamper("alter table audit rename to away; create table audit (id uuid)").await;
-    for _ in 0..20_003 {
-        db.audit.gather(answer());
-    }
+    // Refusals leave half of the room to answers.
+    (0..10_002).for_each(|_| db.audit.gather_refusal(answer().outcome("no_face")));
+    (0..10_001).for_each(|_| db.audit.gather(answer()));
     for _ in 0..2 {
         assert!(db.audit.write_gathered().await.is_err());
     }

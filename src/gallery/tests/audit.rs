@@ -152,3 +152,24 @@ async fn what_does_not_come_about_is_not_noted() {
     it.db.enroll("default", "Ada", &axis(0)).await;
     assert_eq!(it.new_entries(&mut seen).await.len(), 1);
 }
+
+#[tokio::test]
+async fn who_is_named_by_a_face_that_is_refused_or_warned_of_is_noted() {
+    let it = Noted::new().await;
+    let ada = it.db.enroll("default", "Ada", &axis(0)).await;
+    let mut seen = 0;
+    it.new_entries(&mut seen).await;
+    let refused = it.db.enroll_as(OnDoubt::Reject, "default", "Eve", &axis(0)).await;
+    assert!(matches!(refused, Err(GalleryError::DuplicateFace { .. })), "{refused:?}");
+    let entries = it.new_entries(&mut seen).await;
+    assert_eq!(entries.len(), 1);
+    let record = &entries[0].record;
+    assert_eq!(
+        (record.action.as_str(), record.outcome.as_deref(), record.actor.as_str()),
+        ("face.enroll", Some("duplicate_face"), "gate")
+    );
+    assert_eq!((&record.subjects, &record.galleries), (&vec![ada.subject_id.0], &vec![ada.gallery_id.0]));
+    it.db.enroll_as(OnDoubt::Warn, "default", "Eve", &axis(0)).await.unwrap();
+    let warned = it.new_entries(&mut seen).await;
+    assert_eq!(warned[0].details["duplicates"], serde_json::json!([ada.subject_id]));
+}

@@ -101,3 +101,12 @@ async fn faces_of_those_who_are_there_are_not_counted() {
     db.enroll("default", "Bob", &axis(1)).await;
     assert_eq!(db.rows("subjects").await, 1);
 }
+
+#[tokio::test]
+async fn a_number_that_no_gallery_reaches_is_one_as_well() {
+    let db = Fixture::new().await;
+    let change = GalleryChange { max_subjects: Some(Some(u64::MAX)), ..GalleryChange::default() };
+    db.galleries.update_gallery("default", &change, &Expected::Any).await.unwrap();
+    db.enroll("default", "Ada", &axis(0)).await;
+    assert_eq!(import(&db, &["Bob", "Cyd"]).await.unwrap(), 2);
+}

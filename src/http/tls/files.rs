@@ -40,7 +40,7 @@ impl Files {
     /// What a server can serve with, if all of it goes together.
     pub fn into_current(self, config: &TlsConfig) -> Result<Current, TlsError> {
         let chain = certificates(CERT, &config.cert, &self.cert)?;
-        let expires = expiry(&config.cert, &chain)?;
+        let (begins, expires) = validity(&config.cert, &chain)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|error| unusable(KEY, &config.key, format!("it has no private key in PEM ({error})")))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -67,7 +67,7 @@ impl Files {
             error => unusable(KEY, &config.key, error.to_string()),
         })?;
         server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-        Ok(Current { server: Arc::new(server), expires, files: self })
+        Ok(Current { server: Arc::new(server), begins, expires, files: self })
     }
 }
 
@@ -89,13 +89,16 @@ fn certificates(setting: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<Ce
     Ok(chain)
 }
 
-/// Until when the first certificate, which is the server's own, is valid.
-fn expiry(path: &Path, chain: &[CertificateDer]) -> Result<DateTime<Utc>, TlsError> {
+/// From when and until when the first certificate, which is the server's own, is valid.
+fn validity(path: &Path, chain: &[CertificateDer]) -> Result<(DateTime<Utc>, DateTime<Utc>), TlsError> {
     let broken = |reason: String| unusable(CERT, path, format!("its first certificate cannot be read ({reason})"));
     let own = chain.first().ok_or_else(|| broken("there is none".to_owned()))?;
     let (_, own) = parse_x509_certificate(own).map_err(|error| broken(error.to_string()))?;
-    let seconds = own.validity().not_after.timestamp();
-    DateTime::from_timestamp(seconds, 0).ok_or_else(|| broken(format!("it ends at {seconds}")))
+    let time = |seconds: i64, what: &str| {
+        DateTime::from_timestamp(seconds, 0).ok_or_else(|| broken(format!("it {what} at {seconds}")))
+    };
+    let validity = own.validity();
+    Ok((time(validity.not_before.timestamp(), "begins")?, time(validity.not_after.timestamp(), "ends")?))
 }
 
 fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {

@@ -7,7 +7,7 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -37,6 +37,8 @@ pub enum TlsError {
     OtherKey { cert: PathBuf, key: PathBuf },
     #[error("the certificate in tls_cert = {} expired at {at}, and the one in use did not", path.display())]
     Expired { path: PathBuf, at: DateTime<Utc> },
+    #[error("the certificate in tls_cert = {} is not valid before {from}, and the one in use is", path.display())]
+    Early { path: PathBuf, from: DateTime<Utc> },
 }
 
 /// What a server speaks TLS by. It may be replaced while it serves; clones share it.
@@ -49,12 +51,18 @@ struct Shared {
 }
 
 /// What new connections get.
-#[derive(Clone)]
 struct Current {
     server: Arc<ServerConfig>,
+    begins: DateTime<Utc>,
     expires: DateTime<Utc>,
     /// What it was made of.
     files: Files,
+}
+
+impl Current {
+    fn is_valid(&self, now: DateTime<Utc>) -> bool {
+        self.begins <= now && now < self.expires
+    }
 }
 
 impl Tls {
@@ -68,7 +76,7 @@ impl Tls {
 
     /// Follows the files: new connections get what is in them. What is not usable is refused, and what was there goes on. Never returns.
     pub async fn follow(self) {
-        let mut tried = self.current().files;
+        let mut tried = self.current().files.clone();
         let (mut interval, mut said) = (tokio::time::interval(LOOK), None);
         loop {
             interval.tick().await;
@@ -95,13 +103,17 @@ impl Tls {
         }
     }
 
-    /// A certificate that has expired is no better than one that has not.
+    /// A certificate that is not valid, any more or yet, is no better than one that is.
     fn no_worse(&self, next: Current) -> Result<Current, TlsError> {
         let now = Utc::now();
-        if next.expires <= now && self.current().expires > now {
-            return Err(TlsError::Expired { path: self.0.config.cert.clone(), at: next.expires });
+        let path = || self.0.config.cert.clone();
+        if !self.current().is_valid(now) || next.is_valid(now) {
+            Ok(next)
+        } else if next.expires <= now {
+            Err(TlsError::Expired { path: path(), at: next.expires })
+        } else {
+            Err(TlsError::Early { path: path(), from: next.begins })
         }
-        Ok(next)
     }
 
     /// Shows when the certificate ends, and says so in the log when that is soon, once a day.
@@ -120,8 +132,8 @@ impl Tls {
         }
     }
 
-    fn current(&self) -> Current {
-        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn current(&self) -> RwLockReadGuard<'_, Current> {
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The handshake of a new connection. `None`: nothing came of it, and it is over.
@@ -130,7 +142,8 @@ impl Tls {
             greeting::turn_away(stream).await;
             return None;
         }
-        match TlsAcceptor::from(self.current().server).accept(stream).await {
+        let server = Arc::clone(&self.current().server);
+        match TlsAcceptor::from(server).accept(stream).await {
             Ok(stream) => Some(stream),
             Err(error) => {
                 debug!(%error, "a handshake came to nothing");

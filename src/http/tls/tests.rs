@@ -30,7 +30,7 @@ async fn refused(config: &TlsConfig) -> String {
 
 /// What is in the files now, as a server follows them.
 async fn look(tls: &Tls) -> bool {
-    let before = tls.current().files;
+    let before = tls.current().files.clone();
     tls.replace(Files::read(&tls.0.config).await.unwrap());
     tls.current().files != before
 }
@@ -83,6 +83,10 @@ async fn only_a_pair_that_is_of_use_takes_the_place_of_another() {
     });
     put(&config, &old_cert, &old_key);
     assert!(!look(&tls).await);
+    let (early_cert, early_key) = pair(|params| params.not_before = date_time_ymd(2090, 1, 1));
+    put(&config, &early_cert, &early_key);
+    assert!(!look(&tls).await);
+    put(&config, &old_cert, &old_key);
     // At the start there is nothing better.
     let tls = Tls::load(config.clone()).await.unwrap();
     assert!(Path::new(&config.cert).exists() && tls.current().expires < Utc::now());

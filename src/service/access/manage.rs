@@ -1,5 +1,6 @@
 //! Keys are made, listed, rotated and revoked, by whoever may do at least what they allow.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -10,7 +11,7 @@ use super::Access;
 use crate::access::{self, Key};
 use crate::db::PageRequest;
 use crate::gallery::GalleryError;
-use crate::limits::Limits;
+use crate::limits::{Account, Limits};
 use crate::service::ServiceError;
 use crate::service::answers::{CreatedKey, KeyEntry, KeyGallery, KeyState, Page};
 use crate::service::requests::{Listed, NewKey, RotateKey};
@@ -64,10 +65,19 @@ impl Access {
         let said = said.checked().map_err(|(member, expected)| {
             invalid("limits", &format!("{member}: {expected} is expected, this is {}", said.value_of(member)))
         })?;
-        let Some(account) = caller.account().filter(|_| !caller.may(Permission::Own)) else { return Ok(said) };
-        let limits = said.or(account.said());
-        if limits.or(self.0.config.limits).allowed().is_within(&account.allowed()) {
-            return Ok(limits);
+        let limits = match bounds(caller) {
+            Some(account) => said.or(account.said()),
+            None => said,
+        };
+        self.may_give(caller, limits)?;
+        Ok(limits)
+    }
+
+    /// Refuses to give a key with limits to whoever may have less: they would use it themselves.
+    fn may_give(&self, caller: &Caller, limits: Limits) -> Result<(), ServiceError> {
+        let is_within = |account: &Account| limits.or(self.0.config.limits).allowed().is_within(&account.allowed());
+        if bounds(caller).is_none_or(|account| is_within(account)) {
+            return Ok(());
         }
         let more = "this key gives no other one more than it may have itself, see `limits`";
         Err(ServiceError::Forbidden(more.to_owned()))
@@ -87,6 +97,7 @@ impl Access {
     /// Gives a key another value. The one that it has may go on working for a while.
     pub async fn rotate_key(&self, caller: &Caller, key: &str, how: RotateKey) -> Result<CreatedKey, ServiceError> {
         let key = self.own(caller, key).await?;
+        self.may_give(caller, key.limits)?;
         let rotated = self.0.keys.by(caller).rotate(key.id, Duration::from_secs(how.keep_for.get())).await?;
         info!(key = %key.id, by = caller.name(), "a key was rotated");
         Ok(self.shown(rotated).await)
@@ -134,6 +145,11 @@ fn check_name(name: &Name) -> Result<(), ServiceError> {
         return Err(invalid("name", "it could be taken for an id or a key; choose another name"));
     }
     Ok(())
+}
+
+/// The account that bounds what a caller gives to others; none does for whoever may do everything.
+fn bounds(caller: &Caller) -> Option<&Account> {
+    caller.account().map(Arc::as_ref).filter(|_| !caller.may(Permission::Own))
 }
 
 fn may_all_of(caller: &Caller, key: &Caller) -> Result<(), ServiceError> {
