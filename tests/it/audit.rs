@@ -52,8 +52,10 @@ async fn listed(app: &TestApp, query: &str) -> Vec<AuditEntry> {
 
 /// The last entry of an action, once it is written.
 async fn noted(app: &TestApp, action: &str) -> AuditEntry {
-    let query = format!("action={action}&limit=1");
-    eventually(Duration::from_secs(20), action, async || listed(app, &query).await.into_iter().next()).await
+    // `verify` means `verify.stored` as well, and may be written after it.
+    let query = format!("action={action}&limit=200");
+    let last = async || listed(app, &query).await.into_iter().find(|entry| entry.action == action);
+    eventually(Duration::from_secs(20), action, last).await
 }
 
 /// A server, and what is in it.
