@@ -5,7 +5,7 @@ use crate::db::Transaction;
 use crate::types::GalleryId;
 
 /// Tells these advisory locks from others. Any constant of ours serves.
-const QUOTA_LOCK: i64 = 0x7175_6f74_61;
+const QUOTA_LOCK: i64 = 0x0071_756f_7461;
 
 /// Refuses what the transaction has created if the gallery has more subjects by it than it may.
 ///

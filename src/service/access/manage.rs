@@ -76,7 +76,7 @@ impl Access {
     /// Refuses to give a key with limits to whoever may have less: they would use it themselves.
     fn may_give(&self, caller: &Caller, limits: Limits) -> Result<(), ServiceError> {
         let is_within = |account: &Account| limits.or(self.0.config.limits).allowed().is_within(&account.allowed());
-        if bounds(caller).is_none_or(|account| is_within(account)) {
+        if bounds(caller).is_none_or(is_within) {
             return Ok(());
         }
         let more = "this key gives no other one more than it may have itself, see `limits`";
