@@ -252,7 +252,7 @@ async fn an_import_encrypts_and_an_export_does_not() {
         },
         face: Some(FaceRecord {
             embedding: Some(StoredEmbedding::from(&axis(n % DIMENSION))),
-            chip: (n % 3 > 0).then(|| format!("chip {}", n / 2).into_bytes()),
+            chip: (!n.is_multiple_of(3)).then(|| format!("chip {}", n / 2).into_bytes()),
             ..FaceRecord::default()
         }),
     };
