@@ -32,6 +32,8 @@ const MATE_SIMILARITY: f32 = 0.6;
 impl Upkeep {
     /// Works on the job that builds and measures the indexes that are due. With galleries in memory none is.
     pub(in crate::service) async fn run_indexes(&self, lease: &Lease) -> Result<Value, Failure> {
+        // Whoever was at it before may have been killed at any stage.
+        lease.report(&json!({"stage": "idle"})).await?;
         loop {
             if !self.recognition().serving().resident.is_on()
                 && let Err(error) = self.build_indexes(lease).await

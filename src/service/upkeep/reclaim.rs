@@ -39,6 +39,8 @@ const INDEXED_EVERY: TimeDelta = TimeDelta::days(7);
 
 impl Upkeep {
     pub(in crate::service) async fn run_reclaim(&self, lease: &Lease) -> Result<Value, Failure> {
+        // Whoever was at it before may have been killed at any stage.
+        lease.report(&json!({"stage": "idle"})).await?;
         let mut failures = 0;
         loop {
             let began = Instant::now();
