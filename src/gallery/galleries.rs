@@ -171,7 +171,7 @@ impl Galleries {
         gallery_of(&self.pool, &self.scope, gallery).await
     }
 
-    /// Changes a gallery, if it is as expected. The default gallery keeps its name. Another retention holds only after [`NOTICE`].
+    /// Changes a gallery, if it is as expected. The default gallery keeps its name. Another retention holds only after an hour.
     pub async fn update_gallery(
         &self,
         gallery: &str,
