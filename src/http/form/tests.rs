@@ -151,7 +151,7 @@ fn members<T: FromForm>() -> impl Strategy<Value = Vec<(String, String)>> {
     let required =
         names.iter().take(2).copied().map(|name| (Just(name.to_owned()), value(T::FILES.contains(&name)), 9_u32));
     let required: Vec<_> = required.collect();
-    let optional: Vec<_> = names.iter().skip(2).map(|name| (Just((*name).to_owned()), value(false), 2_u32)).collect();
+    let optional: Vec<_> = names.iter().skip(2).map(|name| (Just((*name).to_owned()), value(false), 1_u32)).collect();
     let maybe = |(name, value, often): (Just<String>, BoxedStrategy<String>, u32)| {
         prop::option::weighted(f64::from(often) / 10.0, (name, value)).boxed()
     };
