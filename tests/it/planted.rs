@@ -82,10 +82,10 @@ async fn no_secret_shows_anywhere() {
         }
         let odd = app.request(Method::POST, "/identify").header("x-api-key", key).header("content-type", "image/jpeg");
         answers += &app.send(odd.body(format!("{key}, which is no photo"))).await.text();
+        // What a field or a path names is quoted to whoever asked, and to nobody else.
         let odd = app.request(Method::POST, "/verify").header("x-api-key", key).json(&json!({key: key}));
-        answers += &app.send(odd).await.text();
+        app.send(odd).await;
         let odd = app.request(Method::GET, &format!("/subjects/{key}")).header("x-api-key", key);
-        // What a path names is quoted to whoever asked.
         assert!(matches!(app.send(odd).await.status.as_u16(), 401 | 404));
     }
     let found = app.request(Method::GET, "/subjects/Planted%20Person%20Quux").header("x-api-key", &second);
@@ -108,7 +108,7 @@ async fn no_secret_shows_anywhere() {
         }
     }
     for secret in [CLIENT, ADMIN, KEY_SECRET, &first, &second] {
-        let line = answers.lines().find(|line| line.contains(secret) && !line.contains("which is no photo"));
+        let line = answers.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret} is in an answer");
         // Nor on the disk: of keys there are hashes.
         assert!(!is_in_files(data.path(), secret), "{secret} is in a file");
