@@ -252,7 +252,7 @@ async fn jobs_that_never_end_are_shown_and_cannot_be_cancelled() {
         let listed: Page<Value> = app.get("/admin/jobs?limit=100").await.json();
         let of = |job: &Value| job["recurring"] == true && job["state"] == "running";
         let running: Vec<Value> = listed.items.into_iter().filter(of).collect();
-        (running.len() == 5).then_some(running)
+        (running.len() == 7).then_some(running)
     })
     .await;
     let mut kinds: Vec<&str> = recurring.iter().filter_map(|job| job["kind"].as_str()).collect();
