@@ -47,8 +47,8 @@ create table audit_chain (
 );
 insert into audit_chain default values;
 
--- An entry is sealed once, and goes only where the chain says that it was dropped. Whoever owns the tables can take this away; then
--- the chain shows what they did.
+-- An entry is sealed once, within the ends of the chain, and goes only where the chain says that it was dropped. Whoever owns the tables
+-- can take this away; then the chain shows what they did.
 create function keep_audit() returns trigger language plpgsql as $$
 begin
     if tg_op = 'UPDATE' then
@@ -57,6 +57,7 @@ begin
                 new.model_id, new.details)
             is not distinct from (old.id, old.at, old.actor, old.key_id, old.request_id, old.action, old.outcome, old.galleries,
                 old.subjects, old.model_id, old.details)
+            and exists (select from audit_chain where new.position > dropped_position and new.position <= position)
         then
             return new;
         end if;
@@ -72,3 +73,32 @@ create trigger audit_kept before update or delete on audit for each row execute 
 create trigger audit_comes_unsealed before insert on audit for each row when (new.position is not null)
     execute function keep_audit();
 create trigger audit_not_truncated before truncate on audit for each statement execute function keep_audit();
+
+-- The ends of the chain only move on, the beginning only to an entry that is there: else whoever may write to the tables could move it and
+-- then delete what is sealed. What is deleted that way is found all the same: src/audit/verify.rs looks for the entry that says so.
+create function keep_audit_chain() returns trigger language plpgsql as $$
+begin
+    -- The end moves on, or stays what it is; the beginning moves on to an entry that is there.
+    if tg_op = 'UPDATE' then
+        if (new.position > old.position or (new.position, new.hash) = (old.position, old.hash))
+            and ((new.dropped_position, new.dropped_hash) = (old.dropped_position, old.dropped_hash)
+                or new.dropped_position > old.dropped_position and new.dropped_position <= new.position
+                and exists (select from audit where position = new.dropped_position and hash = new.dropped_hash))
+        then
+            return new;
+        end if;
+    end if;
+    raise exception 'the ends of the audit only move on' using errcode = 'insufficient_privilege';
+end $$;
+create trigger audit_chain_kept before update or delete on audit_chain for each row execute function keep_audit_chain();
+create trigger audit_chain_not_truncated before truncate on audit_chain for each statement execute function keep_audit_chain();
+
+-- They mean these tables, and not others of the same names: temporary ones come first unless they are named.
+do $$
+declare
+    kept text;
+begin
+    foreach kept in array array['keep_audit', 'keep_audit_chain'] loop
+        execute format('alter function %I() set search_path = %I, pg_temp', kept, current_schema());
+    end loop;
+end $$;

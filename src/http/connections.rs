@@ -19,15 +19,11 @@ mod book;
 mod limit;
 mod pulse;
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
-use hyper::body::{Frame, SizeHint};
 use tokio::sync::{Notify, watch};
 
 use self::book::{Book, For};
@@ -203,7 +199,7 @@ impl InWork {
 
     /// Keeps the request in work until its answer is written.
     pub fn until_written(self, answer: Response) -> Response {
-        answer.map(|body| Body::new(Answer { body, _in_work: self }))
+        answer.map(|body| holding(body, self))
     }
 }
 
@@ -256,32 +252,6 @@ impl Admission {
         pulse.enter();
         shared.free(|book| book.let_go(*id, &self.state.wanted));
         Refused(self)
-    }
-}
-
-/// A body whose end is the end of its request.
-struct Answer {
-    body: Body,
-    _in_work: InWork,
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

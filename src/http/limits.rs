@@ -2,19 +2,16 @@
 //! wants, so that guesses at keys are counted as well.
 
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::auth::{Recognised, shown_key};
+use super::holding::holding;
 use super::peer;
 use super::problem::{Code, Problem};
 use crate::config::HttpConfig;
@@ -128,7 +125,7 @@ impl Pass {
         if self.places.own.is_none() && self.places.address.is_none() {
             return response;
         }
-        response.map(|body| Body::new(Held { body, _places: self.places }))
+        response.map(|body| holding(body, self.places))
     }
 }
 
@@ -166,31 +163,5 @@ impl From<Refusal> for Problem {
             Refusal::PixelsBeyondBurst { .. } => Code::PixelsBeyondLimit,
         };
         Self { retry_after: refusal.retry_after(), ..Self::new(code, refusal.to_string()) }
-    }
-}
-
-/// A body whose end is the end of its request, be it a stream of events.
-struct Held {
-    body: Body,
-    _places: Places,
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

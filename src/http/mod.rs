@@ -21,6 +21,7 @@ mod form;
 mod galleries;
 mod headers;
 mod health;
+mod holding;
 mod identify;
 mod jobs;
 mod keys;
