@@ -30,6 +30,7 @@ use self::book::{Book, For};
 pub use self::limit::{has_place, refusal, refuse_beyond_limit};
 use self::pulse::Pulse;
 pub use self::pulse::{Heard, Overdue, Patience};
+use super::holding::holding;
 
 /// How long a newcomer has its place for sure: enough for a handshake and the head of a request from far away. So many seconds
 /// times as many connections as may be can be taken in a second at most, when none of them shows a key.
