@@ -1,6 +1,6 @@
 # Every step of work on faceid is a target here; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test build install bench fmt lint openapi clients docs site links spelling examples clean
+.PHONY: help setup run test build install bench fmt lint openapi clients docs site links spelling deny fuzz examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 17
@@ -56,6 +56,14 @@ links: ## build the site and check every link of it and of the pages
 spelling: ## check the spelling of pages and code (exceptions are in typos.toml)
 	@$(call tools,typos)
 	@"$${FACEID_HOME:-$$HOME/.cache/faceid}"/typos/typos $(ARGS)
+
+deny: ## check licences, sources and kinds of dependencies (deny.toml); make deny ARGS="check advisories" needs the network
+	@$(call tools,deny)
+	@"$${FACEID_HOME:-$$HOME/.cache/faceid}"/cargo-deny/cargo-deny $(or $(ARGS),--offline check bans licenses sources)
+
+# Without a sanitizer: all but nn/shim is safe Rust, and libtorch is none that is built here.
+fuzz: setup ## feed made files to a reader (image, form, onnx, gallery, archive); make fuzz ARGS="image" SECONDS=600
+	cargo +nightly fuzz run --sanitizer none $(ARGS) fuzz/corpus/$(ARGS) $(SEEDS) -- -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=1024 -timeout=30 -max_len=$(or $(BYTES),65536)
 
 examples: ## run the examples of README.md, docs/ and openapi.yaml; make examples ARGS=docs/start.md for some
 	@$(call tools,libraries)

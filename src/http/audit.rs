@@ -1,17 +1,16 @@
 //! /admin/audit: the record of what was asked and changed; and what of it only this layer sees, requests that are refused.
 
 use axum::Json;
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::extract::{MatchedPath, Request};
 use axum::response::Response;
 
-use super::auth::recognised;
 use super::form::Fields;
 use super::problem::{Code, Problem};
 use crate::audit::Action;
 use crate::service::Audit;
 use crate::service::answers::{AuditEntry, AuditHead, Page};
 use crate::service::requests::AuditRequest;
+use crate::types::Caller;
 
 /// List what was asked and changed
 ///
@@ -41,19 +40,18 @@ pub async fn get_audit_head(audit: Audit, Fields(()): Fields<()>) -> Result<Json
     Ok(Json(audit.head().await?))
 }
 
+/// What a request is noted as, if it asks about a person or enrolls one.
+pub fn action(request: &Request) -> Option<Action> {
+    request.extensions().get::<MatchedPath>().and_then(|route| action_of(route.as_str()))
+}
+
 /// Notes who was refused an answer, or an enrolment, and why: also for want of a role. Those who are answered are noted where they are,
 /// and so are faces that are refused as duplicates, with whom they match. Who shows no key that counts is not known, and who sends more
 /// than they may is not noted, or refusals would fill the audit; nor is a request whose time is up.
-pub async fn note_refusals(State(audit): State<Audit>, request: Request, next: Next) -> Response {
-    let action = request.extensions().get::<MatchedPath>().and_then(|route| action_of(route.as_str()));
-    let noted = action.zip(recognised(&request));
-    let response = next.run(request).await;
-    if let Some((action, caller)) = noted
-        && let Some(code) = response.extensions().get::<Code>().filter(|code| **code != Code::DuplicateFace)
-    {
+pub fn note_refusal(audit: &Audit, action: Action, caller: Caller, response: &Response) {
+    if let Some(code) = response.extensions().get::<Code>().filter(|code| **code != Code::DuplicateFace) {
         audit.for_caller(caller).note_refusal(action, code.name());
     }
-    response
 }
 
 /// What a route is noted as, if it asks about a person or enrolls one.

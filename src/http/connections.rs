@@ -6,8 +6,8 @@
 //!
 //! When every place is taken, somebody gives way to the next: the stranger who is idle longest; else the one who has been in work
 //! longest, such as one that never reads its answer; and only if there is no stranger, the known one that is idle longest. Whoever
-//! is known and in work stays. A newcomer has its place for a moment in any case, so that even a flood of others leaves it
-//! the time to show a key; meanwhile those who come later wait before the door.
+//! is known and in work stays. A newcomer keeps its place for a moment, unless somebody who shows a key needs it, so that even a
+//! flood of others leaves it the time to show one; meanwhile those who come later wait before the door.
 //!
 //! Who shows a key takes the place of any stranger. When all places are of those who are known and in work, a few places more
 //! are left, on which only probes of the server's health are answered: who watches a server that has all hands full must not take
@@ -32,8 +32,8 @@ use self::pulse::Pulse;
 pub use self::pulse::{Heard, Overdue, Patience};
 use super::holding::holding;
 
-/// How long a newcomer has its place for sure: enough for a handshake and the head of a request from far away. So many seconds
-/// times as many connections as may be can be taken in a second at most, when none of them shows a key.
+/// How long a newcomer keeps its place from other strangers: enough for a handshake and the head of a request from far away. While
+/// nobody shows a key, this bounds how fast places change hands: at most twice `max_connections` a second.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// How often those who wait look whether somebody has had their grace.

@@ -82,7 +82,7 @@ pub fn refuse_strangers<S: Clone + Send + Sync + 'static>(
     };
     let (access, refusal): (_, Refusal) = (access.clone(), refused);
     let trust = from_fn(move |request: Request, next| trusted(access.clone(), Arc::clone(&listed), request, next));
-    routes.layer(CsrfLayer::new().with_rejection_response(refusal)).layer(trust)
+    routes.layer((trust, CsrfLayer::new().with_rejection_response(refusal)))
 }
 
 /// Lets all pages of a server that asks for keys, which they do not have, and those of the listed origins, of whatever scheme, pass

@@ -145,7 +145,11 @@ impl Form {
         form.await.map_err(|_| too_slow(time))?
     }
 
-    async fn read(request: Request, mut form: Self, (limit, budget): (usize, BodyBudget)) -> Result<Self, Problem> {
+    pub(super) async fn read(
+        request: Request,
+        mut form: Self,
+        (limit, budget): (usize, BodyBudget),
+    ) -> Result<Self, Problem> {
         form.values.budget = Some(budget.clone());
         let (mut parts, body) = request.into_parts();
         let query = query(&mut parts).await?;

@@ -4,9 +4,8 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderName, HeaderValue};
-use axum::response::Response;
-use tower_http::set_header::response::SetMultipleResponseHeadersLayer;
+use axum::http::{HeaderName, HeaderValue, Response};
+use tower::util::MapResponseLayer;
 
 /// An answer of the API is data, whatever a browser takes it for.
 const DATA: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -23,33 +22,34 @@ pub const REFERENCE: &str = "default-src 'none'; script-src 'self'; style-src 's
 /// Faces and names are for whoever asked, not for caches.
 pub const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Sets what an answer does not say itself.
-type Layer<B> = SetMultipleResponseHeadersLayer<Response<B>>;
+/// Of every answer that does not say otherwise itself. The last is for those that come over TLS; it holds for a year.
+static ALL: [(HeaderName, HeaderValue); 6] = [
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (CONTENT_SECURITY_POLICY, HeaderValue::from_static(DATA)),
+    (CACHE_CONTROL, NOT_KEPT),
+    (STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000")),
+];
 
-/// Of every answer.
-pub fn of_answers<B: 'static>(over_tls: bool) -> Layer<B> {
-    let mut all = vec![
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (REFERRER_POLICY, "no-referrer"),
-        (X_FRAME_OPTIONS, "DENY"),
-        (CONTENT_SECURITY_POLICY, DATA),
-    ];
-    if over_tls {
-        // A year.
-        all.push((STRICT_TRANSPORT_SECURITY, "max-age=31536000"));
+/// Adds those of every answer.
+pub fn of_answers<B>(over_tls: bool) -> MapResponseLayer<impl Fn(Response<B>) -> Response<B> + Copy> {
+    let all = if over_tls { &ALL[..] } else { &ALL[..ALL.len() - 1] };
+    MapResponseLayer::new(move |answer| with(answer, all))
+}
+
+/// Adds those of pages and of what belongs to them, which hold nothing of anybody and are the same until the server is replaced.
+pub fn of_pages<B>(policy: &'static str) -> MapResponseLayer<impl Fn(Response<B>) -> Response<B> + Clone> {
+    let kept = HeaderValue::from_static("public, max-age=300");
+    let all = [(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy)), (CACHE_CONTROL, kept)];
+    MapResponseLayer::new(move |answer| with(answer, &all))
+}
+
+fn with<B>(mut answer: Response<B>, all: &[(HeaderName, HeaderValue)]) -> Response<B> {
+    for (name, value) in all {
+        answer.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
-    let all = all.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value)));
-    defaults(all.chain([(CACHE_CONTROL, NOT_KEPT)]))
-}
-
-/// Of pages and of what belongs to them, which hold nothing of anybody and are the same until the server is replaced.
-pub fn of_pages<B: 'static>(policy: &'static str) -> Layer<B> {
-    let all = [(CONTENT_SECURITY_POLICY, policy), (CACHE_CONTROL, "public, max-age=300")];
-    defaults(all.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))))
-}
-
-fn defaults<B: 'static>(all: impl Iterator<Item = (HeaderName, HeaderValue)>) -> Layer<B> {
-    Layer::if_not_present(all.map(Into::into).collect())
+    answer
 }
 
 #[cfg(test)]

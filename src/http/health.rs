@@ -13,6 +13,11 @@ use super::state::AppState;
 use crate::service::answers::{Info, Version};
 use crate::service::{Readiness, Recognition, Starting};
 
+/// What asks whether a server lives. It is never limited, and comes past a proxy, so that it need not know a base path.
+pub fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
+}
+
 /// Why a server is not ready.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]

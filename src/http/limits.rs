@@ -1,5 +1,5 @@
-//! How much a caller, or an address, may ask. Every request but the probes passes here before it is looked whether it may do what it
-//! wants, so that guesses at keys are counted as well.
+//! Counts what a caller, or an address, asks for. Every request but the probes passes here first, before permissions are checked, so
+//! that guesses at keys are counted too.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::auth::{Recognised, shown_key};
+use super::health::is_probe;
 use super::holding::holding;
 use super::peer;
 use super::problem::{Code, Problem};
@@ -22,11 +23,13 @@ use crate::service::Access;
 pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub const STATE: HeaderName = HeaderName::from_static("ratelimit");
 
-/// What requests are counted by.
+/// What requests are counted by. Cloning is cheap.
 #[derive(Clone)]
-pub struct Gate {
+pub struct Gate(Arc<Parts>);
+
+struct Parts {
     access: Access,
-    addresses: Arc<Addresses>,
+    addresses: Addresses,
     config: Arc<HttpConfig>,
 }
 
@@ -47,9 +50,11 @@ struct Places {
 
 impl Gate {
     pub fn new(access: Access, config: Arc<HttpConfig>) -> Self {
-        Self { access, addresses: Arc::new(Addresses::new(config.addresses)), config }
+        Self(Arc::new(Parts { access, addresses: Addresses::new(config.addresses), config }))
     }
+}
 
+impl Parts {
     /// Counts a request, and notes in it who shows a key.
     fn admit(&self, request: &mut Request) -> Result<Pass, Problem> {
         let recognised = self.access.recognise(shown_key(request.headers())).ok();
@@ -138,20 +143,15 @@ pub fn tell(response: &mut Response, [policy, state]: [String; 2]) {
     }
 }
 
-/// Counts a request, and refuses one too many.
-pub async fn count(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    if is_probe(&request) {
+/// Counts a request, and refuses one too many. Whoever asks whether a server lives is always answered.
+pub async fn count(State(Gate(gate)): State<Gate>, mut request: Request, next: Next) -> Response {
+    if is_probe(request.uri().path()) {
         return next.run(request).await;
     }
     match gate.admit(&mut request) {
         Ok(pass) => pass.answer(next.run(request).await),
         Err(problem) => problem.into_response(),
     }
-}
-
-/// Whoever asks whether a server lives is always answered.
-fn is_probe(request: &Request) -> bool {
-    matches!(request.uri().path(), "/healthz" | "/readyz")
 }
 
 impl From<Refusal> for Problem {

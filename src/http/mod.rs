@@ -18,6 +18,8 @@ mod extract;
 mod faces;
 mod findings;
 mod form;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_tests;
 mod galleries;
 mod headers;
 mod health;
@@ -95,13 +97,12 @@ pub fn router(state: AppState) -> Router {
     let config = Arc::clone(&state.http);
     let (access, record) = (Access::from_ref(&state), Audit::from_ref(&state));
     let guarded_by = |Group { needed, routes }: Group| {
-        let guard = Guard { access: access.clone(), needed };
-        let noted = from_fn_with_state(record.clone(), audit::note_refusals);
-        let layers = ServiceBuilder::new().layer(noted).layer(from_fn_with_state(guard, auth::require));
+        let guard = Guard::new(access.clone(), record.clone(), needed);
+        let required = from_fn_with_state(guard, auth::require);
         match needed {
             // They change nothing that a condition could name.
-            Permission::Ask => routes.route_layer(layers),
-            _ => routes.route_layer(layers.layer(from_fn(conditions::refuse_unchecked))),
+            Permission::Ask => routes.route_layer(required),
+            _ => routes.route_layer((required, from_fn(conditions::refuse_unchecked))),
         }
     };
     let with = |all: OpenApiRouter<AppState>, group| all.merge(guarded_by(group));
@@ -121,12 +122,11 @@ pub fn router(state: AppState) -> Router {
         .merge(reference)
         .merge(pages::routes().route_layer(headers::of_pages(headers::PAGE)))
         .fallback(problem::route_not_found)
-        .method_not_allowed_fallback(problem::method_not_allowed)
-        // `body::limited` does it.
-        .layer(DefaultBodyLimit::disable());
+        .method_not_allowed_fallback(problem::method_not_allowed);
     let routes = cors::refuse_strangers(routes, config.cors_origins.as_ref(), &access);
     let gate = limits::Gate::new(access, Arc::clone(&config));
-    let routes = routes.layer(from_fn_with_state(gate, limits::count));
+    // Bodies are bounded by `body::limited`.
+    let routes = routes.layer((from_fn_with_state(gate, limits::count), DefaultBodyLimit::disable()));
     published(guarded(routes, &config).with_state(state), &config)
 }
 

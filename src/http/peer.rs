@@ -45,8 +45,7 @@ fn behind(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr
 
 /// The entries of a list that may be spread over several headers, last first.
 fn entries<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
-    let values = headers.get_all(name).iter().collect::<Vec<_>>().into_iter().rev();
-    values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(',')).map(str::trim)
+    headers.get_all(name).iter().rev().flat_map(|value| value.to_str().unwrap_or_default().rsplit(',')).map(str::trim)
 }
 
 /// Goes from proxy to proxy. Where one says nothing that can be read, the request counts as its own.

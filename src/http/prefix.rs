@@ -8,10 +8,8 @@ use axum::response::Response;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use super::health::is_probe;
 use crate::config::BasePath;
-
-/// Probes come past the proxy, so they need not know the path.
-const ANYWHERE: [&str; 2] = ["/healthz", "/readyz"];
 
 /// The routes, reached below `base`; what is beside it is answered by `beside`. The routes need not know: they see paths without it,
 /// and their `Location` gets it.
@@ -29,7 +27,7 @@ async fn answer(base: BasePath, routes: Router, beside: Router, mut request: Req
             *request.uri_mut() = uri;
             routes
         }
-        None if ANYWHERE.contains(&request.uri().path()) => routes,
+        None if is_probe(request.uri().path()) => routes,
         None => beside,
     };
     let Ok(mut response) = TowerToHyperService::new(routes).call(request).await;

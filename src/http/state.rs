@@ -1,5 +1,6 @@
 //! What the handlers share.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,11 @@ use crate::config::HttpConfig;
 use crate::service::{Access, Audit, Enrolment, Models, Recognition, Services, Upkeep};
 use crate::types::Caller;
 
+/// What the handlers share. A router clones it many times for each request: it is one pointer.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<Shared>);
+
+pub struct Shared {
     /// For the server itself. Handlers take their part as it is for who asks, from the request.
     pub unscoped: Services,
     pub http: Arc<HttpConfig>,
@@ -36,7 +40,7 @@ const DATASETS: usize = 2;
 impl AppState {
     pub fn new(services: Services, config: &HttpConfig) -> Self {
         let max_model_bytes = services.models.max_model_bytes();
-        Self {
+        Self(Arc::new(Shared {
             max_model_bytes,
             model_budget: BodyBudget::new(max_model_bytes + (2 << 20)),
             unscoped: services,
@@ -46,13 +50,21 @@ impl AppState {
             max_dataset_bytes: config.max_dataset_bytes,
             dataset_places: Arc::new(Semaphore::new(DATASETS)),
             request_timeout: config.request_timeout,
-        }
+        }))
     }
 
     /// How long a request may take, from its first byte or, where a body may take long, from its last.
     pub fn answer_time(&self) -> Duration {
         // It may take its time to arrive, and the same again to be answered.
         self.request_timeout * 2
+    }
+}
+
+impl Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
     }
 }
 
@@ -87,7 +99,7 @@ impl FromRef<AppState> for Access {
     }
 }
 
-/// For the layer that notes what was refused, to whoever asks.
+/// For the layer that notes what is refused, to whoever asks.
 impl FromRef<AppState> for Audit {
     fn from_ref(state: &AppState) -> Self {
         state.unscoped.audit.clone()

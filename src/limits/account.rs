@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use governor::clock::{Clock, MonotonicClock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,7 +18,7 @@ const THOUSANDS_PER_MEGAPIXEL: u32 = 1000;
 /// Addresses of which a caller's account remembers that they came from there.
 const PLACES_SEEN: usize = 256;
 
-/// The account of a caller. Without limits it costs next to nothing.
+/// The account of a caller. Without limits it counts nothing.
 pub struct Account<C: Clock = MonotonicClock> {
     /// With the key itself.
     said: Limits,
@@ -29,7 +29,8 @@ pub struct Account<C: Clock = MonotonicClock> {
     places: Option<Arc<Semaphore>>,
     /// As HTTP tells it; empty without limits.
     policies: String,
-    seen: Seen,
+    /// Made when it is wanted: few servers count addresses.
+    seen: OnceLock<Box<Seen>>,
 }
 
 impl<C: Clock> fmt::Debug for Account<C> {
@@ -59,7 +60,7 @@ impl<C: Clock + Clone> Account<C> {
             places: allowed.concurrent.map(|most| Arc::new(Semaphore::new(most as usize))),
             policies: policies(&allowed),
             allowed,
-            seen: Seen::default(),
+            seen: OnceLock::new(),
         }
     }
 
@@ -116,11 +117,11 @@ impl<C: Clock + Clone> Account<C> {
 
     /// Whether the caller came from an address before, by its hash; from now on they did.
     pub fn was_seen_from(&self, address: u64) -> bool {
-        self.seen.has(address)
+        self.seen.get().is_some_and(|seen| seen.has(address))
     }
 
     pub fn see_from(&self, address: u64) {
-        self.seen.note(address);
+        self.seen.get_or_init(Box::default).note(address);
     }
 
     /// Takes what a photo costs. Of a request that had photos before, `before` was taken already.
@@ -142,10 +143,9 @@ impl<C: Clock + Clone> Account<C> {
 
 /// A list of structured fields: draft-ietf-httpapi-ratelimit-headers-10.
 fn policies(allowed: &Allowed) -> String {
-    let window = |rate: Rate| (f64::from(rate.burst) / rate.per_second).ceil().max(1.0) as u64;
-    let requests = allowed.requests.map(|rate| format!("\"requests\";q={};w={}", rate.burst, window(rate)));
+    let requests = allowed.requests.map(|rate| format!("\"requests\";q={};w={}", rate.burst, rate.window()));
     let pixels =
-        allowed.megapixels.map(|rate| format!("\"megapixels\";q={};qu=\"megapixels\";w={}", rate.burst, window(rate)));
+        allowed.megapixels.map(|rate| format!("\"megapixels\";q={};qu=\"megapixels\";w={}", rate.burst, rate.window()));
     let concurrent = allowed.concurrent.map(|most| format!("\"concurrent\";q={most};qu=\"concurrent-requests\""));
     [requests, pixels, concurrent].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

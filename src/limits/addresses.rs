@@ -12,12 +12,10 @@ use std::time::Duration;
 use governor::RateLimiter;
 use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::StateInformationMiddleware;
-use governor::nanos::Nanos;
-use governor::state::StateStore;
-use governor::state::keyed::{DashMapStateStore, ShrinkableKeyedStateStore};
+use governor::state::keyed::DashMapStateStore;
 
 use super::account::tell;
-use super::bucket::quota;
+use super::bucket::{Watched, quota};
 use super::{Account, Rate, Refusal, seconds};
 
 /// Addresses that are remembered at most. Further ones share places, so that no number of addresses takes more memory.
@@ -26,7 +24,8 @@ const REMEMBERED: usize = 100_000;
 /// The places that they share.
 const SHARED: u64 = 4096;
 
-/// How often it is looked whose rest is over, in requests: so many addresses may be remembered beyond the limit.
+/// After how many requests addresses that have nothing to wait for are forgotten; so many more than the limit may be remembered
+/// meanwhile.
 const LOOKED_AFTER: u64 = 1024;
 
 /// What an address may have.
@@ -57,36 +56,10 @@ impl From<IpAddr> for Key {
     }
 }
 
-type Limiter<C> = RateLimiter<Key, Watched, C, StateInformationMiddleware>;
+/// The states of all addresses.
+type States = Watched<DashMapStateStore<Key>>;
 
-/// The states of all addresses, which can be looked at without counting.
-#[derive(Clone, Default)]
-struct Watched(Arc<DashMapStateStore<Key>>);
-
-impl StateStore for Watched {
-    type Key = Key;
-
-    fn measure_and_replace<T, F, E>(&self, key: &Key, change: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        self.0.measure_and_replace(key, change)
-    }
-}
-
-impl ShrinkableKeyedStateStore<Key> for Watched {
-    fn retain_recent(&self, drop_below: Nanos) {
-        self.0.retain_recent(drop_below);
-    }
-
-    fn len(&self) -> usize {
-        ShrinkableKeyedStateStore::len(&*self.0)
-    }
-
-    fn is_empty(&self) -> bool {
-        ShrinkableKeyedStateStore::is_empty(&*self.0)
-    }
-}
+type Limiter<C> = RateLimiter<Key, States, C, StateInformationMiddleware>;
 
 /// All addresses of a server.
 pub struct Addresses<C: Clock = MonotonicClock> {
@@ -98,7 +71,7 @@ pub struct Addresses<C: Clock = MonotonicClock> {
 struct Requests<C: Clock> {
     rate: Rate,
     limiter: Limiter<C>,
-    states: Watched,
+    states: States,
     clock: C,
     start: C::Instant,
     hasher: RandomState,
@@ -124,7 +97,7 @@ impl<C: Clock + Clone> Addresses<C> {
     fn by_clock(limits: AddressLimits, clock: C, remembered: usize) -> Self {
         let requests = limits.requests.map(|rate| {
             let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-            let states = Watched::default();
+            let states = States::default();
             Requests {
                 rate,
                 start: clock.now(),
@@ -183,7 +156,7 @@ impl<C: Clock + Clone> Addresses<C> {
 }
 
 impl<C: Clock> Requests<C> {
-    /// What an address is counted by now. It is looked after the memory from time to time, whoever comes.
+    /// The key under which an address is counted now. From time to time it forgets addresses first, whoever asks.
     fn key(&self, address: IpAddr) -> Key {
         if self.looked_up.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKED_AFTER.min(self.remembered as u64)) {
             self.tidy();
@@ -215,9 +188,7 @@ impl<C: Clock> Requests<C> {
         if matches!(key, Key::Shared(_)) {
             return Ok(());
         }
-        let look = |full_at: Option<Nanos>| Err::<((), Nanos), _>(full_at);
-        let full_at = self.states.measure_and_replace(&key, look).err().flatten();
-        let full_at = Duration::from_nanos(full_at.map_or(0, |full_at| full_at.as_u64()));
+        let full_at = Duration::from_nanos(self.states.full_at(&key).map_or(0, |full_at| full_at.as_u64()));
         // There is one as long before it is full as all others take to come.
         let others = Duration::from_secs_f64(1.0 / self.rate.per_second) * self.rate.burst.saturating_sub(1);
         let now = Duration::from_nanos(self.clock.now().duration_since(self.start).as_u64());
@@ -228,9 +199,7 @@ impl<C: Clock> Requests<C> {
     }
 
     fn policy(&self) -> String {
-        let Rate { per_second, burst } = self.rate;
-        let window = (f64::from(burst) / per_second).ceil().max(1.0) as u64;
-        format!("\"address\";q={burst};w={window}")
+        format!("\"address\";q={};w={}", self.rate.burst, self.rate.window())
     }
 
     /// Forgets who has used nothing for so long that it makes no difference.

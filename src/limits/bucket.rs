@@ -1,5 +1,6 @@
 //! What fills again by itself: so many units a second, up to a burst.
 
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +8,14 @@ use std::time::Duration;
 use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
+use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
 /// Units for one caller.
 pub struct Bucket<C: Clock = MonotonicClock> {
-    limiter: RateLimiter<NotKeyed, Watched, C, NoOpMiddleware<C::Instant>>,
-    state: Watched,
+    limiter: RateLimiter<NotKeyed, Watched<InMemoryState>, C, NoOpMiddleware<C::Instant>>,
+    state: Watched<InMemoryState>,
     clock: C,
     start: C::Instant,
     /// In which one unit comes.
@@ -38,14 +40,28 @@ pub struct Left {
     pub next: Duration,
 }
 
-/// The state of a limiter, which can be looked at without taking anything.
-#[derive(Clone, Default)]
-struct Watched(Arc<InMemoryState>);
+/// The states of a limiter, which can be looked at without taking anything.
+#[derive(Default)]
+pub(super) struct Watched<S>(Arc<S>);
 
-impl StateStore for Watched {
-    type Key = NotKeyed;
+impl<S> Clone for Watched<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
 
-    fn measure_and_replace<T, F, E>(&self, key: &NotKeyed, change: F) -> Result<T, E>
+impl<S: StateStore> Watched<S> {
+    /// When a bucket is full again, from its start.
+    pub fn full_at(&self, key: &S::Key) -> Option<Nanos> {
+        let look = |full_at: Option<Nanos>| Err::<((), Nanos), _>(full_at);
+        self.0.measure_and_replace(key, look).err().flatten()
+    }
+}
+
+impl<S: StateStore> StateStore for Watched<S> {
+    type Key = S::Key;
+
+    fn measure_and_replace<T, F, E>(&self, key: &S::Key, change: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
@@ -53,11 +69,19 @@ impl StateStore for Watched {
     }
 }
 
-impl Watched {
-    /// When the bucket is full again, from its start.
-    fn full_at(&self) -> Option<Nanos> {
-        let look = |full_at: Option<Nanos>| Err::<((), Nanos), _>(full_at);
-        self.0.measure_and_replace(&NotKeyed::NonKey, look).err().flatten()
+impl<K: Hash + Eq + Clone, S: ShrinkableKeyedStateStore<K> + StateStore<Key = K>> ShrinkableKeyedStateStore<K>
+    for Watched<S>
+{
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.0.retain_recent(drop_below);
+    }
+
+    fn len(&self) -> usize {
+        ShrinkableKeyedStateStore::len(&*self.0)
+    }
+
+    fn is_empty(&self) -> bool {
+        ShrinkableKeyedStateStore::is_empty(&*self.0)
     }
 }
 
@@ -96,7 +120,7 @@ impl<C: Clock + Clone> Bucket<C> {
 
     pub fn left(&self) -> Left {
         let now = self.clock.now().duration_since(self.start);
-        let empty = self.state.full_at().map_or(0, |full| full.saturating_sub(now).as_u64());
+        let empty = self.state.full_at(&NotKeyed::NonKey).map_or(0, |full| full.saturating_sub(now).as_u64());
         let each = u64::try_from(self.each.as_nanos()).unwrap_or(u64::MAX).max(1);
         let missing = u32::try_from(empty.div_ceil(each)).unwrap_or(u32::MAX);
         let next = if empty == 0 { 0 } else { (empty - 1) % each + 1 };

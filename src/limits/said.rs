@@ -56,6 +56,11 @@ impl Rate {
         (per_second > 0.0).then(|| Self { per_second, burst: burst.unwrap_or_else(usual) })
     }
 
+    /// In how many seconds the burst comes again.
+    pub(super) fn window(&self) -> u64 {
+        (f64::from(self.burst) / self.per_second).ceil().max(1.0) as u64
+    }
+
     fn is_within(&self, other: &Self) -> bool {
         self.per_second <= other.per_second && self.burst <= other.burst
     }

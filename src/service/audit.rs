@@ -16,7 +16,7 @@ use crate::registry::Registry;
 use crate::service::ServiceError;
 use crate::service::answers::{AuditEntry, AuditHead, Page};
 use crate::service::requests::AuditRequest;
-use crate::types::{Caller, GalleryId, ModelId, SubjectId, hex};
+use crate::types::{Caller, GalleryId, ModelId, Name, SubjectId, hex};
 
 /// How often what came is sealed, by one of all servers.
 const SEALED_EVERY: Duration = Duration::from_secs(1);
@@ -79,9 +79,10 @@ impl Audit {
                 None => self.parts.registry.find(model).await?.id,
             }),
         };
+        let text = |name: &Option<Name>| name.as_ref().map(|name| name.as_str().to_owned());
         Ok(Filter {
-            actor: request.actor.clone(),
-            action: request.action.clone(),
+            actor: text(&request.actor),
+            action: text(&request.action),
             gallery,
             subject: request.subject.map(SubjectId),
             model,

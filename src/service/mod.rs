@@ -6,6 +6,8 @@ pub mod answers;
 mod audit;
 mod enrolment;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub use enrolment::datasets::fuzz_tests;
 mod models;
 mod once;
 mod recognition;

@@ -1,6 +1,8 @@
 //! A gallery as a file: [`export`] writes one, [`Import`] takes one in. The format is in [`mod@line`].
 
 mod export;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_tests;
 mod import;
 mod json;
 pub mod line;

@@ -27,7 +27,7 @@ impl From<&str> for Actor {
 /// A request's id as records have it. One that a client chose may be anything, such as somebody's name: of that they have a hash.
 pub(super) fn request_id(id: &str) -> Arc<str> {
     match Uuid::try_parse(id) {
-        Ok(id) => id.to_string().into(),
+        Ok(id) => (&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer())).into(),
         Err(_) => format!("sha256:{}", &hex(&Sha256::digest(id))[..32]).into(),
     }
 }

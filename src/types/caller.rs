@@ -269,7 +269,7 @@ impl Caller {
 
     /// Whether they have shown nothing at all.
     pub fn is_anyone(&self) -> bool {
-        self.key.is_none() && self.name == Self::anyone().name
+        self.key.is_none() && &*self.name == Self::ANYONE
     }
 
     /// The same, whose requests are counted.

@@ -88,7 +88,8 @@ pub struct Route {
     /// `None`: it needs no key.
     permission: Option<String>,
     pub fields: BTreeSet<String>,
-    pub in_query: bool,
+    /// What may be in the query string.
+    pub query: BTreeSet<String>,
 }
 
 pub struct Keys {
@@ -130,7 +131,7 @@ impl Keys {
         if let Some(key) = key {
             request = request.header("x-api-key", key);
         }
-        if route.in_query {
+        if route.query.contains("gallery") {
             request = request.query(&[("gallery", &world.gallery)]);
         }
         if route.id == "upload_dataset" {
@@ -152,7 +153,7 @@ fn body(route: &Route, world: &World) -> Value {
     let takes = |field: &str| route.fields.contains(field);
     let mut body = Map::new();
     let mut add = |field: &str, value: Value| _ = body.insert(field.to_owned(), value);
-    if takes("gallery") && !route.in_query {
+    if takes("gallery") && !route.query.contains("gallery") {
         add("gallery", json!(world.gallery));
     }
     match route.id.as_str() {
@@ -201,9 +202,11 @@ pub fn routes(document: &Value) -> Vec<Route> {
             let fields = schema.and_then(|schema| schema["properties"].as_object());
             let fields = fields.map(|fields| fields.keys().cloned().collect()).unwrap_or_default();
             let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-            let in_query = parameters.iter().any(|one| one["name"] == "gallery" && one["in"] == "query");
+            let in_query =
+                parameters.iter().filter(|one| one["in"] == "query").map(|one| one["name"].as_str().unwrap());
+            let query = in_query.map(str::to_owned).collect();
             let method = method.to_uppercase().parse().unwrap();
-            routes.push(Route { method, path: path.clone(), id, permission, fields, in_query });
+            routes.push(Route { method, path: path.clone(), id, permission, fields, query });
         }
     }
     routes

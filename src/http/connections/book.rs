@@ -228,7 +228,7 @@ impl Book {
 
     /// Who has shown a key has it from now on.
     pub fn know(&mut self, id: u64) {
-        if let Some(member) = self.members.get_mut(&id) {
+        if let Some(member) = self.members.get_mut(&id).filter(|member| !member.known) {
             member.known = true;
             self.sort(id);
         }

@@ -7,13 +7,14 @@ use axum::response::{IntoResponse, Response};
 
 use super::Admission;
 use crate::http::auth;
+use crate::http::health::is_probe;
 use crate::http::problem::{Code, Problem};
 
 /// Refuses what came in beyond the limit and is no probe. Whoever shows a key is let through to where it is looked at, and gets
 /// the place of a stranger there ([`has_place`]).
 pub async fn refuse_beyond_limit(request: Request, next: Next) -> Response {
     let beyond = request.extensions().get::<Admission>().is_some_and(|admission| !admission.is_ordinary());
-    if !beyond || is_probe(&request) || auth::shown_key(request.headers()).is_some() {
+    if !beyond || tells_health(&request) || auth::shown_key(request.headers()).is_some() {
         return next.run(request).await;
     }
     refusal()
@@ -21,7 +22,7 @@ pub async fn refuse_beyond_limit(request: Request, next: Next) -> Response {
 
 /// Whether a request that has shown a key may be answered. From now on its connection is known.
 pub fn has_place(request: &Request) -> bool {
-    request.extensions().get::<Admission>().is_none_or(Admission::know) || is_probe(request)
+    request.extensions().get::<Admission>().is_none_or(Admission::know) || tells_health(request)
 }
 
 /// What is answered when all places are taken.
@@ -34,7 +35,7 @@ pub fn refusal() -> Response {
 }
 
 /// What costs next to nothing and says how the server is.
-fn is_probe(request: &Request) -> bool {
-    let read = matches!(*request.method(), Method::GET | Method::HEAD);
-    read && matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics")
+fn tells_health(request: &Request) -> bool {
+    let (read, path) = (matches!(*request.method(), Method::GET | Method::HEAD), request.uri().path());
+    read && (is_probe(path) || path == "/metrics")
 }

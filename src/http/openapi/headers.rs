@@ -38,11 +38,6 @@ fn add_parameter(operation: &mut Object, name: &str, description: &str, schema: 
     }
 }
 
-/// What is never limited.
-pub fn is_probe(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz")
-}
-
 /// Answers to callers who are limited say what is left. All do; it is written where somebody looks for it.
 pub fn say_limits(operation: &mut Object) {
     let Some(answers) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::headers;
+use crate::http::health::is_probe;
 use crate::http::problem::Code;
 use crate::http::routes::PERMISSION;
 use crate::types::Permission;
@@ -42,7 +43,7 @@ pub fn spread(mut document: Value) -> Result<Value, serde_json::Error> {
                 }
             }
             add_failures(operation, &codes);
-            if !headers::is_probe(path) {
+            if !is_probe(path) {
                 headers::say_limits(operation);
             }
             request.put(operation, method, &mut schemas);
@@ -265,7 +266,7 @@ fn write_out(field: &mut Value, schemas: &Object) {
 fn codes(operation: &mut Object, path: &str, request: &Request) -> Result<Vec<Code>, serde_json::Error> {
     let own = operation.remove("x-problems").map(serde_json::from_value).transpose()?;
     let mut codes: Vec<Code> = own.unwrap_or_default();
-    if !headers::is_probe(path) {
+    if !is_probe(path) {
         codes.extend([Code::RateLimited, Code::TooManyConcurrent]);
     }
     if operation.contains_key("security") {

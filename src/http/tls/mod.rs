@@ -24,7 +24,7 @@ use crate::config::{ClientAuth, TlsConfig};
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// So many days before its end a certificate is spoken of, once a day.
+/// From so many days before its end, the log warns of a certificate once a day.
 const NOTICE: i64 = 14;
 
 #[derive(Debug, Error)]
@@ -99,7 +99,7 @@ impl Tls {
                 info!(expires = %next.expires, "the files of TLS changed: new connections get what is in them");
                 *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = next;
             }
-            Err(error) => warn!(%error, "the files of TLS changed and are not usable; what was in them goes on"),
+            Err(error) => warn!(%error, "the files of TLS changed and cannot be used; the former ones stay in use"),
         }
     }
 

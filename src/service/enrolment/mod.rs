@@ -1,7 +1,7 @@
 //! Enrolment: everything that changes galleries, and what can be listed of them.
 
 mod collections;
-mod datasets;
+pub(super) mod datasets;
 mod enroll;
 mod erasure;
 mod findings;

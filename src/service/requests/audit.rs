@@ -14,9 +14,11 @@ use crate::types::Name;
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct AuditRequest {
     /// Only of this actor: the name or the id of a key, or what let somebody in without one.
-    pub actor: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub actor: Option<Name>,
     /// Only of this action, such as `identify` or `subject.erase`; `subject` means all that begin with `subject.`.
-    pub action: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub action: Option<Name>,
     /// Only what concerns this gallery: id or, while it is there, name.
     #[schema(value_type = Option<String>)]
     pub gallery: Option<Name>,

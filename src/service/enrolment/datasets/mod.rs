@@ -1,6 +1,8 @@
 //! Data sets: an archive with a folder of photos for each person is uploaded, and a job enrolls them into a gallery.
 
 mod archive;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_tests;
 mod names;
 mod run;
 
