@@ -2,6 +2,7 @@
 
 mod copy;
 mod intake;
+mod placed;
 mod snapshot;
 
 use chrono::{DateTime, Utc};
