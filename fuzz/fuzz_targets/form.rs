@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| faceid::fuzz_tests::form(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| _ = faceid::fuzz_tests::form(bytes));

@@ -64,7 +64,8 @@ impl<'a> Tags<'a> {
         let start = usize::try_from(offset).ok().filter(|start| *start > 0)?;
         let size = if self.big { 8 } else { 2 };
         let entries = usize::try_from(self.number(start, size)?).ok()?;
-        Some(Directory { tags: *self, start: start + size, entries: entries.min(MOST_ENTRIES) })
+        let is_cut = entries > MOST_ENTRIES;
+        Some(Directory { tags: *self, start: start + size, entries: entries.min(MOST_ENTRIES), is_cut })
     }
 
     /// The number in `size` bytes at an offset.
@@ -75,6 +76,21 @@ impl<'a> Tags<'a> {
     }
 }
 
+/// Bytes of a value of a type.
+fn size_of_value(kind: u64) -> Option<u64> {
+    Some(match kind {
+        // BYTE, ASCII, SBYTE, UNDEFINED
+        1 | 2 | 6 | 7 => 1,
+        // SHORT, SSHORT
+        3 | 8 => 2,
+        // LONG, SLONG, FLOAT, IFD
+        4 | 9 | 11 | 13 => 4,
+        // RATIONAL, SRATIONAL, DOUBLE, and those of BigTIFF
+        5 | 10 | 12 | 16..=18 => 8,
+        _ => return None,
+    })
+}
+
 /// A list of tags.
 #[derive(Clone, Copy)]
 pub(super) struct Directory<'a> {
@@ -82,6 +98,15 @@ pub(super) struct Directory<'a> {
     /// Of the first entry.
     start: usize,
     entries: usize,
+    /// There are more, which are not looked at.
+    is_cut: bool,
+}
+
+/// How much a tag claims to hold.
+pub(super) struct Claim {
+    pub tag: u16,
+    pub values: u64,
+    pub bytes: u64,
 }
 
 impl<'a> Directory<'a> {
@@ -107,6 +132,18 @@ impl<'a> Directory<'a> {
         self.find(tag).map(|(at, ..)| at)
     }
 
+    /// How much each tag claims to hold, one that comes again included; `None` if the directory has more tags than any camera writes.
+    pub fn claims(&self) -> Option<impl Iterator<Item = Claim>> {
+        let (tags, start, entry_size) = (self.tags, self.start, self.entry_size());
+        let claim = move |index: usize| {
+            let at = start + index * entry_size;
+            let (tag, kind) = (tags.number(at, 2)?, tags.number(at + 2, 2)?);
+            let values = tags.number(at + 4, if tags.big { 8 } else { 4 })?;
+            Some(Claim { tag: tag as u16, values, bytes: values.saturating_mul(size_of_value(kind).unwrap_or(1)) })
+        };
+        (!self.is_cut).then(|| (0..self.entries).map_while(claim))
+    }
+
     fn next(&self) -> Option<Directory<'a>> {
         let size = if self.tags.big { 8 } else { 4 };
         let end = self.start.checked_add(self.entries.checked_mul(self.entry_size())?)?;
@@ -126,17 +163,8 @@ impl<'a> Directory<'a> {
             None => Some(None),
             Some(number) => (number == u64::from(tag)).then_some(Some(at)),
         })??;
-        let size = match self.tags.number(entry + 2, 2)? {
-            // BYTE, ASCII, SBYTE, UNDEFINED
-            1 | 2 | 6 | 7 => 1,
-            // SHORT, SSHORT
-            3 | 8 => 2,
-            // LONG, SLONG, IFD
-            4 | 9 | 13 => 4,
-            // Of BigTIFF
-            16..=18 => 8,
-            _ => return None,
-        };
+        let kind = self.tags.number(entry + 2, 2).filter(|kind| !matches!(kind, 5 | 10 | 11 | 12))?;
+        let size = size_of_value(kind)? as usize;
         let count = usize::try_from(self.tags.number(entry + 4, word)?).ok().filter(|count| *count > 0)?;
         let place = entry + 4 + word;
         let at = if size * count.min(16) <= word { place } else { self.tags.number(place, word)? as usize };

@@ -21,8 +21,8 @@ pub(super) enum Buffers {
     /// A row of indices.
     Gif,
     /// A strip or tile of `part` bytes, a row of pixels gathered from planes (`row` bytes), and what a JPEG inside
-    /// takes (`packed`).
-    Tiff { part: u64, row: u64, packed: u64 },
+    /// takes (`packed`); before that, the longest list of values (`lists`).
+    Tiff { part: u64, row: u64, packed: u64, lists: u64 },
     /// The pixels, and `tables` for the prefix codes of what is lossless.
     WebP { kind: WebP, tables: u64 },
     /// What decoding takes in all, by the pictures inside.
@@ -74,7 +74,7 @@ impl Buffers {
             }
             Self::Png { row, exif } => pixels * RGB + 16 * row + 3 * exif,
             Self::Gif => pixels * RGB + u64::from(u16::MAX),
-            Self::Tiff { part, row, packed } => pixels * RGB + part + row + packed,
+            Self::Tiff { part, row, packed, lists } => pixels * RGB + part + row + packed + lists,
             Self::WebP { kind, tables } => area(width, height, 16) * kind.bytes_per_pixel() + tables,
             #[cfg(feature = "heic")]
             Self::Heic { most } => most,

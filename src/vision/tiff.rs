@@ -24,6 +24,7 @@ const ICC_PROFILE: u16 = 0x8773;
 type TiffDecoder<'a> = Decoder<Overlaid<'a>>;
 
 pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, DecodeError> {
+    let lists = memory_of_lists(bytes, limits)?;
     let (source, palette) = Overlaid::new(bytes);
     let mut decoder = Decoder::new(source).map_err(from_tiff)?;
     let (width, height) = decoder.dimensions().map_err(from_tiff)?;
@@ -34,7 +35,7 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
     let part = decoder.image_coding_unit_layout(TiffCodingUnit(0)).map_err(from_tiff)?;
     let (part_width, part_height) = decoder.chunk_dimensions();
     let packed = packed_part(&mut decoder, bytes, limits, u64::from(part_width) * u64::from(part_height))?;
-    let buffers = Buffers::Tiff { part: part.complete_len as u64, row: u64::from(width) * 8, packed };
+    let buffers = Buffers::Tiff { part: part.complete_len as u64, row: u64::from(width) * 8, packed, lists };
     let opened = Opened::new(header, upright, buffers, bytes, limits, move || {
         let mut image = RgbImage::new(width, height);
         let mut buffer = vec![0; part.complete_len];
@@ -57,6 +58,52 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Opened<
     })?;
     let profile = Tags::new(bytes).and_then(|tags| tags.first()).map_or(&[][..], |found| found.bytes(ICC_PROFILE));
     opened.with_profile(profile.len(), limits, move || icc::read(profile))
+}
+
+/// Tags that the decoder reads.
+const READ: [Tag; 21] = [
+    Tag::NewSubfileType,
+    Tag::SubfileType,
+    Tag::ImageWidth,
+    Tag::ImageLength,
+    Tag::BitsPerSample,
+    Tag::Compression,
+    Tag::PhotometricInterpretation,
+    Tag::StripOffsets,
+    Tag::SamplesPerPixel,
+    Tag::RowsPerStrip,
+    Tag::StripByteCounts,
+    Tag::PlanarConfiguration,
+    Tag::Predictor,
+    Tag::TileWidth,
+    Tag::TileLength,
+    Tag::TileOffsets,
+    Tag::TileByteCounts,
+    Tag::ExtraSamples,
+    Tag::SampleFormat,
+    Tag::JPEGTables,
+    Tag::ChromaSubsampling,
+];
+
+/// Bytes that the decoder takes for a value of a tag, and once more as a number.
+const VALUE: u64 = 32 + 8;
+
+/// Bytes that the decoder takes for the longest list of values that it reads, which it does before anything is known of the image.
+fn memory_of_lists(bytes: &[u8], limits: &DecodeLimits) -> Result<u64, DecodeError> {
+    let Some(directory) = Tags::new(bytes).and_then(|tags| tags.first()) else { return Ok(0) };
+    let claims = directory.claims().ok_or_else(|| corrupt("it has more tags than are of use"))?;
+    let mut most = 0;
+    for claim in claims.filter(|claim| READ.iter().any(|tag| tag.to_u16() == claim.tag)) {
+        if claim.bytes > bytes.len() as u64 {
+            return Err(corrupt("a tag claims more values than the file has bytes for"));
+        }
+        most = most.max(claim.values);
+    }
+    let needed = most * VALUE;
+    if needed > limits.max_memory {
+        return Err(DecodeError::TooMuchMemory { format: FORMAT, limit: limits.max_memory, needed });
+    }
+    Ok(needed)
 }
 
 /// Reads a strip or tile into the beginning of the buffer.

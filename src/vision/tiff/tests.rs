@@ -116,3 +116,16 @@ fn an_orientation_of_any_type_turns_it() {
     let image = decode(&file, &LIMITS).unwrap();
     assert_eq!(image.dimensions(), (1, 2));
 }
+
+#[test]
+fn lists_are_counted_before_they_are_read() {
+    let formats = vec![1; 300_000];
+    let file = tiff((2, 1), &[(262, &[1]), (258, &[8]), (339, &formats)], &[0, 255]);
+    let needed = 300_000 * VALUE;
+    assert!(open(&file, &LIMITS).unwrap().memory() > needed);
+    let limits = DecodeLimits { max_memory: needed - 1, ..LIMITS };
+    assert!(matches!(open(&file, &limits), Err(DecodeError::TooMuchMemory { needed: said, .. }) if said == needed));
+    // The file is cut where the list begins.
+    let cut = &file[..file.len() - 2 * formats.len()];
+    assert!(matches!(open(cut, &LIMITS), Err(DecodeError::Corrupt { reason, .. }) if reason.contains("claims")));
+}
