@@ -41,10 +41,13 @@ mod tests {
 
     use super::*;
 
+    /// Reads a file, and says whether it is of use.
+    type Read = fn(&[u8]) -> bool;
+
     #[test]
     fn what_fuzzers_found_is_read() {
         let image = |bytes: &[u8]| super::image(bytes) > 0;
-        let targets: [(&str, fn(&[u8]) -> bool); 5] =
+        let targets: [(&str, Read); 5] =
             [("image", image), ("form", form), ("onnx", onnx), ("gallery", gallery), ("archive", archive)];
         for (name, read) in targets {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);

@@ -4,7 +4,8 @@
 mod gathered;
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -55,24 +56,54 @@ impl BodyBudget {
     }
 }
 
-/// A body's share of the budget; given back when the last clone is dropped.
+/// A request's share of the budget, or one of several; given back when the last clone is dropped.
 #[derive(Clone, Default)]
-pub struct Share(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub struct Share(Arc<Mutex<Permits>>);
+
+#[derive(Default)]
+struct Permits {
+    own: Option<OwnedSemaphorePermit>,
+    /// Of all shares of the request.
+    request: Arc<AtomicUsize>,
+}
+
+impl Drop for Permits {
+    fn drop(&mut self) {
+        self.request.fetch_sub(self.number(), Ordering::Relaxed);
+    }
+}
+
+impl Permits {
+    fn number(&self) -> usize {
+        self.own.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+}
 
 impl Share {
+    /// Another share for the same request, which is given back at another time.
+    pub fn another(&self) -> Self {
+        let request = Arc::clone(&self.permits().request);
+        Self(Arc::new(Mutex::new(Permits { own: None, request })))
+    }
+
+    fn permits(&self) -> MutexGuard<'_, Permits> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Grows to what `bytes` need.
     fn grow(&self, budget: &BodyBudget, bytes: usize) -> Result<(), Refused> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let had = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let needed = bytes.div_ceil(BYTES_PER_PERMIT);
-        if needed > budget.all {
+        let mut permits = self.permits();
+        let more = bytes.div_ceil(BYTES_PER_PERMIT).saturating_sub(permits.number());
+        // What the whole request holds counts: it would not fit when it is alone either.
+        if permits.request.load(Ordering::Relaxed) + more > budget.all {
             return Err(Refused::BeyondBudget);
         }
-        let more = u32::try_from(needed.saturating_sub(had)).unwrap_or(u32::MAX);
-        let more = Arc::clone(&budget.left).try_acquire_many_owned(more).map_err(|_| Refused::Overloaded)?;
-        match held.as_mut() {
-            Some(held) => held.merge(more),
-            None => *held = Some(more),
+        let taken = Arc::clone(&budget.left).try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
+        let taken = taken.map_err(|_| Refused::Overloaded)?;
+        permits.request.fetch_add(more, Ordering::Relaxed);
+        match permits.own.as_mut() {
+            Some(own) => own.merge(taken),
+            None => permits.own = Some(taken),
         }
         Ok(())
     }

@@ -120,6 +120,7 @@ struct Values {
 impl Form {
     /// An empty form of the fields that a type has.
     pub(super) fn of<T: FromForm>() -> Self {
+        let share = Share::default();
         Self {
             files: T::FILES,
             takes_raw: T::FILES.len() == 1 && !T::SEVERAL_FILES,
@@ -127,8 +128,8 @@ impl Form {
             long_fields: T::LONG_FIELDS,
             fields: BTreeMap::new(),
             contents: Vec::new(),
-            share: Share::default(),
-            values: Values::default(),
+            values: Values { share: share.another(), ..Values::default() },
+            share,
         }
     }
 
