@@ -303,6 +303,14 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The `N` bytes that a text of twice as many hexadecimal digits says.
+pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    bytes.try_into().ok()
+}
+
 /// [`StoredEmbedding::similarity`] of two vectors of one length.
 pub fn exact_similarity(a: &[f16], b: &[f16]) -> f64 {
     debug_assert_eq!(a.len(), b.len());

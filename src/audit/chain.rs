@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use crate::types::hex;
+use crate::types::{hex, unhex};
 
 /// What is hashed before all else, so that no hash of something else is one of ours.
 const DOMAIN: &[u8] = b"faceid audit 1\n";
@@ -34,10 +34,7 @@ impl Serialize for Hash {
 impl<'de> Deserialize<'de> for Hash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let digit = |at: usize| text.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        let bytes: Option<Vec<u8>> = (0..32).map(|at| digit(2 * at)).collect();
-        let bytes = bytes.filter(|_| text.len() == 64).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("a hash of 64 hexadecimal digits is expected"))
+        unhex(&text).map(Self).ok_or_else(|| serde::de::Error::custom("a hash of 64 hexadecimal digits is expected"))
     }
 }
 

@@ -44,8 +44,8 @@ impl Entry {
         self.action
     }
 
-    /// Called so, in place of an id of its own.
-    pub fn called(self, id: Uuid) -> Self {
+    /// Takes this id, that of a receipt, instead of a new one.
+    pub fn with_id(self, id: Uuid) -> Self {
         Self { id, ..self }
     }
 

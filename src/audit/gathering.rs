@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long after a failure it is tried again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Entries that are written by one statement at most; as many do not wait for others.
+/// Entries that one statement writes at most; when so many are there, they are written at once.
 const PIECE: usize = 500;
 
 /// Entries that are kept at most while the database is away.

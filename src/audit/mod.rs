@@ -75,7 +75,7 @@ impl From<sqlx::Error> for AuditError {
 }
 
 impl Audit {
-    /// `questions`: whether it is noted who asked who somebody is.
+    /// `questions`: whether identifications, verifications and comparisons are noted.
     pub fn new(pools: &Pools, questions: bool) -> Self {
         let Pools { requests: pool, beside, .. } = pools.clone();
         Self { scope: Scope::All, pool, beside, questions, gathered: Arc::default() }

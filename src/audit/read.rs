@@ -19,7 +19,7 @@ const PIECE: i64 = 1000;
 pub struct Filter {
     /// The name, or the id of a key.
     pub actor: Option<String>,
-    /// One of them, or all that begin so before a dot.
+    /// An action, or the part of its name before a dot.
     pub action: Option<String>,
     pub gallery: Option<GalleryId>,
     pub subject: Option<SubjectId>,

@@ -25,7 +25,7 @@ impl Audit {
         }
     }
 
-    /// Seals all that there is now, after who is at it.
+    /// Seals all that there is now; waits for a server that is sealing.
     pub async fn seal_waiting(&self) -> Result<(), AuditError> {
         while self.seal_piece(true).await? == PIECE.unsigned_abs() {}
         Ok(())
@@ -72,7 +72,7 @@ impl Audit {
         Ok(ids.len() as u64)
     }
 
-    /// Entries that are not sealed; of many, that they are many.
+    /// How many entries are not sealed yet, counted up to 100,000.
     pub async fn count_unsealed(&self) -> Result<u64, AuditError> {
         let count: i64 =
             sqlx::query_scalar("select count(*) from (select from audit where position is null limit $1) unsealed")

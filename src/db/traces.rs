@@ -42,11 +42,6 @@ const MOST_FILES: usize = 1000;
 /// Begins another file of the log and makes what is before it superfluous, so that PostgreSQL deletes it (`wal_recycle = off`, as the
 /// private one has it) rather than writing over it some time. Says where bytes may be left.
 pub async fn begin_log_anew(pool: &PgPool) -> Result<Vec<Elsewhere>, DbError> {
-    let may = match drop_log(pool).await {
-        Ok(()) => true,
-        Err(error) if is_forbidden(&error) => false,
-        Err(error) => return Err(error.into()),
-    };
     let (recycles, archives, standbys): (bool, bool, bool) = sqlx::query_as(
         "select current_setting('wal_recycle')::bool or current_setting('wal_keep_size') <> '0', \
          current_setting('archive_mode') <> 'off', \
@@ -54,6 +49,12 @@ pub async fn begin_log_anew(pool: &PgPool) -> Result<Vec<Elsewhere>, DbError> {
     )
     .fetch_one(pool)
     .await?;
+    // While files are written over in the end, each checkpoint keeps others for it: going through them is of no use.
+    let may = match drop_log(pool, if recycles { 1 } else { MOST_FILES }).await {
+        Ok(()) => true,
+        Err(error) if is_forbidden(&error) => false,
+        Err(error) => return Err(error.into()),
+    };
     let found = [
         (recycles || !may, Elsewhere::Log),
         (archives, Elsewhere::LogArchive),
@@ -63,11 +64,11 @@ pub async fn begin_log_anew(pool: &PgPool) -> Result<Vec<Elsewhere>, DbError> {
     Ok(found.into_iter().filter(|(is_left, _)| *is_left).map(|(_, place)| place).collect())
 }
 
-async fn drop_log(pool: &PgPool) -> Result<(), sqlx::Error> {
-    for _ in 0..MOST_FILES {
+async fn drop_log(pool: &PgPool, most_files: usize) -> Result<(), sqlx::Error> {
+    for _ in 0..most_files {
         // Something has to be in a file for another one to be begun.
         sqlx::raw_sql("select pg_logical_emit_message(false, 'faceid', ''), pg_switch_wal()").execute(pool).await?;
-        // Files that were kept to be written over, as a server does that has `wal_recycle = on`, have names that are still to come.
+        // Files that were kept before `wal_recycle` was turned off have names that are still to come; they are written over once.
         let has_old_files: bool = sqlx::query_scalar(
             "select exists (select from pg_ls_waldir() \
              where name ~ '^[0-9A-F]{24}$' and name > pg_walfile_name(pg_current_wal_lsn()))",

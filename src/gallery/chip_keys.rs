@@ -6,7 +6,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::chips::{Spoiled, seal_all, stored_key, work};
+use super::chips::{Spoiled, seal_all, work};
 use super::{Galleries, GalleryError};
 use crate::db::Pools;
 use crate::sealing::{Keyring, MasterId, SealingError, StoredKey, is_sealed};
@@ -266,8 +266,5 @@ async fn store_sealed(
 }
 
 fn master_id(bytes: &[u8]) -> Result<MasterId, GalleryError> {
-    stored_key(Vec::new(), Some(bytes))
-        .ok()
-        .and_then(|key| key.master)
-        .ok_or(GalleryError::Inconsistent("the id of a master key is not 8 bytes long"))
+    MasterId::try_from(bytes).map_err(|_| GalleryError::Inconsistent("the id of a master key is not 8 bytes long"))
 }

@@ -9,11 +9,11 @@ use super::{Galleries, GalleryError, SetAsideFrom, SetAsideItem};
 use crate::sealing::{Keyring, MasterId, SealedChip, SealingError, StoredKey};
 use crate::types::{FaceId, ModelId};
 
-/// From this many chips on, they are sealed and opened off the async threads: those of a batch, at some ten microseconds each.
+/// From this many chips on, they are sealed and opened off the async threads.
 const MANY: usize = 32;
 
-/// The photo that a face is of, of which it has a chip: its sha256, or that of the chip where it is not known. The chip is read
-/// only if it is of before there were keys.
+/// What tells the photo of a face, which has a chip, from other photos: the photo's sha256, or the chip's where that is not known. The
+/// chip is read only if it is of before there were keys.
 macro_rules! photo {
     ($face:literal) => {
         concat!(

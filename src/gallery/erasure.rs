@@ -24,12 +24,12 @@ use crate::db::{Transaction, is_lock_timeout};
 use crate::types::{ErasureId, FaceId, GalleryId, Name, Scope, SubjectId};
 pub use many::{ErasedFaces, HiddenSubjects, Many, Matching};
 pub use receipts::Erasure;
-use receipts::{Doomed, add_piece, close_marked, find_or_note, finish};
-pub use reclaim::{LastReclaim, PlainChips, Reclaim, ReclaimState};
+use receipts::{Doomed, add_piece, close_marked, find_or_begin_receipt, finish_receipt};
+pub use reclaim::{LastReclaim, Reclaim, ReclaimState};
 use rows::{
     Heir, count, erase_faces, erase_faces_and_subjects, erase_faces_of_lasting, erase_rest_of_gallery, erase_subjects,
-    erase_subjects_of, forget_findings, hide_gallery, hide_subject, hold_for_merge, hold_subjects, hold_with_heir,
-    is_as_expected, is_hidden, move_faces, pass_on_merges, set_patience, some_faces, subjects_of, transaction_id,
+    erase_subjects_of, forget_findings, hold_for_merge, hold_subjects, hold_with_heir, is_as_expected, is_hidden,
+    mark_gallery, mark_subject, move_faces, pass_on_merges, set_patience, some_faces, subjects_of, transaction_id,
 };
 
 /// Faces, or subjects, up to which something is erased at once; and those of a piece.
@@ -112,7 +112,7 @@ impl Galleries {
             transaction.rollback().await?;
             return Ok(None);
         }
-        let Some(hidden) = hide_gallery(&mut transaction, id, expected).await? else {
+        let Some(hidden) = mark_gallery(&mut transaction, id, expected).await? else {
             return Err(gallery_not_as_expected(&mut *transaction, id, gallery).await?);
         };
         match erase_rest_of_gallery(&mut transaction, id, PATIENCE).await {
@@ -139,7 +139,7 @@ impl Galleries {
         expected: &Expected,
     ) -> Result<Hidden, GalleryError> {
         let id = erasable_gallery(transaction, &self.scope, gallery).await?;
-        match hide_gallery(transaction, id, expected).await? {
+        match mark_gallery(transaction, id, expected).await? {
             Some(hidden) => {
                 let details = json!({"by": "job"});
                 self.note_erasure(transaction, hidden.erasure, Action::GalleryErase, (id, &[]), details).await?;
@@ -174,7 +174,7 @@ impl Galleries {
         .fetch_all(&mut *transaction)
         .await?;
         let doomed = Doomed { gallery, subjects: None, mark: Some(gallery.0) };
-        let erasure = find_or_note(&mut transaction, doomed).await?;
+        let erasure = find_or_begin_receipt(&mut transaction, doomed).await?;
         let mut piece = Piece::default();
         let passed = place.0.is_some();
         place.0 = faces.last().copied().map(FaceId);
@@ -202,7 +202,7 @@ impl Galleries {
     ) -> Result<Option<(Hidden, Erased)>, GalleryError> {
         let mut transaction = self.pool.begin().await?;
         let (gallery, id) = hold_subject(&mut transaction, &self.scope, (gallery, subject)).await?;
-        let Some(hidden) = hide_subject(&mut transaction, (gallery, id), None, expected).await? else {
+        let Some(hidden) = mark_subject(&mut transaction, (gallery, id), None, expected).await? else {
             return Err(subject_not_as_expected(&mut *transaction, id, subject).await?);
         };
         let faces = some_faces(&mut transaction, gallery, id, AT_ONCE + 1).await?;
@@ -228,7 +228,7 @@ impl Galleries {
         expected: &Expected,
     ) -> Result<Hidden, GalleryError> {
         let (gallery, id) = hold_subject(transaction, &self.scope, (gallery, subject)).await?;
-        match hide_subject(transaction, (gallery, id), None, expected).await? {
+        match mark_subject(transaction, (gallery, id), None, expected).await? {
             Some(hidden) => {
                 let details = json!({"by": "job"});
                 self.note_erasure(transaction, hidden.erasure, Action::SubjectErase, (gallery, &[id]), details).await?;
@@ -258,7 +258,7 @@ impl Galleries {
             Heir::Subject(into) => piece.moved = move_faces(&mut transaction, &faces, (subject, into)).await?,
             Heir::Nobody => {
                 let doomed = Doomed { gallery, subjects: Some(&[subject.0]), mark: Some(subject.0) };
-                erasure = Some(find_or_note(&mut transaction, doomed).await?);
+                erasure = Some(find_or_begin_receipt(&mut transaction, doomed).await?);
                 piece.erased = erase_faces(&mut transaction, &[subject.0], &faces).await?;
             }
             // The next piece asks again.
@@ -322,7 +322,7 @@ impl Galleries {
         if !is_as_expected(transaction, into_id, expected).await? {
             return Err(GalleryError::OtherRevision);
         }
-        let hidden = hide_subject(transaction, (gallery_id, from_id), Some(into_id), &Expected::Any).await?;
+        let hidden = mark_subject(transaction, (gallery_id, from_id), Some(into_id), &Expected::Any).await?;
         let hidden = hidden.ok_or_else(|| GalleryError::SubjectNotFound(from.to_owned()))?;
         pass_on_merges(transaction, from_id, into_id).await?;
         let details = json!({"from": from_id, "into": into_id});
@@ -374,7 +374,7 @@ impl Galleries {
 /// Completes the receipt for what was hidden and erased in one transaction.
 async fn close(connection: &mut PgConnection, hidden: &Hidden, erased: Erased) -> Result<(), sqlx::Error> {
     match hidden.erasure {
-        Some(erasure) => finish(connection, erasure, erased).await,
+        Some(erasure) => finish_receipt(connection, erasure, erased).await,
         None => Ok(()),
     }
 }

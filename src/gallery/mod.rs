@@ -49,8 +49,8 @@ pub use chip_keys::{ChipsDone, KeysUnder};
 pub use chips::ReadChips;
 pub use enroll::{Duplicate, Enrolled, Enrolment, Mismatch, NewFace, OnDoubt};
 pub use erasure::{
-    Erased, ErasedFaces, Erasure, Hidden, HiddenSubjects, LastReclaim, Many, Matching, Piece, Place, PlainChips,
-    Reclaim, ReclaimState,
+    Erased, ErasedFaces, Erasure, Hidden, HiddenSubjects, LastReclaim, Many, Matching, Piece, Place, Reclaim,
+    ReclaimState,
 };
 pub use error::GalleryError;
 pub use faces::{Face, FoundIn};

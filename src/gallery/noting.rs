@@ -31,7 +31,7 @@ impl Galleries {
     ) -> Result<(), sqlx::Error> {
         let entry = Entry::new(&self.actor, action).galleries([gallery]).subjects(subjects.iter().copied());
         let entry = match erasure {
-            Some(erasure) => entry.called(erasure.0),
+            Some(erasure) => entry.with_id(erasure.0),
             None => entry,
         };
         append(connection, &entry.details(details)).await

@@ -77,7 +77,7 @@ pub(super) struct Cutoffs {
     pub faces: Option<DateTime<Utc>>,
 }
 
-/// When a face or a subject must have come, at the latest, to be over the days that `$name` of a gallery `g` says. Days have 24 hours.
+/// The latest time at which something must have been enrolled to be past the days that `$name` of gallery `g` says. Days have 24 hours.
 macro_rules! cutoff {
     ($name:literal) => {
         concat!("now() - make_interval(hours => 24 * (g.retention ->> '", $name, "')::int)")

@@ -15,7 +15,7 @@ use crate::types::Caller;
 /// List what was asked and changed
 ///
 /// Who asked for what and what came of it, and who changed what. It names galleries, subjects and models by ids, and no person. The
-/// entries are chained by hashes, so that none can be changed or taken out unseen.
+/// entries are chained by hashes: a change shows when the chain is verified.
 #[utoipa::path(
     get, path = "/admin/audit", tag = "admin", request_body = AuditRequest,
     responses((status = 200, description = "A page of the record, latest first", body = Page<AuditEntry>)),

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{KEY_BYTES, MasterId, MasterKey, SealedChip, SealingError, StoredKey, is_sealed, open, seal};
-use crate::types::FaceId;
+use crate::types::{FaceId, unhex};
 
 /// What is wrong with a text that should hold master keys. It is not shown.
 #[derive(Debug, Error)]
@@ -103,12 +103,9 @@ fn base64_of(alphabet: &base64::alphabet::Alphabet, text: &str) -> Option<Vec<u8
 }
 
 fn key_of(text: &str) -> Option<[u8; KEY_BYTES]> {
-    let is_hex = text.len() == 2 * KEY_BYTES && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let bytes = match is_hex {
-        true => (0..KEY_BYTES).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()).collect(),
-        false => base64_of(&base64::alphabet::STANDARD, text).or_else(|| base64_of(&base64::alphabet::URL_SAFE, text)),
-    };
-    bytes?.try_into().ok()
+    let alphabets = [&base64::alphabet::STANDARD, &base64::alphabet::URL_SAFE];
+    let in_base64 = || alphabets.into_iter().find_map(|alphabet| base64_of(alphabet, text))?.try_into().ok();
+    unhex(text).or_else(in_base64)
 }
 
 impl fmt::Debug for Keyring {

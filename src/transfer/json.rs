@@ -91,11 +91,3 @@ impl<'de> Deserialize<'de> for Vector {
         deserializer.deserialize_any(VectorVisitor)
     }
 }
-
-/// The 32 bytes of a sha256 in hex.
-pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
-    let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
-    bytes.try_into().ok()
-}

@@ -9,10 +9,11 @@ use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::json::{Bytes, Vector, unhex};
+use super::json::{Bytes, Vector};
 use crate::gallery::{FaceRecord, GalleryError, Metadata, Policy, Record, SubjectRecord};
 use crate::types::{
     BoundingBox, Embedding, FaceId, InvalidValue, Landmarks, Name, Point, Quality, StoredEmbedding, SubjectId, hex,
+    unhex,
 };
 
 /// The version of the format, in the header.

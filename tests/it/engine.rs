@@ -10,7 +10,7 @@ use reqwest::multipart::Form;
 use reqwest::{Method, StatusCode};
 
 use crate::support::process::{Server, data_dir, faceid};
-use crate::support::{TestApp, part, photos};
+use crate::support::{TestApp, metric, part, photos};
 
 /// A photo of nobody, unlike others in size, so that it has a pass of its own.
 fn scenery(n: u32) -> Vec<u8> {
@@ -18,12 +18,6 @@ fn scenery(n: u32) -> Vec<u8> {
     let mut png = std::io::Cursor::new(Vec::new());
     image.write_to(&mut png, ImageFormat::Png).unwrap();
     png.into_inner()
-}
-
-async fn metric(app: &TestApp, series: &str) -> f64 {
-    let text = app.get("/metrics").await.text();
-    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
-    value.unwrap_or(0.0)
 }
 
 #[tokio::test]

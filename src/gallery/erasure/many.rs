@@ -4,15 +4,15 @@ use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use sqlx::PgExecutor;
 use sqlx::types::Json;
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::super::retention::{hold_cutoffs, note_expired};
 use super::super::{Expected, Galleries, GalleryError, SubjectFilter, as_id};
-use super::receipts::{Doomed, add_piece, close_marked, find_or_note, finish};
+use super::receipts::{Doomed, add_piece, close_marked, find_or_begin_receipt, finish_receipt};
 use super::rows::{
-    Fate, Owned, count, erase_faces, erase_faces_of_lasting, erase_subjects, hide, hold_subjects, owners, set_patience,
+    Fate, Owned, count, erase_faces, erase_faces_of_lasting, erase_subjects, hold_subjects, mark, owners, set_patience,
     transaction_id,
 };
 use super::{AT_ONCE, ATTEMPTS, Erased, PIECE, PIECE_PATIENCE, Piece};
@@ -129,7 +129,7 @@ impl Galleries {
                 .await?;
         let rest = (faces.len() > AT_ONCE as usize).then(Uuid::now_v7);
         let fate = Fate { into: None, with: rest };
-        let hidden = hide(transaction, (gallery, &held), fate, &Expected::Any).await?;
+        let hidden = mark(transaction, (gallery, &held), fate, &Expected::Any).await?;
         let Some((number, erasure)) = hidden else { return Ok(None) };
         let erased = match rest {
             Some(_) => count(transaction, gallery, Some(&held)).await?,
@@ -137,7 +137,7 @@ impl Galleries {
                 let mut erased = erase_faces(transaction, &held, &faces).await?;
                 erased.subjects = erase_subjects(transaction, &held).await?;
                 if let Some(erasure) = erasure {
-                    finish(transaction, erasure, erased).await?;
+                    finish_receipt(transaction, erasure, erased).await?;
                 }
                 erased
             }
@@ -197,7 +197,7 @@ impl Galleries {
                 .fetch_all(&mut *transaction)
                 .await?;
         let doomed = Doomed { gallery, subjects: Some(&subjects), mark: Some(with) };
-        let erasure = find_or_note(&mut transaction, doomed).await?;
+        let erasure = find_or_begin_receipt(&mut transaction, doomed).await?;
         let mut erased = erase_faces(&mut transaction, &subjects, &faces).await?;
         if faces.len() < PIECE as usize {
             erased.subjects = erase_subjects(&mut transaction, &subjects).await?;
@@ -231,7 +231,7 @@ impl Galleries {
     /// Notes that faces are erased, gallery by gallery in the order of ids, as the receipts are.
     async fn note_faces(
         &self,
-        transaction: &mut Transaction,
+        connection: &mut PgConnection,
         faces: &[Owned],
         erasures: &[ErasureId],
     ) -> Result<(), GalleryError> {
@@ -242,7 +242,7 @@ impl Galleries {
             let subjects: Vec<SubjectId> = subjects.into_iter().collect();
             let details = json!({"faces": own().map(|owned| owned.face).collect::<Vec<_>>()});
             let gallery = GalleryId(gallery);
-            self.note_erasure(transaction, Some(*erasure), Action::FaceErase, (gallery, &subjects), details).await?;
+            self.note_erasure(connection, Some(*erasure), Action::FaceErase, (gallery, &subjects), details).await?;
         }
         Ok(())
     }
@@ -262,19 +262,18 @@ impl Galleries {
             .await?;
         let held = hold_subjects(&mut transaction, &subjects).await?;
         // One may have gone to another subject while the locks were waited for; that one's turn comes later.
-        let expired: Vec<Uuid> = sqlx::query_scalar(
-            "select id from faces where id = any($1) and subject_id = any($2) and (expires_at <= now() or created_at <= $3)",
+        let expired: Vec<Owned> = sqlx::query_as(
+            "select id as face, subject_id as subject, gallery_id as gallery from faces \
+             where id = any($1) and subject_id = any($2) and (expires_at <= now() or created_at <= $3)",
         )
         .bind(faces)
         .bind(held)
         .bind(cutoffs.and_then(|cutoffs| cutoffs.faces))
         .fetch_all(&mut *transaction)
         .await?;
-        let (erased, erasures) = erase_faces_of_lasting(&mut transaction, &expired).await?;
-        if let Some(erasure) = erasures.first() {
-            let details = json!({"faces": expired});
-            self.note_erasure(&mut transaction, Some(*erasure), Action::FaceErase, (gallery, &[]), details).await?;
-        }
+        let faces: Vec<Uuid> = expired.iter().map(|owned| owned.face).collect();
+        let (erased, erasures) = erase_faces_of_lasting(&mut transaction, &faces).await?;
+        self.note_faces(&mut transaction, &expired, &erasures).await?;
         note_expired(&mut transaction, gallery, erased).await?;
         let number = transaction_id(&mut transaction).await?;
         transaction.commit().await?;

@@ -44,7 +44,7 @@ pub(super) struct Doomed<'a> {
 }
 
 /// Notes what is about to be erased, before anything of it is deleted.
-pub(super) async fn note(connection: &mut PgConnection, doomed: Doomed<'_>) -> Result<ErasureId, sqlx::Error> {
+pub(super) async fn begin_receipt(connection: &mut PgConnection, doomed: Doomed<'_>) -> Result<ErasureId, sqlx::Error> {
     let id = ErasureId::new();
     sqlx::query(
         "insert into erasures (id, gallery_id, subjects, mark, since) select $1, $2, $3, $4, least(now(), \
@@ -62,19 +62,26 @@ pub(super) async fn note(connection: &mut PgConnection, doomed: Doomed<'_>) -> R
 }
 
 /// Notes what was erased at once, and that it was all.
-pub(super) async fn finish(connection: &mut PgConnection, id: ErasureId, erased: Erased) -> Result<(), sqlx::Error> {
+pub(super) async fn finish_receipt(
+    connection: &mut PgConnection,
+    id: ErasureId,
+    erased: Erased,
+) -> Result<(), sqlx::Error> {
     add_piece(connection, id, erased, true).await
 }
 
 /// The receipt of what a job erases. What was hidden by a version that noted nothing is noted now, before anything of it is deleted.
-pub(super) async fn find_or_note(connection: &mut PgConnection, doomed: Doomed<'_>) -> Result<ErasureId, sqlx::Error> {
+pub(super) async fn find_or_begin_receipt(
+    connection: &mut PgConnection,
+    doomed: Doomed<'_>,
+) -> Result<ErasureId, sqlx::Error> {
     let known: Option<Uuid> = sqlx::query_scalar("select id from erasures where mark = $1")
         .bind(doomed.mark)
         .fetch_optional(&mut *connection)
         .await?;
     match known {
         Some(id) => Ok(ErasureId(id)),
-        None => note(connection, doomed).await,
+        None => begin_receipt(connection, doomed).await,
     }
 }
 
@@ -112,7 +119,10 @@ pub(super) async fn close_marked(connection: &mut PgConnection, mark: Uuid) -> R
 }
 
 /// Notes faces that are about to be deleted and whose subjects stay: one erasure for each gallery.
-pub(super) async fn note_faces(connection: &mut PgConnection, faces: &[Uuid]) -> Result<Vec<ErasureId>, sqlx::Error> {
+pub(super) async fn receipts_for_faces(
+    connection: &mut PgConnection,
+    faces: &[Uuid],
+) -> Result<Vec<ErasureId>, sqlx::Error> {
     let galleries: Vec<Uuid> =
         sqlx::query_scalar("select distinct gallery_id from faces where id = any($1) order by gallery_id")
             .bind(faces)

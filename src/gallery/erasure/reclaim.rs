@@ -34,6 +34,15 @@ pub struct Reclaim {
     erasures: Vec<Uuid>,
     /// A transaction that began when all of them had committed: a snapshot from before may still need the rows.
     horizon: String,
+    plain_chips: PlainChips,
+}
+
+impl Reclaim {
+    /// The tables to be written anew.
+    pub fn tables(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let of_chips = (self.plain_chips == PlainChips::InFiles).then_some(OF_CHIPS);
+        REWRITTEN.into_iter().chain(of_chips)
+    }
 }
 
 /// When something is to be reclaimed, and when and how it last was.
@@ -45,13 +54,11 @@ pub struct ReclaimState {
     pub last: Option<LastReclaim>,
     /// Whether templates have an index by which they are searched in Postgres, which would be built anew as well.
     pub has_index: bool,
-    /// Whether the files may hold chips of before these were encrypted.
-    pub plain_chips: PlainChips,
 }
 
 /// Chips of before they were encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlainChips {
+enum PlainChips {
     /// Nowhere.
     None,
     /// All are encrypted, but the files may hold them as they were.
@@ -75,27 +82,19 @@ impl Galleries {
                 .fetch_one(&self.beside)
                 .await?;
         let Some(since) = since else { return Ok(None) };
-        let (now, finished_at, seconds, has_index, in_files, stored): (_, Option<_>, Option<f64>, bool, bool, bool) =
-            sqlx::query_as(
-                "select now(), finished_at, seconds, \
-                   exists (select from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam \
-                     where i.indrelid = 'templates'::regclass and a.amname = 'hnsw'), \
-                   plain_chips, plain_chips and exists (select from faces f where chip is not null \
-                     and not exists (select from chip_keys k where k.face_id = f.id)) \
-                 from reclaims",
-            )
-            .fetch_one(&self.beside)
-            .await?;
+        let (now, finished_at, seconds, has_index): (_, Option<_>, Option<f64>, bool) = sqlx::query_as(
+            "select now(), finished_at, seconds, \
+               exists (select from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam \
+                 where i.indrelid = 'templates'::regclass and a.amname = 'hnsw') \
+             from reclaims",
+        )
+        .fetch_one(&self.beside)
+        .await?;
         let last = finished_at.zip(seconds).map(|(finished_at, seconds)| LastReclaim {
             finished_at,
             took: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
         });
-        let plain_chips = match (in_files, stored) {
-            (false, _) => PlainChips::None,
-            (true, false) => PlainChips::InFiles,
-            (true, true) => PlainChips::Stored,
-        };
-        Ok(Some(ReclaimState { since, now, last, has_index, plain_chips }))
+        Ok(Some(ReclaimState { since, now, last, has_index }))
     }
 
     /// What can be reclaimed now: all whose rows are deleted.
@@ -108,7 +107,18 @@ impl Galleries {
         .await?;
         // In a statement of its own, so that it is younger than all of them.
         let horizon = sqlx::query_scalar("select pg_current_xact_id()::text").fetch_one(&self.beside).await?;
-        Ok(Reclaim { erasures, horizon })
+        let (in_files, stored): (bool, bool) = sqlx::query_as(
+            "select plain_chips, plain_chips and exists (select from faces f where chip is not null \
+               and not exists (select from chip_keys k where k.face_id = f.id)) from reclaims",
+        )
+        .fetch_one(&self.beside)
+        .await?;
+        let plain_chips = match (in_files, stored) {
+            (false, _) => PlainChips::None,
+            (true, false) => PlainChips::InFiles,
+            (true, true) => PlainChips::Stored,
+        };
+        Ok(Reclaim { erasures, horizon, plain_chips })
     }
 
     /// Whether the rows may still be needed, so that they would be written anew as well: by a transaction that writes, or was prepared, in
@@ -123,12 +133,6 @@ impl Galleries {
         .bind(&reclaim.horizon)
         .fetch_one(&self.beside)
         .await?)
-    }
-
-    /// The tables to be written anew.
-    pub fn tables_to_rewrite(state: &ReclaimState) -> Vec<&'static str> {
-        let of_chips = (state.plain_chips == PlainChips::InFiles).then_some(OF_CHIPS);
-        REWRITTEN.into_iter().chain(of_chips).collect()
     }
 
     /// Writes a table anew. False: others held it for too long.
@@ -149,17 +153,18 @@ impl Galleries {
         }
     }
 
-    /// Begins the log anew, and notes that no bytes are left, but for where this server cannot reach them.
+    /// Begins the log anew, and notes that no bytes are left, but for where this server cannot reach them. Of how many erasures, and
+    /// where that is.
     pub async fn finish_reclaim(
         &self,
         reclaim: &Reclaim,
-        state: &ReclaimState,
         took: Duration,
-    ) -> Result<u64, GalleryError> {
-        let samples = forget_samples(&self.beside, &["templates", "embeddings", "chip_keys", "faces"]).await?;
+    ) -> Result<(u64, Vec<Elsewhere>), GalleryError> {
+        let sampled: Vec<&str> = REWRITTEN.into_iter().chain([OF_CHIPS]).collect();
+        let samples = forget_samples(&self.beside, &sampled).await?;
         let mut elsewhere = begin_log_anew(&self.beside).await?;
         elsewhere.extend((!samples).then_some(Elsewhere::Statistics));
-        elsewhere.extend((state.plain_chips == PlainChips::Stored).then_some(Elsewhere::PlainChips));
+        elsewhere.extend((reclaim.plain_chips == PlainChips::Stored).then_some(Elsewhere::PlainChips));
         let mut transaction = self.beside.begin().await?;
         let done = sqlx::query("update erasures set bytes_gone_at = now(), elsewhere = $2 where id = any($1)")
             .bind(&reclaim.erasures)
@@ -169,11 +174,11 @@ impl Galleries {
             .rows_affected();
         sqlx::query("update reclaims set finished_at = now(), seconds = $1, plain_chips = $2")
             .bind(took.as_secs_f64())
-            .bind(state.plain_chips == PlainChips::Stored)
+            .bind(reclaim.plain_chips == PlainChips::Stored)
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(done)
+        Ok((done, elsewhere))
     }
 }
 

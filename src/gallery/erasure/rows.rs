@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::super::revision::as_expected;
 use super::super::{Expected, GalleryError, as_id};
-use super::receipts::{Doomed, note, note_faces};
+use super::receipts::{Doomed, begin_receipt, receipts_for_faces};
 use super::{Erased, Hidden, PIECE};
 use crate::types::{ErasureId, FaceId, GalleryId, Name, SubjectId};
 
@@ -67,7 +67,7 @@ pub(super) async fn pass_on_merges(
 }
 
 /// `None`: it is gone already, or not as expected.
-pub(super) async fn hide_gallery(
+pub(super) async fn mark_gallery(
     connection: &mut PgConnection,
     id: GalleryId,
     expected: &Expected,
@@ -82,7 +82,7 @@ pub(super) async fn hide_gallery(
     .fetch_optional(&mut *connection)
     .await?;
     let Some(transaction) = transaction.map(i64::unsigned_abs) else { return Ok(None) };
-    let erasure = note(connection, Doomed { gallery: id, subjects: None, mark: Some(id.0) }).await?;
+    let erasure = begin_receipt(connection, Doomed { gallery: id, subjects: None, mark: Some(id.0) }).await?;
     Ok(Some(Hidden { gallery: id, subject: None, transaction, erasure: Some(erasure) }))
 }
 
@@ -110,7 +110,7 @@ pub(super) struct Fate {
 
 /// Takes away by what subjects of a gallery are found, and their names. By which transaction, and the receipt if they are erased;
 /// `None`: they are gone already, or not as expected.
-pub(super) async fn hide(
+pub(super) async fn mark(
     connection: &mut PgConnection,
     (gallery, ids): (GalleryId, &[Uuid]),
     fate: Fate,
@@ -135,7 +135,7 @@ pub(super) async fn hide(
         (None, _) => Some(Doomed { gallery, subjects: Some(ids), mark: fate.with }),
     };
     let erasure = match erasure {
-        Some(doomed) => Some(note(&mut *connection, doomed).await?),
+        Some(doomed) => Some(begin_receipt(&mut *connection, doomed).await?),
         None => None,
     };
     execute_all(connection, "delete from templates where subject_id = any($1)", ids).await?;
@@ -143,14 +143,14 @@ pub(super) async fn hide(
 }
 
 /// [`hide`], of one subject.
-pub(super) async fn hide_subject(
+pub(super) async fn mark_subject(
     connection: &mut PgConnection,
     (gallery, id): (GalleryId, SubjectId),
     into: Option<SubjectId>,
     expected: &Expected,
 ) -> Result<Option<Hidden>, sqlx::Error> {
     let fate = Fate { into: into.map(|into| into.0), with: None };
-    let hidden = hide(connection, (gallery, &[id.0]), fate, expected).await?;
+    let hidden = mark(connection, (gallery, &[id.0]), fate, expected).await?;
     Ok(hidden.map(|(transaction, erasure)| Hidden { gallery, subject: Some(id), transaction, erasure }))
 }
 
@@ -286,7 +286,7 @@ pub(super) async fn erase_faces_of_lasting(
     connection: &mut PgConnection,
     faces: &[Uuid],
 ) -> Result<(Erased, Vec<ErasureId>), sqlx::Error> {
-    let erasures = note_faces(connection, faces).await?;
+    let erasures = receipts_for_faces(connection, faces).await?;
     forget_findings(connection, &[], faces).await?;
     let embeddings = execute_all(connection, "delete from embeddings where face_id = any($1)", faces).await?;
     let faces = execute_all(connection, "delete from faces where id = any($1)", faces).await?;

@@ -92,12 +92,12 @@ async fn bytes_are_reclaimed_when_nobody_can_need_them_any_more() {
         assert!(tries < 100);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    for table in Galleries::tables_to_rewrite(&state) {
+    for table in reclaim.tables() {
         assert!(db.galleries.rewrite(table).await.unwrap());
     }
     // What is erased meanwhile is left for the next time.
     let late = db.galleries.delete_face(enrolled[2].face_id).await.unwrap().erasures[0];
-    assert_eq!(db.galleries.finish_reclaim(&reclaim, &state, Duration::from_secs(3)).await.unwrap(), 1);
+    assert_eq!(db.galleries.finish_reclaim(&reclaim, Duration::from_secs(3)).await.unwrap().0, 1);
     let state = db.galleries.reclaim_state().await.unwrap().unwrap();
     assert_eq!(state.last.unwrap().took, Duration::from_secs(3));
     let [left, gone] = <[Erasure; 2]>::try_from(receipts(&db).await).unwrap();
@@ -163,9 +163,8 @@ async fn nothing_of_what_is_stored_is_sampled() {
     .await
     .unwrap();
     db.erase_subject("team", "Ada").await.unwrap();
-    let state = db.galleries.reclaim_state().await.unwrap().unwrap();
     let reclaim = db.galleries.begin_reclaim().await.unwrap();
-    db.galleries.finish_reclaim(&reclaim, &state, Duration::ZERO).await.unwrap();
+    db.galleries.finish_reclaim(&reclaim, Duration::ZERO).await.unwrap();
     let left: i64 =
         sqlx::query_scalar("select count(*) from pg_stats where tablename = 'embeddings' and attname = 'embedding'")
             .fetch_one(&db.pool)

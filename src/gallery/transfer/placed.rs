@@ -9,7 +9,7 @@ use super::copy::Rows;
 use crate::sealing::{MasterId, SealedChip};
 use crate::types::{FaceId, GalleryId, ModelId, SubjectId};
 
-/// A face with the ids that it will have, whose chip is sealed.
+/// A face with the ids that it will have; `sealed` is filled before it is copied.
 pub(super) struct Placed {
     pub id: FaceId,
     pub subject: SubjectId,

@@ -29,8 +29,8 @@ pub struct Erasure {
     /// When the bytes were gone from the files of the database.
     #[schema(required)]
     pub bytes_gone_at: Option<DateTime<Utc>>,
-    /// Where bytes may be left that the server cannot reach: `log`, `log_archive` and `standbys` of your own PostgreSQL. Backups and
-    /// exports that you made are not known to it.
+    /// Where bytes may be left that the server cannot reach: `log`, `log_archive`, `standbys`, `leftovers`, `statistics`, `plain_chips`.
+    /// Backups and exports that you made are not known to it.
     pub elsewhere: Vec<String>,
     /// Of its entry in the audit, which has the same id; null: it has none yet, or was erased before there was an audit.
     #[schema(required)]

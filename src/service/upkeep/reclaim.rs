@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::Upkeep;
 use super::indexes::BUILDING;
-use crate::gallery::{Galleries, ReclaimState};
+use crate::gallery::ReclaimState;
 use crate::jobs::{JobKind, Lease};
 use crate::service::ServiceError;
 use crate::service::work::Failure;
@@ -43,8 +43,8 @@ impl Upkeep {
         lease.report(&json!({"stage": "idle"})).await?;
         let mut failures = 0;
         loop {
-            let began = Instant::now();
-            let pause = match self.reclaim(lease).await {
+            let mut wrote = Duration::ZERO;
+            let pause = match self.reclaim(lease, &mut wrote).await {
                 Ok(()) => {
                     failures = 0;
                     INTERVAL
@@ -52,9 +52,14 @@ impl Upkeep {
                 Err(error) => {
                     failures = (failures + 1).min(6);
                     warn!(%error, "cannot reclaim the bytes of what was erased; trying again later");
-                    (began.elapsed() * SHARE).max(RETRY * 2_u32.pow(failures - 1))
+                    // No index is built while the stage is another one.
+                    if let Err(error) = lease.report(&json!({"stage": "idle"})).await {
+                        warn!(%error, "cannot note the progress of a job");
+                    }
+                    RETRY * 2_u32.pow(failures - 1)
                 }
             };
+            let pause = pause.max(wrote * SHARE);
             tokio::select! {
                 () = tokio::time::sleep(pause) => (),
                 _ = lease.stopped() => return Err(Failure::Stopped),
@@ -62,10 +67,14 @@ impl Upkeep {
         }
     }
 
-    async fn reclaim(&self, lease: &Lease) -> Result<(), ServiceError> {
+    /// Reclaims what is due. Adds how long tables were written anew, whether all were or not.
+    async fn reclaim(&self, lease: &Lease, wrote: &mut Duration) -> Result<(), ServiceError> {
         let galleries = &self.galleries();
+        if !self.may_rewrite() {
+            return Ok(());
+        }
         let Some(state) = galleries.reclaim_state().await? else { return Ok(()) };
-        if !self.may_rewrite() || !is_due(&state) || self.is_in_the_way().await? {
+        if !is_due(&state) || self.is_in_the_way().await? {
             return Ok(());
         }
         let reclaim = galleries.begin_reclaim().await?;
@@ -76,7 +85,7 @@ impl Upkeep {
                 warn!(
                     "a transaction that began before the last erasure goes on, so that the bytes cannot be reclaimed yet"
                 );
-                return Ok(());
+                return Ok(lease.report(&json!({"stage": "idle"})).await?);
             }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => (),
@@ -87,36 +96,39 @@ impl Upkeep {
         if state.has_index {
             galleries.drop_indexes().await?;
         }
-        let mut took = Duration::ZERO;
-        for table in Galleries::tables_to_rewrite(&state) {
+        for table in reclaim.tables() {
             lease.report(&json!({"stage": WRITING, "table": table})).await?;
-            match self.rewrite(table, lease).await? {
-                Some(time) => took += time,
-                None => return Ok(lease.report(&json!({"stage": "idle"})).await?),
+            if !self.rewrite(table, lease, wrote).await? {
+                return Ok(lease.report(&json!({"stage": "idle"})).await?);
             }
         }
-        let erasures = galleries.finish_reclaim(&reclaim, &state, took).await?;
-        info!(erasures, ?took, "the bytes of what was erased are gone from the database");
+        let took = std::mem::take(wrote);
+        let (erasures, elsewhere) = galleries.finish_reclaim(&reclaim, took).await?;
+        info!(erasures, ?took, ?elsewhere, "the bytes of what was erased are gone from the tables");
         lease.report(&json!({"stage": "idle", "erasures": erasures, "seconds": took.as_secs_f64()})).await?;
         Ok(())
     }
 
-    /// Writes a table anew, and says how long that took. `None`: it is not to be done now, or others hold the table.
-    async fn rewrite(&self, table: &'static str, lease: &Lease) -> Result<Option<Duration>, ServiceError> {
+    /// Writes a table anew, and adds how long that took. False: it is not to be done now, or others hold the table.
+    async fn rewrite(&self, table: &'static str, lease: &Lease, wrote: &mut Duration) -> Result<bool, ServiceError> {
         for _ in 0..TRIES {
             if !self.may_rewrite() || lease.stop().is_some() {
-                return Ok(None);
+                return Ok(false);
             }
             let began = Instant::now();
-            if self.galleries().rewrite(table).await? {
-                return Ok(Some(began.elapsed()));
+            let written = self.galleries().rewrite(table).await;
+            if !matches!(written, Ok(false)) {
+                *wrote += began.elapsed();
+            }
+            if written? {
+                return Ok(true);
             }
             tokio::select! {
                 () = tokio::time::sleep(BETWEEN_TRIES) => (),
-                _ = lease.stopped() => return Ok(None),
+                _ = lease.stopped() => return Ok(false),
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Whether this is an hour for it.
@@ -145,7 +157,7 @@ mod tests {
     use chrono::Utc;
 
     use super::*;
-    use crate::gallery::{LastReclaim, PlainChips};
+    use crate::gallery::LastReclaim;
 
     #[test]
     fn the_next_time_waits_for_twenty_times_as_long_as_the_last_took() {
@@ -153,8 +165,7 @@ mod tests {
         let last = |seconds| {
             Some(LastReclaim { finished_at: now - TimeDelta::seconds(seconds), took: Duration::from_secs(10) })
         };
-        let plain_chips = PlainChips::None;
-        let state = ReclaimState { since: now, now, last: None, has_index: false, plain_chips };
+        let state = ReclaimState { since: now, now, last: None, has_index: false };
         assert!(is_due(&state));
         assert!(!is_due(&ReclaimState { last: last(199), ..state }));
         assert!(is_due(&ReclaimState { last: last(200), ..state }));

@@ -183,6 +183,13 @@ pub async fn eventually<T>(within: Duration, what: &str, mut attempt: impl Async
     }
 }
 
+/// What `/metrics` says of a series; 0 if nothing.
+pub async fn metric(app: &TestApp, series: &str) -> f64 {
+    let text = app.get("/metrics").await.text();
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or(0.0)
+}
+
 pub fn part(bytes: &[u8]) -> Part {
     Part::bytes(bytes.to_vec()).file_name("photo.jpg")
 }
