@@ -114,10 +114,8 @@ impl Walk {
         if previous.is_some_and(|previous| record.seal(previous) != record.hash) {
             self.fault(position, "is not as it was sealed: it was changed");
         }
-        for head in &self.heads.clone() {
-            if head.position == position && head.hash != record.hash {
-                self.fault(position, "is not the entry that the head names: the chain was written anew");
-            }
+        if self.heads.iter().any(|head| head.position == position && head.hash != record.hash) {
+            self.fault(position, "is not the entry that the head names: the chain was written anew");
         }
         self.before = Some((position, record.hash));
         let verdict = &mut self.verdict;

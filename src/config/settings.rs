@@ -53,13 +53,14 @@ settings! {
     /// [default: one that the database holds]
     #[arg(long, env = "FACEID_KEY_SECRET", hide_env_values = true, value_name = "SECRET")]
     key_secret: Secret,
-    /// The master key by which the keys of chips are encrypted: no flag, for a flag shows in the list of processes; FACEID_CHIP_KEY
+    /// The master key of chips, by FACEID_CHIP_KEY or the file: there is no flag, as flags show in the list of processes
     #[arg(skip)]
     chip_key: Secret,
-    /// File with that key, 32 bytes in hexadecimal or base64; former ones in the lines below it [default: no master key]
+    /// File with the master key that encrypts the keys of chips: 32 bytes in hexadecimal or base64; former master keys on the lines below
+    /// it. FACEID_CHIP_KEY gives the key itself [default: no master key]
     #[arg(long, env = "FACEID_CHIP_KEY_FILE", value_name = "FILE")]
     chip_key_file: PathBuf,
-    /// Command of a shell that prints it, such as one of a key management service [default: none]
+    /// Shell command that prints the master key of chips, such as that of a key management service [default: none]
     #[arg(long, env = "FACEID_CHIP_KEY_COMMAND", value_name = "COMMAND")]
     chip_key_command: String,
     /// Listen beyond loopback without keys
@@ -85,8 +86,8 @@ settings! {
     /// Path below which the server answers, such as /faces, for a proxy that hands it on [default: none]
     #[arg(long, env = "FACEID_BASE_PATH", value_name = "PATH")]
     base_path: BasePath,
-    /// Networks of proxies, such as 10.0.0.0/8,::1/128, whose word is taken for where a request comes from (X-Forwarded-For,
-    /// Forwarded) [default: none]
+    /// Networks of proxies, such as 10.0.0.0/8,::1/128, whose X-Forwarded-For and Forwarded headers are trusted for the client's
+    /// address [default: none]
     #[arg(long, env = "FACEID_TRUSTED_PROXIES", value_name = "NETWORKS")]
     trusted_proxies: TrustedProxies,
     /// Requests a second of each caller; one more gets 429 `rate_limited`. Keys may have limits of their own; 0: any number
@@ -209,7 +210,7 @@ settings! {
     /// Bytes of all request bodies held at once; more gets 503 `overloaded` [default: 512 MiB]
     #[arg(long, env = "FACEID_BODY_BUDGET", value_name = "N")]
     body_budget: usize,
-    /// Most connections at once; for the next one another gives way, strangers first [default: 512]
+    /// Most connections at once; one more closes another, first those that have shown no valid key [default: 512]
     #[arg(long, env = "FACEID_MAX_CONNECTIONS", value_name = "N")]
     max_connections: usize,
     /// Largest image file in bytes [default: 64 MiB]
@@ -271,7 +272,7 @@ settings! {
     /// Where such a training runs: cpu, cuda (every GPU) or cuda:N [default: cpu]
     #[arg(long, env = "FACEID_TRAIN_DEVICE", value_name = "DEVICE")]
     train_device: DeviceChoice,
-    /// Whether the audit notes who asked who somebody is; changes are noted always [default: true]
+    /// Whether the audit notes identifications, verifications and comparisons; changes are noted always [default: true]
     #[arg(long, env = "FACEID_AUDIT_ANSWERS", num_args = 0..=1, default_missing_value = "true",
         value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     audit_answers: bool,

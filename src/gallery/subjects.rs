@@ -194,7 +194,9 @@ impl Galleries {
         if updated.rows_affected() == 0 {
             return Err(subject_not_as_expected(&mut *transaction, id, subject).await?);
         }
-        let details = json!({"renamed": change.name.is_some(), "metadata": change.metadata.is_some()});
+        let details = json!({
+            "renamed": change.name.is_some(), "metadata": change.metadata.is_some(), "expires_at": change.expires_at.is_some(),
+        });
         self.note(&mut transaction, Action::SubjectChange, (gallery_id, &[id]), details).await?;
         // As it was changed here: the row is locked.
         let changed = subject_of(&mut *transaction, id).await?;

@@ -14,7 +14,8 @@ use crate::types::Caller;
 
 /// List what was asked and changed
 ///
-/// Who asked for what and what came of it, and who changed what. It names galleries, subjects and models by ids, and no person. The
+/// Identifications, verifications, comparisons, exports and changes: who made them, and with what outcome. Other reads are not recorded. It
+/// names galleries, subjects and models by ids, and no person. The
 /// entries are chained by hashes: a change shows when the chain is verified.
 #[utoipa::path(
     get, path = "/admin/audit", tag = "admin", request_body = AuditRequest,

@@ -17,18 +17,18 @@ pub use said::{Allowed, Limits, Rate};
 /// Why somebody gets nothing more at present, or ever.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum Refusal {
-    #[error("this key may send {} request{} a second and has sent more; try again in {} s",
+    #[error("this caller may send {} request{} a second and has sent more; try again in {} s",
         rate.per_second, if rate.per_second == 1.0 { "" } else { "s" }, seconds(*wait))]
     Requests { rate: Rate, wait: Duration },
-    #[error("this key may send photos of {} megapixels a second and has sent more; try again in {} s",
+    #[error("this caller may send photos of {} megapixels a second and has sent more; try again in {} s",
         rate.per_second, seconds(*wait))]
     Pixels { rate: Rate, wait: Duration },
     /// However long they wait.
     #[error(
-        "the request's photos have {megapixels:.1} megapixels, and this key may send {burst} at once; send smaller or fewer ones"
+        "the request's photos have {megapixels:.1} megapixels, and this caller may send {burst} at once; send smaller or fewer ones"
     )]
     PixelsBeyondBurst { megapixels: f64, burst: u32 },
-    #[error("this key may have {most} request{} in work at a time, and has as many", if *most == 1 { "" } else { "s" })]
+    #[error("this caller may have {most} request{} in work at a time, and has as many", if *most == 1 { "" } else { "s" })]
     Concurrent { most: u32 },
     #[error("too many requests without a valid key came from this address; try again in {} s", seconds(*wait))]
     Address { wait: Duration },

@@ -151,7 +151,7 @@ impl Permission {
             Self::Create => "create galleries",
             Self::Monitor => "see what concerns all galleries, such as metrics",
             Self::Administer => "see jobs and keys, or bring data sets",
-            Self::Own => "see or change models",
+            Self::Own => "see the audit, or see or change models",
         }
     }
 }

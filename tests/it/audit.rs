@@ -453,7 +453,7 @@ async fn a_server_that_is_killed_loses_no_change() {
 
     // This one notes no questions, and all else.
     let app = TestApp::at(server.url.clone()).await;
-    app.post_photo("/identify", &photo).await;
+    app.post_photo("/identify", &photo).await.expect(StatusCode::OK);
     app.post_form("/enroll", app.enroll_form("nobody", &blank())).await.expect_problem(422, Code::NoFace);
     let refused = async || {
         listed(&app, "action=face.enroll&limit=1")

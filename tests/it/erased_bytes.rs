@@ -1,4 +1,5 @@
-//! Whoever is erased is gone from the files, too: no byte sequence of an embedding, a template or a chip is left in the data directory.
+//! Whoever is erased is gone from the files, too: no byte sequence of an embedding, a template or the key of a
+//! chip is left in the data directory.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -29,8 +30,8 @@ const ERASED: usize = 200;
 const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDKEw/o8wi630rGkgsdc7MuoXIk10n4fZd5NYjolMOj/\n-----END PRIVATE KEY-----\n";
 const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA1YVA2//PVAVB6b3iNTNYCKpe+GPPC8EBJYy+qaQoLus=\n-----END PUBLIC KEY-----\n";
 
-/// Bytes of a piece that is looked for.
-const PIECE: usize = 48;
+/// Bytes of a piece that is looked for: as many as the key of a chip has.
+const PIECE: usize = 32;
 
 /// Pieces of bytes that are looked for, all at once.
 struct Wanted {
@@ -112,15 +113,24 @@ fn as_stored(sent: &[u8]) -> Vec<u8> {
     sent[4..].chunks_exact(2).flat_map(|half| [half[1], half[0]]).collect()
 }
 
-/// Pieces of all that is stored of these subjects: embeddings, templates, and chips.
+/// Pieces of what is stored of these subjects, and must be found: embeddings, templates, and the keys of chips, which there is no master
+/// key for; and of their chips, which are encrypted, so that they must not be.
 async fn pieces(database: &mut PgConnection, app: &TestApp, subjects: &[String]) -> [Vec<[u8; PIECE]>; 2] {
-    let mut vectors = Vec::new();
+    let mut secrets = Vec::new();
     for table in ["embeddings", "templates"] {
         let sql = format!("select halfvec_send(embedding) from {table} where subject_id = any($1::text[]::uuid[])");
         let sent: Vec<Vec<u8>> =
             sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(subjects).fetch_all(&mut *database).await.unwrap();
-        vectors.extend(sent.iter().map(|sent| piece(&as_stored(sent))));
+        secrets.extend(sent.iter().map(|sent| piece(&as_stored(sent))));
     }
+    let keys: Vec<Vec<u8>> = sqlx::query_scalar(
+        "select k.key from chip_keys k join faces f on f.id = k.face_id where f.subject_id = any($1::text[]::uuid[])",
+    )
+    .bind(subjects)
+    .fetch_all(&mut *database)
+    .await
+    .unwrap();
+    secrets.extend(keys.iter().map(|key| <[u8; PIECE]>::try_from(key.as_slice()).unwrap()));
     let faces: Vec<String> =
         sqlx::query_scalar("select id::text from faces where subject_id = any($1::text[]::uuid[])")
             .bind(subjects)
@@ -133,7 +143,7 @@ async fn pieces(database: &mut PgConnection, app: &TestApp, subjects: &[String])
         chip.expect(StatusCode::OK);
         chips.push(piece(&chip.body));
     }
-    [vectors, chips]
+    [secrets, chips]
 }
 
 impl TestApp {
@@ -169,13 +179,13 @@ async fn no_byte_of_who_was_erased_is_left_and_everybody_else_is_found() {
     let (gone, stay) = order.split_at(ERASED);
     let ids = |some: &[usize]| some.iter().map(|number| all[*number].clone()).collect::<Vec<_>>();
     let doomed = ids(gone);
-    let [vectors, chips] = pieces(&mut database, &app, &doomed).await;
-    assert_eq!((vectors.len(), chips.len()), (3 * ERASED, 2 * ERASED));
+    let [secrets, chips] = pieces(&mut database, &app, &doomed).await;
+    assert_eq!((secrets.len(), chips.len()), (5 * ERASED, 2 * ERASED));
     let [others, _] = pieces(&mut database, &app, &ids(&stay[..20])).await;
     sqlx::raw_sql("checkpoint").execute(&mut database).await.unwrap();
-    let (vectors, chips, others) = (Wanted::new(&vectors), Wanted::new(&chips), Wanted::new(&others));
+    let (secrets, chips, others) = (Wanted::new(&secrets), Wanted::new(&chips), Wanted::new(&others));
     // What is looked for can be found.
-    assert!(vectors.found_in(data.path()).values().sum::<usize>() >= 3 * ERASED);
+    assert!(secrets.found_in(data.path()).values().sum::<usize>() >= 5 * ERASED);
     assert_eq!(chips.found_in(data.path()), HashMap::new());
     drop(database);
 
@@ -215,9 +225,9 @@ async fn no_byte_of_who_was_erased_is_left_and_everybody_else_is_found() {
     let mut verify = faceid();
     let verify = verify.args(["audit", "verify", "--data-dir"]).arg(data.path()).output().unwrap();
     assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
-    assert_eq!(vectors.found_in(data.path()), HashMap::new());
+    assert_eq!(secrets.found_in(data.path()), HashMap::new());
     assert_eq!(chips.found_in(data.path()), HashMap::new());
-    assert!(others.found_in(data.path()).values().sum::<usize>() >= 60);
+    assert!(others.found_in(data.path()).values().sum::<usize>() >= 100);
     for number in 0..PEOPLE {
         let asked = json!({"gallery": "made", "embedding": probes[number], "top_k": 1});
         let found: Value = app.post_json("/identify/embedding", asked).await.value();

@@ -262,7 +262,12 @@ async fn a_key_opens_what_its_role_says_and_no_more() {
             "/galleries",
             "this key may not create galleries: it is for role admin, in some galleries only",
         ),
-        (Role::Admin, true, "/admin/rollback", "this key may not see or change models: it is for role admin"),
+        (
+            Role::Admin,
+            true,
+            "/admin/rollback",
+            "this key may not see the audit, or see or change models: it is for role admin",
+        ),
     ] {
         let refused = by(role, wide).post(path, json!({})).await.expect_problem(403, Code::Forbidden);
         assert_eq!(refused.detail, says);

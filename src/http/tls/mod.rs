@@ -74,20 +74,29 @@ impl Tls {
         Ok(Self(Arc::new(Shared { config, current: RwLock::new(current) })))
     }
 
-    /// Follows the files: new connections get what is in them. What is not usable is refused, and what was there goes on. Never returns.
+    /// Follows the files: new connections get what is in them. What cannot be used is refused, and the former files stay in use. Never
+    /// returns.
     pub async fn follow(self) {
         let mut tried = self.current().files.clone();
         let (mut interval, mut said) = (tokio::time::interval(LOOK), None);
+        let mut unread = 0_u32;
         loop {
             interval.tick().await;
-            // While a file is being replaced it may not be there.
             match Files::read(&self.0.config).await {
-                Ok(files) if files != tried => {
-                    tried = files.clone();
-                    self.replace(files);
+                Ok(files) => {
+                    unread = 0;
+                    if files != tried {
+                        tried = files.clone();
+                        self.replace(files);
+                    }
                 }
-                Ok(_) => {}
-                Err(error) => debug!(%error, "a file of TLS cannot be read; what was in it goes on"),
+                Err(error) => {
+                    unread = unread.saturating_add(1);
+                    // While a file is being replaced it may be missing for one look.
+                    if unread == 2 {
+                        warn!(%error, "a file of TLS cannot be read; the certificate in use stays in use");
+                    }
+                }
             }
             self.watch_expiry(&mut said);
         }

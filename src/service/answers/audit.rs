@@ -31,7 +31,7 @@ pub struct AuditEntry {
     pub outcome: Option<String>,
     /// The galleries that it concerns.
     pub galleries: Vec<Uuid>,
-    /// The subjects that it concerns; of a question, who was known.
+    /// The subjects that it concerns: of an identification, those that were recognised; of a verification, the one that was compared with.
     pub subjects: Vec<Uuid>,
     #[schema(required)]
     pub model_id: Option<Uuid>,

@@ -26,13 +26,14 @@ pub struct Erasure {
     /// When the last row was deleted.
     #[schema(required)]
     pub rows_gone_at: Option<DateTime<Utc>>,
-    /// When the bytes were gone from the files of the database.
+    /// When the bytes were gone from the files of the database, except where `elsewhere` says.
     #[schema(required)]
     pub bytes_gone_at: Option<DateTime<Utc>>,
     /// Where bytes may be left that the server cannot reach: `log`, `log_archive`, `standbys`, `leftovers`, `statistics`, `plain_chips`.
     /// Backups and exports that you made are not known to it.
     pub elsewhere: Vec<String>,
-    /// Of its entry in the audit, which has the same id; null: it has none yet, or was erased before there was an audit.
+    /// The position of its entry in the audit, which has the same id. Null: the entry is not sealed yet, `--audit-retention` has dropped it,
+    /// or there is none, as the erasure is older than the audit.
     #[schema(required)]
     pub audit_position: Option<i64>,
     /// Models that were trained in the gallery while some of it was enrolled, and so may have been trained on it.
@@ -66,7 +67,7 @@ pub enum ErasureState {
     RowsLeft,
     /// The rows are deleted; what stood there may still be in the files of the database.
     BytesLeft,
-    /// The bytes are gone as well.
+    /// The bytes are gone as well, except where `elsewhere` says.
     Gone,
 }
 
