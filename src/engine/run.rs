@@ -1,13 +1,13 @@
 //! What the engine's threads do: take work, run it, answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{error, trace};
 
 use super::lanes::{DetectEntry, EmbedEntry, Entry, Input, SearchEntry, Work};
 use super::pool::{Pool, Role};
-use super::{EngineError, LoadedEmbedder, Networks};
+use super::{EngineError, LoadedEmbedder, Networks, Spent};
 use crate::index::{Hits, MOST_QUERIES, Query};
 use crate::nn::{self, NetworkError};
 use crate::types::{Chip, Embedding};
@@ -52,11 +52,11 @@ pub(super) fn measured(stage: &'static str, began: Instant) {
 }
 
 /// Notes how long a pass of a network took, also for each request in it.
-fn inferred<I, O>(stage: &'static str, began: Instant, entries: &[Entry<I, O>]) {
+fn inferred<I, O>(stage: &'static str, began: Instant, entries: &[Entry<I, O>], add: fn(&Spent, Duration)) {
     let time = began.elapsed();
     metrics::histogram!("faceid_stage_seconds", "stage" => stage).record(time);
     for spent in entries.iter().filter_map(|entry| entry.spent.as_ref()) {
-        spent.add_inference(time);
+        add(spent, time);
     }
 }
 
@@ -103,7 +103,7 @@ fn embed(device: usize, entries: Vec<EmbedEntry>, max_batch: usize) {
     let began = begin("embed", &entries);
     match guarded(|| embed_chips(&embedder, device, &chips, max_batch)) {
         Ok(rows) => {
-            inferred("embed", began, &entries);
+            inferred("embed", began, &entries, Spent::add_embedding);
             metrics::counter!("faceid_faces_total").increment(rows.len() as u64);
             let mut rows = rows.into_iter();
             for entry in entries {
@@ -146,7 +146,7 @@ fn detect(networks: &Networks, entries: Vec<DetectEntry>) {
     let began = begin("detect", &entries);
     match guarded(|| networks.detector.forward(&images, width, height)) {
         Ok(outputs) => {
-            inferred("detect", began, &entries);
+            inferred("detect", began, &entries, Spent::add_detection);
             let mut outputs = outputs.into_iter();
             for entry in entries {
                 let own = outputs.by_ref().take(entry.input.images.len()).collect();

@@ -12,7 +12,8 @@ tokio::task_local! {
 #[derive(Debug, Default)]
 pub struct Spent {
     waited: AtomicU64,
-    inferred: AtomicU64,
+    detected: AtomicU64,
+    embedded: AtomicU64,
 }
 
 impl Spent {
@@ -23,7 +24,7 @@ impl Spent {
     }
 
     /// That of the request which this task works on, if it is noted.
-    pub(super) fn current() -> Option<Arc<Self>> {
+    pub fn current() -> Option<Arc<Self>> {
         SPENT.try_with(Arc::clone).ok()
     }
 
@@ -31,8 +32,12 @@ impl Spent {
         add(&self.waited, time);
     }
 
-    pub(super) fn add_inference(&self, time: Duration) {
-        add(&self.inferred, time);
+    pub(super) fn add_detection(&self, time: Duration) {
+        add(&self.detected, time);
+    }
+
+    pub(super) fn add_embedding(&self, time: Duration) {
+        add(&self.embedded, time);
     }
 
     /// How long its work waited.
@@ -42,7 +47,17 @@ impl Spent {
 
     /// How long the passes of networks took that its photos were in, whoever shared them.
     pub fn inferred(&self) -> Duration {
-        Duration::from_nanos(self.inferred.load(Ordering::Relaxed))
+        self.detected() + self.embedded()
+    }
+
+    /// Of that, the detector.
+    pub fn detected(&self) -> Duration {
+        Duration::from_nanos(self.detected.load(Ordering::Relaxed))
+    }
+
+    /// Of that, embedders.
+    pub fn embedded(&self) -> Duration {
+        Duration::from_nanos(self.embedded.load(Ordering::Relaxed))
     }
 }
 

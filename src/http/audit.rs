@@ -2,8 +2,10 @@
 
 use axum::Json;
 use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
 use axum::response::Response;
 
+use super::compreface;
 use super::form::Fields;
 use super::problem::{Code, Problem};
 use crate::audit::Action;
@@ -43,7 +45,7 @@ pub async fn get_audit_head(audit: Audit, Fields(()): Fields<()>) -> Result<Json
 
 /// What a request is noted as, if it asks about a person or enrolls one.
 pub fn action(request: &Request) -> Option<Action> {
-    request.extensions().get::<MatchedPath>().and_then(|route| action_of(route.as_str()))
+    request.extensions().get::<MatchedPath>().and_then(|route| action_of(request.method(), route.as_str()))
 }
 
 /// Notes who was refused an answer, or an enrolment, and why: also for want of a role. Those who are answered are noted where they are,
@@ -56,16 +58,22 @@ pub fn note_refusal(audit: &Audit, action: Action, caller: Caller, response: &Re
 }
 
 /// What a route is noted as, if it asks about a person or enrolls one.
-fn action_of(route: &str) -> Option<Action> {
-    Some(match route {
-        "/identify" => Action::Identify,
+fn action_of(method: &Method, route: &str) -> Option<Action> {
+    if method != Method::POST {
+        return None;
+    }
+    Some(match route.strip_prefix(compreface::BASE).unwrap_or(route) {
+        "/identify" | "/recognition/recognize" => Action::Identify,
         "/identify/batch" => Action::IdentifyBatch,
-        "/identify/embedding" => Action::IdentifyEmbedding,
+        "/identify/embedding" | "/recognition/embeddings/recognize" => Action::IdentifyEmbedding,
         "/subjects/{subject}/identify" | "/faces/{face}/identify" => Action::IdentifyStored,
-        "/verify" => Action::Verify,
-        "/subjects/{subject}/verify" | "/faces/{face}/verify" => Action::VerifyStored,
+        "/verify" | "/verification/verify" | "/verification/embeddings/verify" => Action::Verify,
+        "/subjects/{subject}/verify"
+        | "/faces/{face}/verify"
+        | "/recognition/faces/{face}/verify"
+        | "/recognition/embeddings/faces/{face}/verify" => Action::VerifyStored,
         "/compare" => Action::Compare,
-        "/enroll" => Action::FaceEnroll,
+        "/enroll" | "/recognition/faces" => Action::FaceEnroll,
         _ => return None,
     })
 }
@@ -79,17 +87,23 @@ mod tests {
     use crate::types::Permission;
 
     /// Those that look for faces, or give what can be looked for by, say nothing of who somebody is.
-    const OF_NOBODY: [&str; 3] = ["/detect", "/embed", "/embed/batch"];
+    const OF_NOBODY: [&str; 4] = ["/detect", "/embed", "/embed/batch", "/api/v1/detection/detect"];
 
     #[test]
     fn every_question_is_noted_when_it_is_refused() {
         let mut asked = HashSet::new();
         for group in routes::groups().iter().filter(|group| group.needed == Permission::Ask) {
             for path in group.routes.get_openapi().paths.paths.keys() {
-                assert_eq!(action_of(path).is_none(), OF_NOBODY.contains(&path.as_str()), "{path}");
-                asked.extend(action_of(path));
+                assert_eq!(action_of(&Method::POST, path).is_none(), OF_NOBODY.contains(&path.as_str()), "{path}");
+                asked.extend(action_of(&Method::POST, path));
             }
         }
+        for (_, _, path) in compreface::ROUTES.iter().filter(|(needed, ..)| *needed == Permission::Ask) {
+            let path = format!("{}{path}", compreface::BASE);
+            assert_eq!(action_of(&Method::POST, &path).is_none(), OF_NOBODY.contains(&path.as_str()), "{path}");
+        }
+        assert_eq!(action_of(&Method::POST, "/api/v1/recognition/faces"), Some(Action::FaceEnroll));
+        assert_eq!(action_of(&Method::GET, "/api/v1/recognition/faces"), None);
         let questions: HashSet<Action> = Action::ALL.iter().copied().filter(|action| action.is_question()).collect();
         assert_eq!(asked, questions);
     }

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use tower::Layer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 
 use super::problem::{Code, Problem};
-use crate::config::CorsOrigins;
+use crate::config::{CorsOrigins, HttpConfig};
 use crate::service::Access;
 
 /// How long a browser need not ask again.
@@ -63,6 +66,25 @@ pub fn layer(origins: &CorsOrigins) -> CorsLayer {
         .allow_headers(SENT)
         .expose_headers(READ)
         .max_age(REMEMBERED)
+}
+
+/// Lets pages of any origin call the routes within, unless the configuration says which may: clients in browsers expect it, and keys
+/// come from the page itself. Of a server without keys any page could read what is enrolled, so there it stays as configured.
+pub async fn open_to_pages(
+    State((access, config)): State<(Access, Arc<HttpConfig>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if config.cors_origins.is_some() || access.is_open() {
+        return next.run(request).await;
+    }
+    let is_asked_before =
+        request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let Ok(mut response) = TowerToHyperService::new(layer(&CorsOrigins::Any).layer(next)).call(request).await;
+    if is_asked_before {
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
+    response
 }
 
 /// Makes the answer to what is refused.

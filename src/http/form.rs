@@ -18,7 +18,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::fields::{Field, names, read_fields};
-use self::json::{Members, Texts, copied, decode_base64};
+use self::json::{Members, Texts};
+pub(super) use self::json::{copied, decode_base64};
 use super::body::{self, BodyBudget, Share};
 use super::multipart::Multipart;
 use super::problem::{Code, Problem};
@@ -27,10 +28,10 @@ use crate::registry::Registry;
 use crate::service::requests::FileBytes;
 
 /// What a JSON body counts as while files are decoded from its base64, whose bytes are three quarters of the text.
-const JSON_COPIES: usize = 2;
+pub(super) const JSON_COPIES: usize = 2;
 
 /// Longest text of a field in bytes. Metadata has a lower limit of its own.
-const LONGEST_FIELD: usize = 64 << 10;
+pub(super) const LONGEST_FIELD: usize = 64 << 10;
 
 /// Longest text of an embedding: every number with its sign, digits, exponent, comma and indentation.
 pub(super) const LONGEST_EMBEDDING: usize = Registry::MAX_DIMENSION as usize * 64;
@@ -87,7 +88,7 @@ pub(super) async fn aside<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(Problem::internal)?
 }
 
-fn too_slow(limit: Duration) -> Problem {
+pub(super) fn too_slow(limit: Duration) -> Problem {
     Problem::new(Code::RequestTimeout, format!("the request did not arrive within {} s", limit.as_secs()))
 }
 
@@ -136,7 +137,7 @@ impl Form {
     /// The form that a request brings.
     pub(super) async fn receive<T: FromForm>(request: Request, state: &AppState) -> Result<Self, Problem> {
         if !T::FILES.is_empty() {
-            state.unscoped.recognition.check_room()?;
+            state.check_room()?;
         }
         let (form, time) = (Self::of::<T>(), state.request_timeout);
         if T::MAY_TAKE_LONG {

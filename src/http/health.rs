@@ -11,7 +11,7 @@ use super::form::Fields;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::service::answers::{Info, Version};
-use crate::service::{Readiness, Recognition, Starting};
+use crate::service::{Readiness, Starting};
 
 /// What asks whether a server lives. It is never limited, and comes past a proxy, so that it need not know a base path.
 pub fn is_probe(path: &str) -> bool {
@@ -54,12 +54,8 @@ pub async fn version() -> Json<Version> {
 ///
 /// The model that answers, the thresholds that it has at fixed rates, and what a request may bring.
 #[utoipa::path(get, path = "/info", tag = "operations", responses((status = 200, description = "What this server is", body = Info)))]
-pub async fn info(
-    State(state): State<AppState>,
-    recognition: Recognition,
-    Fields(()): Fields<()>,
-) -> Result<Json<Info>, Problem> {
-    Ok(Json(recognition.info(state.max_body_bytes)?))
+pub async fn info(State(state): State<AppState>, Fields(()): Fields<()>) -> Result<Json<Info>, Problem> {
+    Ok(Json(state.info()?))
 }
 
 /// Is the process alive?

@@ -5,6 +5,7 @@ mod auth;
 mod batch;
 mod body;
 mod compare;
+pub mod compreface;
 mod conditions;
 mod connections;
 mod cors;
@@ -124,9 +125,12 @@ pub fn router(state: AppState) -> Router {
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed);
     let routes = cors::refuse_strangers(routes, config.cors_origins.as_ref(), &access);
-    let gate = limits::Gate::new(access, Arc::clone(&config));
+    let gate = limits::Gate::new(access.clone(), Arc::clone(&config));
     // Bodies are bounded by `body::limited`.
-    let routes = routes.layer((from_fn_with_state(gate, limits::count), DefaultBodyLimit::disable()));
+    let guard = |needed| Guard::new(access.clone(), record.clone(), needed);
+    let compreface = compreface::router(guard, gate.clone(), &state, &access, &config);
+    let routes = routes.layer(from_fn_with_state(gate, limits::count)).nest(compreface::BASE, compreface);
+    let routes = routes.layer(DefaultBodyLimit::disable());
     published(guarded(routes, &config).with_state(state), &config)
 }
 

@@ -132,6 +132,11 @@ impl Multipart {
         Ok(Some(name))
     }
 
+    /// What the sender calls the file that the part is, if it is one.
+    pub fn file_name(&self) -> Option<&str> {
+        self.head.as_ref()?.file_name.as_deref()
+    }
+
     /// The next bytes of the part; `None` at its end.
     pub async fn next_bytes(&mut self) -> Result<Option<Bytes>, Problem> {
         while self.place == Place::Content {

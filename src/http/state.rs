@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 use super::body::BodyBudget;
 use super::problem::Problem;
 use crate::config::HttpConfig;
-use crate::service::{Access, Audit, Enrolment, Models, Recognition, Services, Upkeep};
+use crate::service::answers::Info;
+use crate::service::{Access, Audit, Enrolment, Models, Recognition, ServiceError, Services, Upkeep};
 use crate::types::Caller;
 
 /// What the handlers share. A router clones it many times for each request: it is one pointer.
@@ -51,6 +52,16 @@ impl AppState {
             dataset_places: Arc::new(Semaphore::new(DATASETS)),
             request_timeout: config.request_timeout,
         }))
+    }
+
+    /// As [`Recognition::check_room`].
+    pub fn check_room(&self) -> Result<(), ServiceError> {
+        self.unscoped.recognition.check_room()
+    }
+
+    /// What the server is, to whoever asks.
+    pub fn info(&self) -> Result<Info, ServiceError> {
+        self.unscoped.recognition.info(self.max_body_bytes)
     }
 
     /// How long a request may take, from its first byte or, where a body may take long, from its last.

@@ -110,6 +110,9 @@ pub struct DetectedFace {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(content_encoding = "base64", content_media_type = "image/jpeg")]
     pub chip: Option<String>,
+    /// L2-normalised; only if `return=embedding` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub embedding: Option<Vec<f32>>,
 }
 
 /// POST /embed
@@ -247,6 +250,9 @@ pub struct IdentifiedFace {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(content_encoding = "base64", content_media_type = "image/jpeg")]
     pub chip: Option<String>,
+    /// L2-normalised; only if `return=embedding` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub embedding: Option<Vec<f32>>,
 }
 
 /// A subject that a probe resembles.

@@ -24,7 +24,10 @@ pub use models::{
     training_exit,
 };
 pub use once::Once;
-pub use recognition::{Enrolled, Loaded, Photo, PhotoFace, PhotoReader, Recognition};
+pub use recognition::{
+    CompareEach, ComparedEach, Each, EachSimilarity, Enrolled, Loaded, Photo, PhotoFace, PhotoReader, Recognition,
+    Reference, SeenFace,
+};
 pub use upkeep::{ChainError, Readiness, StartProgress, StartStage, Starting, Upkeep};
 
 pub use crate::gallery::DEFAULT_GALLERY_NAME;

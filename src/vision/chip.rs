@@ -8,7 +8,7 @@ use super::align::TEMPLATE;
 use super::decode::{DecodeError, DecodeLimits, decode};
 use super::finder::Found;
 use super::look::Turn;
-use crate::types::{BoundingBox, Chip, Detection, InvalidValue, Landmarks};
+use crate::types::{BoundingBox, Chip, Detection, InvalidValue, Landmarks, Point};
 
 /// High enough that the embedding of the stored chip is nearly that of the chip (the encoder keeps colour at full
 /// resolution); about 8 KB.
@@ -54,6 +54,21 @@ pub fn whole_face() -> Found {
         score: 1.0,
     };
     Found { detection, turned: Turn::Upright, doubtful: false }
+}
+
+/// The face of an image that was cut out around it: all of the image, with the points that were found in it, else those that it
+/// would have as a chip.
+pub fn cropped_face(found: Option<Found>, (width, height): (u32, u32)) -> Found {
+    let (width, height) = (width as f32, height as f32);
+    let mut face = found.unwrap_or_else(|| {
+        let side = Chip::SIDE as f32;
+        let points = TEMPLATE.map(|Point { x, y }| Point { x: x * width / side, y: y * height / side });
+        let whole = whole_face();
+        Found { detection: Detection { landmarks: Landmarks::from(points), ..whole.detection }, ..whole }
+    });
+    face.detection.bounding_box = BoundingBox { x: 0.0, y: 0.0, width, height };
+    face.detection.score = 1.0;
+    face
 }
 
 #[cfg(test)]

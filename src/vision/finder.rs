@@ -232,8 +232,18 @@ impl Finder {
         }
     }
 
+    /// Whether it is a face of which the detector is as sure as is wanted.
+    fn is_wanted(&self, seen: &Seen) -> bool {
+        seen.is_face() && seen.found.detection.score >= self.wanted.min_score
+    }
+
+    /// Which faces it looks for.
+    pub fn wanted(&self) -> Wanted {
+        self.wanted
+    }
+
     fn faces_now(&self) -> usize {
-        self.merged().into_iter().filter(|number| self.seen[*number].is_face()).count()
+        self.merged().into_iter().filter(|number| self.is_wanted(&self.seen[*number])).count()
     }
 
     /// Numbers of what was seen, each thing once: of those that overlap the clearest, else the last looked at, else one that has
@@ -327,7 +337,7 @@ impl Finder {
     /// The faces, largest first, and what was looked at.
     pub fn finish(&self) -> (Vec<Found>, Searched) {
         let wanted = self.wanted.min_face.map_or(0.0, |least| least.pixels(self.size));
-        let faces = self.merged().into_iter().map(|number| &self.seen[number]).filter(|seen| seen.is_face());
+        let faces = self.merged().into_iter().map(|number| &self.seen[number]).filter(|seen| self.is_wanted(seen));
         let mut faces: Vec<Found> =
             faces.map(|seen| seen.found).filter(|face| shorter_side(&face.detection.bounding_box) >= wanted).collect();
         let area = |face: &Found| face.detection.bounding_box.area();

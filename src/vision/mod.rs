@@ -36,7 +36,7 @@ mod photo_tests;
 mod rows_tests;
 
 pub use align::{AlignError, Similarity, align, chip_step, share_outside};
-pub use chip::{ChipError, decode_chip, encode_chip, whole_face};
+pub use chip::{ChipError, cropped_face, decode_chip, encode_chip, whole_face};
 pub use decode::{DecodeError, DecodeLimits, Format, ImageHeader, Opened, decode, is_image, open};
 pub use detect::{DetectError, DetectOptions, detections};
 pub use exposure::brightened;

@@ -14,6 +14,8 @@ mod chip_keys;
 mod chips;
 mod cli;
 mod compare;
+mod compreface;
+mod compreface_keys;
 mod databases;
 mod datasets;
 mod decisions;

@@ -21,11 +21,11 @@ pub mod holding {
 
 use holding::{ADMIN, CLIENT};
 
-const ROLES: [&str; 5] = ["identify", "read", "enrol", "admin", "owner"];
+pub const ROLES: [&str; 5] = ["identify", "read", "enrol", "admin", "owner"];
 
 /// Whether a key of a role, for all galleries or for some, may do what a route needs; said here once more, so that a change of the
 /// code is not its own proof.
-fn may(role: &str, everywhere: bool, permission: &str) -> bool {
+pub fn may(role: &str, everywhere: bool, permission: &str) -> bool {
     match permission {
         "enter" => true,
         "ask" => matches!(role, "identify" | "enrol" | "admin" | "owner"),
@@ -97,7 +97,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    async fn make(&self, role: &str, galleries: Option<&[&str]>, more: Value) -> (String, String) {
+    pub async fn make(&self, role: &str, galleries: Option<&[&str]>, more: Value) -> (String, String) {
         let mut request = json!({"name": format!("{role} {}", Uuid::now_v7()), "role": role});
         if let Some(galleries) = galleries {
             request["galleries"] = json!(galleries);
@@ -109,7 +109,7 @@ impl Keys {
         (made["id"].as_str().unwrap().to_owned(), made["key"].as_str().unwrap().to_owned())
     }
 
-    async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+    pub async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
         let request = self.app.request(method, path).header("x-api-key", ADMIN);
         self.app.send(body.iter().fold(request, |request, body| request.json(body))).await
     }

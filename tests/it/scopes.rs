@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use faceid::app::App;
 use faceid::db::PageRequest;
-use faceid::gallery::{Expected, FindingsRequest, GalleryChange, GalleryError, Policy, SubjectChange, SubjectFilter};
+use faceid::gallery::{
+    Expected, FindingsRequest, GalleryChange, GalleryError, NumberedPage, Policy, SubjectChange, SubjectFilter,
+};
 use faceid::jobs::{JobError, Lane};
 use faceid::service::answers::Job;
 use faceid::service::requests::{
     Batch, EnrollRequest, FaceChoice, FileBytes, IdentifyBatchRequest, IdentifyRequest, QualityDemand,
 };
-use faceid::service::{Enrolled, ServiceError, Services, StartProgress};
+use faceid::service::{CompareEach, Each, Enrolled, Reference, ServiceError, Services, StartProgress};
 use faceid::types::{Caller, ErasureId, FaceId, GalleryId, JobId, KeyId, Name, RequestKey, Role, Scope};
+use faceid::vision::Wanted;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use reqwest::{Method, StatusCode};
@@ -163,6 +166,15 @@ fn of_collections() -> Vec<(&'static str, Ask)> {
             let page = FindingsRequest::new(None, None).unwrap();
             told(to.enrolment.anomalies(&name(&it.gallery), None, &page).await)
         };
+        find_subject_in_any_case: |to, it| {
+            told(to.enrolment.find_subject_in_any_case(&name(&it.gallery), &it.subject).await)
+        };
+        subject_names: |to, it| told(to.enrolment.subject_names(&name(&it.gallery)).await);
+        numbered_faces: |to, it| {
+            let page = NumberedPage { number: 0, size: 1 };
+            told(to.enrolment.numbered_faces(&name(&it.gallery), None, page).await)
+        };
+        faces_among: |to, it| told(to.enrolment.faces_among(&name(&it.gallery), &[it.face]).await);
         enroll: |to, it| told(to.enrolment.enroll(enrolment(&it.photo, "Cyd", &it.gallery), None).await);
     }
 }
@@ -180,12 +192,13 @@ fn of_recognition() -> Vec<(&'static str, Ask)> {
             told(to.recognition.identify(IdentifyRequest { gallery: None, galleries: Some(both), ..usual }).await)
         };
         identify_batch: |to, it| {
-            let IdentifyRequest { image, gallery, galleries, top_k, max_faces, detail, min_face, threshold, fmr, fpir, .. } =
-                IdentifyRequest::new(FileBytes(it.photo.clone().into()), name(&it.gallery));
-            let (images, unique_subjects, returned, aligned) = (Batch(vec![image]), true, Vec::new(), false);
+            let IdentifyRequest {
+                image, gallery, galleries, top_k, max_faces, detail, min_face, min_score, threshold, fmr, fpir,
+                unique_subjects, returned, aligned, crop,
+            } = IdentifyRequest::new(FileBytes(it.photo.clone().into()), name(&it.gallery));
             let asked = IdentifyBatchRequest {
-                images, gallery, galleries, top_k, max_faces, detail, min_face, threshold, fmr, fpir, unique_subjects,
-                returned, aligned,
+                images: Batch(vec![image]), gallery, galleries, top_k, max_faces, detail, min_face, min_score, threshold,
+                fmr, fpir, unique_subjects, returned, aligned, crop,
             };
             told(to.recognition.identify_batch(asked).await)
         };
@@ -206,6 +219,11 @@ fn of_recognition() -> Vec<(&'static str, Ask)> {
             told(to.recognition.identify_stored(Enrolled::Subject(&it.subject), asked).await)
         };
         identify_stored: |to, it| told(to.recognition.identify_stored(Enrolled::Face(it.face), request(json!({}))).await);
+        compare_each: |to, it| {
+            let (reference, each) =
+                (Reference::Face(it.face, name(&it.gallery)), Each::Embeddings(vec![it.embedding.clone()]));
+            told(to.recognition.compare_each(CompareEach { reference, each, wanted: Wanted::default() }).await)
+        };
         identify_stored: |to, it| {
             told(to.recognition.identify_stored(Enrolled::Face(it.face), request(json!({"gallery": it.gallery}))).await)
         };
@@ -236,6 +254,7 @@ fn of_erasure() -> Vec<(&'static str, Ask)> {
         merge_subjects: |to, it| {
             told(to.enrolment.merge_subjects(&name("own"), ("Own", it.other.as_str()), &Expected::Any).await)
         };
+        empty_gallery: |to, it| told(to.enrolment.empty_gallery(&name(&it.gallery)).await);
         delete_face: |to, it| told(to.enrolment.delete_face(it.face).await);
         delete_faces: |to, it| {
             let erased = to.enrolment.delete_faces(request(json!({"faces": [it.face]}))).await.unwrap();
@@ -310,6 +329,7 @@ const OF_NO_GALLERY: [(&str, &[&str]); 6] = [
             "new",
             "readiness",
             "record_load",
+            "similarity_scale",
             "registry",
             "start",
             "try_chain",

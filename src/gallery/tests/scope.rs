@@ -141,6 +141,12 @@ fn questions() -> Vec<(&'static str, Ask)> {
         known_face: |all, it| told(all.known_face(it.face, it.model).await);
         list_faces: |all, it| told(all.list_faces(&it.gallery, PageRequest::default()).await);
         list_faces_of: |all, it| told(all.list_faces_of(&it.gallery, &it.subject, PageRequest::default()).await);
+        find_subject_in_any_case: |all, it| told(all.find_subject_in_any_case(&it.gallery, &it.subject).await);
+        subject_names: |all, it| told(all.subject_names(&it.gallery).await);
+        numbered_faces: |all, it| {
+            told(all.numbered_faces(&it.gallery, None, NumberedPage { number: 0, size: 1 }).await)
+        };
+        faces_among: |all, it| told(all.faces_among(&it.gallery, &[it.face]).await);
         face: |all, it| told(all.face(it.face).await);
         chip: |all, it| told(all.chip(it.face).await);
         move_face: |all, it| told(all.move_face(it.face, &name("Cyd")).await);

@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for Texts<'de> {
 /// Bytes that it takes to decode a text, beyond the body that it is in and what it holds: JSON's escapes are undone in a copy of it, so
 /// are those of a URL, and what is more than base64's letters is taken out in another.
 #[allow(clippy::ptr_arg, reason = "whether it is a copy of the body's is what is asked")]
-pub(super) fn copied(text: &Cow<'_, str>) -> usize {
+pub(in crate::http) fn copied(text: &Cow<'_, str>) -> usize {
     let unescaped = usize::from(matches!(text, Cow::Owned(_)));
     let encoded = text.split_once(',').map_or(&**text, |(_, data)| data);
     let is_plain = encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte));
@@ -104,7 +104,7 @@ pub(super) fn copied(text: &Cow<'_, str>) -> usize {
 }
 
 /// What a text in base64 holds: of either alphabet, with or without padding, in one line or in many, alone or as a `data:` URL.
-pub(super) fn decode_base64(text: &str) -> Result<Bytes, NoBase64> {
+pub(in crate::http) fn decode_base64(text: &str) -> Result<Bytes, NoBase64> {
     let trimmed = text.trim();
     let before = text.chars().count() - text.trim_start().chars().count();
     let payload = match trimmed.split_at_checked(5).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("data:")) {
@@ -196,7 +196,7 @@ fn shown(byte: u8, encoded: &[u8], at: usize) -> String {
 
 /// Why a text is no base64.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub(super) enum NoBase64 {
+pub(in crate::http) enum NoBase64 {
     #[error("this data: URL has no comma before its data")]
     NoComma,
     #[error("this is not base64: character {at} is ' '; a space there was perhaps a + that a form took for a space")]

@@ -16,6 +16,8 @@ const SHOWN: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
     pub name: String,
+    /// What the sender calls the file, if it is one.
+    pub file_name: Option<String>,
     charset: Charset,
 }
 
@@ -54,9 +56,10 @@ impl Head {
             let why = format!("it is in the Content-Transfer-Encoding {encoding}; send its bytes as they are (binary)");
             return Err(unsupported(&name, why));
         }
-        let is_file = parameter(disposition, "filename").is_some() || parameter(disposition, "filename*").is_some();
-        let charset = parameter(media_type, "charset").filter(|_| !is_file);
-        Ok(Self { name, charset: charset.map_or(Charset::Utf8, |charset| Charset::of(&charset)) })
+        let file_name = parameter(disposition, "filename").or_else(|| parameter(disposition, "filename*"));
+        let file_name = file_name.map(|name| String::from_utf8_lossy(&name).into_owned());
+        let charset = parameter(media_type, "charset").filter(|_| file_name.is_none());
+        Ok(Self { name, file_name, charset: charset.map_or(Charset::Utf8, |charset| Charset::of(&charset)) })
     }
 
     /// The bytes of the part in UTF-8, if they are a text in another character set.

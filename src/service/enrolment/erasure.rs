@@ -20,6 +20,8 @@ use crate::service::answers::{self, Job, Revised};
 use crate::service::work::new_job;
 use crate::types::{ErasureId, FaceId, GalleryId, Name, SubjectId};
 
+pub(super) use many::Done;
+
 /// How long other servers may take to forget what was erased before the answer comes without them.
 const ERASED_WITHIN: Duration = Duration::from_secs(1);
 

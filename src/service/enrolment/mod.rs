@@ -5,6 +5,7 @@ pub(super) mod datasets;
 mod enroll;
 mod erasure;
 mod findings;
+mod numbered;
 mod person;
 
 use std::sync::{Arc, OnceLock};

@@ -18,8 +18,20 @@ impl Recognition {
         let wanted = request.wanted();
         let photo = self.parts.photos.read("image", request.image.0, wanted, wanted.faces, &self.bill()).await?;
         let chips = self.shown_chips(&photo.faces, &request.returned).await?;
-        let faces =
-            photo.faces.iter().zip(chips).map(|(face, chip)| DetectedFace { face: face.found(), chip }).collect();
+        let embeddings = match request.returned.contains(&Extra::Embedding) {
+            true => {
+                self.embeddings(&self.serving().loaded, photo.faces.iter().map(|face| face.chip.clone()).collect())
+                    .await?
+            }
+            false => Vec::new(),
+        };
+        let mut embeddings = embeddings.iter().map(|embedding| embedding.as_slice().to_vec());
+        let faces = photo.faces.iter().zip(chips).map(|(face, chip)| DetectedFace {
+            face: face.found(),
+            chip,
+            embedding: embeddings.next(),
+        });
+        let faces = faces.collect();
         Ok(Detected { width: photo.width, height: photo.height, searched: photo.searched.into(), faces })
     }
 

@@ -13,7 +13,9 @@ use crate::audit::Action;
 use crate::gallery::Policy;
 use crate::service::ServiceError;
 use crate::service::answers::{Identified, IdentifiedEmbedding, IdentifiedFace};
-use crate::service::requests::{FileBytes, IdentifyBatchRequest, IdentifyEmbeddingRequest, IdentifyRequest, TopK};
+use crate::service::requests::{
+    Extra, FileBytes, IdentifyBatchRequest, IdentifyEmbeddingRequest, IdentifyRequest, TopK,
+};
 use crate::types::{Embedding, StoredEmbedding, SubjectId};
 
 /// Where faces are searched for, and what decides.
@@ -137,6 +139,7 @@ impl Recognition {
             });
         }
         let chips = self.shown_chips(&photo.faces, &request.returned).await?;
+        let shows_embedding = request.returned.contains(&Extra::Embedding);
         let shown = found.resemblances.into_iter().zip(chips);
         let faces = photo.faces.iter().zip(&embeddings).zip(shown);
         let faces = faces.map(|((face, embedding), (Resemblance { standing, matches }, chip))| IdentifiedFace {
@@ -147,6 +150,7 @@ impl Recognition {
             anomaly: serving.anomaly(embedding),
             matches,
             chip,
+            embedding: shows_embedding.then(|| embedding.as_slice().to_vec()),
         });
         Ok(Identified {
             model: serving.name().to_owned(),

@@ -3,6 +3,7 @@
 mod chips;
 mod compare;
 mod decisions;
+mod each;
 mod embed;
 mod identify;
 mod info;
@@ -28,6 +29,7 @@ use crate::limits::Bill;
 use crate::service::ServiceError;
 use crate::types::Caller;
 pub(in crate::service) use decisions::{Authority, GalleryCurves, STRANGERS};
+pub use each::{CompareEach, ComparedEach, Each, EachSimilarity, Reference, SeenFace};
 pub(in crate::service) use lookup::{Probes, opinion};
 use naming::FaceNaming;
 pub use photo::{Photo, PhotoFace, PhotoReader};

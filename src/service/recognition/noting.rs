@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::lookup::Places;
 use super::{Recognition, Serving};
 use crate::audit::{Action, Entry};
+use crate::gallery::Known;
 use crate::service::answers::{Compared, IdentifiedFace, Match, VerifiedStored};
 use crate::types::{GalleryId, ModelId};
 
@@ -82,6 +83,27 @@ impl Recognition {
             details["face"] = json!(face);
         }
         self.parts.audit.gather(entry.outcome(matched(verified.same_person)).details(details));
+    }
+
+    /// Notes whether any of some faces is that of a reference, an enrolled one or not.
+    pub(super) fn note_compared_each(
+        &self,
+        model: ModelId,
+        known: Option<&Known>,
+        (faces, best): (usize, Option<f32>),
+        threshold: f32,
+    ) {
+        let action = if known.is_some() { Action::VerifyStored } else { Action::Verify };
+        let mut entry = Entry::new(&self.caller.actor(), action).model(Some(model));
+        if let Some(known) = known {
+            entry = entry.galleries([known.gallery]).subjects([known.subject_id]);
+        }
+        let mut details = json!({"faces": faces, "threshold": shown(threshold)});
+        if let Some(best) = best {
+            details["similarity"] = shown(best);
+        }
+        let outcome = matched(best.is_some_and(|best| best >= threshold));
+        self.parts.audit.gather(entry.outcome(outcome).details(details));
     }
 
     /// Notes how many of those who came with a photo it shows.

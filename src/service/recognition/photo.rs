@@ -273,7 +273,10 @@ impl Decoded {
     /// The chips of the largest faces, `most` at most.
     fn align(mut self, most: usize, field: &'static str) -> Result<Photo, ServiceError> {
         let (width, height) = self.photo.size();
-        let (found, searched) = self.finder.finish();
+        let (mut found, searched) = self.finder.finish();
+        if self.finder.wanted().crop {
+            found = vec![vision::cropped_face(found.into_iter().next(), (width, height))];
+        }
         let steps = found.iter().take(most).map(|face| vision::chip_step(&face.detection.landmarks));
         self.need(steps.fold(f32::INFINITY, f32::min), field)?;
         let faces = found.into_iter().filter_map(|found| align(&self.photo, found)).take(most).collect();

@@ -79,7 +79,7 @@ impl Recognition {
     }
 
     /// Who or what was enrolled, by the model that answers.
-    async fn known(
+    pub(super) async fn known(
         &self,
         serving: &Serving,
         enrolled: Enrolled<'_>,

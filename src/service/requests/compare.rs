@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Batch, Count, EmbeddingList, FileBytes, Given, Rate, given, policy, wanted};
+use super::{Batch, Count, EmbeddingList, FileBytes, Given, Rate, Score, given, policy, wanted};
 use crate::gallery::Policy;
 use crate::service::ServiceError;
 use crate::types::{Name, Threshold};
@@ -27,6 +27,8 @@ pub struct VerifyRequest {
     /// The smallest face that is wanted; smaller ones are left out. Defaults to a hundredth of the longer side, and at least 20
     /// pixels.
     pub min_face: Option<MinFace>,
+    /// Only faces of which the detector is at least so sure. Defaults to what the server demands, below which nothing is a face.
+    pub min_score: Option<Score>,
     /// Whether both images are chips: faces that are aligned already, 112x112 pixels, such as `return=chip` gives.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schema(default = false)]
@@ -36,12 +38,21 @@ pub struct VerifyRequest {
 impl VerifyRequest {
     /// Two photos, and what is usual for everything else.
     pub fn new(image_a: FileBytes, image_b: FileBytes) -> Self {
-        Self { image_a, image_b, threshold: None, fmr: None, detail: Detail::default(), min_face: None, aligned: false }
+        Self {
+            image_a,
+            image_b,
+            threshold: None,
+            fmr: None,
+            detail: Detail::default(),
+            min_face: None,
+            min_score: None,
+            aligned: false,
+        }
     }
 
     /// One face of each photo.
     pub fn wanted(&self) -> Wanted {
-        Wanted { detail: self.detail, min_face: self.min_face, faces: 1, aligned: self.aligned }
+        Wanted { faces: 1, ..wanted(self.detail, (self.min_face, self.min_score), None, self.aligned) }
     }
 
     /// By what they count as one person, if not by what the server says.
@@ -68,6 +79,8 @@ pub struct VerifyStoredRequest {
     /// The smallest face that is wanted; smaller ones are left out. Defaults to a hundredth of the longer side, and at least 20
     /// pixels.
     pub min_face: Option<MinFace>,
+    /// Only faces of which the detector is at least so sure. Defaults to what the server demands, below which nothing is a face.
+    pub min_score: Option<Score>,
     /// The gallery that it is in: name or id. Defaults to `default` for a subject; a face is found without.
     pub gallery: Option<Name>,
     /// Whether the image is a chip: a face that is aligned already, 112x112 pixels, such as `return=chip` gives. Nothing is looked for
@@ -80,7 +93,7 @@ pub struct VerifyStoredRequest {
 impl VerifyStoredRequest {
     /// One face.
     pub fn wanted(&self) -> Wanted {
-        Wanted { detail: self.detail, min_face: self.min_face, faces: 1, aligned: self.aligned }
+        Wanted { faces: 1, ..wanted(self.detail, (self.min_face, self.min_score), None, self.aligned) }
     }
 
     /// The photo or the embedding.
@@ -118,6 +131,8 @@ pub struct CompareRequest {
     /// The smallest face that is wanted; smaller ones are left out. Defaults to a hundredth of the longer side, and at least 20
     /// pixels.
     pub min_face: Option<MinFace>,
+    /// Only faces of which the detector is at least so sure. Defaults to what the server demands, below which nothing is a face.
+    pub min_score: Option<Score>,
     /// Whether all images are chips: faces that are aligned already, 112x112 pixels, such as `return=chip` gives.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schema(default = false)]
@@ -136,7 +151,7 @@ impl CompareRequest {
     }
 
     pub fn wanted(&self) -> Wanted {
-        wanted(self.detail, self.min_face, self.max_faces, self.aligned)
+        wanted(self.detail, (self.min_face, self.min_score), self.max_faces, self.aligned)
     }
 
     /// As [`VerifyRequest::policy`].

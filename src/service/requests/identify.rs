@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Among, Batch, Count, Extra, FileBytes, GalleryList, Rate, TopK, among, policy, wanted};
+use super::{Among, Batch, Count, Extra, FileBytes, GalleryList, Rate, Score, TopK, among, policy, wanted};
 use crate::gallery::Policy;
 use crate::service::ServiceError;
 use crate::types::{Name, Threshold};
@@ -31,6 +31,8 @@ pub struct IdentifyRequest {
     /// The smallest face that is wanted; smaller ones are left out. Defaults to a hundredth of the longer side, and at least 20
     /// pixels.
     pub min_face: Option<MinFace>,
+    /// Only faces of which the detector is at least so sure. Defaults to what the server demands, below which nothing is a face.
+    pub min_score: Option<Score>,
     /// The similarity from which on a face is known. Without it, `fmr` and `fpir`, the gallery's policy decides, else the server's
     /// threshold.
     pub threshold: Option<Threshold>,
@@ -52,6 +54,10 @@ pub struct IdentifyRequest {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schema(default = false)]
     pub aligned: bool,
+    /// Whether the image was cut out around one face: all of it counts as that face, whether or not one is found in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub crop: bool,
 }
 
 fn yes() -> bool {
@@ -69,17 +75,20 @@ impl IdentifyRequest {
             max_faces: None,
             detail: Detail::default(),
             min_face: None,
+            min_score: None,
             threshold: None,
             fmr: None,
             fpir: None,
             unique_subjects: true,
             returned: Vec::new(),
             aligned: false,
+            crop: false,
         }
     }
 
     pub fn wanted(&self) -> Wanted {
-        wanted(self.detail, self.min_face, self.max_faces, self.aligned)
+        let wanted = wanted(self.detail, (self.min_face, self.min_score), self.max_faces, self.aligned);
+        if self.crop { Wanted { crop: true, faces: 1, ..wanted } } else { wanted }
     }
 
     /// Where its faces are searched for.
@@ -115,6 +124,8 @@ pub struct IdentifyBatchRequest {
     /// As for POST /identify.
     pub min_face: Option<MinFace>,
     /// As for POST /identify.
+    pub min_score: Option<Score>,
+    /// As for POST /identify.
     pub threshold: Option<Threshold>,
     /// As for POST /identify.
     pub fmr: Option<Rate>,
@@ -132,6 +143,10 @@ pub struct IdentifyBatchRequest {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schema(default = false)]
     pub aligned: bool,
+    /// As for POST /identify, of all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub crop: bool,
 }
 
 impl IdentifyBatchRequest {
@@ -145,12 +160,14 @@ impl IdentifyBatchRequest {
             max_faces,
             detail,
             min_face,
+            min_score,
             threshold,
             fmr,
             fpir,
             unique_subjects,
             returned,
             aligned,
+            crop,
         } = self;
         let image = FileBytes::default();
         let each = IdentifyRequest {
@@ -161,12 +178,14 @@ impl IdentifyBatchRequest {
             max_faces,
             detail,
             min_face,
+            min_score,
             threshold,
             fmr,
             fpir,
             unique_subjects,
             returned,
             aligned,
+            crop,
         };
         (images.0, each)
     }

@@ -23,7 +23,7 @@ pub use stored::{
 pub use training::{EvaluateRequest, ForceRequest, ModelUpload, RetrainBase, RetrainRequest, ShadowRequest};
 pub use values::{
     Batch, Count, EmbeddingList, Expiry, Extra, FileBytes, GalleryList, KeepFor, Listed, NewExpiry, OutOfRange,
-    PageLimit, Rate, TopK,
+    PageLimit, Rate, Score, TopK,
 };
 
 use crate::gallery::{DEFAULT_GALLERY_NAME, Policy};
@@ -91,6 +91,12 @@ fn given<P, E>(photo: (&str, Option<P>), embedding: (&'static str, Option<E>)) -
 }
 
 /// What is to be looked for in a photo.
-fn wanted(detail: Detail, min_face: Option<MinFace>, most: Option<Count>, aligned: bool) -> Wanted {
-    Wanted { detail, min_face, faces: most.map_or(usize::MAX, Count::get), aligned }
+fn wanted(
+    detail: Detail,
+    (min_face, min_score): (Option<MinFace>, Option<Score>),
+    most: Option<Count>,
+    aligned: bool,
+) -> Wanted {
+    let (min_score, faces) = (min_score.map_or(0.0, Score::get), most.map_or(usize::MAX, Count::get));
+    Wanted { detail, min_face, min_score, faces, aligned, crop: false }
 }

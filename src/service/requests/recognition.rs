@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Batch, Count, Expiry, Extra, FileBytes, default_gallery, wanted};
+use super::{Batch, Count, Expiry, Extra, FileBytes, Score, default_gallery, wanted};
 use crate::gallery::{Metadata, OnDoubt};
 use crate::types::Name;
 use crate::vision::{Detail, MinFace, Wanted};
@@ -54,6 +54,8 @@ pub struct EnrollRequest {
     /// The smallest face that is wanted; smaller ones are left out. Defaults to a hundredth of the longer side, and at least 20
     /// pixels.
     pub min_face: Option<MinFace>,
+    /// Only faces of which the detector is at least so sure. Defaults to what the server demands, below which nothing is a face.
+    pub min_score: Option<Score>,
     /// Whether the image is a chip: a face that is aligned already, 112x112 pixels, such as `return=chip` gives. Nothing is looked for
     /// in it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -77,13 +79,14 @@ impl EnrollRequest {
             quality: QualityDemand::default(),
             detail: Detail::default(),
             min_face: None,
+            min_score: None,
             aligned: false,
         }
     }
 
     /// One face.
     pub fn wanted(&self) -> Wanted {
-        Wanted { detail: self.detail, min_face: self.min_face, faces: 1, aligned: self.aligned }
+        Wanted { faces: 1, ..wanted(self.detail, (self.min_face, self.min_score), None, self.aligned) }
     }
 }
 
@@ -123,6 +126,8 @@ pub struct DetectRequest {
     /// The smallest face that is wanted; smaller ones are left out. Defaults to a hundredth of the longer side, and at least 20
     /// pixels.
     pub min_face: Option<MinFace>,
+    /// Only faces of which the detector is at least so sure. Defaults to what the server demands, below which nothing is a face.
+    pub min_score: Option<Score>,
     /// What each face is to be shown with, beside what is always said of it.
     #[serde(default, rename = "return", skip_serializing_if = "Vec::is_empty")]
     #[schema(default = json!([]))]
@@ -148,6 +153,8 @@ pub struct EmbedBatchRequest {
     /// As for POST /embed.
     pub min_face: Option<MinFace>,
     /// As for POST /embed.
+    pub min_score: Option<Score>,
+    /// As for POST /embed.
     #[serde(default, rename = "return", skip_serializing_if = "Vec::is_empty")]
     #[schema(default = json!([]))]
     pub returned: Vec<Extra>,
@@ -159,12 +166,12 @@ pub struct EmbedBatchRequest {
 
 impl EmbedBatchRequest {
     pub fn wanted(&self) -> Wanted {
-        wanted(self.detail, self.min_face, self.max_faces, self.aligned)
+        wanted(self.detail, (self.min_face, self.min_score), self.max_faces, self.aligned)
     }
 }
 
 impl DetectRequest {
     pub fn wanted(&self) -> Wanted {
-        wanted(self.detail, self.min_face, self.max_faces, self.aligned)
+        wanted(self.detail, (self.min_face, self.min_score), self.max_faces, self.aligned)
     }
 }

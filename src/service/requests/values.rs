@@ -90,6 +90,8 @@ impl ToSchema for Batch {
 pub enum Extra {
     /// The aligned crop that the embedder saw.
     Chip,
+    /// What the embedder made of it.
+    Embedding,
 }
 
 /// The names or ids of galleries, 1..=16.
@@ -201,6 +203,26 @@ impl TryFrom<u32> for Count {
 
     fn try_from(count: u32) -> Result<Self, OutOfRange> {
         if count > 0 { Ok(Self(count)) } else { Err(OutOfRange("a number from 1 on")) }
+    }
+}
+
+/// How sure the detector is of a face, 0..=1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "f32")]
+#[schema(minimum = 0.0, maximum = 1.0)]
+pub struct Score(f32);
+
+impl Score {
+    pub fn get(self) -> f32 {
+        self.0
+    }
+}
+
+impl TryFrom<f32> for Score {
+    type Error = OutOfRange;
+
+    fn try_from(score: f32) -> Result<Self, OutOfRange> {
+        if (0.0..=1.0).contains(&score) { Ok(Self(score)) } else { Err(OutOfRange("a number from 0 to 1")) }
     }
 }
 

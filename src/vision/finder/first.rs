@@ -77,10 +77,14 @@ pub struct Wanted {
     /// Smaller ones are left out. Without it, `auto` looks for faces of a hundredth of the longer side, but not for those
     /// of less than 20 pixels.
     pub min_face: Option<MinFace>,
+    /// Those of which the detector is less sure, 0..=1, are left out.
+    pub min_score: f32,
     /// So many, the largest: once they are found in the whole photo, its parts are not looked at.
     pub faces: usize,
     /// The image is no photo but a chip, whose face need not be found: no finder looks at it.
     pub aligned: bool,
+    /// The image was cut out around one face: all of it counts as that face, with the points that are found in it.
+    pub crop: bool,
 }
 
 impl Wanted {
@@ -92,7 +96,7 @@ impl Wanted {
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { detail: Detail::Auto, min_face: None, faces: usize::MAX, aligned: false }
+        Self { detail: Detail::Auto, min_face: None, min_score: 0.0, faces: usize::MAX, aligned: false, crop: false }
     }
 }
 

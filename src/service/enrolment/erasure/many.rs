@@ -15,7 +15,7 @@ const MOST_PARTS: usize = 10;
 
 /// What was done so far.
 #[derive(Default)]
-pub(super) struct Done {
+pub(in crate::service::enrolment) struct Done {
     erased: ErasedMany,
     /// The last transaction.
     transaction: Option<u64>,
@@ -30,7 +30,7 @@ impl Enrolment {
         let mut done = Done::default();
         match doomed {
             Doomed::Listed(names) => self.delete_listed(gallery, &names, &mut done).await?,
-            Doomed::Matching(filter) => self.delete_matching(gallery, &filter, &mut done).await?,
+            Doomed::Matching(filter) => self.delete_matching(gallery, &filter, Some(MOST_PARTS), &mut done).await?,
         }
         self.answer(done).await
     }
@@ -53,16 +53,19 @@ impl Enrolment {
         Ok(())
     }
 
-    /// Those who were there when it began: who comes meanwhile stays.
-    async fn delete_matching(
+    /// Those who were there when it began, so many thousands of them at most: who comes meanwhile stays.
+    pub(in crate::service::enrolment) async fn delete_matching(
         &self,
         gallery: GalleryId,
         filter: &SubjectFilter,
+        most: Option<usize>,
         done: &mut Done,
     ) -> Result<(), ServiceError> {
         let until = self.galleries().clock().await?;
         let mut matching = Matching { filter, until, after: None };
-        for _ in 0..MOST_PARTS {
+        let mut parts = 0;
+        while most.is_none_or(|most| parts < most) {
+            parts += 1;
             let hidden = self.hide_part(gallery, Many::Matching(matching), done).await?;
             match hidden.last() {
                 Some(last) => matching.after = Some(*last),
@@ -100,7 +103,7 @@ impl Enrolment {
     }
 
     /// Answers when nobody finds any of it any more. Who has seen the last transaction has seen those before it.
-    pub(super) async fn answer(&self, done: Done) -> Result<ErasedMany, ServiceError> {
+    pub(in crate::service::enrolment) async fn answer(&self, done: Done) -> Result<ErasedMany, ServiceError> {
         if let Some(transaction) = done.transaction {
             self.await_servers(transaction, MANY_ERASED_WITHIN).await?;
         }
