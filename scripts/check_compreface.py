@@ -10,7 +10,6 @@ files beside tests/clients/compreface/ name; and the plain HTTP of programs that
 from __future__ import annotations
 
 import json
-import os
 import sys
 import urllib.request
 from pathlib import Path
@@ -30,7 +29,7 @@ def check(faceid: Path, photos: Path) -> None:
         (where.folder / "node_modules").symlink_to(javascript / "node_modules")
         walk = where.folder / "walkthrough.mjs"
         walk.write_bytes((SOURCES / "javascript/walkthrough.mjs").read_bytes())
-        environment = {**os.environ, "PYTHONPATH": str(python)}
+        environment = {**where.environment, "PYTHONPATH": str(python)}
         with where.server([part for flag in KEYS.items() for part in flag]):
             server = f"http://127.0.0.1:{where.port}"
             walks = {
