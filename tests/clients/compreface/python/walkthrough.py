@@ -291,10 +291,11 @@ def check_keys(host: str, port: str, key: str, another: str, photos: Photos) -> 
 
 
 def check_people(recognition: RecognitionService, photos: Photos) -> None:
-    """One photo of each person is enrolled, the others are recognised."""
+    """One photo of each person is enrolled, the others are recognised. On two of those somebody is cut by the edge, who is less clear."""
     faces = recognition.get_face_collection()
     for person, (first, *_) in photos.people.items():
-        assert faces.add(str(first), person).get("subject") == person
+        added = faces.add(str(first), person, {"det_prob_threshold": 0.98})
+        assert added.get("subject") == person, (person, added)
     right = wrong = 0
     for person, (_, *others) in photos.people.items():
         for photo in others:
