@@ -39,8 +39,9 @@ openapi: setup ## write openapi.yaml anew from the code
 	@cargo run --quiet --bin faceid -- openapi > .openapi.yaml.new || { rm -f .openapi.yaml.new; exit 1; }
 	@mv .openapi.yaml.new openapi.yaml
 
-clients: setup ## generate clients from openapi.yaml and try them; make clients ARGS="--faceid PROGRAM"
+clients: setup ## try clients made from openapi.yaml and those of CompreFace; make clients ARGS="--faceid PROGRAM"
 	@python3 scripts/check_clients.py $(ARGS)
+	@python3 scripts/check_compreface.py $(ARGS)
 
 docs: setup ## build the crate's documentation; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps

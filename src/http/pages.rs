@@ -35,6 +35,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/duplicates-and-anomalies.md",
     "docs/search.md",
     "docs/clients.md",
+    "docs/compreface.md",
     "docs/data-sets.md",
     "docs/operations.md",
     "docs/tls.md",
