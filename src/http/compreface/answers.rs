@@ -70,6 +70,7 @@ pub struct Similarity {
 #[derive(Serialize)]
 struct Calibration {
     cosine: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     probability: Option<f64>,
 }
 
@@ -160,8 +161,9 @@ impl<'a> Shown<'a> {
 fn shown_box(BoundingBox { x, y, width, height }: BoundingBox, score: f32) -> Bounds {
     Bounds {
         probability: rounded(score),
-        x_min: pixel(x),
-        y_min: pixel(y),
+        // A face at the edge reaches beyond it, and clients cut by these numbers.
+        x_min: pixel(x).max(0),
+        y_min: pixel(y).max(0),
         x_max: pixel(x + width),
         y_max: pixel(y + height),
     }

@@ -130,7 +130,8 @@ impl Options {
         let milliseconds = |time: Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
         let spent = Spent::current().filter(|_| self.status)?;
         let times = [("detector", spent.detected()), ("calculator", spent.embedded())];
-        Some(times.into_iter().map(|(slug, time)| (slug, milliseconds(time))).collect())
+        let used = times.into_iter().filter(|(_, time)| !time.is_zero());
+        Some(used.map(|(slug, time)| (slug, milliseconds(time))).collect())
     }
 }
 
