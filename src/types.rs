@@ -8,6 +8,7 @@ mod detector;
 mod input;
 mod name;
 mod request_key;
+mod scaled;
 mod shown_key;
 mod text;
 
@@ -23,6 +24,7 @@ pub use self::detector::{DetectorKind, DetectorOutput};
 pub use self::input::{ChipCrop, InputSize};
 pub use self::name::{Name, NamePrefix, nfc};
 pub use self::request_key::RequestKey;
+pub use self::scaled::SimilarityScale;
 pub use self::shown_key::ShownKey;
 pub use self::text::{bytes_without_mark, without_mark};
 

@@ -36,6 +36,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/search.md",
     "docs/clients.md",
     "docs/data-sets.md",
+    "docs/migrate.md",
     "docs/operations.md",
     "docs/tls.md",
     "docs/behind-a-proxy.md",

@@ -40,6 +40,7 @@ mod limits;
 #[path = "../made/mod.rs"]
 mod made;
 mod metacharacters;
+mod migration;
 mod models;
 mod openapi;
 pub mod permissions;
