@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::MigrationError;
@@ -125,15 +125,17 @@ impl CompreFace {
 /// A pool on a database of somebody else, where nothing can be written.
 pub(super) async fn connect(url: &Secret) -> Result<PgPool, MigrationError> {
     let options = PgConnectOptions::from_str(url.expose()).map_err(|error| MigrationError::Url(error.to_string()))?;
+    let options = options.application_name("faceid migrate-from");
+    let unreachable = |error: sqlx::Error| MigrationError::Unreachable(error.to_string());
+    // A pool would try for half a minute, and not say what the matter is.
+    PgConnection::connect_with(&options).await.map_err(unreachable)?.close().await.map_err(unreachable)?;
     let pool = PgPoolOptions::new().max_connections(CONNECTIONS).after_connect(|connection, _| {
         Box::pin(async move {
             let only_reading = "set session characteristics as transaction read only";
             sqlx::query(only_reading).execute(connection).await.map(drop)
         })
     });
-    pool.connect_with(options.application_name("faceid migrate-from"))
-        .await
-        .map_err(|error| MigrationError::Unreachable(error.to_string()))
+    pool.connect_with(options).await.map_err(unreachable)
 }
 
 /// Which services are taken, each with its gallery: of its own name, or with that of its application before it where two have
@@ -220,7 +222,7 @@ impl Pages {
         };
         let last = *last;
         let item = |(id, subject, image): (Uuid, String, Option<Uuid>)| {
-            let content = image.map(|id| Content::CompreFaceImage(StoredImage { pool: self.pool.clone(), id }));
+            let content = image.map(|id| Content::Stored(StoredImage { pool: self.pool.clone(), id }));
             let no_image = || Refusal::new("no_image", "CompreFace kept no photo of this example");
             Item {
                 gallery: gallery.clone(),

@@ -37,7 +37,7 @@ pub enum Content {
     /// A file with a photo, read when its turn comes.
     PhotoFile(PathBuf),
     /// The photo of an example of CompreFace, read when its turn comes.
-    CompreFaceImage(StoredImage),
+    Stored(StoredImage),
     /// A photo from which little but the face was cut out; if no face is found in it, all of it counts as one.
     Crop(Bytes),
     /// A chip, aligned as ours are.

@@ -14,8 +14,9 @@ use crate::types::{GalleryId, Name, Role, ShownKey};
 pub struct TakenKey {
     /// Of the service, with its application.
     pub service: String,
-    /// How the key is called here.
-    pub name: String,
+    /// How the key is called here, if it was taken over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// How it begins.
     pub prefix: String,
     pub gallery: String,
@@ -56,7 +57,7 @@ async fn take_key(keys: &Keys, galleries: &Galleries, service: &Service) -> Resu
     let key = service.api_key.expose();
     let mut taken = TakenKey {
         service: service.full_name(),
-        name: String::new(),
+        name: None,
         prefix: key.chars().take(ShownKey::PREFIX).collect(),
         gallery: service.gallery.to_string(),
         role,
@@ -67,24 +68,21 @@ async fn take_key(keys: &Keys, galleries: &Galleries, service: &Service) -> Resu
         taken.outcome = KeyOutcome::KnownToAll;
         return Ok(taken);
     }
-    let gallery = gallery_id(galleries, &service.gallery).await?;
-    let full = format!("CompreFace {}", taken.service);
-    // Two services can have one name, as can a key that somebody made.
-    let tries = [full.clone(), format!("{full} {}", taken.prefix)];
-    for name in tries {
+    let galleries = [gallery_id(galleries, &service.gallery).await?];
+    let make = async |name: String| {
         let name = Name::try_from(name).map_err(|error| MigrationError::Choice(error.to_string()))?;
         let new =
-            NewKey { name: &name, role, galleries: Some(&[gallery]), expires_at: None, limits: Limits::default() };
-        match keys.take_over(&new, &shown).await {
-            Err(AccessError::DuplicateKey(_)) if taken.name.is_empty() => taken.name = full.clone(),
-            Err(error) => return Err(error.into()),
-            Ok(made) => {
-                taken.name = made.as_ref().map_or_else(String::new, |key| key.name.clone());
-                taken.outcome = if made.is_some() { KeyOutcome::TakenOver } else { KeyOutcome::AlreadyThere };
-                break;
-            }
-        }
-    }
+            NewKey { name: &name, role, galleries: Some(&galleries), expires_at: None, limits: Limits::default() };
+        Ok::<_, MigrationError>(keys.take_over(&new, &shown).await?)
+    };
+    let name = format!("CompreFace {}", taken.service);
+    let made = match make(name.clone()).await {
+        // Somebody made a key of that name.
+        Err(MigrationError::Access(AccessError::DuplicateKey(_))) => make(format!("{name} {}", taken.prefix)).await?,
+        made => made?,
+    };
+    taken.outcome = if made.is_some() { KeyOutcome::TakenOver } else { KeyOutcome::AlreadyThere };
+    taken.name = made.map(|key| key.name);
     Ok(taken)
 }
 

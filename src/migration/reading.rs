@@ -102,7 +102,7 @@ impl Reader {
         let content = std::mem::replace(&mut item.content, placeholder).map_err(Why::Refused)?;
         let seen = match content {
             Content::PhotoFile(path) => self.photo(self.read_file(&path).await?).await?,
-            Content::CompreFaceImage(image) => self.photo(image.read().await.map_err(Why::Failed)?).await?,
+            Content::Stored(image) => self.photo(image.read().await.map_err(Why::Failed)?).await?,
             Content::Crop(image) => self.crop(image).await?,
             Content::Chip(image) => self.chip(image).await?,
             Content::Embedding(numbers) => return self.numbers(item, numbers),

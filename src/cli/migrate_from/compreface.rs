@@ -1,11 +1,15 @@
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::session::{Common, Session};
 use crate::access::Keys;
-use crate::cli::{CliError, parse_name};
+use crate::cli::{CliError, parse_name, progress_bar};
 use crate::config::Secret;
 use crate::migration::{CompreFace, Event, MigrationError, compare, take_keys};
 use crate::types::{Caller, Name};
+
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Take over the services of CompreFace from its PostgreSQL: each becomes a gallery, image ids and API keys stay as they are
 ///
@@ -13,7 +17,7 @@ use crate::types::{Caller, Name};
 ///
 /// Example: faceid migrate-from compreface --from postgres://postgres:postgres@localhost/frs --report refused.jsonl
 #[derive(clap::Args)]
-pub struct FromCompreFace {
+pub struct FromCompreface {
     /// The database of CompreFace; as a flag its password shows in the list of processes, as a variable it does not
     #[arg(long, env = "FACEID_MIGRATE_FROM", hide_env_values = true, value_name = "URL")]
     from: Secret,
@@ -33,7 +37,7 @@ pub struct FromCompreFace {
     common: Common,
 }
 
-impl FromCompreFace {
+impl FromCompreface {
     pub async fn run(self) -> Result<ExitCode, CliError> {
         let compreface = CompreFace::open(&self.from, &self.service, self.gallery).await?;
         let mut session = Session::open(self.common, None).await?;
@@ -60,7 +64,11 @@ async fn take_over(
         let report = &mut session.report;
         let model = session.migration.reader().model();
         let tell = |changed: &_| report.write(&Event::Changed(changed));
-        session.migrated.comparison = Some(compare(compreface, galleries, model, probes, tell).await?);
+        let bar = progress_bar(None, "{spinner} comparing decisions  {elapsed}");
+        bar.enable_steady_tick(TICK);
+        let compared = compare(compreface, galleries, model, probes, tell).await;
+        bar.finish_and_clear();
+        session.migrated.comparison = Some(compared?);
     }
     Ok(())
 }

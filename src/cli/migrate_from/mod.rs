@@ -30,7 +30,7 @@ pub struct MigrateFrom {
 
 #[derive(Subcommand)]
 enum Product {
-    Compreface(compreface::FromCompreFace),
+    Compreface(compreface::FromCompreface),
     Deepface(FromDeepFace),
     InsightfaceServer(FromInsightFace),
     Folder(FromFolder),
