@@ -14,7 +14,7 @@ use crate::types::{GalleryId, Name, Role, ShownKey};
 pub struct TakenKey {
     /// Of the service, with its application.
     pub service: String,
-    /// How the key is called here, if it was taken over.
+    /// How the key is called here, if it can be one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// How it begins.
@@ -30,6 +30,8 @@ pub enum KeyOutcome {
     TakenOver,
     /// There is, or was, a key of this value.
     AlreadyThere,
+    /// Another key has its name, as one that was rotated.
+    NameTaken,
     /// It is one that CompreFace brings with it, so that everybody knows it.
     KnownToAll,
     /// No key here can have this value: it is no UUID.
@@ -69,20 +71,17 @@ async fn take_key(keys: &Keys, galleries: &Galleries, service: &Service) -> Resu
         return Ok(taken);
     }
     let galleries = [gallery_id(galleries, &service.gallery).await?];
-    let make = async |name: String| {
-        let name = Name::try_from(name).map_err(|error| MigrationError::Choice(error.to_string()))?;
-        let new =
-            NewKey { name: &name, role, galleries: Some(&galleries), expires_at: None, limits: Limits::default() };
-        Ok::<_, MigrationError>(keys.take_over(&new, &shown).await?)
+    let name = Name::try_from(format!("CompreFace {}", taken.service));
+    let name = name.map_err(|error| MigrationError::Choice(error.to_string()))?;
+    let new = NewKey { name: &name, role, galleries: Some(&galleries), expires_at: None, limits: Limits::default() };
+    taken.outcome = match keys.take_over(&new, &shown).await {
+        Ok(Some(_)) => KeyOutcome::TakenOver,
+        Ok(None) => KeyOutcome::AlreadyThere,
+        // Perhaps it was rotated here, and the former value is not to come back.
+        Err(AccessError::DuplicateKey(_)) => KeyOutcome::NameTaken,
+        Err(error) => return Err(error.into()),
     };
-    let name = format!("CompreFace {}", taken.service);
-    let made = match make(name.clone()).await {
-        // Somebody made a key of that name.
-        Err(MigrationError::Access(AccessError::DuplicateKey(_))) => make(format!("{name} {}", taken.prefix)).await?,
-        made => made?,
-    };
-    taken.outcome = if made.is_some() { KeyOutcome::TakenOver } else { KeyOutcome::AlreadyThere };
-    taken.name = made.map(|key| key.name);
+    taken.name = Some(name.to_string());
     Ok(taken)
 }
 

@@ -38,7 +38,7 @@ enum Step {
 
 /// What was done about an item.
 enum Done {
-    Taken { gallery: Name, subject: Name, taken: Taken },
+    Taken { gallery: Name, subject: Name, taken: Box<Taken> },
     Passed,
     Refused(Refused),
 }
@@ -138,7 +138,7 @@ impl Migration {
             Err(error) => return Ok(Done::Refused(refused(item, Refusal::new("invalid_name", error.to_string())))),
         };
         match self.reader.take(&mut item).await {
-            Ok(taken) => Ok(Done::Taken { gallery: item.gallery, subject, taken }),
+            Ok(taken) => Ok(Done::Taken { gallery: item.gallery, subject, taken: Box::new(taken) }),
             Err(Why::Refused(why)) => Ok(Done::Refused(refused(item, why))),
             Err(Why::Failed(error)) => Err(error),
         }

@@ -32,13 +32,17 @@ pub fn describe(migrated: &Migrated) {
 }
 
 fn describe_keys(keys: &[TakenKey]) {
-    for TakenKey { service, prefix, gallery, role, outcome, .. } in keys {
+    for TakenKey { service, name, prefix, gallery, role, outcome } in keys {
         let key = format!("key {prefix}... of {service}");
         match outcome {
             KeyOutcome::TakenOver => {
                 say(format_args!("{key}: works here for the gallery {gallery}, with role {}", role.as_str()));
             }
             KeyOutcome::AlreadyThere => say(format_args!("{key}: there already")),
+            KeyOutcome::NameTaken => {
+                let name = name.as_deref().unwrap_or_default();
+                say(format_args!("{key}: left out, as there is a key {name:?} of another value"));
+            }
             KeyOutcome::KnownToAll => {
                 say(format_args!("{key}: left out, as CompreFace brings it with it and everybody knows it"));
             }
