@@ -22,7 +22,7 @@ use crate::nn::NetworkError;
 use crate::registry::{Manifest, ManifestError, Registry, RegistryError};
 use crate::sealing::{Keyring, KeyringError};
 use crate::service::{
-    Access, ChainError, ModelFiles, ServiceError, Services, StartProgress, StartStage, Stores, normalisation,
+    Access, ChainError, Loaded, ModelFiles, ServiceError, Services, StartProgress, StartStage, Stores, normalisation,
 };
 use crate::signing::PrivateKey;
 use crate::telemetry::metrics;
@@ -225,6 +225,16 @@ pub async fn open_galleries(database: &Database, config: &Config) -> Result<Gall
         info!(%newest, former = former.join(", "), "the keys of chips are encrypted by a master key");
     }
     Ok(Galleries::open(database.pools(), keyring).await.map_err(ServiceError::from)?)
+}
+
+/// What finds and embeds faces without a server: the engine, and the active model, which on a new database becomes the configured
+/// embedder, as it does when a server starts.
+pub async fn start_engine(config: &Config, database: &Database) -> Result<(Engine, EngineThreads, Loaded), AppError> {
+    let (engine, threads) = Engine::start(config.engine.clone()).await?;
+    let registry = Registry::new(database.pools());
+    let files = ModelFiles::new(engine.clone(), Blobs::open(&config.models.store)?, registry.clone(), &config.models);
+    let active = models::active(config, &registry, &files).await?;
+    Ok((engine, threads, active))
 }
 
 /// Loads the active model, then tries all that a photo needs.

@@ -1,7 +1,7 @@
 //! faceid: an HTTP face-recognition service.
 //!
 //! The layers point one way: `http` and `cli` -> `service` -> `vision`, `engine`, `gallery`, `registry`,
-//! `jobs`, `access`; `service` -> `resident` -> `gallery`, `index`; `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `engine`, `index` and `training` -> `nn`; `gallery`,
+//! `jobs`, `access`; `service` -> `resident` -> `gallery`, `index`; `cli` -> `transfer` -> `gallery`, `registry`, `vision`; `cli` -> `migration` -> `service`, `gallery`, `access`; `engine`, `index` and `training` -> `nn`; `gallery`,
 //! `registry`, `jobs` and `access` -> `audit`, `db`; `audit` -> `db`; `service` -> `blobs`. A test in `tests/it/layers.rs` holds them to it.
 
 pub mod access;
@@ -21,6 +21,7 @@ pub mod http;
 pub mod index;
 pub mod jobs;
 pub mod limits;
+pub mod migration;
 pub mod nn;
 pub mod registry;
 pub mod resident;

@@ -39,8 +39,38 @@ pub struct Uses {
 impl Keys {
     /// Makes a key, which is shown this once.
     pub async fn create(&self, new: &NewKey<'_>) -> Result<(Key, ShownKey), AccessError> {
-        let (id, shown) = (KeyId::new(), ShownKey::new());
+        let shown = ShownKey::new();
         let mut transaction = self.begin_making().await?;
+        let key = self.insert(&mut transaction, new, &shown).await?;
+        self.note(&mut transaction, Action::KeyCreate, &key).await?;
+        transaction.commit().await?;
+        Ok((key, shown))
+    }
+
+    /// Makes a key of a value that its holder has already, from another product; `None`: there is, or was, a key of this value,
+    /// which stays as it is.
+    pub async fn take_over(&self, new: &NewKey<'_>, shown: &ShownKey) -> Result<Option<Key>, AccessError> {
+        let mut transaction = self.begin_making().await?;
+        let known: bool = sqlx::query_scalar("select exists (select from keys where hash = $1 or former_hash = $1)")
+            .bind(self.hash(shown).as_bytes())
+            .fetch_one(&mut *transaction)
+            .await?;
+        if known {
+            return Ok(None);
+        }
+        let key = self.insert(&mut transaction, new, shown).await?;
+        self.note(&mut transaction, Action::KeyCreate, &key).await?;
+        transaction.commit().await?;
+        Ok(Some(key))
+    }
+
+    async fn insert(
+        &self,
+        transaction: &mut Transaction,
+        new: &NewKey<'_>,
+        shown: &ShownKey,
+    ) -> Result<Key, AccessError> {
+        let id = KeyId::new();
         sqlx::query(
             "insert into keys (id, name, prefix, hash, secret_id, role, all_galleries, expires_at, limits) \
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -48,26 +78,23 @@ impl Keys {
         .bind(id.0)
         .bind(new.name.as_str())
         .bind(shown.prefix())
-        .bind(self.hash(&shown).as_bytes())
+        .bind(self.hash(shown).as_bytes())
         .bind(self.secret.id())
         .bind(new.role.as_str())
         .bind(new.galleries.is_none())
         .bind(new.expires_at)
         .bind((!new.limits.says_nothing()).then_some(Json(new.limits)))
-        .execute(&mut *transaction)
+        .execute(&mut **transaction)
         .await
         .on_constraint("key_name_key", || AccessError::DuplicateKey(new.name.to_string()))?;
         let galleries: Vec<Uuid> = new.galleries.unwrap_or_default().iter().map(|gallery| gallery.0).collect();
         sqlx::query("insert into key_galleries (key_id, gallery_id) select distinct $1::uuid, unnest($2::uuid[])")
             .bind(id.0)
             .bind(galleries)
-            .execute(&mut *transaction)
+            .execute(&mut **transaction)
             .await
             .on_constraint("key_gallery_gallery_fkey", || AccessError::GalleryGone)?;
-        let key = read(&mut transaction, id).await?;
-        self.note(&mut transaction, Action::KeyCreate, &key).await?;
-        transaction.commit().await?;
-        Ok((key, shown))
+        read(transaction, id).await
     }
 
     /// Gives a key another value, which is shown this once. The one that it has works on for `keep_for`.

@@ -67,6 +67,24 @@ async fn a_key_is_made_rotated_and_revoked() {
 }
 
 #[tokio::test]
+async fn a_key_of_a_value_that_its_holder_has_is_taken_over_once() {
+    let pools = database().await;
+    let keys = Keys::open(&pools, None).await.unwrap();
+    let (theirs, doors, other) = (ShownKey::new(), name("doors"), name("other"));
+    let taken = keys.take_over(&plain(&doors), &theirs).await.unwrap().unwrap();
+    assert_eq!((taken.name.as_str(), taken.prefix), ("doors", theirs.prefix()));
+    assert_eq!(whose(&keys, &theirs).await.as_deref(), Some("doors"));
+    assert_eq!(keys.take_over(&plain(&other), &theirs).await.unwrap(), None);
+    assert!(matches!(keys.take_over(&plain(&doors), &ShownKey::new()).await, Err(AccessError::DuplicateKey(_))));
+    // One that was rotated or revoked here does not come back.
+    keys.rotate(taken.id, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(keys.take_over(&plain(&other), &theirs).await.unwrap(), None);
+    let (made, shown) = keys.create(&plain(&other)).await.unwrap();
+    keys.revoke(made.id).await.unwrap();
+    assert_eq!(keys.take_over(&plain(&name("third")), &shown).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn keys_for_galleries_are_seen_by_those_who_have_all_of_them() {
     let pools = database().await;
     let (keys, galleries) = (Keys::open(&pools, None).await.unwrap(), Galleries::new(&pools));

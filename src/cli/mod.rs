@@ -15,6 +15,7 @@ mod identify;
 mod import;
 mod jobs;
 mod keys;
+mod migrate_from;
 mod models;
 mod openapi;
 mod people;
@@ -45,6 +46,7 @@ use crate::engine::EngineError;
 use crate::evaluation::EvaluationError;
 use crate::gallery::Galleries;
 use crate::http::{Problem, TlsError};
+use crate::migration::MigrationError;
 use crate::nn::NetworkError;
 use crate::service::requests::Expiry;
 use crate::service::{ServiceError, training_exit};
@@ -70,6 +72,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     Export(export::Export),
     Import(import::Import),
+    MigrateFrom(migrate_from::MigrateFrom),
     Audit(audit::Audit),
     Models(models::Models),
     Train(train::Train),
@@ -112,6 +115,8 @@ pub enum CliError {
     Bench(#[from] BenchError),
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
     #[error(transparent)]
     Service(#[from] ServiceError),
     #[error(transparent)]
@@ -249,6 +254,7 @@ impl Command {
             Self::Evaluate(command) => command.run().await,
             Self::Export(command) => command.run().await,
             Self::Import(command) => command.run().await,
+            Self::MigrateFrom(command) => command.run().await,
             Self::Audit(command) => command.run().await,
             Self::Models(command) => command.run().await,
             Self::Train(command) => command.run().await,

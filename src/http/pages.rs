@@ -37,6 +37,7 @@ const PAGES: &[(&str, &[u8])] = files![
     "docs/clients.md",
     "docs/compreface.md",
     "docs/data-sets.md",
+    "docs/migrate.md",
     "docs/operations.md",
     "docs/tls.md",
     "docs/behind-a-proxy.md",

@@ -13,6 +13,11 @@ pub struct SimilarityScale {
 }
 
 impl SimilarityScale {
+    /// A scale of CompreFace's own: of which distance becomes 0.5, and how steep it is there.
+    pub fn new(middle: f64, steepness: f64) -> Self {
+        Self { middle, steepness }
+    }
+
     /// The scale of a model that calls two faces one person from a cosine of `threshold` on.
     pub fn around(threshold: f32) -> Self {
         Self { middle: distance(threshold), steepness: STEEPNESS }
@@ -51,5 +56,12 @@ mod tests {
         assert_eq!([scale.of(0.0), scale.of(0.5)], [0.05886, 0.90012]);
         // Rounding can take a cosine a little past 1.
         assert_eq!(scale.of(1.0001), scale.of(1.0));
+    }
+
+    #[test]
+    fn a_scale_of_compreface_says_what_compreface_says() {
+        // FaceNet of CompreFace 1.2, in Python: (math.tanh((1.1817961 - math.sqrt(2 - 2 * s)) * 5.291995557) + 1) / 2
+        let facenet = SimilarityScale::new(1.1817961, 5.291995557);
+        assert_eq!([facenet.of(0.0), facenet.of(0.6)], [0.07872, 0.95441]);
     }
 }

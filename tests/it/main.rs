@@ -42,6 +42,7 @@ mod limits;
 #[path = "../made/mod.rs"]
 mod made;
 mod metacharacters;
+mod migration;
 mod models;
 mod openapi;
 pub mod permissions;

@@ -127,6 +127,10 @@ fn questions() -> Vec<(&'static str, Ask)> {
             let record = Record { subject, face: None };
             told(all.intake(name(&it.gallery), None, None, Ids::New).store(vec![record]).await)
         };
+        owners_of_faces: |all, it| {
+            let there = all.owners_of_faces(&[it.face]).await.unwrap();
+            if there.is_empty() { "not".to_owned() } else { "found".to_owned() }
+        };
         begin_subject: |all, it| told(all.begin_subject(&it.gallery, &name("Cyd"), &Metadata::default(), None).await);
         list_subjects: |all, it| {
             told(all.list_subjects(&it.gallery, &SubjectFilter::default(), PageRequest::default()).await)

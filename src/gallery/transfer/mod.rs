@@ -2,6 +2,7 @@
 
 mod copy;
 mod intake;
+mod owners;
 mod placed;
 mod snapshot;
 

@@ -91,7 +91,9 @@ pub fn router(
     let groups = [Permission::Ask, Permission::Look, Permission::Change].map(guarded);
     let routes = groups.into_iter().fold(Router::new(), Router::merge).route("/config", get(options::show_config));
     // Clients may end a path with a slash, which is no part of it.
-    let again = Router::new().nest(BASE, routes.clone()).with_state(state.clone());
+    let again = Router::new().nest(BASE, routes.clone());
+    let again = again.fallback(problem::route_not_found).method_not_allowed_fallback(problem::method_not_allowed);
+    let again = again.with_state(state.clone());
     let limit = state.answer_time();
     let routes = routes
         .fallback(move |address: OriginalUri, request: Request| without_slash(again.clone(), address, request))
