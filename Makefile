@@ -60,6 +60,7 @@ spelling: ## check the spelling of pages and code (exceptions are in typos.toml)
 
 deny: ## check licences, sources and kinds of dependencies (deny.toml); make deny ARGS="check advisories" needs the network
 	@$(call tools,deny)
+	@cargo fetch --quiet --locked # those of other platforms as well, which no build fetches
 	@"$${FACEID_HOME:-$$HOME/.cache/faceid}"/cargo-deny/cargo-deny $(or $(ARGS),--offline check bans licenses sources)
 
 # Without a sanitizer: all but nn/shim is safe Rust, and libtorch is none that is built here.
